@@ -1,0 +1,51 @@
+"""TensorFlow: gradients by `tf.GradientTape`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from dlf.backend_protocol import GradientPath
+
+__all__ = ["backend"]
+
+
+class TensorFlowBackend:
+    """Keras on TensorFlow."""
+
+    name = "tensorflow"
+    keras_backend = "tensorflow"
+    requires = ("tensorflow",)
+    install_command = "pip install tensorflow"
+
+    def environment(self) -> Mapping[str, str]:
+        # Only the log of the C++ runtime: without it every start prints a screen of notices about CPU features.
+        return {"TF_CPP_MIN_LOG_LEVEL": "2"}
+
+    def devices(self) -> Sequence[str]:
+        import tensorflow as tf
+
+        names = []
+        for device in tf.config.list_physical_devices():
+            place = f"{device.device_type.lower()}:{device.name.rsplit(':', 1)[-1]}"
+            kind = tf.config.experimental.get_device_details(device).get("device_name", "")
+            names.append(f"{place} {kind}".rstrip())
+        # TensorFlow lists the CPU first and computes on the GPU where there is one.
+        return sorted(names, key=lambda name: name.startswith("cpu"))
+
+    def numeric_settings(self) -> Mapping[str, str]:
+        import tensorflow as tf
+
+        return {
+            "tensor_float_32_execution": str(tf.config.experimental.tensor_float_32_execution_enabled()),
+            # Its other order of summation changes results on CPUs, in the last places.
+            "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset"),
+        }
+
+    def gradient_paths(self) -> Mapping[str, GradientPath]:
+        from dlf_tensorflow.gradients import TapePath
+
+        return {"tape": TapePath()}
+
+
+backend = TensorFlowBackend()

@@ -1,0 +1,58 @@
+"""Deep Learning Foundations: one Keras 3 model on TensorFlow, JAX and PyTorch, side by side.
+
+What is asked of it:
+
+* importing dlf imports neither a framework nor Keras nor NumPy: each public name is loaded on first use;
+* ``import dlf`` and then ``import keras`` works with any one framework installed, TensorFlow or not.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlf.backend_report import print_versions as print_versions
+    from dlf.datasets import load_tfds_dataset as load_tfds_dataset
+    from dlf.drawing import plot_history as plot_history
+    from dlf.drawing import visualize_model as visualize_model
+    from dlf.errors import DlfError as DlfError
+    from dlf.pipelines import prepare_for_training as prepare_for_training
+    from dlf.randomness import set_seed as set_seed
+    from dlf.tensorboard import TensorBoard as TensorBoard
+    from dlf.training import build_callbacks as build_callbacks
+    from dlf.training import compile_and_fit as compile_and_fit
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DlfError": "dlf.errors",
+    "TensorBoard": "dlf.tensorboard",
+    "build_callbacks": "dlf.training",
+    "compile_and_fit": "dlf.training",
+    "load_tfds_dataset": "dlf.datasets",
+    "plot_history": "dlf.drawing",
+    "prepare_for_training": "dlf.pipelines",
+    "print_versions": "dlf.backend_report",
+    "set_seed": "dlf.randomness",
+    "visualize_model": "dlf.drawing",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dlf' has no attribute {name!r}")
+    if _HOMES[name] != "dlf.errors":
+        # What follows imports Keras, which would take TensorFlow even where only JAX is installed.
+        from dlf.backend_registry import settle_backend
+
+        settle_backend()
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,111 @@
+"""The command ``dlf``: arguments in, exit code out.
+
+What is asked of it:
+
+* results go to stdout, progress and remarks to stderr, so that ``--json`` can be piped;
+* an error is one message, never a traceback, and its exit code is the error's own;
+* ``dlf --help`` imports neither Keras nor rich.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from dlf.errors import DlfError
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130  # What a shell reports for a process that Ctrl-C ended.
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and exits: 0 all well, 1 the answer is no, 2 a wrong request, 3 something is missing."""
+    try:
+        code = _dlf.main(arguments, prog_name="dlf", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DlfError as error:
+        click.echo(f"dlf: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ndlf: stopped at once; what is on the disk is not whole.", err=True)
+        sys.exit(_INTERRUPTED)
+    sys.exit(code or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dlf")
+def _dlf() -> None:
+    """One Keras 3 model on TensorFlow, JAX and PyTorch, side by side.
+
+    \b
+    Start here:   dlf lab
+    What is here: dlf backends
+    """
+
+
+@_dlf.command("lab", context_settings={"show_default": True})
+@click.option("--backend", metavar="NAME", help="What to run on; see `dlf backends`.  [default: the first installed]")
+@click.option("--dataset", metavar="NAME", default="digits", help="The embedded digits, or any data set of TFDS.")
+@click.option("--data-dir", metavar="DIR", help="A folder with the data: IDX .gz files, or a prepared TFDS data set.")
+@click.option("--epochs", metavar="N", type=click.IntRange(min=1), default=20, help="Epochs at most.")
+@click.option("--hidden", metavar="N", type=click.IntRange(min=1), default=128, help="Units of the hidden layer.")
+@click.option("--optimizer", metavar="NAME", default="adam", help="Any optimizer of Keras.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Starts all random numbers.")
+@click.option("--out", metavar="DIR", help="The run folder.  [default: runs/<time>]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def _lab(backend: str | None, as_json: bool, **options: Any) -> int:
+    """Train the lab's model, end to end, and leave a run folder.
+
+    \b
+    Examples:
+      dlf lab
+      dlf lab --backend torch --hidden 256 --optimizer sgd
+      dlf lab --dataset fashion_mnist --data-dir ~/fashion-mnist --epochs 5
+
+    Ctrl-C ends the run after the current batch and keeps what was learnt.
+    """
+    _start_backend(backend)
+    from dlf.console import LabProgress, print_lab
+    from dlf.lab import LabOptions, run_lab
+
+    with LabProgress() as progress:
+        result = run_lab(LabOptions(**options), callbacks=[progress.callback()], announce=progress.remark)
+    print_lab(result, as_json=as_json)
+    return _INTERRUPTED if result.status == "interrupted" else 0
+
+
+@_dlf.command("backends")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def _backends(as_json: bool) -> int:
+    """List the backends: what is installed, on which devices, and how to install what is not.
+
+    \b
+    Example:
+      dlf backends --json
+    """
+    from dlf.console import ask_backends, print_backends
+
+    answers = ask_backends()
+    if as_json:
+        click.echo(json.dumps(answers, indent=2))
+    else:
+        print_backends(answers)
+    return 3 if any("error" in answer for answer in answers) else 0
+
+
+def _start_backend(name: str | None) -> None:
+    """Settles on the backend before anything imports Keras."""
+    from dlf.backend_registry import select_backend
+
+    asked = os.environ.get("KERAS_BACKEND")
+    backend = select_backend(name)
+    if name and asked and asked != backend.keras_backend:
+        click.echo(f"dlf: --backend {name} wins over KERAS_BACKEND={asked}.", err=True)

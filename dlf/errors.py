@@ -1,0 +1,108 @@
+"""The errors that dlf raises, and the exit code each one means on the command line.
+
+What is asked of them:
+
+* every error that dlf raises on purpose derives from `DlfError`, so one ``except`` catches them all;
+* each also derives from the built-in error that a Python user would catch (`ValueError`, `ImportError`, ...);
+* a message names the argument, what was expected, what was received and what to do about it;
+* the command line prints the message alone and exits with the error's `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "BackendError",
+    "DatasetError",
+    "DlfError",
+    "InvalidArgumentError",
+    "MissingPackageError",
+    "OutputError",
+    "TrainingError",
+    "did_you_mean",
+]
+
+
+class DlfError(Exception):
+    """Something that dlf was asked for cannot be done, and the message says why and what to do."""
+
+    exit_code: ClassVar[int] = 1
+    """0 all well, 1 the answer is no, 2 the request was wrong, 3 something needed is missing."""
+
+
+class InvalidArgumentError(DlfError, ValueError):
+    """An argument cannot mean anything: the request has to be written differently.
+
+    Args:
+        argument: The argument's name, as the caller wrote it.
+        expected: What would have been accepted.
+        received: What came instead; shown with `repr`, cut where it is long.
+        advice: What to do, as a full sentence.
+    """
+
+    exit_code = 2
+
+    def __init__(self, argument: str, *, expected: str, received: object, advice: str = "") -> None:
+        shown = repr(received)
+        if len(shown) > _LONGEST_REPR:
+            shown = shown[:_LONGEST_REPR] + "..."
+        message = f"{argument}: expected {expected}, received {shown}."
+        super().__init__(f"{message} {advice}".rstrip())
+        self.argument = argument
+
+
+class DatasetError(DlfError, OSError):
+    """A data set is absent, or its files do not hold what they should."""
+
+    exit_code = 3
+
+
+class MissingPackageError(DlfError, ImportError):
+    """A package that this needs is not installed; the message holds the command that installs it."""
+
+    exit_code = 3
+
+    def __init__(self, purpose: str, *, package: str, command: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed. Install it with: {command}")
+
+
+class BackendError(DlfError, RuntimeError):
+    """A backend is installed but cannot be used here."""
+
+    exit_code = 3
+
+
+class OutputError(DlfError, OSError):
+    """A file or a folder cannot be written."""
+
+    exit_code = 2
+
+
+class TrainingError(DlfError, RuntimeError):
+    """Training ran but its numbers are of no use: the loss is not a number, say."""
+
+    exit_code = 1
+
+
+def did_you_mean(received: str, known: Iterable[str]) -> str:
+    """Returns the advice "Did you mean 'x'?" for the known name nearest to `received`, or an empty string.
+
+    Args:
+        received: The name as it was written.
+        known: The names that would have been accepted.
+
+    Returns:
+        One sentence, or `""` where nothing comes near.
+
+    Example:
+        >>> did_you_mean("fashon_mnist", ["digits", "fashion_mnist"])
+        "Did you mean 'fashion_mnist'?"
+    """
+    near = difflib.get_close_matches(received, list(known), n=1)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+_LONGEST_REPR = 200

@@ -1,0 +1,240 @@
+"""The lab, end to end: load, prepare, build, train, log, plot, draw, save.
+
+What is asked of it:
+
+* the same model code on every backend, written with nothing but Keras and dlf's own helpers;
+* a run folder is whole or says that it is not: ``run.json`` is written last, and each file appears in one piece;
+* Ctrl-C ends the run and keeps what was learnt.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from dlf.backend_registry import current_backend
+from dlf.backend_report import describe_backend, version_line
+from dlf.datasets import load_tfds_dataset
+from dlf.drawing import plot_history, visualize_model
+from dlf.errors import InvalidArgumentError, OutputError
+from dlf.keras_internals import tensorflow_hidden
+from dlf.pipelines import prepare_for_training
+from dlf.randomness import set_seed
+from dlf.training import (
+    TrainingInterrupted,
+    build_callbacks,
+    check_positive,
+    compile_and_fit,
+    find_optimizer,
+    make_run_folder,
+)
+
+__all__ = ["LabOptions", "LabResult", "build_model", "run_lab"]
+
+_SUMMARY = "run.json"
+
+
+@dataclass(frozen=True)
+class LabOptions:
+    """What one run of the lab is asked for."""
+
+    dataset: str = "digits"
+    data_dir: str | None = None
+    epochs: int = 20
+    hidden: int = 128
+    optimizer: str = "adam"
+    batch_size: int = 32
+    seed: int = 2025
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "hidden", "batch_size"):
+            check_positive(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class LabResult:
+    """What one run of the lab found, and where it left it."""
+
+    status: str
+    """``"completed"``, ``"stopped early"`` or ``"interrupted"``."""
+    backend: dict[str, Any]
+    options: dict[str, Any]
+    epochs: int
+    best_epoch: int
+    val_accuracy: float
+    val_loss: float
+    seconds: float
+    parameters: int
+    folder: str
+    files: list[str]
+
+
+def build_model(image_shape: Sequence[int], num_classes: int, hidden: int = 128) -> keras.Model:
+    """Builds the lab's model: one hidden layer between the pixels and a logit for each class.
+
+    With `x` flattened to ``(batch, pixels)``: ``logits = dropout(relu(x W₁ + b₁)) W₂ + b₂``, where `W₁` is
+    ``(pixels, hidden)`` and `W₂` is ``(hidden, num_classes)``.
+
+    The pixels come as bytes and are scaled to the interval from 0 to 1 inside the model, so that the saved model takes
+    images as they are.
+
+    Args:
+        image_shape: ``(height, width, channels)``.
+        num_classes: The number of logits.
+        hidden: Units of the hidden layer.
+
+    Returns:
+        The model, built.
+
+    Example:
+        >>> build_model((8, 8, 1), num_classes=10, hidden=32).count_params()
+        2410
+    """
+    return keras.Sequential(
+        [
+            keras.Input(tuple(image_shape), name="image"),
+            keras.layers.Rescaling(1 / 255, name="scale"),
+            keras.layers.Flatten(name="flatten"),
+            keras.layers.Dense(hidden, activation="relu", name="hidden"),
+            keras.layers.Dropout(0.2, name="dropout"),
+            keras.layers.Dense(num_classes, name="logits"),
+        ],
+        name="lab",
+    )
+
+
+def run_lab(
+    options: LabOptions,
+    *,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int = 0,
+    announce: Callable[[str], None] = print,
+) -> LabResult:
+    """Runs the lab on the backend of this process.
+
+    Args:
+        options: What is asked for.
+        callbacks: More callbacks for the training, such as a progress display.
+        verbose: As in Keras's `fit`.
+        announce: Receives the line of versions and devices before training starts.
+
+    Returns:
+        What was found. The run folder holds the history (``history.json``, ``history.csv``), the plots
+        (``history.svg``, ``history.png``), the drawing of the model (``model.svg``), the model (``model.keras``), the
+        event files (``train/``, ``validation/``) and this result (``run.json``).
+
+    Raises:
+        DlfError: Whatever is wrong with the request, the data or the folder.
+    """
+    _check_out(options.out)
+    set_seed(options.seed)
+    train, info = load_tfds_dataset(options.dataset, "train", with_info=True, data_dir=options.data_dir)
+    test = load_tfds_dataset(options.dataset, "test", data_dir=options.data_dir)
+    train_ds = prepare_for_training(train, options.batch_size)
+    test_ds = prepare_for_training(test, options.batch_size, shuffle_buffer=None)
+    model = build_model(info.features["image"].shape, info.features["label"].num_classes, options.hidden)
+    fitted = {
+        "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        "optimizer": find_optimizer(options.optimizer),
+        "metrics": ["accuracy"],
+        "epochs": options.epochs,
+        "validation_ds": test_ds,
+        "verbose": verbose,
+    }
+    backend = current_backend()
+    announce(version_line(backend))
+    # Only now, when what can be wrong with the request has been looked at, is anything left on the disk.
+    folder = make_run_folder(options.out)
+    own_callbacks, _ = build_callbacks(patience=3, logdir=folder)
+    start = time.perf_counter()
+    interrupted = False
+    try:
+        compile_and_fit(model, train_ds, callbacks=[*own_callbacks, *callbacks], **fitted)
+    except TrainingInterrupted:
+        interrupted = True
+    history = model.history.history
+    best = _best_epoch(history)
+    result = LabResult(
+        status="interrupted" if interrupted else "completed" if len(history["loss"]) == options.epochs else "stopped early",
+        backend=describe_backend(backend),
+        options=asdict(options),
+        epochs=len(history["loss"]),
+        best_epoch=best + 1,
+        val_accuracy=history["val_accuracy"][best],
+        val_loss=history["val_loss"][best],
+        seconds=time.perf_counter() - start,
+        parameters=model.count_params(),
+        folder=str(folder),
+        files=[],
+    )
+    return _save(folder, model, history, result)
+
+
+def _best_epoch(history: dict[str, list[float]]) -> int:
+    """The epoch whose weights early stopping restored."""
+    losses = history["val_loss"]
+    return losses.index(min(losses))
+
+
+def _check_out(out: str | None) -> None:
+    if out is not None and (Path(out) / _SUMMARY).exists():
+        raise InvalidArgumentError(
+            "out", expected="a folder that holds no run yet", received=out, advice="Name another one, or delete it."
+        )
+
+
+def _save(folder: Path, model: keras.Model, history: dict[str, list[float]], result: LabResult) -> LabResult:
+    """Writes the run's files, the summary last."""
+    title = f"{result.options['dataset']} on {result.backend['name']}"
+    writers: dict[str, Callable[[Path], Any]] = {
+        "history.json": lambda path: path.write_text(json.dumps(history, indent=2)),
+        "history.csv": lambda path: _write_csv(path, history),
+        "history.svg": lambda path: plot_history(history, path, title=title),
+        "history.png": lambda path: plot_history(history, path, title=title),
+        "model.svg": lambda path: visualize_model(model, path),
+        "model.keras": lambda path: _save_model(model, path),
+    }
+    for name, write in writers.items():
+        _in_one_piece(folder / name, write)
+    events = sorted(str(path.relative_to(folder)) for path in folder.glob("*/events.out.tfevents.*"))
+    result = LabResult(**{**asdict(result), "files": [*writers, *events, _SUMMARY]})
+    _in_one_piece(folder / _SUMMARY, lambda path: path.write_text(json.dumps(asdict(result), indent=2)))
+    return result
+
+
+def _in_one_piece(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes beside the file and renames, so that a full disk or a kill leaves no half that looks whole."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(Path(name))
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}). Free some space, or name another folder.") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def _save_model(model: keras.Model, path: Path) -> None:
+    with tensorflow_hidden():
+        model.save(path)
+
+
+def _write_csv(path: Path, history: dict[str, list[float]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *history])
+        writer.writerows([epoch, *values] for epoch, values in enumerate(zip(*history.values(), strict=True), start=1))

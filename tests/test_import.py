@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+import dlf
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+HEAVY = ["tensorflow", "jax", "torch", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets"]
+OTHERS = {"tensorflow", "jax", "torch"} - {os.environ["KERAS_BACKEND"]}
+
+
+def imported(run: Run, code: str) -> set[str]:
+    """The heavy packages that a fresh process has imported after running the code."""
+    ended = run("-c", f"{code}\nimport sys, json; print(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))")
+    assert ended.returncode == 0, ended.stderr
+    return set(json.loads(ended.stdout.splitlines()[-1]))
+
+
+def test_importing_dlf_imports_nothing_heavy(run_python: Run) -> None:
+    assert imported(run_python, "import dlf") == set()
+
+
+def test_the_test_above_can_fail(run_python: Run) -> None:
+    assert {"keras", "numpy"} <= imported(run_python, "import dlf; dlf.set_seed")
+
+
+def test_asking_which_backends_there_are_imports_nothing_heavy(run_python: Run) -> None:
+    code = "from dlf.backend_registry import *; [is_installed(load_backend(n)) for n in backend_names()]"
+    assert imported(run_python, code) == set()
+
+
+def test_the_help_imports_nothing_heavy(run_python: Run) -> None:
+    code = "import contextlib, dlf.cli\nwith contextlib.suppress(SystemExit): dlf.cli.main(['lab', '--help'])"
+    assert imported(run_python, code) == set()
+
+
+def test_a_whole_lab_imports_no_other_framework(run_python: Run) -> None:
+    code = "from dlf.lab import *; run_lab(LabOptions(epochs=1))"
+    assert not imported(run_python, code) & OTHERS
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in dlf.__all__:
+        assert (getattr(dlf, name).__doc__ or "").strip(), name
+    assert set(dlf.__all__) <= set(dir(dlf))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'dlf' has no attribute 'fit'"):
+        dlf.fit  # noqa: B018
+
+
+def test_dlf_works_where_nobody_named_a_backend(run_python: Run) -> None:
+    """Keras alone would take TensorFlow, installed or not."""
+    code = "import os; os.environ.pop('KERAS_BACKEND', 0); import dlf; dlf.set_seed(1); import keras; print(keras.config.backend())"
+    ended = run_python("-c", code, KERAS_HOME="nowhere")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.strip() in {"tensorflow", "jax", "torch"}

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dlf.errors import InvalidArgumentError
+from dlf.pipelines import ArrayDataset, prepare_for_training
+from dlf.randomness import set_seed
+
+X, Y = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10)
+
+
+def make(kind: str) -> Any:
+    """The same ten examples, as `tf.data` or without it."""
+    if kind == "tf.data":
+        return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((X, Y))
+    return (X, Y) if kind == "tuple" else ArrayDataset(X, Y)
+
+
+def labels(batches: Any) -> list[list[int]]:
+    return [label.tolist() for _, label in batches.as_numpy_iterator()]
+
+
+KINDS = pytest.mark.parametrize("kind", ["arrays", "tuple", "tf.data"])
+
+
+@KINDS
+def test_without_shuffling_batches_come_in_order(kind: str) -> None:
+    batches = prepare_for_training(make(kind), batch_size=4, shuffle_buffer=None)
+    assert labels(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert labels(batches) == labels(batches)
+    assert len(batches) == 3
+
+
+@KINDS
+def test_it_shuffles_by_default_and_anew_in_every_epoch(kind: str) -> None:
+    set_seed(3)
+    batches = prepare_for_training(make(kind), batch_size=10)
+    first, second = labels(batches)[0], labels(batches)[0]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert len({tuple(first), tuple(second), tuple(range(10))}) == 3
+
+
+@KINDS
+def test_the_same_seed_gives_the_same_epochs(kind: str) -> None:
+    def two_epochs() -> list[list[list[int]]]:
+        set_seed(7)
+        batches = prepare_for_training(make(kind), batch_size=4)
+        return [labels(batches), labels(batches)]
+
+    assert two_epochs() == two_epochs()
+
+
+@KINDS
+def test_the_last_smaller_batch_can_be_left_out(kind: str) -> None:
+    batches = prepare_for_training(make(kind), batch_size=4, shuffle_buffer=None, drop_remainder=True)
+    assert labels(batches) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+@pytest.mark.parametrize("kind", ["arrays", "tf.data"])
+def test_map_take_skip_and_cache_mean_the_same(kind: str) -> None:
+    dataset = make(kind).skip(2).map(lambda x, y: (x * 2, y)).take(3).cache()
+    batches = prepare_for_training(dataset, batch_size=2, shuffle_buffer=None)
+    found = [(x.tolist(), y.tolist()) for x, y in batches.as_numpy_iterator()]
+    assert found == [([[8.0, 10.0], [12.0, 14.0]], [2, 3]), ([[16.0, 18.0]], [4])]
+    assert int(dataset.cardinality().numpy()) == 3
+
+
+@pytest.mark.parametrize("kind", ["arrays", "tf.data"])
+def test_elements_and_batches_answer_numpy(kind: str) -> None:
+    image, label = next(iter(make(kind).take(1)))
+    assert image.numpy().tolist() == [0.0, 1.0]
+    assert int(label.numpy()) == 0
+    for images, _ in prepare_for_training(make(kind), batch_size=4, shuffle_buffer=None).take(1):
+        assert images.numpy().shape == (4, 2)
+
+
+def test_keras_ops_work_in_a_map() -> None:
+    dataset = make("tf.data" if keras.config.backend() == "tensorflow" else "arrays")
+    mapped = dataset.map(lambda x, y: (keras.ops.cast(x, "float32") / 2.0, keras.ops.one_hot(y, 10)))
+    x, y = next(iter(prepare_for_training(mapped, batch_size=10, shuffle_buffer=None)))
+    np.testing.assert_array_equal(x, X / 2)
+    np.testing.assert_array_equal(y, np.eye(10))
+
+
+def test_a_map_may_return_one_array_or_a_dictionary() -> None:
+    assert [x.tolist() for x in ArrayDataset(Y).map(lambda y: y + 1).take(2)] == [1, 2]
+    batches = ArrayDataset(X, Y).map(lambda x, y: ({"a": x, "b": y}, y)).batch(10)
+    assert sorted(next(iter(batches))[0]) == ["a", "b"]
+
+
+def test_mapping_never_writes_to_the_arrays() -> None:
+    def ruin(x: np.ndarray, y: int) -> tuple[np.ndarray, int]:
+        x = x.copy()
+        x[:] = -1
+        return x, y
+
+    before = X.copy()
+    list(ArrayDataset(X, Y).map(ruin))
+    np.testing.assert_array_equal(X, before)
+
+
+def test_shuffling_once_keeps_its_order() -> None:
+    batches = ArrayDataset(X, Y).shuffle(10, seed=1, reshuffle_each_iteration=False).batch(10)
+    assert labels(batches) == labels(batches) != [Y.tolist()]
+
+
+def test_keras_fits_the_batches_and_shuffles_them_anew_in_every_epoch() -> None:
+    seen: list[list[int]] = []
+
+    class Batches(type(prepare_for_training((X, Y)))):  # type: ignore[misc]  # Made at run time.
+        def __getitem__(self, index: int) -> Any:
+            batch = super().__getitem__(index)
+            seen.append(batch[1].tolist())
+            return batch
+
+    batches = Batches(ArrayDataset(X, Y).shuffle(seed=1), 10, drop_remainder=False)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    model.fit(batches, epochs=3, verbose=0, shuffle=False)
+    orders = [tuple(each) for each in seen[-3:]]
+    assert len(set(orders)) == 3
+    assert all(sorted(order) == Y.tolist() for order in orders)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "64", True])
+@pytest.mark.parametrize("argument", ["batch_size", "shuffle_buffer"])
+def test_sizes_are_positive_integers(argument: str, value: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"{argument}: expected a positive integer, received"):
+        prepare_for_training((X, Y), **{argument: value})  # type: ignore[arg-type]  # That is the point.
+
+
+@pytest.mark.parametrize("dataset", [3, None, [X, Y], prepare_for_training((X, Y))])
+def test_other_kinds_of_data_are_refused(dataset: object) -> None:
+    with pytest.raises(InvalidArgumentError, match="dataset: expected single examples"):
+        prepare_for_training(dataset)
+
+
+def test_empty_data_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="expected at least one example"):
+        prepare_for_training((X[:0], Y[:0]))
+
+
+def test_arrays_of_different_lengths_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"arrays of the same length, received \(10, 9\)"):
+        ArrayDataset(X, Y[:9])

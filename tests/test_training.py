@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dlf.errors import InvalidArgumentError, OutputError, TrainingError
+from dlf.pipelines import ArrayDataset, prepare_for_training
+from dlf.randomness import set_seed
+from dlf.training import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
+
+_RANDOM = np.random.default_rng(2025)
+X = _RANDOM.normal(size=(240, 4)).astype(np.float32)
+Y = (X @ _RANDOM.normal(size=(4, 3))).argmax(axis=1)
+
+
+def classifier(classes: int = 3) -> keras.Model:
+    set_seed(1)
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(classes)])
+
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def data(kind: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The same examples as arrays, from the pipeline without TensorFlow, and from `tf.data`."""
+    if kind == "arrays":
+        return (X[:200], Y[:200]), (X[200:], Y[200:]), {"batch_size": 20}
+    make = ArrayDataset
+    if kind == "tf.data":
+        tf = pytest.importorskip("tensorflow")
+        make = lambda x, y: tf.data.Dataset.from_tensor_slices((x, y))  # noqa: E731
+    train = prepare_for_training(make(X[:200], Y[:200]), batch_size=20)
+    return train, prepare_for_training(make(X[200:], Y[200:]), batch_size=20, shuffle_buffer=None), {}
+
+
+@pytest.mark.parametrize("kind", ["arrays", "pipeline", "tf.data"])
+def test_it_learns_from_every_kind_of_data(kind: str, tmp_path: Path) -> None:
+    train, validation, options = data(kind)
+    callbacks, _ = build_callbacks(patience=3, logdir=tmp_path)
+    history = compile_and_fit(
+        classifier(),
+        train,
+        optimizer=keras.optimizers.Adam(0.01),
+        loss=LOSS,
+        metrics=["accuracy"],
+        epochs=15,
+        validation_ds=validation,
+        callbacks=callbacks,
+        verbose=0,
+        **options,
+    )
+    assert isinstance(history, keras.callbacks.History)
+    assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert history.history["val_accuracy"][-1] > 0.85
+
+
+def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
+    callbacks, _ = build_callbacks(patience=2, logdir=tmp_path)
+    model = classifier()
+    # Labels that mean nothing: the validation loss soon rises.
+    noise = _RANDOM.integers(0, 3, len(X))
+    history = compile_and_fit(
+        model,
+        (X[:200], noise[:200]),
+        optimizer=keras.optimizers.Adam(0.05),
+        loss=LOSS,
+        epochs=60,
+        validation_ds=(X[200:], noise[200:]),
+        callbacks=callbacks,
+        verbose=0,
+    )
+    losses = history.history["val_loss"]
+    assert len(losses) < 60
+    assert losses.index(min(losses)) == len(losses) - 3
+    assert model.evaluate(X[200:], noise[200:], verbose=0) == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_what_fit_and_compile_know_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    history = compile_and_fit(
+        classifier(), (X, Y), loss=LOSS, verbose=2, validation_split=0.25, jit_compile=False, class_weight={0: 1, 1: 2, 2: 3}
+    )
+    assert "val_loss" in history.history
+    assert "loss:" in capsys.readouterr().out
+
+
+def test_a_misspelt_option_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"batchsize: expected an argument of .* Did you mean 'batch_size'\?"):
+        compile_and_fit(classifier(), (X, Y), loss=LOSS, batchsize=3)
+
+
+def test_an_unknown_optimizer_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"optimizer: .*one of .*adam.* received 'adamm'.*mean 'adam'") as caught:
+        compile_and_fit(classifier(), (X, Y), loss=LOSS, optimizer="adamm")
+    assert "lossscaleoptimizer" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["adam", "SGD", "lion"])
+def test_every_optimizer_can_be_named(name: str) -> None:
+    compile_and_fit(classifier(), (X, Y), loss=LOSS, optimizer=name, verbose=0)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.5, True])
+def test_epochs_are_a_positive_integer(epochs: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="epochs: expected a positive integer, received"):
+        compile_and_fit(classifier(), (X, Y), loss=LOSS, epochs=epochs)
+
+
+@pytest.mark.parametrize("kind", ["arrays", "pipeline", "tf.data"])
+def test_labels_that_the_output_does_not_fit_are_refused(kind: str) -> None:
+    train, validation, options = data(kind)
+    with pytest.raises(InvalidArgumentError, match=r"train: expected labels from 0 to 1, for the model's 2 outputs, received 2"):
+        compile_and_fit(classifier(2), train, loss=LOSS, validation_ds=validation, **options)
+    with pytest.raises(InvalidArgumentError, match="validation_ds: expected labels from 0 to 2"):
+        compile_and_fit(classifier(), (X, Y), loss="sparse_categorical_crossentropy", validation_ds=(X, Y + 1))
+
+
+def test_class_numbers_are_no_one_hot_labels() -> None:
+    with pytest.raises(InvalidArgumentError, match="take the loss 'sparse_categorical_crossentropy'"):
+        compile_and_fit(classifier(), (X, Y), loss="categorical_crossentropy")
+
+
+def test_negative_labels_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="labels from 0 to 2, for the model's 3 outputs, received -1"):
+        compile_and_fit(classifier(), (X, Y - 1), loss=LOSS)
+
+
+def test_arrays_of_different_lengths_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"as many labels as inputs, received \(240, 239\)"):
+        compile_and_fit(classifier(), (X, Y[:-1]), loss="mse")
+
+
+def test_single_examples_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="Call prepare_for_training on it first"):
+        compile_and_fit(classifier(), ArrayDataset(X, Y), loss=LOSS)
+
+
+def test_a_nan_loss_is_an_error_that_keeps_the_history() -> None:
+    model = classifier()
+    with pytest.raises(TrainingError, match="the loss of epoch 1: expected a number, received NaN or infinity"):
+        compile_and_fit(model, (X, X[:, :3] * np.nan), loss="mse", epochs=5, verbose=0)
+    assert len(model.history.history["loss"]) == 1
+
+
+class PressCtrlC(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types.
+    def __init__(self, batch: int, times: int = 1) -> None:
+        super().__init__()
+        self.batch, self.times, self.seen = batch, times, 0
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.seen += 1
+        if self.seen >= self.batch and self.times:
+            self.times -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+
+
+def test_ctrl_c_finishes_the_batch_and_keeps_what_was_learnt() -> None:
+    model, press = classifier(), PressCtrlC(batch=15)
+    before = signal.getsignal(signal.SIGINT)
+    start = model.evaluate(X, Y, verbose=0) if model.compiled else None
+    with pytest.raises(TrainingInterrupted):
+        compile_and_fit(model, (X, Y), loss=LOSS, epochs=50, batch_size=24, callbacks=[press], verbose=0)
+    assert start is None
+    assert press.seen == 15
+    assert len(model.history.history["loss"]) == 2
+    assert signal.getsignal(signal.SIGINT) is before
+    # The state is whole: the model can be evaluated, saved and trained further.
+    after = model.evaluate(X, Y, verbose=0)
+    assert after < model.history.history["loss"][0]
+    model.fit(X, Y, verbose=0)
+
+
+def test_a_second_ctrl_c_stops_at_once() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        compile_and_fit(
+            classifier(), (X, Y), loss=LOSS, epochs=50, callbacks=[PressCtrlC(3), PressCtrlC(3)], verbose=0
+        )
+    assert not isinstance(caught.value, TrainingInterrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_default_run_folder_is_new_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [Path(build_callbacks()[1]) for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.parent == Path("runs") and folder.is_dir() for folder in folders)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for bad in (file, file / "below", Path("/proc/nowhere")):
+        with pytest.raises(OutputError, match="expected a folder that can be written to"):
+            make_run_folder(bad)
+
+
+@pytest.mark.parametrize("patience", [0, -3, "3"])
+def test_patience_is_a_positive_integer(patience: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="patience: expected a positive integer"):
+        build_callbacks(patience=patience)
