@@ -11,7 +11,6 @@ What is asked of it:
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import math
@@ -23,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from dlf.errors import InvalidArgumentError, OutputError
+from dlf.errors import InvalidArgumentError
+from dlf.files import whole_file
 from dlf.model_drawing import draw_graph
 from dlf.model_graph import model_graph
 
@@ -57,7 +57,8 @@ class ModelDrawing:
             InvalidArgumentError: The path ends in something else.
             OutputError: The file cannot be written.
         """
-        _write(_checked(path, (".svg",)), self.svg.encode())
+        with whole_file(_checked(path, (".svg",))) as place:
+            place.write_text(self.svg)
 
 
 def visualize_model(model: Any, path: str | os.PathLike[str] | None = None) -> ModelDrawing:
@@ -149,7 +150,8 @@ def plot_history(history: Any, path: str | os.PathLike[str] | None = None, *, ti
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(legend.values(), legend, loc="outside lower center", ncols=3, frameon=False)
     if target is not None:
-        _write(target, _rendered(figure, target.suffix[1:].lower(), dpi=160))
+        with whole_file(target) as place:
+            figure.savefig(place, dpi=160)
     _show_in_notebook(figure)
     return figure
 
@@ -241,12 +243,6 @@ def _line(panel: Axes, epochs: Sequence[int], values: Sequence[float], style: st
     return line
 
 
-def _rendered(figure: Figure, file_format: str, *, dpi: int) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=file_format, dpi=dpi)
-    return buffer.getvalue()
-
-
 def _checked(path: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
     target = Path(path)
     if target.suffix.lower() not in suffixes:
@@ -255,21 +251,6 @@ def _checked(path: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
             "path", expected=expected, received=str(path), advice=f"Try {target.stem}{suffixes[0]}."
         )
     return target
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file that is never seen half done."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        reason = error.strerror or error
-        raise OutputError(
-            f"{path}: cannot be written ({reason}). Choose a folder that exists and may be written."
-        ) from error
 
 
 class _OnceInItsCell:
@@ -287,8 +268,10 @@ class _OnceInItsCell:
         # IPython has no types where it is installed, and no module where it is not: both are for mypy to overlook.
         notebook: Any = importlib.import_module("IPython.display")
         # Twice the pixels of a common screen, at the size of one, so that it is sharp on others too.
+        picture = io.BytesIO()
+        self.figure.savefig(picture, format="png", dpi=192)
         width = round(96 * self.figure.get_figwidth())
-        notebook.display(notebook.Image(data=_rendered(self.figure, "png", dpi=192), format="png", width=width))
+        notebook.display(notebook.Image(data=picture.getvalue(), format="png", width=width))
         self.shown_in = cell
 
 

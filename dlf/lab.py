@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,8 @@ from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend, version_line
 from dlf.datasets import load_tfds_dataset
 from dlf.drawing import plot_history, visualize_model
-from dlf.errors import InvalidArgumentError, OutputError
+from dlf.errors import InvalidArgumentError
+from dlf.files import whole_file
 from dlf.keras_internals import tensorflow_hidden
 from dlf.pipelines import prepare_for_training
 from dlf.randomness import set_seed
@@ -196,36 +194,23 @@ def _check_out(out: str | None) -> None:
 
 def _save(folder: Path, model: keras.Model, history: dict[str, list[float]], result: LabResult) -> LabResult:
     """Writes the run's files, the summary last."""
-    title = f"{result.options['dataset']} on {result.backend['name']}"
+    figure = plot_history(history, title=f"{result.options['dataset']} on {result.backend['name']}")
     writers: dict[str, Callable[[Path], Any]] = {
         "history.json": lambda path: path.write_text(json.dumps(history, indent=2)),
         "history.csv": lambda path: _write_csv(path, history),
-        "history.svg": lambda path: plot_history(history, path, title=title),
-        "history.png": lambda path: plot_history(history, path, title=title),
-        "model.svg": lambda path: visualize_model(model, path),
+        "history.svg": figure.savefig,
+        "history.png": lambda path: figure.savefig(path, dpi=160),
+        "model.svg": visualize_model(model).save,
         "model.keras": lambda path: _save_model(model, path),
     }
     for name, write in writers.items():
-        _in_one_piece(folder / name, write)
+        with whole_file(folder / name) as place:
+            write(place)
     events = sorted(str(path.relative_to(folder)) for path in folder.glob("*/events.out.tfevents.*"))
     result = LabResult(**{**asdict(result), "files": [*writers, *events, _SUMMARY]})
-    _in_one_piece(folder / _SUMMARY, lambda path: path.write_text(json.dumps(asdict(result), indent=2)))
+    with whole_file(folder / _SUMMARY) as place:
+        place.write_text(json.dumps(asdict(result), indent=2))
     return result
-
-
-def _in_one_piece(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside the file and renames, so that a full disk or a kill leaves no half that looks whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    os.close(handle)
-    try:
-        write(Path(name))
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}). Free some space, or name another folder.") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(name)
 
 
 def _save_model(model: keras.Model, path: Path) -> None:

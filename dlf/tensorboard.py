@@ -16,6 +16,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self.log_dir = Path(log_dir)
         self.write_graph = write_graph
         self._writers: dict[str, EventsWriter] = {}
+        self._broken = False
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Writes the model's graph."""
@@ -90,7 +92,8 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Closes the files."""
         for writer in self._writers.values():
-            writer.close()
+            with suppress(OSError):  # Said already, when it was written to.
+                writer.close()
         self._writers.clear()
 
     def _learning_rate(self) -> float:
@@ -114,13 +117,22 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         )
 
     def _write(self, folder: str, values: list[Summary.Value], step: int) -> None:
+        if self._broken:
+            return
+        try:
+            self._append(folder, Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+        except OSError as error:
+            # A full disk must not cost the model that is being trained.
+            self._broken = True
+            warnings.warn(f"{self.log_dir}: no more event files are written ({error.strerror or error})", stacklevel=2)
+
+    def _append(self, folder: str, event: Event) -> None:
         # Not tensorboardX's FileWriter: its thread may write what `flush` was called for only after `flush` returned.
         if folder not in self._writers:
             (self.log_dir / folder).mkdir(parents=True, exist_ok=True)
             self._writers[folder] = EventsWriter(str(self.log_dir / folder / "events"), filename_suffix=".v2")
-        writer = self._writers[folder]
-        writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
-        writer.flush()
+        self._writers[folder].write_event(event)
+        self._writers[folder].flush()
 
 
 def _metadata(plugin: str, content: bytes = b"") -> SummaryMetadata:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
+import errno
 import math
 import os
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -96,10 +95,22 @@ def test_each_epoch_is_on_the_disk_when_it_ends(tmp_path: Path) -> None:
     model().fit(X, Y, epochs=2, verbose=0, callbacks=[TensorBoard(tmp_path), Look()])
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # tensorboardX cannot close what it cannot flush.
+def test_a_full_disk_does_not_cost_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboardX.event_file_writer import EventsWriter
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EventsWriter, "flush", fail)
+    with pytest.warns(UserWarning, match="no more event files are written .No space left on device") as caught:
+        history = model().fit(X, Y, epochs=3, verbose=0, callbacks=[TensorBoard(tmp_path)])
+    assert [warning.category for warning in caught].count(UserWarning) == 1
+    assert len(history.history["loss"]) == 3
+
+
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "tensorflow", reason="Keras's own callback needs TensorFlow")
-def test_layout_and_tags_are_those_of_keras_own_callback(
-    tmp_path: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_layout_and_tags_are_those_of_keras_own_callback(tmp_path: Path) -> None:
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     for folder, callback in ((theirs, keras.callbacks.TensorBoard(theirs)), (ours, TensorBoard(ours))):
         model().fit(X, Y, validation_data=(X, Y), epochs=2, batch_size=16, verbose=0, callbacks=[callback])
