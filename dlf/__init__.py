@@ -38,7 +38,7 @@ _HOMES = {
     "visualize_model": "dlf.drawing",
 }
 
-__all__ = [*_HOMES]
+__all__ = [*_HOMES]  # noqa: PLE0604 - they are strings
 
 
 def __getattr__(name: str) -> Any:

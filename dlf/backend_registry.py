@@ -17,6 +17,7 @@ import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from dlf.backend_protocol import Backend
 from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError, did_you_mean
@@ -199,8 +200,8 @@ def current_backend() -> Backend:
 
 def _running_keras_backend() -> str | None:
     """The backend on which Keras was imported, or None where it was not."""
-    keras = sys.modules.get("keras")
-    return keras.config.backend() if hasattr(keras, "config") else None
+    keras: Any = sys.modules.get("keras")
+    return str(keras.config.backend()) if hasattr(keras, "config") else None
 
 
 def _configured_framework() -> str:

@@ -90,7 +90,9 @@ def ask_backend(name: str, timeout: float = 120.0) -> Mapping[str, Any]:
         )
         answer: dict[str, Any] = json.loads(worker.stdout.splitlines()[-1])
     except subprocess.TimeoutExpired as error:
-        raise BackendError(f"the backend {name!r}: expected an answer within {timeout:.0f} s, received none.") from error
+        raise BackendError(
+            f"the backend {name!r}: expected an answer within {timeout:.0f} s, received none."
+        ) from error
     except (subprocess.CalledProcessError, ValueError, IndexError) as error:
         shown = (getattr(error, "stderr", "") or "").strip().splitlines()
         raise BackendError(

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dlf")
 def _dlf() -> None:
-    """One Keras 3 model on TensorFlow, JAX and PyTorch, side by side.
+    r"""One Keras 3 model on TensorFlow, JAX and PyTorch, side by side.
 
     \b
     Start here:   dlf lab
@@ -62,7 +62,7 @@ def _dlf() -> None:
 @click.option("--out", metavar="DIR", help="The run folder.  [default: runs/<time>]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def _lab(backend: str | None, as_json: bool, **options: Any) -> int:
-    """Train the lab's model, end to end, and leave a run folder.
+    r"""Train the lab's model, end to end, and leave a run folder.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def _lab(backend: str | None, as_json: bool, **options: Any) -> int:
 @_dlf.command("backends")
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def _backends(as_json: bool) -> int:
-    """List the backends: what is installed, on which devices, and how to install what is not.
+    r"""List the backends: what is installed, on which devices, and how to install what is not.
 
     \b
     Example:

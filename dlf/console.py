@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -42,7 +42,7 @@ class LabProgress:
             disable=not console.is_terminal,  # In a log, a bar is noise.
         )
 
-    def __enter__(self) -> LabProgress:
+    def __enter__(self) -> Self:
         self._progress.start()
         self._task = self._progress.add_task("loading", total=None, figures="")
         return self

@@ -82,7 +82,8 @@ def load_tfds_dataset(
     folder = _data_folder(data_dir)
     local = _open_local(name, folder)
     if local is None:
-        return _load_from_tfds(name, split, with_info, folder, download, tfds_options)
+        options = {"split": split, "with_info": with_info, "download": download, **tfds_options}
+        return _load_from_tfds(name, folder, options)
     if tfds_options.keys() - {"as_supervised", "shuffle_files"}:
         raise InvalidArgumentError(
             "tfds_options", expected="none for data that are read without TFDS", received=tfds_options
@@ -187,7 +188,9 @@ class _IdxFolder(_LocalDataset):
                     f"{self._file(split, 'labels').name}, received {sizes[split]:,}. Fetch both files again."
                 )
         if shapes["train"] != shapes["test"]:
-            raise DatasetError(f"{folder}: expected images of one size, received {shapes['train']} and {shapes['test']}.")
+            raise DatasetError(
+                f"{folder}: expected images of one size, received {shapes['train']} and {shapes['test']}."
+            )
         largest = max((int(labels.max()) for labels in self._labels.values() if len(labels)), default=0)
         known = _IDX_CLASSES.get(name, ())
         classes = known if largest < len(known) else tuple(map(str, range(largest + 1)))
@@ -295,9 +298,7 @@ def _boundary(text: str | None, size: int) -> int | None:
     return round(int(text[:-1]) * size / 100) if text.endswith("%") else int(text)
 
 
-def _load_from_tfds(
-    name: str, split: Any, with_info: bool, folder: Path | None, download: bool, options: dict[str, Any]
-) -> Any:
+def _load_from_tfds(name: str, folder: Path | None, options: dict[str, Any]) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -310,9 +311,8 @@ def _load_from_tfds(
     try:
         builder = tfds.builder(name, data_dir=folder)
         if not builder.is_prepared():
-            _check_that_it_can_be_fetched(builder, download)
-        options = {"as_supervised": True, "try_gcs": False, **options}
-        return tfds.load(name, split=split, with_info=with_info, data_dir=folder, download=download, **options)
+            _check_that_it_can_be_fetched(builder, download=options["download"])
+        return tfds.load(name, data_dir=folder, **{"as_supervised": True, "try_gcs": False, **options})
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
         raise InvalidArgumentError(
@@ -333,7 +333,7 @@ def _load_from_tfds(
         if "split" not in str(error).lower():
             raise
         known = list(builder.info.splits)
-        raise InvalidArgumentError("split", expected=f"one of {', '.join(known)}", received=split) from error
+        raise InvalidArgumentError("split", expected=f"one of {', '.join(known)}", received=options["split"]) from error
 
 
 _INSTALL_TFDS = "pip install tensorflow tensorflow-datasets importlib_resources"
@@ -343,7 +343,7 @@ _WITHOUT_NETWORK = (
 )
 
 
-def _check_that_it_can_be_fetched(builder: Any, download: bool) -> None:
+def _check_that_it_can_be_fetched(builder: Any, *, download: bool) -> None:
     """Raises at once what TFDS would find out after minutes of retries."""
     if not download:
         raise DatasetError(
@@ -354,6 +354,8 @@ def _check_that_it_can_be_fetched(builder: Any, download: bool) -> None:
     if getproxies() or not hosts:
         return  # Behind a proxy, names may well be resolved by the proxy alone.
     try:
-        socket.getaddrinfo(sorted(map(str, hosts))[0], None)
+        socket.getaddrinfo(min(map(str, hosts)), None)
     except OSError as error:
-        raise DatasetError(f"{builder.name}: has to be downloaded, and there is no network. {_WITHOUT_NETWORK}") from error
+        raise DatasetError(
+            f"{builder.name}: has to be downloaded, and there is no network. {_WITHOUT_NETWORK}"
+        ) from error

@@ -150,8 +150,8 @@ def plot_history(history: Any, path: str | os.PathLike[str] | None = None, *, ti
         panel.spines[["top", "right"]].set_visible(False)
     figure.legend(legend.values(), legend, loc="outside lower center", ncols=3, frameon=False)
     if target is not None:
-        with whole_file(target) as place:
-            figure.savefig(place, dpi=160)
+        with whole_file(target) as unfinished:
+            figure.savefig(unfinished, dpi=160)
     _show_in_notebook(figure)
     return figure
 

@@ -23,7 +23,7 @@ from dlf.errors import DatasetError
 
 __all__ = ["read_idx", "read_idx_shape"]
 
-_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_TYPES = {b"\x08": ">u1", b"\x09": ">i1", b"\x0b": ">i2", b"\x0c": ">i4", b"\x0d": ">f4", b"\x0e": ">f8"}
 
 
 def read_idx(path: str | Path, *, axes: int) -> np.ndarray:
@@ -92,11 +92,11 @@ def _content(path: Path, size: int = -1) -> bytes:
 def _header(path: Path, content: bytes, axes: int) -> tuple[np.dtype, tuple[int, ...], int]:
     start = 4 + 4 * axes
     magic = content[:4]
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] != axes:
+    if magic[:2] != b"\0\0" or magic[2:3] not in _TYPES or magic[3:] != bytes([axes]):
         raise DatasetError(
             f"{path}: expected an IDX file with {axes} axes, which begins with the bytes 00 00 08 {axes:02x}, "
             f"received {magic.hex(' ') or 'an empty file'}. Check that each file has its own name."
         )
     if len(content) < start:
         raise DatasetError(f"{path}: expected {start} bytes of header, received {len(content)}. Fetch the file again.")
-    return np.dtype(_TYPES[magic[2]]), struct.unpack(f">{axes}I", content[4:start]), start
+    return np.dtype(_TYPES[magic[2:3]]), struct.unpack(f">{axes}I", content[4:start]), start

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 
@@ -31,7 +32,7 @@ def tensorflow_hidden() -> Iterator[None]:
         return
     from keras.src.utils import module_utils
 
-    module = getattr(module_utils, "tensorflow", None)
+    module: Any = getattr(module_utils, "tensorflow", None)
     if not hasattr(module, "_available"):
         raise BackendError(
             f"keras {keras.__version__}: expected keras.src.utils.module_utils.tensorflow._available, which is gone. "

@@ -164,7 +164,11 @@ def run_lab(
     history = model.history.history
     best = _best_epoch(history)
     result = LabResult(
-        status="interrupted" if interrupted else "completed" if len(history["loss"]) == options.epochs else "stopped early",
+        status="interrupted"
+        if interrupted
+        else "completed"
+        if len(history["loss"]) == options.epochs
+        else "stopped early",
         backend=describe_backend(backend),
         options=asdict(options),
         epochs=len(history["loss"]),

@@ -129,7 +129,7 @@ class ArrayDataset:
         self, buffer_size: int | None = None, seed: int | None = None, reshuffle_each_iteration: bool = True, **_: Any
     ) -> ArrayDataset:
         """Draws a new order of all elements at every iteration; `buffer_size` is not needed in memory."""
-        # Drawn from NumPy's global stream, which `set_seed` starts, so that unseeded runs differ and seeded ones do not.
+        # From NumPy's global stream, which `set_seed` starts: unseeded runs differ and seeded ones do not.
         drawn = int(np.random.randint(2**31)) if seed is None else seed  # noqa: NPY002
         if not reshuffle_each_iteration:
             return self._with(_indices=_permuted(self._indices, drawn, 0))
@@ -144,8 +144,9 @@ class ArrayDataset:
         elements = [self.element(place) for place in range(len(self))]
         if not elements or not isinstance(elements[0], tuple):
             return self
-        columns = [np.stack(column) for column in zip(*elements, strict=True)]
-        return ArrayDataset(*columns)._with(_shuffle_seed=self._shuffle_seed)
+        cached = ArrayDataset(*(np.stack(column) for column in zip(*elements, strict=True)))
+        cached._shuffle_seed = self._shuffle_seed
+        return cached
 
     def prefetch(self, buffer_size: int | None = None) -> ArrayDataset:
         """Returns the data set itself: it is in memory already."""

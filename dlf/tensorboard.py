@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import keras
 from tensorboardX.event_file_writer import EventsWriter
@@ -66,7 +65,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         try:
             with tensorflow_hidden():
                 graph = self.model.to_json()
-        except Exception as error:  # A layer's own get_config may raise anything, and the run must go on.
+        except Exception as error:  # noqa: BLE001 - a layer's own get_config may raise anything; the run goes on.
             warnings.warn(f"TensorBoard will not show the model's graph: {error}", stacklevel=2)
             return
         metadata = _metadata("graph_keras_model", b"1")

@@ -12,7 +12,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -53,11 +52,18 @@ def _check_loading(backend: Backend) -> None:
     """Loading imports no framework: `dlf backends` and the choice of a backend must stay quick."""
     code = (
         "import json, sys; from dlf.backend_registry import load_backend; "
-        f"backend = load_backend({backend.name!r}); print(json.dumps([n for n in backend.requires if n in sys.modules]))"
+        f"requires = load_backend({backend.name!r}).requires; "
+        "print(json.dumps([name for name in requires if name in sys.modules]))"
     )
     command = [sys.executable, "-c", code]
-    worker = subprocess.run(command, env=backend_environment(backend), capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter, our own code.
-    _expect("loading works in a fresh process", expected=0, received=worker.stderr or worker.returncode, kept=worker.returncode == 0)
+    environment = backend_environment(backend)
+    worker = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    _expect(
+        "loading works in a fresh process",
+        expected=0,
+        received=worker.stderr or worker.returncode,
+        kept=worker.returncode == 0,
+    )
     _expect("loading imports none of `requires`", expected=[], received=json.loads(worker.stdout))
 
 
@@ -97,19 +103,17 @@ def _check_gradient_paths(backend: Backend) -> None:
             received=path,
             kept=isinstance(path, GradientPath),
         )
-        for problem, (loss, parameters, batch, truth) in _PROBLEMS.items():
-            _check_gradients(f"the path {name!r} on the {problem}", path, loss, parameters, batch, truth)
+        for problem in _PROBLEMS:
+            _check_gradients(f"the path {name!r} on the {problem}", path, problem)
         _check_apply(f"the path {name!r}", path)
 
 
 def _check_gradients(
     title: str,
     path: GradientPath,
-    loss: Callable[[Parameters, Batch], Any],
-    parameters: dict[str, np.ndarray],
-    batch: tuple[np.ndarray, np.ndarray],
-    truth: Callable[..., tuple[float, dict[str, np.ndarray], float]],
+    problem: str,
 ) -> None:
+    loss, parameters, batch, truth = _PROBLEMS[problem]
     before = {name: value.copy() for name, value in parameters.items()}
     value, gradients = path.loss_and_gradients(loss, parameters, batch)
     true_value, true_gradients, bound = truth(parameters, batch)
@@ -143,7 +147,7 @@ def _line_truth(parameters: Any, batch: Any) -> tuple[float, dict[str, np.ndarra
     """With `r = w x + b - y`: `mean(r²)`, `mean(2 r x)` and `mean(2 r)`."""
     w, b, x, y = (np.asarray(each, np.float64) for each in (parameters["w"], parameters["b"], *batch))
     r = w * x + b - y
-    gradients = {"w": np.mean(2 * r * x), "b": np.mean(2 * r)}
+    gradients = {"w": np.asarray(np.mean(2 * r * x)), "b": np.asarray(np.mean(2 * r))}
     return float(np.mean(r**2)), gradients, _rounding(len(x), np.abs(2 * r * x), r**2, np.abs(2 * r))
 
 

@@ -77,7 +77,11 @@ def make_run_folder(path: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         OutputError: It cannot be made or written to.
     """
-    folder = Path(path) if path is not None else _unused(Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S"))
+    folder = (
+        Path(path)
+        if path is not None
+        else _unused(Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"))
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".dlf-can-write"
@@ -97,13 +101,13 @@ def _unused(folder: Path) -> Path:
     return next(each for each in map(folder.with_name, names) if not each.exists())
 
 
-def compile_and_fit(
+def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     model: keras.Model,
     train: Any,
     *,
     loss: Any,
     optimizer: Any = "adam",
-    metrics: Sequence[Any] | None = None,
+    metrics: Any = None,
     epochs: int = 1,
     validation_ds: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] | None = None,
@@ -158,8 +162,8 @@ def compile_and_fit(
         )
     if stop_on_nan.found:
         raise TrainingError(
-            f"the {stop_on_nan.found}: expected a number, received NaN or infinity. Lower the learning rate, look for NaN "
-            "in the inputs, and see that a loss of logits is told so (from_logits=True)."
+            f"the {stop_on_nan.found}: expected a number, received NaN or infinity. Lower the learning rate, "
+            "look for NaN in the inputs, and see that a loss of logits is told so (from_logits=True)."
         )
     return history
 
@@ -218,12 +222,12 @@ def check_positive(argument: str, value: Any) -> None:
 def _sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Hands each option to `compile` or to `fit`, whichever knows it."""
     known_compile, known_fit = (set(inspect.signature(call).parameters) for call in (model.compile, model.fit))
-    for name in options:
+    for name, value in options.items():
         if name not in known_compile | known_fit:
             raise InvalidArgumentError(
                 name,
                 expected="an argument of keras.Model.compile or keras.Model.fit",
-                received=options[name],
+                received=value,
                 advice=did_you_mean(name, known_compile | known_fit),
             )
     return (
@@ -250,12 +254,17 @@ def find_optimizer(optimizer: Any) -> Any:
 
 def _can_be_named(optimizer: type) -> bool:
     """Whether Keras can make it without arguments: those that wrap other optimizers cannot be asked for by name."""
-    required = [p for p in inspect.signature(optimizer).parameters.values() if p.default is p.empty and p.kind < p.VAR_POSITIONAL]
+    required = [
+        p
+        for p in inspect.signature(optimizer).parameters.values()
+        if p.default is p.empty and p.kind < p.VAR_POSITIONAL
+    ]
     return issubclass(optimizer, keras.optimizers.Optimizer) and not required
 
 
-def _as_list(metrics: Sequence[Any] | None) -> list[Any] | None:
-    return list(metrics) if metrics is not None and not isinstance(metrics, str | dict) else metrics
+def _as_list(metrics: Any) -> Any:
+    # Keras takes a list or a dictionary; `metrics=("accuracy",)` is a natural thing to write.
+    return list(metrics) if isinstance(metrics, tuple) else metrics
 
 
 def _check_data(argument: str, data: Any, model: keras.Model, loss: Any) -> None:
@@ -264,7 +273,7 @@ def _check_data(argument: str, data: Any, model: keras.Model, loss: Any) -> None
         raise InvalidArgumentError(
             argument, expected="batches", received=data, advice="Call prepare_for_training on it first."
         )
-    if isinstance(data, tuple) and not 2 <= len(data) <= 3:
+    if isinstance(data, tuple) and len(data) not in (2, 3):
         raise InvalidArgumentError(argument, expected="(x, y) or (x, y, sample_weight)", received=data)
     labels = _labels(data)
     name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))

@@ -26,7 +26,7 @@ def declare(folder: Path, name: str, module: str, source: str) -> str:
 
 
 # Keras's own NumPy backend, with gradients by central differences in float64: no framework at all.
-FINITE = '''
+FINITE = """
 class CentralDifferences:
     def loss_and_gradients(self, loss, parameters, batch):
         import numpy as np
@@ -58,7 +58,7 @@ class Finite:
     def gradient_paths(self): return {"central-differences": CentralDifferences()}
 
 backend = Finite()
-'''
+"""
 
 
 # The backend is selected before anything imports Keras, which reads its choice once.

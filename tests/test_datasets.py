@@ -124,7 +124,7 @@ def test_each_missing_file_is_named(idx_folder: Path, file: str) -> None:
 
 def test_images_and_labels_of_different_lengths_are_refused(idx_folder: Path) -> None:
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.zeros(6, np.uint8))
-    with pytest.raises(DatasetError, match="expected 6 images, one for each label .* received 7"):
+    with pytest.raises(DatasetError, match=r"expected 6 images, one for each label .* received 7"):
         load_tfds_dataset("mnist", data_dir=idx_folder)
 
 
@@ -159,7 +159,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("tensorflow")
     tfds = pytest.importorskip("tensorflow_datasets")
 
-    class Tiny(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]  # TFDS has no types.
+    class Tiny(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc, name-defined]  # TFDS has no types.
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self) -> Any:
@@ -194,7 +194,9 @@ class TestTfds:
             load_tfds_dataset("tiny", "tran", data_dir=prepared)
 
     def test_an_unknown_name_is_refused_with_the_nearest(self, prepared: Path) -> None:
-        with pytest.raises(InvalidArgumentError, match=r"received 'fashion_mnits'\. Did you mean 'fashion_mnist'\?") as e:
+        with pytest.raises(
+            InvalidArgumentError, match=r"received 'fashion_mnits'\. Did you mean 'fashion_mnist'\?"
+        ) as e:
             load_tfds_dataset("fashion_mnits", data_dir=prepared)
         assert len(str(e.value)) < 300
 

@@ -29,6 +29,7 @@ NEEDS = {
     "line_grad.py": "optax",
     "line_tape.py": "tensorflow",
     "questions.py": "numpy",
+    "three_backends.py": "keras",
 }
 MIRRORED = ("line_tape.py", "line_grad.py", "line_autograd.py")
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -115,7 +116,7 @@ def test_the_example_is_covered(path: Path) -> None:
     assert path.name in NEEDS, f"{path.name} is in examples/ but not in NEEDS: list it, and test its numbers"
 
 
-@pytest.mark.parametrize("name", sorted(set(NEEDS) - {"lab.py"}))
+@pytest.mark.parametrize("name", sorted(set(NEEDS) - {"lab.py", "three_backends.py"}))
 def test_the_script_runs(name: str, tmp_path: Path) -> None:
     require(NEEDS[name])
     assert succeeded(python(EXAMPLES / name, cwd=tmp_path))
@@ -124,10 +125,16 @@ def test_the_script_runs(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_lab_runs(backend: str, tmp_path: Path) -> None:
-    if not (EXAMPLES / "lab.py").exists():
-        pytest.skip("examples/lab.py is not written yet")
     require(NEEDS["lab.py"], backend)
     succeeded(python(EXAMPLES / "lab.py", "--epochs", 1, cwd=tmp_path, KERAS_BACKEND=backend))
+
+
+def test_the_backends_that_are_installed_are_put_in_one_picture(tmp_path: Path) -> None:
+    succeeded(python(EXAMPLES / "three_backends.py", "--epochs", 1, cwd=tmp_path))
+    picture = (tmp_path / "three_backends.svg").read_text()
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    # Matplotlib writes each text into a comment beside its outlines.
+    assert [name for name in BACKENDS if f"<!-- {name} -->" in picture] == installed
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ def test_a_seed_is_an_integer_that_numpy_takes(seed: object) -> None:
 
 
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] == "tensorflow", reason="TensorFlow is the backend")
-def test_neither_seeding_nor_saving_imports_tensorflow(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_neither_seeding_nor_saving_imports_tensorflow(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     """Keras asks whether it is available, and asking imports it; a stand-in raises the alarm."""
     code = """
 import sys, pathlib

@@ -34,13 +34,20 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_reads_what_fit_reported(tmp_path: Path) -> None:
-    history = model().fit(X, Y, validation_data=(X, Y), epochs=3, batch_size=16, verbose=0, callbacks=[TensorBoard(tmp_path)])
+    history = model().fit(
+        X, Y, validation_data=(X, Y), epochs=3, batch_size=16, verbose=0, callbacks=[TensorBoard(tmp_path)]
+    )
     train, validation = read(tmp_path / "train"), read(tmp_path / "validation")
     assert set(train) == {"epoch_loss", "epoch_mae", "epoch_learning_rate"}
-    assert set(validation) == {"epoch_loss", "epoch_mae", "evaluation_loss_vs_iterations", "evaluation_mae_vs_iterations"}
+    assert set(validation) == {
+        "epoch_loss",
+        "epoch_mae",
+        "evaluation_loss_vs_iterations",
+        "evaluation_mae_vs_iterations",
+    }
     for tags, prefix in ((train, ""), (validation, "val_")):
         for name in ("loss", "mae"):
-            expected = [(epoch, np.float32(value)) for epoch, value in enumerate(history.history[prefix + name])]
+            expected = [(epoch, float(np.float32(value))) for epoch, value in enumerate(history.history[prefix + name])]
             assert tags[f"epoch_{name}"] == expected
     assert train["epoch_learning_rate"] == [(0, 0.125), (1, 0.125), (2, 0.125)]
     assert [step for step, _ in validation["evaluation_loss_vs_iterations"]] == [4, 8, 12]
@@ -116,7 +123,9 @@ def test_layout_and_tags_are_those_of_keras_own_callback(tmp_path: Path) -> None
         model().fit(X, Y, validation_data=(X, Y), epochs=2, batch_size=16, verbose=0, callbacks=[callback])
         assert sorted(path.name for path in folder.iterdir()) == ["train", "validation"]
     for part in ("train", "validation"):
-        expected = {tag: [s for s, _ in v] for tag, v in read_any(theirs / part).items() if not tag.startswith("batch_")}
+        expected = {
+            tag: [s for s, _ in v] for tag, v in read_any(theirs / part).items() if not tag.startswith("batch_")
+        }
         assert {tag: [s for s, _ in v] for tag, v in read_any(ours / part).items()} == expected
 
 
@@ -124,5 +133,6 @@ def read_any(folder: Path) -> dict[str, list[tuple[int, bytes]]]:
     events = event_accumulator.EventAccumulator(str(folder))
     events.Reload()
     return {
-        tag: [(e.step, e.tensor_proto.SerializeToString()) for e in events.Tensors(tag)] for tag in events.Tags()["tensors"]
+        tag: [(e.step, e.tensor_proto.SerializeToString()) for e in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
     }

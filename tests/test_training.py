@@ -32,12 +32,12 @@ def data(kind: str) -> tuple[Any, Any, dict[str, Any]]:
     """The same examples as arrays, from the pipeline without TensorFlow, and from `tf.data`."""
     if kind == "arrays":
         return (X[:200], Y[:200]), (X[200:], Y[200:]), {"batch_size": 20}
-    make = ArrayDataset
+    train: Any = ArrayDataset(X[:200], Y[:200])
+    validation: Any = ArrayDataset(X[200:], Y[200:])
     if kind == "tf.data":
-        tf = pytest.importorskip("tensorflow")
-        make = lambda x, y: tf.data.Dataset.from_tensor_slices((x, y))  # noqa: E731
-    train = prepare_for_training(make(X[:200], Y[:200]), batch_size=20)
-    return train, prepare_for_training(make(X[200:], Y[200:]), batch_size=20, shuffle_buffer=None), {}
+        make = pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices
+        train, validation = make((X[:200], Y[:200])), make((X[200:], Y[200:]))
+    return prepare_for_training(train, 20), prepare_for_training(validation, 20, shuffle_buffer=None), {}
 
 
 @pytest.mark.parametrize("kind", ["arrays", "pipeline", "tf.data"])
@@ -84,19 +84,29 @@ def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
 
 def test_what_fit_and_compile_know_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
     history = compile_and_fit(
-        classifier(), (X, Y), loss=LOSS, verbose=2, validation_split=0.25, jit_compile=False, class_weight={0: 1, 1: 2, 2: 3}
+        classifier(),
+        (X, Y),
+        loss=LOSS,
+        verbose=2,
+        validation_split=0.25,
+        jit_compile=False,
+        class_weight={0: 1, 1: 2, 2: 3},
     )
     assert "val_loss" in history.history
     assert "loss:" in capsys.readouterr().out
 
 
 def test_a_misspelt_option_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"batchsize: expected an argument of .* Did you mean 'batch_size'\?"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"batchsize: expected an argument of .* Did you mean 'batch_size'\?"
+    ):
         compile_and_fit(classifier(), (X, Y), loss=LOSS, batchsize=3)
 
 
 def test_an_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(InvalidArgumentError, match=r"optimizer: .*one of .*adam.* received 'adamm'.*mean 'adam'") as caught:
+    with pytest.raises(
+        InvalidArgumentError, match=r"optimizer: .*one of .*adam.* received 'adamm'.*mean 'adam'"
+    ) as caught:
         compile_and_fit(classifier(), (X, Y), loss=LOSS, optimizer="adamm")
     assert "lossscaleoptimizer" not in str(caught.value)
 
@@ -115,7 +125,9 @@ def test_epochs_are_a_positive_integer(epochs: Any) -> None:
 @pytest.mark.parametrize("kind", ["arrays", "pipeline", "tf.data"])
 def test_labels_that_the_output_does_not_fit_are_refused(kind: str) -> None:
     train, validation, options = data(kind)
-    with pytest.raises(InvalidArgumentError, match=r"train: expected labels from 0 to 1, for the model's 2 outputs, received 2"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"train: expected labels from 0 to 1, for the model's 2 outputs, received 2"
+    ):
         compile_and_fit(classifier(2), train, loss=LOSS, validation_ds=validation, **options)
     with pytest.raises(InvalidArgumentError, match="validation_ds: expected labels from 0 to 2"):
         compile_and_fit(classifier(), (X, Y), loss="sparse_categorical_crossentropy", validation_ds=(X, Y + 1))
@@ -179,9 +191,7 @@ def test_ctrl_c_finishes_the_batch_and_keeps_what_was_learnt() -> None:
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
-        compile_and_fit(
-            classifier(), (X, Y), loss=LOSS, epochs=50, callbacks=[PressCtrlC(3), PressCtrlC(3)], verbose=0
-        )
+        compile_and_fit(classifier(), (X, Y), loss=LOSS, epochs=50, callbacks=[PressCtrlC(3), PressCtrlC(3)], verbose=0)
     assert not isinstance(caught.value, TrainingInterrupted)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

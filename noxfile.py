@@ -1,0 +1,68 @@
+"""Lint, types, and the tests of each backend alone, on CPU and GPU: ``nox --list`` shows what there is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import nox
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+GROUPS = {group: nox.project.dependency_groups(PROJECT, group) for group in ("lint", "types", "test")}
+BACKENDS = {"jax": "jax", "tensorflow": "tensorflow,tfds", "torch": "torch"}
+
+# The GPU sessions have to be asked for: they install gigabytes, and need a GPU.
+nox.options.sessions = ["lint", "types", *(f"tests(backend='{backend}', device='cpu')" for backend in BACKENDS)]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*GROUPS["lint"])
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types."""
+    session.install(*GROUPS["types"])
+    session.run("mypy")
+
+
+@nox.session
+@nox.parametrize("device", ["cpu", "gpu"])
+@nox.parametrize("backend", list(BACKENDS))
+def tests(session: nox.Session, backend: str, device: str) -> None:
+    """Run the whole suite with one backend installed and no other."""
+    install(session, backend, device)
+    # Two workers: most tests wait for a process of their own to start.
+    session.run("pytest", "--backend", backend, "-n", "2", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", list(BACKENDS))
+def examples(session: nox.Session, backend: str) -> None:
+    """Run the examples that this backend can run."""
+    install(session, backend, "cpu")
+    session.run("pytest", "--backend", backend, "tests/test_examples.py", *session.posargs)
+
+
+def install(session: nox.Session, backend: str, device: str) -> None:
+    """Install dlf with one backend, built for the device; without a GPU, skip and say so."""
+    extras = BACKENDS[backend]
+    if device == "gpu":
+        if not has_gpu():
+            session.skip("no NVIDIA GPU found: `nvidia-smi` lists none")
+        extras = extras.replace(backend, f"{backend}-gpu", 1)
+    # A plain `pip install torch` on Linux is the newest GPU build; this version is to be had as a CPU build too.
+    pinned = ["torch==2.13.0"] if backend == "torch" and device == "cpu" else []
+    session.install(*pinned, "-e", f".[{extras}]", *GROUPS["test"])
+
+
+def has_gpu() -> bool:
+    """Tell whether NVIDIA's driver lists a GPU."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return False
+    return "GPU" in subprocess.run([program, "-L"], capture_output=True, text=True, check=False).stdout
