@@ -10,6 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -251,9 +252,25 @@ def _notebook_arrays(value: Any) -> Any:
     return keras.tree.map_structure(lambda array: np.asarray(array).view(_NotebookArray), value)
 
 
+def as_backend_holds(value: Any) -> Any:
+    """Returns the same arrays, narrowed to 32 bits on JAX unless 64 were asked for.
+
+    JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
+    """
+    if keras.config.backend() != "jax" or sys.modules["jax"].config.jax_enable_x64:
+        return value
+    return keras.tree.map_structure(_narrowed, value)
+
+
+def _narrowed(value: Any) -> Any:
+    narrower = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
+    is_wide = isinstance(value, np.ndarray) and value.dtype.name in narrower
+    return value.astype(narrower[value.dtype.name]) if is_wide else value
+
+
 def _stack(elements: list[Any]) -> Any:
     """Joins elements of the same structure into one, along a new first axis."""
-    return keras.tree.map_structure(lambda *parts: np.stack(parts), *elements)
+    return as_backend_holds(keras.tree.map_structure(lambda *parts: np.stack(parts), *elements))
 
 
 def _batch_count(examples: int, batch_size: int, *, drop_remainder: bool) -> int:

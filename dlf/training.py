@@ -27,7 +27,7 @@ import keras
 import numpy as np
 
 from dlf.errors import InvalidArgumentError, OutputError, TrainingError, did_you_mean
-from dlf.pipelines import ArrayDataset
+from dlf.pipelines import ArrayDataset, as_backend_holds
 from dlf.tensorboard import TensorBoard
 
 __all__ = ["TrainingInterrupted", "build_callbacks", "compile_and_fit"]
@@ -144,13 +144,14 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     """
     check_positive("epochs", epochs)
     compile_options, fit_options = _sort_options(model, options)
-    arrays = dict(zip(("x", "y", "sample_weight"), train, strict=False)) if isinstance(train, tuple) else {"x": train}
     for argument, data in (("train", train), ("validation_ds", validation_ds)):
         _check_data(argument, data, model, loss)
     if not isinstance(train, tuple):
         # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
         fit_options.setdefault("shuffle", False)
     model.compile(optimizer=find_optimizer(optimizer), loss=loss, metrics=_as_list(metrics), **compile_options)
+    train, validation_ds = as_backend_holds(train), as_backend_holds(validation_ds)
+    arrays = dict(zip(("x", "y", "sample_weight"), train, strict=False)) if isinstance(train, tuple) else {"x": train}
     stop_on_nan = _StopOnNaN()
     with _finishing_the_batch_on_interrupt(model):
         history = model.fit(
