@@ -58,6 +58,12 @@ def install(session: nox.Session, backend: str, device: str) -> None:
     # A plain `pip install torch` on Linux is the newest GPU build; this version is to be had as a CPU build too.
     pinned = ["torch==2.13.0"] if backend == "torch" and device == "cpu" else []
     session.install(*pinned, "-e", f".[{extras}]", *GROUPS["test"])
+    if device == "gpu":
+        # A CPU build, or one that does not fit the driver, would pass every test without ever touching the GPU.
+        code = f"from dlf.backend_report import ask_backend as ask; print(ask({backend!r})['devices'][0])"
+        first = session.run("python", "-c", code, silent=True)
+        if not str(first).startswith("gpu"):
+            session.error(f"a GPU is there, but {backend} computes on {first}")
 
 
 def has_gpu() -> bool:

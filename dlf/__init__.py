@@ -9,7 +9,10 @@ What is asked of it:
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+from dlf.default_backend import settle_backend
 
 if TYPE_CHECKING:
     from dlf.backend_report import print_versions as print_versions
@@ -44,14 +47,17 @@ __all__ = [*_HOMES]  # noqa: PLE0604 - they are strings
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dlf' has no attribute {name!r}")
-    if _HOMES[name] != "dlf.errors":
-        # What follows imports Keras, which would take TensorFlow even where only JAX is installed.
-        from dlf.backend_registry import settle_backend
+    if _HOMES[name] != "dlf.errors" and "keras" not in sys.modules:
+        # What follows imports Keras: if its backend is misspelt or absent, this says so better than Keras does.
+        from dlf.backend_registry import select_backend
 
-        settle_backend()
+        select_backend()
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+settle_backend()
 
 
 def __dir__() -> list[str]:

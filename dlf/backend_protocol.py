@@ -2,7 +2,7 @@
 
 What is asked of it:
 
-* a backend is found by its entry point in the group ``dlf.backends``; nothing in dlf names one;
+* a backend is found by its entry point in the group ``dlf.backends``; another one needs no edit to dlf;
 * loading a backend imports no framework: `Backend.requires` is looked up, and the methods import on use;
 * methods that do import the framework run only in a process that was started for this backend;
 * a gradient path has two verbs, and no way of its own to keep parameters or an optimizer.

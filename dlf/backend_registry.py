@@ -1,28 +1,26 @@
-"""Lists the backends, loads one, and settles which one this process runs on.
+"""Lists the backends, loads one, and selects the one this process runs on.
 
 What is asked of it:
 
 * listing imports nothing; loading imports the backend's own package and no framework;
 * an unknown name is answered with the names there are, an absent framework with the command that installs it;
-* ``KERAS_BACKEND`` is read once, by ``import keras``: settling on a backend afterwards is an error, not a shrug.
+* ``KERAS_BACKEND`` is read once, by ``import keras``: selecting another backend afterwards is an error, not a shrug.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import os
 import sys
 import warnings
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from dlf.backend_protocol import Backend
 from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError, did_you_mean
 
-__all__ = ["backend_names", "current_backend", "is_installed", "load_backend", "select_backend", "settle_backend"]
+__all__ = ["backend_names", "current_backend", "is_installed", "load_backend", "select_backend"]
 
 ENTRY_POINT_GROUP = "dlf.backends"
 
@@ -104,7 +102,16 @@ def load_backend(name: str) -> Backend:
 
 def is_installed(backend: Backend) -> bool:
     """Returns whether every package that the backend requires can be found; none is imported."""
-    return all(importlib.util.find_spec(package) is not None for package in backend.requires)
+    return _absent_package(backend) is None
+
+
+def _absent_package(backend: Backend) -> str | None:
+    for package in backend.requires:
+        spec = importlib.util.find_spec(package)
+        # A folder of that name in the working directory is found too, but comes from no file.
+        if spec is None or spec.origin is None:
+            return package
+    return None
 
 
 def _named(name: str) -> Backend:
@@ -117,7 +124,7 @@ def _named(name: str) -> Backend:
 
 
 def select_backend(name: str | None = None) -> Backend:
-    """Settles which backend this process runs on, and sets its environment; nothing is imported yet.
+    """Decides which backend this process runs on, and sets its environment; nothing is imported yet.
 
     Args:
         name: The backend; by default the one that ``KERAS_BACKEND`` names, else the first that is installed.
@@ -134,14 +141,15 @@ def select_backend(name: str | None = None) -> Backend:
         >>> select_backend().name == current_backend().name
         True
     """
-    asked = name or os.environ.get("KERAS_BACKEND")
-    if asked:
+    # An empty variable is one that nobody set; an empty argument is a mistake.
+    asked = name if name is not None else os.environ.get("KERAS_BACKEND") or None
+    if asked is not None:
         backend = _named(asked)
     else:
         candidates = [load_backend(each) for each in backend_names()]
         backend = next(filter(is_installed, candidates), candidates[0])
-    if not is_installed(backend):
-        absent = next(package for package in backend.requires if importlib.util.find_spec(package) is None)
+    absent = _absent_package(backend)
+    if absent:
         raise MissingPackageError(f"the backend {backend.name!r}", package=absent, command=backend.install_command)
     running = _running_keras_backend()
     if running not in (None, backend.keras_backend):
@@ -155,23 +163,6 @@ def select_backend(name: str | None = None) -> Backend:
         os.environ["KERAS_BACKEND"] = backend.keras_backend
     os.environ["DLF_BACKEND"] = backend.name
     return backend
-
-
-def settle_backend() -> None:
-    """Chooses a backend where Keras, left alone, would choose one that is not installed.
-
-    Keras takes TensorFlow unless told otherwise; with JAX alone installed, ``import keras`` then fails. This steps in
-    just there: never where ``KERAS_BACKEND`` is set, and never where Keras's own choice would work.
-    """
-    if "KERAS_BACKEND" in os.environ or "keras" in sys.modules:
-        return
-    if importlib.util.find_spec(_configured_framework()) is not None:
-        return
-    try:
-        backend = select_backend()
-    except MissingPackageError:
-        return  # No framework at all: whoever imports Keras next is told so.
-    print(f"dlf: KERAS_BACKEND is not set; running on {backend.name}, which is installed.", file=sys.stderr)
 
 
 def current_backend() -> Backend:
@@ -202,12 +193,3 @@ def _running_keras_backend() -> str | None:
     """The backend on which Keras was imported, or None where it was not."""
     keras: Any = sys.modules.get("keras")
     return str(keras.config.backend()) if hasattr(keras, "config") else None
-
-
-def _configured_framework() -> str:
-    """The framework that ``import keras`` would take if no variable said otherwise."""
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    try:
-        return str(json.loads((home / "keras.json").read_text()).get("backend", "tensorflow"))
-    except (OSError, ValueError, AttributeError):
-        return "tensorflow"

@@ -29,7 +29,7 @@ def print_versions() -> None:
 
     Example:
         >>> print_versions()  # doctest: +ELLIPSIS
-        dlf ... · keras ... · ... · Python ... · cpu:0
+        dlf ... · keras ... · ... · Python ... · ...:0...
     """
     print(version_line(current_backend()))
 
@@ -77,8 +77,8 @@ def ask_backend(name: str, timeout: float = 120.0) -> Mapping[str, Any]:
 
     Example:
         >>> from dlf.backend_registry import current_backend
-        >>> ask_backend(current_backend().name)["devices"][-1]
-        'cpu:0'
+        >>> len(ask_backend(current_backend().name)["devices"]) > 0
+        True
     """
     backend = load_backend(name)
     if not is_installed(backend):

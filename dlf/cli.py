@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -26,6 +29,7 @@ _INTERRUPTED = 130  # What a shell reports for a process that Ctrl-C ended.
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and exits: 0 all well, 1 the answer is no, 2 a wrong request, 3 something is missing."""
+    signal.signal(signal.SIGINT, _stop_at_once)
     try:
         code = _dlf.main(arguments, prog_name="dlf", standalone_mode=False)
     except click.ClickException as error:
@@ -34,10 +38,23 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except DlfError as error:
         click.echo(f"dlf: {error}", err=True)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("\ndlf: stopped at once; what is on the disk is not whole.", err=True)
-        sys.exit(_INTERRUPTED)
+    except Exception as error:  # noqa: BLE001 - whatever nobody foresaw is still no screen full of traceback.
+        with tempfile.NamedTemporaryFile("w", prefix="dlf-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        message = " ".join(str(error).split())[:200]
+        click.echo(f"dlf: {type(error).__name__}: {message} (the whole traceback is in {file.name})", err=True)
+        sys.exit(1)
     sys.exit(code or 0)
+
+
+def _stop_at_once(*_: object) -> NoReturn:
+    """Ends the process where there is nothing to keep.
+
+    `KeyboardInterrupt` will not do: raised while a framework is imported or inside one of its callbacks, it is lost or
+    crashes the process at its end.
+    """
+    os.write(2, b"\ndlf: stopped. A run folder without run.json is not whole.\n")
+    os._exit(_INTERRUPTED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,8 +72,10 @@ def _dlf() -> None:
 @click.option("--backend", metavar="NAME", help="What to run on; see `dlf backends`.  [default: the first installed]")
 @click.option("--dataset", metavar="NAME", default="digits", help="The embedded digits, or any data set of TFDS.")
 @click.option("--data-dir", metavar="DIR", help="A folder with the data: IDX .gz files, or a prepared TFDS data set.")
-@click.option("--epochs", metavar="N", type=click.IntRange(min=1), default=20, help="Epochs at most.")
-@click.option("--hidden", metavar="N", type=click.IntRange(min=1), default=128, help="Units of the hidden layer.")
+@click.option("--epochs", metavar="N", type=click.IntRange(1, 1_000_000), default=20, help="Epochs at most.")
+@click.option(
+    "--hidden", metavar="N", type=click.IntRange(1, 1_000_000), default=128, help="Units of the hidden layer."
+)
 @click.option("--optimizer", metavar="NAME", default="adam", help="Any optimizer of Keras.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Starts all random numbers.")
 @click.option("--out", metavar="DIR", help="The run folder.  [default: runs/<time>]")
@@ -104,8 +123,9 @@ def _backends(as_json: bool) -> int:
 def _start_backend(name: str | None) -> None:
     """Settles on the backend before anything imports Keras."""
     from dlf.backend_registry import select_backend
+    from dlf.default_backend import was_settled
 
-    asked = os.environ.get("KERAS_BACKEND")
+    asked = None if was_settled() else os.environ.get("KERAS_BACKEND")
     backend = select_backend(name)
     if name and asked and asked != backend.keras_backend:
         click.echo(f"dlf: --backend {name} wins over KERAS_BACKEND={asked}.", err=True)

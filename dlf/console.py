@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from dlf.backend_registry import backend_names
 from dlf.backend_report import ask_backend
@@ -82,7 +81,6 @@ def print_lab(result: LabResult, *, as_json: bool) -> None:
         f"[bold]{result.val_accuracy:.1%}[/] validation accuracy on {escape(options['dataset'])}, "
         f"{escape(result.backend['name'])}, {result.seconds:.1f} s"
     )
-    table = Table.grid(padding=(0, 2))
     rows = {
         "status": f"{result.status}, {result.epochs} of {options['epochs']} epochs",
         "best epoch": f"{result.best_epoch} (validation loss {result.val_loss:.4f}); its weights are the model's",
@@ -93,8 +91,8 @@ def print_lab(result: LabResult, *, as_json: bool) -> None:
         "look at it": f"tensorboard --logdir {result.folder}",
     }
     for name, value in rows.items():
-        table.add_row(f"[dim]{name}[/]", escape(value))
-    console.print(table)
+        # Unwrapped, so that a path can be copied in one piece.
+        console.print(f"[dim]{name:<12}[/]{escape(value)}", soft_wrap=True)
 
 
 def ask_backends() -> list[dict[str, Any]]:

@@ -84,9 +84,9 @@ def load_tfds_dataset(
     if local is None:
         options = {"split": split, "with_info": with_info, "download": download, **tfds_options}
         return _load_from_tfds(name, folder, options)
-    if tfds_options.keys() - {"as_supervised", "shuffle_files"}:
+    if tfds_options not in ({}, {"as_supervised": True}):
         raise InvalidArgumentError(
-            "tfds_options", expected="none for data that are read without TFDS", received=tfds_options
+            "tfds_options", expected="none, for data that are read without TFDS", received=tfds_options
         )
     loaded = _map_splits(split, local.info, lambda one: _as_dataset(local, one))
     return (loaded, local.info) if with_info else loaded
@@ -138,6 +138,7 @@ class DatasetInfo:
     features: dict[str, Any]
     splits: dict[str, SplitInfo]
     description: str = ""
+    citation: str = ""
     supervised_keys: tuple[str, str] = ("image", "label")
 
 
@@ -219,11 +220,13 @@ def _idx_file(folder: Path, split: str, kind: str) -> Path:
 
 
 def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
-    argument, value = ("data_dir", data_dir) if data_dir else ("DLF_DATA_DIR", os.environ.get("DLF_DATA_DIR"))
-    if not value:
+    argument, value = (
+        ("data_dir", data_dir) if data_dir is not None else ("DLF_DATA_DIR", os.environ.get("DLF_DATA_DIR") or None)
+    )
+    if value is None:
         return None
     folder = Path(value).expanduser()
-    if not folder.is_dir():
+    if not str(value) or not folder.is_dir():
         raise InvalidArgumentError(
             argument, expected="a folder that exists", received=str(value), advice="Create it, or correct the path."
         )

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from numbers import Integral
+from typing import Any, ClassVar
 
 __all__ = [
     "BackendError",
@@ -22,6 +23,7 @@ __all__ = [
     "MissingPackageError",
     "OutputError",
     "TrainingError",
+    "check_positive",
     "did_you_mean",
 ]
 
@@ -31,6 +33,10 @@ class DlfError(Exception):
 
     exit_code: ClassVar[int] = 1
     """0 all well, 1 the answer is no, 2 the request was wrong, 3 something needed is missing."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are unpickled by calling their class with one text, which these do not take: workers send them.
+        return _revive, (type(self), str(self), vars(self))
 
 
 class InvalidArgumentError(DlfError, ValueError):
@@ -87,6 +93,21 @@ class TrainingError(DlfError, RuntimeError):
     exit_code = 1
 
 
+def check_positive(argument: str, value: Any) -> None:
+    """Raises unless the value is an integer above zero.
+
+    Args:
+        argument: The argument's name.
+        value: What came.
+
+    Raises:
+        InvalidArgumentError: It is not.
+    """
+    # NumPy's integers are integers too; True is not one that anybody means.
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InvalidArgumentError(argument, expected="a positive integer", received=value)
+
+
 def did_you_mean(received: str, known: Iterable[str]) -> str:
     """Returns the advice "Did you mean 'x'?" for the known name nearest to `received`, or an empty string.
 
@@ -103,6 +124,13 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(received, list(known), n=1)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def _revive(kind: type[DlfError], message: str, attributes: dict[str, Any]) -> DlfError:
+    error = kind.__new__(kind, message)
+    error.args = (message,)
+    vars(error).update(attributes)
+    return error
 
 
 _LONGEST_REPR = 200

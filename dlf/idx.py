@@ -23,7 +23,7 @@ from dlf.errors import DatasetError
 
 __all__ = ["read_idx", "read_idx_shape"]
 
-_TYPES = {b"\x08": ">u1", b"\x09": ">i1", b"\x0b": ">i2", b"\x0c": ">i4", b"\x0d": ">f4", b"\x0e": ">f8"}
+_UNSIGNED_BYTE = 0x08  # The one type that images and labels are published in.
 
 
 def read_idx(path: str | Path, *, axes: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def read_idx(path: str | Path, *, axes: int) -> np.ndarray:
         axes: How many axes the array must have: 3 for images, 1 for labels.
 
     Returns:
-        The array, read-only, in the machine's byte order.
+        The array of unsigned bytes, read-only.
 
     Raises:
         DatasetError: The file is absent, cut short, longer than it says, or not IDX of that many axes.
@@ -47,15 +47,14 @@ def read_idx(path: str | Path, *, axes: int) -> np.ndarray:
         array([7, 8, 9], dtype=uint8)
     """
     content = _content(Path(path))
-    dtype, shape, start = _header(Path(path), content, axes)
-    expected, received = math.prod(shape) * dtype.itemsize, len(content) - start
+    shape = _shape(Path(path), content, axes)
+    expected, received = math.prod(shape), len(content) - _header_size(axes)
     if received != expected:
         raise DatasetError(
             f"{path}: expected {expected:,} bytes of values for the shape {shape}, received {received:,}. "
             "The file is damaged: fetch it again."
         )
-    array = np.frombuffer(content, dtype, offset=start).reshape(shape)
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return np.frombuffer(content, np.uint8, offset=_header_size(axes)).reshape(shape)
 
 
 def read_idx_shape(path: str | Path, *, axes: int) -> tuple[int, ...]:
@@ -71,8 +70,7 @@ def read_idx_shape(path: str | Path, *, axes: int) -> tuple[int, ...]:
     Raises:
         DatasetError: As `read_idx`.
     """
-    content = _content(Path(path), 4 + 4 * axes)
-    return _header(Path(path), content, axes)[1]
+    return _shape(Path(path), _content(Path(path), _header_size(axes)), axes)
 
 
 def _content(path: Path, size: int = -1) -> bytes:
@@ -89,14 +87,23 @@ def _content(path: Path, size: int = -1) -> bytes:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
-def _header(path: Path, content: bytes, axes: int) -> tuple[np.dtype, tuple[int, ...], int]:
-    start = 4 + 4 * axes
-    magic = content[:4]
-    if magic[:2] != b"\0\0" or magic[2:3] not in _TYPES or magic[3:] != bytes([axes]):
+def _header_size(axes: int) -> int:
+    return 4 + 4 * axes
+
+
+def _shape(path: Path, content: bytes, axes: int) -> tuple[int, ...]:
+    magic, expected = content[:4], bytes([0, 0, _UNSIGNED_BYTE, axes])
+    if magic != expected:
+        kind = "images" if axes == _IMAGE_AXES else "labels"
         raise DatasetError(
-            f"{path}: expected an IDX file with {axes} axes, which begins with the bytes 00 00 08 {axes:02x}, "
+            f"{path}: expected an IDX file of {kind}, which begins with the bytes {expected.hex(' ')}, "
             f"received {magic.hex(' ') or 'an empty file'}. Check that each file has its own name."
         )
-    if len(content) < start:
-        raise DatasetError(f"{path}: expected {start} bytes of header, received {len(content)}. Fetch the file again.")
-    return np.dtype(_TYPES[magic[2:3]]), struct.unpack(f">{axes}I", content[4:start]), start
+    if len(content) < _header_size(axes):
+        raise DatasetError(
+            f"{path}: expected {_header_size(axes)} bytes of header, received {len(content)}. Fetch the file again."
+        )
+    return struct.unpack(f">{axes}I", content[4 : _header_size(axes)])
+
+
+_IMAGE_AXES = 3

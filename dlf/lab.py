@@ -23,19 +23,14 @@ from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend, version_line
 from dlf.datasets import load_tfds_dataset
 from dlf.drawing import plot_history, visualize_model
-from dlf.errors import InvalidArgumentError
+from dlf.errors import InvalidArgumentError, TrainingError, check_positive
 from dlf.files import whole_file
+from dlf.fit_checks import find_optimizer
+from dlf.interrupts import deferred_interrupt
 from dlf.keras_internals import tensorflow_hidden
 from dlf.pipelines import prepare_for_training
 from dlf.randomness import set_seed
-from dlf.training import (
-    TrainingInterrupted,
-    build_callbacks,
-    check_positive,
-    compile_and_fit,
-    find_optimizer,
-    make_run_folder,
-)
+from dlf.training import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
 
 __all__ = ["LabOptions", "LabResult", "build_model", "run_lab"]
 
@@ -58,6 +53,10 @@ class LabOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "hidden", "batch_size"):
             check_positive(name, getattr(self, name))
+        if self.out is not None and (Path(self.out).is_file() or any(Path(self.out).glob("*"))):
+            raise InvalidArgumentError(
+                "out", expected="a folder that is new or empty", received=self.out, advice="Name another one."
+            )
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,6 @@ def run_lab(
     Raises:
         DlfError: Whatever is wrong with the request, the data or the folder.
     """
-    _check_out(options.out)
     set_seed(options.seed)
     train, info = load_tfds_dataset(options.dataset, "train", with_info=True, data_dir=options.data_dir)
     test = load_tfds_dataset(options.dataset, "test", data_dir=options.data_dir)
@@ -150,71 +148,67 @@ def run_lab(
         "validation_ds": test_ds,
         "verbose": verbose,
     }
-    backend = current_backend()
-    announce(version_line(backend))
+    announce(version_line(current_backend()))
     # Only now, when what can be wrong with the request has been looked at, is anything left on the disk.
     folder = make_run_folder(options.out)
     own_callbacks, _ = build_callbacks(patience=3, logdir=folder)
     start = time.perf_counter()
-    interrupted = False
-    try:
-        compile_and_fit(model, train_ds, callbacks=[*own_callbacks, *callbacks], **fitted)
-    except TrainingInterrupted:
-        interrupted = True
+    with deferred_interrupt("Saving what was learnt") as interrupt:
+        try:
+            compile_and_fit(model, train_ds, callbacks=[*own_callbacks, *callbacks], **fitted)
+        except TrainingInterrupted:
+            interrupt.pressed = True
+        except TrainingError as error:
+            _write_json(folder / "history.json", model.history.history)
+            raise TrainingError(f"{error} The history so far is in {folder}.") from error
+        seconds = time.perf_counter() - start
+        return _save(folder, model, _result(options, model, folder, seconds, interrupted=interrupt.pressed))
+
+
+def _result(options: LabOptions, model: keras.Model, folder: Path, seconds: float, *, interrupted: bool) -> LabResult:
     history = model.history.history
-    best = _best_epoch(history)
-    result = LabResult(
-        status="interrupted"
-        if interrupted
-        else "completed"
-        if len(history["loss"]) == options.epochs
-        else "stopped early",
-        backend=describe_backend(backend),
+    # The epoch whose weights early stopping restored.
+    best = min(range(len(history["val_loss"])), key=history["val_loss"].__getitem__)
+    finished = "completed" if len(history["loss"]) == options.epochs else "stopped early"
+    return LabResult(
+        status="interrupted" if interrupted else finished,
+        backend=describe_backend(current_backend()),
         options=asdict(options),
         epochs=len(history["loss"]),
         best_epoch=best + 1,
         val_accuracy=history["val_accuracy"][best],
         val_loss=history["val_loss"][best],
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         parameters=model.count_params(),
         folder=str(folder),
         files=[],
     )
-    return _save(folder, model, history, result)
 
 
-def _best_epoch(history: dict[str, list[float]]) -> int:
-    """The epoch whose weights early stopping restored."""
-    losses = history["val_loss"]
-    return losses.index(min(losses))
-
-
-def _check_out(out: str | None) -> None:
-    if out is not None and (Path(out) / _SUMMARY).exists():
-        raise InvalidArgumentError(
-            "out", expected="a folder that holds no run yet", received=out, advice="Name another one, or delete it."
-        )
-
-
-def _save(folder: Path, model: keras.Model, history: dict[str, list[float]], result: LabResult) -> LabResult:
-    """Writes the run's files, the summary last."""
+def _save(folder: Path, model: keras.Model, result: LabResult) -> LabResult:
+    """Writes the run's files: first what cannot be had again, and the summary last."""
+    history = model.history.history
     figure = plot_history(history, title=f"{result.options['dataset']} on {result.backend['name']}")
     writers: dict[str, Callable[[Path], Any]] = {
+        "model.keras": lambda path: _save_model(model, path),
         "history.json": lambda path: path.write_text(json.dumps(history, indent=2)),
         "history.csv": lambda path: _write_csv(path, history),
         "history.svg": figure.savefig,
         "history.png": lambda path: figure.savefig(path, dpi=160),
         "model.svg": visualize_model(model).save,
-        "model.keras": lambda path: _save_model(model, path),
     }
     for name, write in writers.items():
         with whole_file(folder / name) as place:
             write(place)
     events = sorted(str(path.relative_to(folder)) for path in folder.glob("*/events.out.tfevents.*"))
     result = LabResult(**{**asdict(result), "files": [*writers, *events, _SUMMARY]})
-    with whole_file(folder / _SUMMARY) as place:
-        place.write_text(json.dumps(asdict(result), indent=2))
+    _write_json(folder / _SUMMARY, asdict(result))
     return result
+
+
+def _write_json(path: Path, content: Any) -> None:
+    with whole_file(path) as place:
+        place.write_text(json.dumps(content, indent=2))
 
 
 def _save_model(model: keras.Model, path: Path) -> None:

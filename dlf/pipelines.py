@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from dlf.errors import InvalidArgumentError
+from dlf.errors import InvalidArgumentError, check_positive
 
 __all__ = ["ArrayDataset", "BatchedDataset", "prepare_for_training"]
 
@@ -55,13 +55,12 @@ def prepare_for_training(
         >>> [label.tolist() for _, label in batches]
         [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     """
-    for argument, value in (("batch_size", batch_size), ("shuffle_buffer", shuffle_buffer)):
-        # NumPy's integers are integers too; True is not one that anybody means.
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
-            raise InvalidArgumentError(argument, expected="a positive integer", received=value)
+    check_positive("batch_size", batch_size)
+    if shuffle_buffer is not None:
+        check_positive("shuffle_buffer", shuffle_buffer)
     if isinstance(dataset, tuple):
         dataset = ArrayDataset(*dataset)
-    if not callable(getattr(dataset, "batch", None)):
+    if not callable(getattr(dataset, "batch", None)) or isinstance(dataset, BatchedDataset):
         raise InvalidArgumentError(
             "dataset",
             expected="single examples: a tf.data.Dataset, what load_tfds_dataset returns, or a tuple of arrays",
@@ -82,7 +81,7 @@ def prepare_for_training(
 class ArrayDataset:
     """Examples that lie in memory, with the methods of `tf.data.Dataset` that a notebook uses.
 
-    An element is one example: a tuple of what lies at the same place along the first axis of each array, such as
+    An element is one example: what lies at the same place along the first axis of each array, such as
     ``(image, label)``. Every method returns a new data set; the arrays are shared and never written to.
 
     Args:
@@ -99,32 +98,40 @@ class ArrayDataset:
     """
 
     def __init__(self, *arrays: Any) -> None:
-        self._arrays = tuple(np.asarray(array) for array in arrays)
+        self._arrays: Any = tuple(np.asarray(array) for array in arrays)
         lengths = [len(array) if array.ndim else 0 for array in self._arrays]
         if not lengths or len(set(lengths)) > 1:
             raise InvalidArgumentError(
                 "arrays", expected="one or more arrays of the same length", received=tuple(lengths)
             )
-        self._indices = np.arange(lengths[0])
-        self._functions: tuple[Callable[..., Any], ...] = ()
-        self._shuffle_seed: int | None = None
+        self._rows = lengths[0]
+        self._functions: tuple[_Function, ...] = ()
+        # What take, skip, shuffle and so on make of the order of the rows, one after the other, in a given epoch.
+        self._steps: tuple[_Step, ...] = ()
+        self._size = self._rows
+        self._reshuffles = False
 
-    def _with(self, **changes: Any) -> ArrayDataset:
-        other = object.__new__(type(self))
-        other.__dict__ = {**self.__dict__, **changes}
-        return other
-
-    def map(self, function: Callable[..., Any], num_parallel_calls: Any = None, **_: Any) -> ArrayDataset:
+    def map(self, function: _Function, num_parallel_calls: Any = None, **_: Any) -> ArrayDataset:
         """Applies a function to each element, whenever it is read; the elements' parts are its arguments."""
         return self._with(_functions=(*self._functions, function))
 
+    def filter(self, predicate: _Function, **_: Any) -> ArrayDataset:
+        """Keeps the elements for which the function says yes; it is asked now, once for each row."""
+        kept = np.array([bool(_called(predicate, self._row(row))) for row in range(self._rows)], bool)
+        return self._then(lambda rows, _: rows[kept[rows]])
+
     def take(self, count: int) -> ArrayDataset:
         """Keeps the first `count` elements; -1 keeps all."""
-        return self if count < 0 else self._with(_indices=self._indices[:count])
+        return self if count < 0 else self._then(lambda rows, _: rows[:count])
 
     def skip(self, count: int) -> ArrayDataset:
         """Leaves out the first `count` elements; -1 leaves out all."""
-        return self._with(_indices=self._indices[count:] if count >= 0 else self._indices[:0])
+        return self._then(lambda rows, _: rows[count:] if count >= 0 else rows[:0])
+
+    def repeat(self, count: int) -> ArrayDataset:
+        """Goes through the elements `count` times."""
+        check_positive("count", count)
+        return self._then(lambda rows, _: np.tile(rows, count))
 
     def shuffle(
         self, buffer_size: int | None = None, seed: int | None = None, reshuffle_each_iteration: bool = True, **_: Any
@@ -133,21 +140,20 @@ class ArrayDataset:
         # From NumPy's global stream, which `set_seed` starts: unseeded runs differ and seeded ones do not.
         drawn = int(np.random.randint(2**31)) if seed is None else seed  # noqa: NPY002
         if not reshuffle_each_iteration:
-            return self._with(_indices=_permuted(self._indices, drawn, 0))
-        return self._with(_shuffle_seed=drawn)
+            return self._then(lambda rows, _: np.random.default_rng(drawn).permutation(rows))
+        shuffled = self._then(lambda rows, epoch: np.random.default_rng((drawn, epoch)).permutation(rows))
+        return shuffled._with(_reshuffles=True)  # noqa: SLF001 - one of our own.
 
-    def batch(self, batch_size: int, drop_remainder: bool = False, **_: Any) -> Any:
+    def batch(self, batch_size: int, drop_remainder: bool = False, **_: Any) -> BatchedDataset:
         """Joins elements into batches, in a form that Keras's `fit` takes on every backend."""
-        return BatchedDataset(self, batch_size, drop_remainder)
+        return BatchedDataset(self, batch_size, drop_remainder=drop_remainder)
 
     def cache(self, filename: str = "") -> ArrayDataset:
         """Computes every element once, now, and keeps the results."""
-        elements = [self.element(place) for place in range(len(self))]
-        if not elements or not isinstance(elements[0], tuple):
+        if not self._functions:
             return self
-        cached = ArrayDataset(*(np.stack(column) for column in zip(*elements, strict=True)))
-        cached._shuffle_seed = self._shuffle_seed
-        return cached
+        results = _stack([self._row(row) for row in range(self._rows)])
+        return self._with(_arrays=results, _functions=())
 
     def prefetch(self, buffer_size: int | None = None) -> ArrayDataset:
         """Returns the data set itself: it is in memory already."""
@@ -161,62 +167,101 @@ class ArrayDataset:
         """Returns the number of elements; a notebook may ask it for ``.numpy()``."""
         return _notebook_arrays(len(self))
 
-    def ordered(self, epoch: int) -> ArrayDataset:
-        """Returns the elements in this epoch's order: a new one for each epoch where the data set is shuffled."""
-        if self._shuffle_seed is None:
-            return self
-        return self._with(_indices=_permuted(self._indices, self._shuffle_seed, epoch), _shuffle_seed=None)
+    @property
+    def element_spec(self) -> Any:
+        """The shape and dtype of each part of an element."""
+        return keras.tree.map_structure(lambda part: keras.KerasTensor(part.shape, part.dtype.name), self._row(0))
 
-    def element(self, place: int) -> Any:
-        """Computes one element: what the mapped functions make of the example at this place of the order."""
-        index = self._indices[place]
-        value: Any = tuple(array[index, ...] for array in self._arrays)
+    def raw_arrays(self) -> tuple[Any, ...] | None:
+        """Returns the arrays that the elements are taken from, or None where a function makes others of them."""
+        return self._arrays if isinstance(self._arrays, tuple) and not self._functions else None
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Returns the rows in this epoch's order: a new one for each epoch where the data set is shuffled."""
+        rows = np.arange(self._rows)
+        for step in self._steps:
+            rows = step(rows, epoch)
+        return rows
+
+    def _row(self, row: int) -> Any:
+        value = keras.tree.map_structure(lambda array: array[row, ...], self._arrays)
         for function in self._functions:
-            value = function(*value) if isinstance(value, tuple) else function(value)
+            value = _called(function, value)
         return keras.tree.map_structure(_as_array, value)
 
+    def rows(self, rows: np.ndarray) -> Any:
+        """Computes the elements of these rows and joins them along a new first axis."""
+        if not self._functions:
+            return keras.tree.map_structure(lambda array: array[rows], self._arrays)
+        return _stack([self._row(row) for row in rows])
+
+    def _with(self, **changes: Any) -> ArrayDataset:
+        other = object.__new__(type(self))
+        other.__dict__ = {**self.__dict__, **changes}
+        return other
+
+    def _then(self, step: _Step) -> ArrayDataset:
+        return self._with(_steps=(*self._steps, step), _size=len(step(self.order(0), 0)))
+
     def __len__(self) -> int:
-        return len(self._indices)
+        return self._size
 
     def __iter__(self) -> Iterator[Any]:
-        epoch = 0 if self._shuffle_seed is None else int(np.random.randint(2**31))  # noqa: NPY002
-        order = self.ordered(epoch)
-        return (_notebook_arrays(order.element(place)) for place in range(len(self)))
+        epoch = int(np.random.randint(2**31)) if self._reshuffles else 0  # noqa: NPY002
+        return (_notebook_arrays(self._row(row)) for row in self.order(epoch))
 
     def __repr__(self) -> str:
-        shapes = ", ".join(f"{array.shape[1:]} {array.dtype}" for array in self._arrays)
+        shapes = ", ".join(f"{part.shape[1:]} {part.dtype}" for part in keras.tree.flatten(self._arrays))
         return f"<ArrayDataset of {len(self):,} elements: {shapes}, {len(self._functions)} mapped>"
 
 
 class BatchedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Reads one batch at a time, and draws the next epoch's order when Keras says that an epoch has ended."""
+    """Batches of an `ArrayDataset`: Keras reads them one at a time, and says when an epoch has ended."""
 
-    def __init__(self, examples: ArrayDataset, batch_size: int, drop_remainder: bool) -> None:
+    def __init__(self, examples: ArrayDataset, batch_size: int, *, drop_remainder: bool = False) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self._examples = examples
-        self._drop_remainder = drop_remainder
+        self.examples = examples
+        batches = len(examples) // batch_size if drop_remainder else math.ceil(len(examples) / batch_size)
+        self._places = range(batches)
+        self._functions: tuple[_Function, ...] = ()
         self._epoch = 0
-        self._ordered = examples.ordered(0)
+        self._order = examples.order(0)
 
     def __len__(self) -> int:
-        return _batch_count(len(self._examples), self.batch_size, drop_remainder=self._drop_remainder)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Any:
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of {len(self)}")
-        start = index * self.batch_size
-        places = range(start, min(start + self.batch_size, len(self._ordered)))
-        return _stack([self._ordered.element(place) for place in places])
+        start = self._places[index] * self.batch_size
+        batch = self.examples.rows(self._order[start : start + self.batch_size])
+        for function in self._functions:
+            batch = keras.tree.map_structure(_as_array, _called(function, batch))
+        return as_backend_holds(batch)
 
     def on_epoch_end(self) -> None:
         """Draws the order of the next epoch."""
         self._epoch += 1
-        self._ordered = self._examples.ordered(self._epoch)
+        self._order = self.examples.order(self._epoch)
 
-    def take(self, count: int) -> list[Any]:
-        """Returns the first `count` batches of the order as it stands."""
-        return [_notebook_arrays(self[index]) for index in range(min(count, len(self)))]
+    def map(self, function: _Function, num_parallel_calls: Any = None, **_: Any) -> BatchedDataset:
+        """Applies a function to each batch, whenever it is read; the batch's parts are its arguments."""
+        return self._with(_functions=(*self._functions, function))
+
+    def take(self, count: int) -> BatchedDataset:
+        """Keeps the first `count` batches; -1 keeps all."""
+        return self if count < 0 else self._with(_places=self._places[:count])
+
+    def skip(self, count: int) -> BatchedDataset:
+        """Leaves out the first `count` batches; -1 leaves out all."""
+        return self._with(_places=self._places[count:] if count >= 0 else self._places[:0])
+
+    def unbatch(self) -> ArrayDataset:
+        """Returns the single examples."""
+        return self.examples
+
+    def cache(self, filename: str = "") -> BatchedDataset:
+        """Returns the batches themselves: the examples are in memory already."""
+        return self
 
     def prefetch(self, buffer_size: int | None = None) -> BatchedDataset:
         """Returns the batches themselves: the examples are in memory already."""
@@ -230,13 +275,33 @@ class BatchedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has 
         """Returns the number of batches; a notebook may ask it for ``.numpy()``."""
         return _notebook_arrays(len(self))
 
+    @property
+    def element_spec(self) -> Any:
+        """The shape and dtype of each part of a batch; the number of examples is left open."""
+        return keras.tree.map_structure(
+            lambda part: keras.KerasTensor((None, *part.shape[1:]), part.dtype.name), self[0]
+        )
+
+    def raw_arrays(self) -> tuple[Any, ...] | None:
+        """As `ArrayDataset.raw_arrays`."""
+        return None if self._functions else self.examples.raw_arrays()
+
+    def _with(self, **changes: Any) -> BatchedDataset:
+        other = object.__new__(type(self))
+        other.__dict__ = {**self.__dict__, **changes}
+        return other
+
     def __iter__(self) -> Iterator[Any]:
         for index in range(len(self)):
             yield _notebook_arrays(self[index])
         self.on_epoch_end()
 
     def __repr__(self) -> str:
-        return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self._examples!r}>"
+        return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self.examples!r}>"
+
+
+_Function: TypeAlias = Callable[..., Any]
+_Step: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
 
 class _NotebookArray(np.ndarray):
@@ -246,10 +311,9 @@ class _NotebookArray(np.ndarray):
         """Returns the plain array."""
         return np.asarray(self)
 
-
-def _notebook_arrays(value: Any) -> Any:
-    """Returns the same structure of arrays, each with a ``numpy`` method."""
-    return keras.tree.map_structure(lambda array: np.asarray(array).view(_NotebookArray), value)
+    def __getitem__(self, key: Any) -> Any:
+        # A number taken out of it is asked for ``.numpy()`` as well.
+        return np.asarray(super().__getitem__(key)).view(_NotebookArray)
 
 
 def as_backend_holds(value: Any) -> Any:
@@ -268,18 +332,18 @@ def _narrowed(value: Any) -> Any:
     return value.astype(narrower[value.dtype.name]) if is_wide else value
 
 
+def _called(function: _Function, value: Any) -> Any:
+    return function(*value) if isinstance(value, tuple) else function(value)
+
+
+def _notebook_arrays(value: Any) -> Any:
+    """Returns the same structure of arrays, each with a ``numpy`` method."""
+    return keras.tree.map_structure(lambda array: np.asarray(array).view(_NotebookArray), value)
+
+
 def _stack(elements: list[Any]) -> Any:
     """Joins elements of the same structure into one, along a new first axis."""
-    return as_backend_holds(keras.tree.map_structure(lambda *parts: np.stack(parts), *elements))
-
-
-def _batch_count(examples: int, batch_size: int, *, drop_remainder: bool) -> int:
-    """Returns how many batches these examples make."""
-    return examples // batch_size if drop_remainder else math.ceil(examples / batch_size)
-
-
-def _permuted(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(indices)
+    return keras.tree.map_structure(lambda *parts: np.stack(parts), *elements)
 
 
 def _as_array(value: Any) -> np.ndarray:

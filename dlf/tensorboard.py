@@ -13,6 +13,7 @@ Source of the layout: `keras.callbacks.TensorBoard` in Keras 3.15, ``keras/src/c
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -20,13 +21,22 @@ from contextlib import suppress
 from pathlib import Path
 
 import keras
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboardX.proto.tensor_pb2 import TensorProto
-from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
 
 from dlf.keras_internals import tensorflow_hidden
+
+# tensorboardX imports PyTorch wherever it is installed, for tensors that it is never given here: seconds for nothing.
+_hides_torch = "torch" not in sys.modules
+if _hides_torch:
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way of saying that it cannot be imported.
+try:
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboardX.proto.tensor_pb2 import TensorProto
+    from tensorboardX.proto.tensor_shape_pb2 import TensorShapeProto
+finally:
+    if _hides_torch:
+        del sys.modules["torch"]
 
 __all__ = ["TensorBoard"]
 

@@ -9,28 +9,24 @@ What is asked of it:
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 import os
-import signal
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import keras
-import numpy as np
 
-from dlf.errors import InvalidArgumentError, OutputError, TrainingError, did_you_mean
-from dlf.pipelines import ArrayDataset, as_backend_holds
+from dlf.errors import OutputError, TrainingError, check_positive
+from dlf.fit_checks import build_if_deferred, check_data, check_labels, find_optimizer, sort_options
+from dlf.interrupts import Interrupt, deferred_interrupt
+from dlf.pipelines import as_backend_holds
 from dlf.tensorboard import TensorBoard
 
-__all__ = ["TrainingInterrupted", "build_callbacks", "compile_and_fit"]
+__all__ = ["TrainingInterrupted", "build_callbacks", "compile_and_fit", "make_run_folder"]
 
 
 def build_callbacks(
@@ -77,28 +73,29 @@ def make_run_folder(path: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         OutputError: It cannot be made or written to.
     """
-    folder = (
-        Path(path)
-        if path is not None
-        else _unused(Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"))
-    )
     try:
+        folder = _new_folder() if path is None else Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".dlf-can-write"
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise OutputError(
-            f"the run folder: expected a folder that can be written to, received {str(folder)!r} "
+            f"the run folder: expected a folder that can be written to, received {str(path or 'runs')!r} "
             f"({error.strerror}). Name another one."
         ) from error
     return folder
 
 
-def _unused(folder: Path) -> Path:
-    """The folder, or where a run began within the same second, the same name with a number."""
-    names = itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2)))
-    return next(each for each in map(folder.with_name, names) if not each.exists())
+def _new_folder() -> Path:
+    """Makes ``runs/<time>``; a run that began within the same second gets the name with a number."""
+    folder = Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder.parent.mkdir(exist_ok=True)
+    for name in itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2))):
+        with suppress(FileExistsError):
+            folder.with_name(name).mkdir()
+            return folder.with_name(name)
+    raise AssertionError  # The numbers do not end.
 
 
 def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
@@ -136,6 +133,7 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         TrainingInterrupted: Ctrl-C, once the batch is finished; a `KeyboardInterrupt`.
 
     Example:
+        >>> import numpy as np
         >>> x, y = np.linspace(-1, 1, 64).reshape(-1, 1), np.linspace(-1, 3, 64).reshape(-1, 1)
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
         >>> history = compile_and_fit(model, (x, y), loss="mse", epochs=2, batch_size=16, verbose=0)
@@ -143,28 +141,34 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         2
     """
     check_positive("epochs", epochs)
-    compile_options, fit_options = _sort_options(model, options)
-    for argument, data in (("train", train), ("validation_ds", validation_ds)):
-        _check_data(argument, data, model, loss)
+    compile_options, fit_options = sort_options(model, options)
+    checked = {"train": train} if validation_ds is None else {"train": train, "validation_ds": validation_ds}
+    for argument, data in checked.items():
+        check_data(argument, data)
+    build_if_deferred(model, train)
+    for argument, data in checked.items():
+        check_labels(argument, data, model, loss)
     if not isinstance(train, tuple):
         # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
         fit_options.setdefault("shuffle", False)
-    model.compile(optimizer=find_optimizer(optimizer), loss=loss, metrics=_as_list(metrics), **compile_options)
+    optimizer, metrics = find_optimizer(optimizer), list(metrics) if isinstance(metrics, tuple) else metrics
+    model.compile(optimizer=optimizer, loss=loss, metrics=metrics, **compile_options)
     train, validation_ds = as_backend_holds(train), as_backend_holds(validation_ds)
     arrays = dict(zip(("x", "y", "sample_weight"), train, strict=False)) if isinstance(train, tuple) else {"x": train}
-    stop_on_nan = _StopOnNaN()
-    with _finishing_the_batch_on_interrupt(model):
-        history = model.fit(
-            **arrays,
-            epochs=epochs,
-            validation_data=validation_ds,
-            callbacks=[*(callbacks or ()), stop_on_nan],
-            **fit_options,
-        )
-    if stop_on_nan.found:
+
+    def stop() -> None:
+        model.stop_training = True
+
+    with deferred_interrupt("Stopping after this batch", stop) as interrupt:
+        watch = _Watch(interrupt)
+        fit_options |= {"epochs": epochs, "validation_data": validation_ds, "callbacks": [*(callbacks or ()), watch]}
+        history = model.fit(**arrays, **fit_options)
+    if interrupt.pressed:
+        raise TrainingInterrupted
+    if watch.not_finite:
         raise TrainingError(
-            f"the {stop_on_nan.found}: expected a number, received NaN or infinity. Lower the learning rate, "
-            "look for NaN in the inputs, and see that a loss of logits is told so (from_logits=True)."
+            f"the {watch.not_finite}: expected a number, received NaN or infinity. Lower the learning rate, look for "
+            "NaN in the inputs, and see that a loss of logits is told so (from_logits=True)."
         )
     return history
 
@@ -173,148 +177,24 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C ended the training after a whole batch: the model and `model.history` hold what was learnt."""
 
 
-class _StopOnNaN(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Stops at the end of the epoch: Keras's TerminateOnNaN looks at every batch, and JAX then waits for each."""
+class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
+    """Stops at Ctrl-C and at a loss that is not a number.
 
-    found = ""
+    It looks at epochs alone: Keras's TerminateOnNaN looks at every batch, and JAX then waits for the device each time.
+    """
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        super().__init__()
+        self._interrupt = interrupt
+        self.not_finite = ""
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        # `fit` clears the wish to stop while it starts up, which can take a while.
+        self.model.stop_training = self.model.stop_training or self._interrupt.pressed
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         for name, value in (logs or {}).items():
             if name in ("loss", "val_loss") and not math.isfinite(value):
-                self.found = f"{name} of epoch {epoch + 1}"
+                self.not_finite = f"{name} of epoch {epoch + 1}"
                 self.model.stop_training = True
                 return
-
-
-@contextmanager
-def _finishing_the_batch_on_interrupt(model: keras.Model) -> Iterator[None]:
-    """Turns the first Ctrl-C into a request to stop after this batch, and raises it once the state is whole.
-
-    An interrupt in the middle of a step would lose the model on JAX, where the step has taken the old state's memory
-    and not yet returned the new one.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone.
-        return
-    before = signal.getsignal(signal.SIGINT)
-    interrupted = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
-        interrupted = True
-        model.stop_training = True
-        signal.signal(signal.SIGINT, before)
-        print("\nStopping after this batch; press Ctrl-C again to stop at once.", file=sys.stderr)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted:
-        raise TrainingInterrupted
-
-
-def check_positive(argument: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise InvalidArgumentError(argument, expected="a positive integer", received=value)
-
-
-def _sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Hands each option to `compile` or to `fit`, whichever knows it."""
-    known_compile, known_fit = (set(inspect.signature(call).parameters) for call in (model.compile, model.fit))
-    for name, value in options.items():
-        if name not in known_compile | known_fit:
-            raise InvalidArgumentError(
-                name,
-                expected="an argument of keras.Model.compile or keras.Model.fit",
-                received=value,
-                advice=did_you_mean(name, known_compile | known_fit),
-            )
-    return (
-        {name: value for name, value in options.items() if name in known_compile},
-        {name: value for name, value in options.items() if name not in known_compile},
-    )
-
-
-def find_optimizer(optimizer: Any) -> Any:
-    if not isinstance(optimizer, str):
-        return optimizer
-    try:
-        return keras.optimizers.get(optimizer)
-    except ValueError as error:
-        classes = [value for value in vars(keras.optimizers).values() if inspect.isclass(value)]
-        known = sorted(each.__name__.lower() for each in classes if _can_be_named(each))
-        raise InvalidArgumentError(
-            "optimizer",
-            expected=f"an optimizer, or one of {', '.join(known)}",
-            received=optimizer,
-            advice=did_you_mean(optimizer, known),
-        ) from error
-
-
-def _can_be_named(optimizer: type) -> bool:
-    """Whether Keras can make it without arguments: those that wrap other optimizers cannot be asked for by name."""
-    required = [
-        p
-        for p in inspect.signature(optimizer).parameters.values()
-        if p.default is p.empty and p.kind < p.VAR_POSITIONAL
-    ]
-    return issubclass(optimizer, keras.optimizers.Optimizer) and not required
-
-
-def _as_list(metrics: Any) -> Any:
-    # Keras takes a list or a dictionary; `metrics=("accuracy",)` is a natural thing to write.
-    return list(metrics) if isinstance(metrics, tuple) else metrics
-
-
-def _check_data(argument: str, data: Any, model: keras.Model, loss: Any) -> None:
-    """Raises where the labels cannot be what the model's output stands for; what cannot be looked at, passes."""
-    if isinstance(data, ArrayDataset):
-        raise InvalidArgumentError(
-            argument, expected="batches", received=data, advice="Call prepare_for_training on it first."
-        )
-    if isinstance(data, tuple) and len(data) not in (2, 3):
-        raise InvalidArgumentError(argument, expected="(x, y) or (x, y, sample_weight)", received=data)
-    labels = _labels(data)
-    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    shape = getattr(model, "output_shape", None) if model.built else None
-    if labels is None or not labels.size or not isinstance(shape, tuple) or not isinstance(shape[-1], int):
-        return
-    if isinstance(data, tuple) and len(labels) != len(keras.tree.flatten(data[0])[0]):
-        raise InvalidArgumentError(
-            argument,
-            expected="as many labels as inputs",
-            received=(len(keras.tree.flatten(data[0])[0]), len(labels)),
-        )
-    if name == "sparse_categorical_crossentropy":
-        lowest, highest = int(labels.min()), int(labels.max())
-        if lowest < 0 or highest >= shape[-1]:
-            raise InvalidArgumentError(
-                argument,
-                expected=f"labels from 0 to {shape[-1] - 1}, for the model's {shape[-1]} outputs",
-                received=lowest if lowest < 0 else highest,
-                advice=f"Give the last layer {highest + 1} units, or check the labels." if lowest >= 0 else "",
-            )
-    elif name == "categorical_crossentropy" and labels.shape[-1] != shape[-1]:
-        raise InvalidArgumentError(
-            argument,
-            expected=f"one-hot labels of length {shape[-1]}",
-            received=labels.shape,
-            advice="For labels that are class numbers, take the loss 'sparse_categorical_crossentropy'.",
-        )
-
-
-def _labels(data: Any) -> np.ndarray | None:
-    """The labels that can be looked at without taking anything from a stream: all of them, or the first batch's."""
-    if isinstance(data, tuple):
-        labels = data[1]
-    elif isinstance(data, keras.utils.PyDataset) and len(data):
-        labels = data[0][1]
-    elif type(data).__module__.startswith("tensorflow."):
-        labels = next((batch[1] for batch in data.take(1) if isinstance(batch, tuple) and len(batch) > 1), None)
-    else:
-        return None
-    if keras.ops.is_tensor(labels):
-        return np.asarray(keras.ops.convert_to_numpy(labels))
-    return np.asarray(labels) if isinstance(labels, np.ndarray | list) or hasattr(labels, "numpy") else None

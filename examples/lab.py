@@ -7,9 +7,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import dlf  # isort: skip  # Before Keras: it sees to it that Keras finds a backend that is installed.
 import keras
-
-import dlf  # Before Keras: it sees to it that Keras finds a backend that is installed.
 
 
 def prepare(image: Any, label: Any) -> tuple[Any, Any]:

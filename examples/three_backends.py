@@ -5,6 +5,7 @@ framework draws its own initial weights and dropout masks.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -32,7 +33,9 @@ def plot(histories: dict[str, dict[str, list[float]]]) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels: Sequence[Any] = figure.subplots(1, 2)
     for panel, metric in zip(panels, ("loss", "accuracy"), strict=True):
-        for (backend, history), colour in zip(histories.items(), ("#2563eb", "#ea580c", "#16a34a"), strict=False):
+        for (backend, history), colour in zip(
+            histories.items(), itertools.cycle(("#2563eb", "#ea580c", "#16a34a", "#9333ea")), strict=False
+        ):
             epochs = range(1, len(history[metric]) + 1)
             panel.plot(epochs, history[metric], "--", color=colour, alpha=0.5)
             panel.plot(epochs, history[f"val_{metric}"], color=colour, label=backend)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from dlf import errors
@@ -38,6 +40,27 @@ def test_each_is_a_dlf_error_a_builtin_one_and_has_an_exit_code(
     assert issubclass(error, errors.DlfError)
     assert issubclass(error, builtin)
     assert error.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.InvalidArgumentError("epochs", expected="a positive integer", received=0),
+        errors.MissingPackageError("the backend 'jax'", package="jax", command="pip install jax"),
+        errors.DatasetError("damaged"),
+    ],
+)
+def test_an_error_survives_the_way_from_a_worker(error: errors.DlfError) -> None:
+    came = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes.
+    assert type(came) is type(error)
+    assert str(came) == str(error)
+    assert vars(came) == vars(error)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1", True, None])
+def test_counts_are_positive_integers(value: object) -> None:
+    with pytest.raises(errors.InvalidArgumentError, match="rows: expected a positive integer, received"):
+        errors.check_positive("rows", value)
 
 
 def test_no_advice_where_nothing_is_near() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from dlf import lab
 from dlf.datasets import load_tfds_dataset
-from dlf.errors import InvalidArgumentError, OutputError
+from dlf.errors import InvalidArgumentError, OutputError, TrainingError
 from dlf.lab import LabOptions, run_lab
 
 
@@ -60,7 +60,7 @@ def test_real_images_are_learnt(fashion_mnist_folder: Path, tmp_path: Path) -> N
 def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
     run(tmp_path, epochs=1)
     before = (tmp_path / "run" / "run.json").read_bytes()
-    with pytest.raises(InvalidArgumentError, match="out: expected a folder that holds no run yet"):
+    with pytest.raises(InvalidArgumentError, match="out: expected a folder that is new or empty"):
         run(tmp_path, epochs=1)
     assert (tmp_path / "run" / "run.json").read_bytes() == before
 
@@ -79,17 +79,37 @@ def test_counts_are_positive(name: str) -> None:
 
 
 def test_a_full_disk_leaves_no_summary_and_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(model: keras.Model, path: Path) -> None:
-        path.write_bytes(b"half a model")
+    def fail(path: Path, history: dict[str, list[float]]) -> None:
+        path.write_bytes(b"half a table")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(lab, "_save_model", fail)
-    with pytest.raises(OutputError, match=r"model\.keras: cannot be written \(No space left on device\)"):
+    monkeypatch.setattr(lab, "_write_csv", fail)
+    with pytest.raises(OutputError, match=r"history\.csv: cannot be written \(No space left on device\)"):
         run(tmp_path, epochs=1)
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert "history.json" in left
-    assert not {"run.json", "model.keras"} & left
+    assert not {"run.json", "history.csv"} & left
     assert not [name for name in left if name.startswith(".")]
+
+
+def test_ctrl_c_while_the_files_are_saved_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(model: keras.Model, path: Path) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(model, path)
+
+    save = lab._save_model
+    monkeypatch.setattr(lab, "_save_model", interrupt)
+    run(tmp_path, epochs=1)
+    assert (tmp_path / "run" / "run.json").exists()
+    keras.models.load_model(tmp_path / "run" / "model.keras")
+
+
+def test_a_loss_that_is_not_a_number_leaves_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "find_optimizer", lambda _: keras.optimizers.SGD(1e38))
+    with pytest.raises(TrainingError, match=r"expected a number, received NaN .* The history so far is in .*run"):
+        run(tmp_path, epochs=3)
+    assert "loss" in json.loads((tmp_path / "run" / "history.json").read_text())
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_ctrl_c_keeps_what_was_learnt(tmp_path: Path) -> None:

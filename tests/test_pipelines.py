@@ -78,6 +78,52 @@ def test_elements_and_batches_answer_numpy(kind: str) -> None:
         assert images.numpy().shape == (4, 2)
 
 
+@pytest.mark.parametrize("kind", ["arrays", "tf.data"])
+def test_a_part_of_a_shuffled_data_set_is_a_shuffled_part(kind: str) -> None:
+    set_seed(3)
+    shuffled = make(kind).shuffle(10, seed=5, reshuffle_each_iteration=False)
+    train, rest = shuffled.take(7), shuffled.skip(7)
+    parts = [[int(label) for _, label in part.as_numpy_iterator()] for part in (train, rest)]
+    assert sorted(parts[0] + parts[1]) == list(range(10))
+    assert sorted(parts[0]) != list(range(7))
+
+
+@pytest.mark.parametrize("kind", ["arrays", "tf.data"])
+def test_what_else_a_notebook_does(kind: str) -> None:
+    dataset = make(kind)
+    odd = dataset.filter(lambda _, y: y % 2 == 1).repeat(2)
+    assert [int(y) for _, y in odd.as_numpy_iterator()] == [1, 3, 5, 7, 9] * 2
+    assert [tuple(part.shape) for part in dataset.element_spec] == [(2,), ()]
+    batches = dataset.batch(4)
+    assert [tuple(part.shape) for part in batches.element_spec] == [(None, 2), (None,)]
+    assert [x.shape for x in batches.map(lambda x, _: x).as_numpy_iterator()] == [(4, 2), (4, 2), (2, 2)]
+    assert labels(batches.skip(1).take(1).cache().prefetch(1)) == [[4, 5, 6, 7]]
+    assert len(labels(batches.unbatch().batch(5))) == 2
+    x, y = next(iter(batches))
+    assert (float(x[0][1].numpy()), int(y[3].numpy())) == (1.0, 3)
+
+
+def test_caching_keeps_what_the_map_made() -> None:
+    calls: list[int] = []
+
+    def count(x: np.ndarray, y: int) -> tuple[dict[str, np.ndarray], int]:
+        calls.append(int(y))
+        return {"a": x}, y
+
+    cached = ArrayDataset(X, Y).map(count).cache()
+    for _ in range(2):
+        assert [float(inputs["a"][0]) for inputs, _ in cached] == X[:, 0].tolist()
+    assert calls == list(range(10))
+
+
+def test_part_of_the_batches_can_be_fitted_and_predicted() -> None:
+    batches = prepare_for_training((X, Y), batch_size=2)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile(loss="mse")
+    model.fit(batches.take(2), verbose=0, shuffle=False)
+    assert model.predict(batches.take(2).map(lambda x, _: (x,)), verbose=0).shape == (4, 1)
+
+
 def test_keras_ops_work_in_a_map() -> None:
     dataset = make("tf.data" if keras.config.backend() == "tensorflow" else "arrays")
     mapped = dataset.map(lambda x, y: (keras.ops.cast(x, "float32") / 2.0, keras.ops.one_hot(y, 10)))
@@ -117,7 +163,7 @@ def test_keras_fits_the_batches_and_shuffles_them_anew_in_every_epoch() -> None:
             seen.append(batch[1].tolist())
             return batch
 
-    batches = Batches(ArrayDataset(X, Y).shuffle(seed=1), 10, drop_remainder=False)
+    batches = Batches(ArrayDataset(X, Y).shuffle(seed=1), 10)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile(loss="mse")
     model.fit(batches, epochs=3, verbose=0, shuffle=False)

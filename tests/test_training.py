@@ -134,7 +134,9 @@ def test_labels_that_the_output_does_not_fit_are_refused(kind: str) -> None:
 
 
 def test_class_numbers_are_no_one_hot_labels() -> None:
-    with pytest.raises(InvalidArgumentError, match="take the loss 'sparse_categorical_crossentropy'"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"labels of the shape 3 .* take the loss 'sparse_categorical_crossentropy'"
+    ):
         compile_and_fit(classifier(), (X, Y), loss="categorical_crossentropy")
 
 
@@ -143,9 +145,61 @@ def test_negative_labels_are_refused() -> None:
         compile_and_fit(classifier(), (X, Y - 1), loss=LOSS)
 
 
-def test_arrays_of_different_lengths_are_refused() -> None:
+@pytest.mark.parametrize("built", [True, False])
+def test_arrays_of_different_lengths_are_refused(built: bool) -> None:
+    model = classifier() if built else keras.Sequential([keras.layers.Dense(3)])
     with pytest.raises(InvalidArgumentError, match=r"as many labels as inputs, received \(240, 239\)"):
-        compile_and_fit(classifier(), (X, Y[:-1]), loss="mse")
+        compile_and_fit(model, (X, Y[:-1]), loss="mse")
+
+
+def test_a_model_that_fit_builds_is_looked_at_before_the_first_batch() -> None:
+    model = keras.Sequential([keras.layers.Dense(2)])
+    with pytest.raises(
+        InvalidArgumentError, match=r"expected labels from 0 to 1, for the model's 2 outputs, received 2"
+    ):
+        compile_and_fit(model, (X, Y), loss=LOSS, verbose=0)
+
+
+def test_labels_that_would_be_spread_over_the_output_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"expected labels of the shape 3 for each example.*received '1'"):
+        compile_and_fit(classifier(), (X, Y.astype("float32")[:, np.newaxis]), loss="mse")
+    compile_and_fit(classifier(1), (X, Y.astype("float32")), loss="mse", verbose=0)
+
+
+def test_labels_between_classes_are_refused() -> None:
+    for wrong in (Y + 0.5, np.full(len(Y), np.nan)):
+        with pytest.raises(InvalidArgumentError, match="train: expected labels that are whole numbers"):
+            compile_and_fit(classifier(), (X, wrong), loss=LOSS)
+
+
+def test_a_wrong_label_in_the_last_batch_is_found() -> None:
+    late = Y.copy()
+    late[-1] = 3
+    with pytest.raises(InvalidArgumentError, match="labels from 0 to 2"):
+        compile_and_fit(classifier(), prepare_for_training((X, late), 10, shuffle_buffer=None), loss=LOSS)
+
+
+def test_several_outputs_pass() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [keras.layers.Dense(1)(inputs), keras.layers.Dense(3)(inputs)])
+    targets = [Y.astype("float32"), np.eye(3)[Y]]
+    history = compile_and_fit(model, (X, targets), loss=["mse", "mse"], verbose=0)
+    assert np.isfinite(history.history["loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train": [X, Y]}, r"train: expected batches, \(x, y\)"),
+        ({"train": X}, r"train: expected batches, \(x, y\)"),
+        ({"train": (X[:0], Y[:0])}, "train: expected at least one example"),
+        ({"train": (X, Y), "validation_data": (X, Y)}, "Here it is called 'validation_ds'"),
+        ({"train": (X, Y), "optimizer": None}, "optimizer: expected an optimizer"),
+    ],
+)
+def test_other_requests_that_cannot_work(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        compile_and_fit(classifier(), loss=LOSS, **arguments)
 
 
 def test_single_examples_are_refused() -> None:
@@ -187,6 +241,32 @@ def test_ctrl_c_finishes_the_batch_and_keeps_what_was_learnt() -> None:
     after = model.evaluate(X, Y, verbose=0)
     assert after < model.history.history["loss"][0]
     model.fit(X, Y, verbose=0)
+
+
+def test_ctrl_c_while_fit_starts_up_is_not_forgotten() -> None:
+    class Slow(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
+        reads = 0
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            Slow.reads += 1
+            if Slow.reads == 3:  # dlf has looked at one batch for the labels and one for the shape.
+                signal.raise_signal(signal.SIGINT)
+            return X[:8], Y[:8]
+
+    class Look(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types.
+        batches = 0
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            Look.batches += 1
+
+    data = Slow()
+    Slow.reads = 0
+    with pytest.raises(TrainingInterrupted):
+        compile_and_fit(keras.Sequential([keras.layers.Dense(3)]), data, loss=LOSS, epochs=9, callbacks=[Look()])
+    assert Look.batches <= 2
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:

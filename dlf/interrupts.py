@@ -1,0 +1,50 @@
+"""Ctrl-C that waits for a good moment."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+__all__ = ["Interrupt", "deferred_interrupt"]
+
+
+@dataclass
+class Interrupt:
+    """Whether Ctrl-C was pressed."""
+
+    pressed: bool = False
+
+
+@contextmanager
+def deferred_interrupt(remark: str, on_press: Callable[[], None] = lambda: None) -> Iterator[Interrupt]:
+    """Notes the first Ctrl-C instead of raising `KeyboardInterrupt`; the second does what it did before.
+
+    Args:
+        remark: What is being finished, for the one line on stderr.
+        on_press: Called at the first Ctrl-C, in a signal handler: to ask for an early end.
+
+    Yields:
+        Whether it was pressed; it is for the caller to raise once the good moment has come.
+    """
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt  # Python hands signals to the main thread alone.
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interrupt.pressed = True
+        signal.signal(signal.SIGINT, before)
+        print(f"\n{remark}; press Ctrl-C again to stop at once.", file=sys.stderr)
+        on_press()
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
