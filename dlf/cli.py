@@ -93,9 +93,11 @@ def _lab(backend: str | None, as_json: bool, **options: Any) -> int:
     """
     _start_backend(backend)
     from dlf.console import LabProgress, print_lab
-    from dlf.lab import LabOptions, run_lab
 
     with LabProgress() as progress:
+        # Keras and its framework come with it, and take their seconds.
+        from dlf.lab import LabOptions, run_lab
+
         result = run_lab(LabOptions(**options), callbacks=[progress.callback()], announce=progress.remark)
     print_lab(result, as_json=as_json)
     return _INTERRUPTED if result.status == "interrupted" else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +65,8 @@ class LabProgress:
                 progress.update(task, description="epochs", total=self.params["epochs"], completed=0)
 
             def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-                shown = (f"{name} {value:.4g}" for name, value in (logs or {}).items() if name != "learning_rate")
+                # Two figures, so that the line fits a narrow terminal.
+                shown = [f"{name} {logs[name]:.4f}" for name in ("loss", "val_accuracy") if logs and name in logs]
                 progress.update(task, completed=epoch + 1, figures=" · ".join(shown))
 
         return MoveBar()
@@ -77,6 +79,7 @@ def print_lab(result: LabResult, *, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     options = result.options
+    install = "" if importlib.util.find_spec("tensorboard") else "pip install tensorboard && "
     console.print(
         f"[bold]{result.val_accuracy:.1%}[/] validation accuracy on {escape(options['dataset'])}, "
         f"{escape(result.backend['name'])}, {result.seconds:.1f} s"
@@ -88,7 +91,7 @@ def print_lab(result: LabResult, *, as_json: bool) -> None:
         "seed": str(options["seed"]),
         "run folder": result.folder,
         "files": ", ".join(name for name in result.files if "/" not in name),
-        "look at it": f"tensorboard --logdir {result.folder}",
+        "look at it": f"{install}tensorboard --logdir {result.folder}",
     }
     for name, value in rows.items():
         # Unwrapped, so that a path can be copied in one piece.

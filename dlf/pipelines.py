@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import keras
 import numpy as np
@@ -78,7 +78,34 @@ def prepare_for_training(
     return dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
 
 
-class ArrayDataset:
+class _InMemory:
+    """What single examples and batches have in common with `tf.data.Dataset`."""
+
+    def prefetch(self, buffer_size: int | None = None) -> Self:
+        """Returns the data set itself: it is in memory already."""
+        return self
+
+    def as_numpy_iterator(self) -> Iterator[Any]:
+        """Iterates as `iter` does."""
+        return iter(self)
+
+    def cardinality(self) -> Any:
+        """Returns the length; a notebook may ask it for ``.numpy()``."""
+        return _notebook_arrays(len(self))
+
+    def _with(self, **changes: Any) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__ = {**self.__dict__, **changes}
+        return other
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+
+class ArrayDataset(_InMemory):
     """Examples that lie in memory, with the methods of `tf.data.Dataset` that a notebook uses.
 
     An element is one example: what lies at the same place along the first axis of each array, such as
@@ -155,18 +182,6 @@ class ArrayDataset:
         results = _stack([self._row(row) for row in range(self._rows)])
         return self._with(_arrays=results, _functions=())
 
-    def prefetch(self, buffer_size: int | None = None) -> ArrayDataset:
-        """Returns the data set itself: it is in memory already."""
-        return self
-
-    def as_numpy_iterator(self) -> Iterator[Any]:
-        """Iterates over the elements, as `iter` does."""
-        return iter(self)
-
-    def cardinality(self) -> Any:
-        """Returns the number of elements; a notebook may ask it for ``.numpy()``."""
-        return _notebook_arrays(len(self))
-
     @property
     def element_spec(self) -> Any:
         """The shape and dtype of each part of an element."""
@@ -195,11 +210,6 @@ class ArrayDataset:
             return keras.tree.map_structure(lambda array: array[rows], self._arrays)
         return _stack([self._row(row) for row in rows])
 
-    def _with(self, **changes: Any) -> ArrayDataset:
-        other = object.__new__(type(self))
-        other.__dict__ = {**self.__dict__, **changes}
-        return other
-
     def _then(self, step: _Step) -> ArrayDataset:
         return self._with(_steps=(*self._steps, step), _size=len(step(self.order(0), 0)))
 
@@ -215,7 +225,7 @@ class ArrayDataset:
         return f"<ArrayDataset of {len(self):,} elements: {shapes}, {len(self._functions)} mapped>"
 
 
-class BatchedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
+class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
     """Batches of an `ArrayDataset`: Keras reads them one at a time, and says when an epoch has ended."""
 
     def __init__(self, examples: ArrayDataset, batch_size: int, *, drop_remainder: bool = False) -> None:
@@ -263,18 +273,6 @@ class BatchedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has 
         """Returns the batches themselves: the examples are in memory already."""
         return self
 
-    def prefetch(self, buffer_size: int | None = None) -> BatchedDataset:
-        """Returns the batches themselves: the examples are in memory already."""
-        return self
-
-    def as_numpy_iterator(self) -> Iterator[Any]:
-        """Iterates over the batches, as `iter` does."""
-        return iter(self)
-
-    def cardinality(self) -> Any:
-        """Returns the number of batches; a notebook may ask it for ``.numpy()``."""
-        return _notebook_arrays(len(self))
-
     @property
     def element_spec(self) -> Any:
         """The shape and dtype of each part of a batch; the number of examples is left open."""
@@ -285,11 +283,6 @@ class BatchedDataset(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has 
     def raw_arrays(self) -> tuple[Any, ...] | None:
         """As `ArrayDataset.raw_arrays`."""
         return None if self._functions else self.examples.raw_arrays()
-
-    def _with(self, **changes: Any) -> BatchedDataset:
-        other = object.__new__(type(self))
-        other.__dict__ = {**self.__dict__, **changes}
-        return other
 
     def __iter__(self) -> Iterator[Any]:
         for index in range(len(self)):

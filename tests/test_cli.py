@@ -50,7 +50,7 @@ def test_the_lab_prints_a_summary(run_python: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["--epochs", "0"], 2, "'--epochs': 0 is not in the range x>=1"),
+        (["--epochs", "0"], 2, "'--epochs': 0 is not in the range 1<=x<=1000000"),
         (["--hidden", "many"], 2, "'--hidden': 'many' is not a valid integer"),
         (["--seed", "-1"], 2, "'--seed': -1 is not in the range"),
         (["--optimizer", "adamm"], 2, "Did you mean 'adam'?"),
