@@ -9,6 +9,7 @@ What is asked of it:
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ __all__ = [*_HOMES]  # noqa: PLE0604 - they are strings
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dlf' has no attribute {name!r}")
-    if _HOMES[name] != "dlf.errors" and "keras" not in sys.modules:
+    if os.environ.get("KERAS_BACKEND") and _HOMES[name] != "dlf.errors" and "keras" not in sys.modules:
         # What follows imports Keras: if its backend is misspelt or absent, this says so better than Keras does.
         from dlf.backend_registry import select_backend
 

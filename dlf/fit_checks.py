@@ -3,12 +3,14 @@
 What is asked of it:
 
 * what cannot work, or would train in silence on something else than was meant, is one clear error;
-* what cannot be looked at without taking it from a stream passes: nothing is consumed here.
+* a stream of unknown length is never read: of a `tf.data.Dataset` the shapes are known, and values show in use;
+* what Keras trains without a complaint and as it was meant, trains.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import keras
@@ -17,11 +19,7 @@ import numpy as np
 from dlf.errors import InvalidArgumentError, did_you_mean
 from dlf.pipelines import ArrayDataset, BatchedDataset
 
-__all__ = ["check_data", "check_labels", "find_optimizer", "sort_options"]
-
-_WHOLE_NUMBERS = "sparse_categorical_crossentropy"
-_OTHER_SHAPES = {_WHOLE_NUMBERS, "ctc", "dice", "tversky", "circle"}
-"""The losses whose labels need not have the shape of the output."""
+__all__ = ["build_if_deferred", "check_data", "check_labels", "check_loss", "find_optimizer", "sort_options"]
 
 
 def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -52,6 +50,24 @@ def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str,
     return for_compile, {name: value for name, value in options.items() if name not in of_compile}
 
 
+def check_loss(loss: Any) -> None:
+    """Raises where a loss is named that Keras does not have.
+
+    Args:
+        loss: As in Keras's `compile`.
+
+    Raises:
+        InvalidArgumentError: Keras has none of this name.
+    """
+    try:
+        keras.losses.get(loss if isinstance(loss, str) else None)
+    except ValueError as error:
+        known = sorted(name for name in vars(keras.losses) if name.islower() and not name.startswith("_"))
+        raise InvalidArgumentError(
+            "loss", expected="a loss of Keras, or a function", received=loss, advice=did_you_mean(loss, known)
+        ) from error
+
+
 def find_optimizer(optimizer: Any) -> Any:
     """Returns the optimizer that a name stands for; an optimizer is returned as it is.
 
@@ -64,10 +80,10 @@ def find_optimizer(optimizer: Any) -> Any:
     Raises:
         InvalidArgumentError: Keras has none of this name; the message lists those it has.
     """
-    if optimizer is not None and not isinstance(optimizer, str):
+    if isinstance(optimizer, keras.optimizers.Optimizer | dict):
         return optimizer
     try:
-        return keras.optimizers.get(optimizer or "")
+        return keras.optimizers.get(optimizer if isinstance(optimizer, str) else "")
     except ValueError as error:
         classes = [value for value in vars(keras.optimizers).values() if inspect.isclass(value)]
         known = sorted(each.__name__.lower() for each in classes if _can_be_named(each))
@@ -75,7 +91,7 @@ def find_optimizer(optimizer: Any) -> Any:
             "optimizer",
             expected=f"an optimizer, or one of {', '.join(known)}",
             received=optimizer,
-            advice=did_you_mean(optimizer or "", known),
+            advice=did_you_mean(str(optimizer), known),
         ) from error
 
 
@@ -100,11 +116,23 @@ def check_data(argument: str, data: Any) -> None:
         raise InvalidArgumentError(
             argument, expected="batches", received=data, advice="Call prepare_for_training on it first."
         )
-    if isinstance(data, list | np.ndarray) or (isinstance(data, tuple) and len(data) not in (2, 3)):
-        raise InvalidArgumentError(argument, expected="batches, (x, y) or (x, y, sample_weight)", received=data)
+    expected = "batches, (x, y) or (x, y, sample_weight)"
+    if (
+        data is None
+        or isinstance(data, list | np.ndarray)
+        or (isinstance(data, tuple) and not 1 <= len(data) <= _PARTS)
+    ):
+        raise InvalidArgumentError(argument, expected=expected, received=data)
+    if isinstance(data, BatchedDataset) and not len(data):
+        raise InvalidArgumentError(argument, expected="at least one batch", received=data)
     if not isinstance(data, tuple):
         return
-    lengths = [len(part) for part in keras.tree.flatten(data) if hasattr(part, "__len__")]
+    parts = keras.tree.flatten(data)
+    if any(isinstance(part, int | float) for part in parts):
+        raise InvalidArgumentError(
+            argument, expected="arrays", received=data, advice="Turn lists of numbers into arrays: numpy.asarray(y)."
+        )
+    lengths = [len(part) for part in parts if hasattr(part, "__len__")]
     if len(set(lengths)) > 1:
         raise InvalidArgumentError(argument, expected="as many labels as inputs", received=tuple(lengths))
     if not all(lengths):
@@ -120,7 +148,7 @@ def build_if_deferred(model: keras.Model, data: Any) -> None:
     """
     if model.built or not isinstance(model, keras.Sequential):
         return
-    inputs = _first_batch(data)[0]
+    inputs, _ = _parts(data)
     if hasattr(inputs, "shape"):
         model.build((None, *inputs.shape[1:]))
 
@@ -128,34 +156,59 @@ def build_if_deferred(model: keras.Model, data: Any) -> None:
 def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> None:
     """Raises where the labels cannot be what the built model's output stands for.
 
+    Shapes are compared for the losses that compare element with element; Keras would spread ``(n, 1)`` labels over
+    ``(n, 3)`` outputs without a word. Class numbers are compared with the number of outputs.
+
     Args:
         argument: What the caller calls the data.
         data: Batches or arrays.
-        model: The model.
+        model: The model; one that computes its loss in a way of its own may take any labels.
         loss: The loss; one that is not Keras's own may take any labels.
 
     Raises:
         InvalidArgumentError: They do not fit; the message says which labels would.
     """
-    name = loss if isinstance(loss, str) else getattr(loss, "name", "")
     output = getattr(model, "output_shape", None) if model.built else None
-    labels = _labels(data)
-    is_keras_own = isinstance(loss, str) or type(loss).__module__.startswith("keras.")
-    if labels is None or not is_keras_own or not isinstance(output, tuple) or not isinstance(output[-1], int):
+    of_its_own = any(
+        getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "train_step")
+    )
+    _, labels = _parts(data)
+    if of_its_own or not hasattr(labels, "shape") or not isinstance(output, tuple) or not isinstance(output[-1], int):
         return
-    if name == _WHOLE_NUMBERS:
-        _check_classes(argument, labels, output[-1])
-    elif name not in _OTHER_SHAPES and _meaningful(labels.shape[1:]) != _meaningful(output[1:]):
-        sparse = "categorical_crossentropy" in str(name)
+    loss = keras.losses.get(loss)
+    if _is(loss, "SparseCategoricalCrossentropy"):
+        config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        if config.get("axis", -1) == -1 and isinstance(labels, np.ndarray):
+            _check_classes(argument, labels[labels != config.get("ignore_class")], output[-1])
+    elif any(_is(loss, name) for name in _ELEMENTWISE) and not _same(labels.shape[1:], output[1:]):
         raise InvalidArgumentError(
             argument,
             expected=f"labels of the shape {_shown(output[1:])} for each example, that of the model's output",
             received=_shown(labels.shape[1:]),
-            advice=f"For labels that are class numbers, take the loss {_WHOLE_NUMBERS!r}." if sparse else "",
+            advice="For labels that are class numbers, take the loss 'sparse_categorical_crossentropy'."
+            if _is(loss, "CategoricalCrossentropy")
+            else "",
         )
 
 
+_PARTS = 3  # Inputs, labels, sample weights.
+_ELEMENTWISE = (
+    *("MeanSquaredError", "MeanAbsoluteError", "MeanSquaredLogarithmicError", "MeanAbsolutePercentageError"),
+    *("Huber", "LogCosh", "Poisson", "BinaryCrossentropy", "CategoricalCrossentropy", "KLDivergence"),
+)
+
+
+def _is(loss: Any, name: str) -> bool:
+    """Whether a loss is this one of Keras's, as a class or as a function; its display name says nothing."""
+    kind = getattr(keras.losses, name)
+    if isinstance(loss, keras.losses.Loss):
+        return type(loss) is kind
+    return loss is keras.losses.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("kldi", "kl_di"))
+
+
 def _check_classes(argument: str, labels: np.ndarray, outputs: int) -> None:
+    if not labels.size or labels.dtype.kind not in "biuf":
+        return
     if not np.all(labels == np.floor(labels)):
         raise InvalidArgumentError(argument, expected="labels that are whole numbers", received=labels)
     lowest, highest = int(labels.min()), int(labels.max())
@@ -168,30 +221,24 @@ def _check_classes(argument: str, labels: np.ndarray, outputs: int) -> None:
         )
 
 
-def _meaningful(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    """The shape without what Keras adds or takes away by itself: a last axis of one."""
-    return shape[:-1] if shape and shape[-1] == 1 else shape
+def _same(labels: Any, output: Any) -> bool:
+    """Whether two shapes agree, an open axis with any, but for a last axis of one, which Keras adds or takes away."""
+    labels, output = ([*shape[:-1]] if len(shape) and shape[-1] == 1 else [*shape] for shape in (labels, output))
+    return len(labels) == len(output) and all(a == b or None in (a, b) for a, b in zip(labels, output, strict=True))
 
 
-def _shown(shape: tuple[int | None, ...]) -> str:
-    return "x".join(map(str, shape)) or "a single number"
+def _shown(shape: Any) -> str:
+    return "x".join("any" if axis is None else str(axis) for axis in shape) or "a single number"
 
 
-def _labels(data: Any) -> np.ndarray | None:
-    """The labels that can be looked at: all of them, or the first batch's."""
-    raw = data.raw_arrays() if isinstance(data, BatchedDataset) else None
-    labels = (raw if raw is not None and len(raw) > 1 else _first_batch(data))[1]
-    if hasattr(labels, "numpy") or keras.ops.is_tensor(labels):
-        labels = np.asarray(keras.ops.convert_to_numpy(labels))
-    numeric = isinstance(labels, np.ndarray) and labels.ndim and labels.size and labels.dtype.kind in "biuf"
-    return labels if numeric else None
-
-
-def _first_batch(data: Any) -> tuple[Any, Any]:
-    """Inputs and labels: of all arrays, or of the first batch; None for what cannot be had without consuming it."""
-    batch = data
-    if isinstance(data, keras.utils.PyDataset):
-        batch = data[0] if len(data) else None
-    elif type(data).__module__.startswith("tensorflow."):
-        batch = next(iter(data.take(1)), None)
-    return (batch[0], batch[1]) if isinstance(batch, tuple) and len(batch) > 1 else (None, None)
+def _parts(data: Any) -> tuple[Any, Any]:
+    """Inputs and labels as far as they can be had without reading a stream: arrays, or just their shapes."""
+    found = data
+    if isinstance(data, BatchedDataset):
+        found = data.raw_arrays() or data[0]
+    elif hasattr(data, "element_spec"):
+        found = data.element_spec
+        if keras.config.backend() == "jax" and int(data.cardinality()) > 0:
+            # JAX alone says nothing of a label that is out of range. A stream of unknown length is not touched.
+            found = next(data.take(1).as_numpy_iterator())
+    return (found[0], found[1]) if isinstance(found, tuple) and len(found) > 1 else (None, None)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 __all__ = ["Interrupt", "deferred_interrupt"]
 
@@ -36,15 +37,26 @@ def deferred_interrupt(remark: str, on_press: Callable[[], None] = lambda: None)
         yield interrupt  # Python hands signals to the main thread alone.
         return
     before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        interrupt.pressed = True
-        signal.signal(signal.SIGINT, before)
-        print(f"\n{remark}; press Ctrl-C again to stop at once.", file=sys.stderr)
-        on_press()
-
+    note = _Note(remark, on_press, interrupt, before.original if isinstance(before, _Note) else before)
     signal.signal(signal.SIGINT, note)
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, before)
+        # Once pressed, Ctrl-C stays what it was at first, also for a deferral around this one.
+        if not interrupt.pressed or not isinstance(before, _Note):
+            signal.signal(signal.SIGINT, before)
+
+
+@dataclass
+class _Note:
+    remark: str
+    on_press: Callable[[], None]
+    interrupt: Interrupt
+    original: Any
+    """What Ctrl-C did before the outermost deferral."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.interrupt.pressed = True
+        signal.signal(signal.SIGINT, self.original)
+        print(f"\n{self.remark}; press Ctrl-C again to stop at once.", file=sys.stderr)
+        self.on_press()

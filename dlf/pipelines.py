@@ -112,7 +112,7 @@ class ArrayDataset(_InMemory):
     ``(image, label)``. Every method returns a new data set; the arrays are shared and never written to.
 
     Args:
-        arrays: Arrays of equal length; the first axis counts the examples.
+        arrays: Arrays, or dictionaries of arrays, of equal length; the first axis counts the examples.
 
     Raises:
         InvalidArgumentError: No array, or arrays of different lengths.
@@ -125,8 +125,11 @@ class ArrayDataset(_InMemory):
     """
 
     def __init__(self, *arrays: Any) -> None:
-        self._arrays: Any = tuple(np.asarray(array) for array in arrays)
-        lengths = [len(array) if array.ndim else 0 for array in self._arrays]
+        self._arrays: Any = tuple(
+            keras.tree.map_structure(np.asarray, part) if isinstance(part, dict) else np.asarray(part)
+            for part in arrays
+        )
+        lengths = [len(array) if array.ndim else 0 for array in keras.tree.flatten(self._arrays)]
         if not lengths or len(set(lengths)) > 1:
             raise InvalidArgumentError(
                 "arrays", expected="one or more arrays of the same length", received=tuple(lengths)
@@ -155,10 +158,10 @@ class ArrayDataset(_InMemory):
         """Leaves out the first `count` elements; -1 leaves out all."""
         return self._then(lambda rows, _: rows[count:] if count >= 0 else rows[:0])
 
-    def repeat(self, count: int) -> ArrayDataset:
-        """Goes through the elements `count` times."""
+    def repeat(self, count: int | None = None) -> ArrayDataset:
+        """Goes through the elements `count` times; not without end, for which `fit` has its epochs."""
         check_positive("count", count)
-        return self._then(lambda rows, _: np.tile(rows, count))
+        return self._then(lambda rows, _: np.tile(rows, count or 0))
 
     def shuffle(
         self, buffer_size: int | None = None, seed: int | None = None, reshuffle_each_iteration: bool = True, **_: Any
@@ -173,6 +176,11 @@ class ArrayDataset(_InMemory):
 
     def batch(self, batch_size: int, drop_remainder: bool = False, **_: Any) -> BatchedDataset:
         """Joins elements into batches, in a form that Keras's `fit` takes on every backend."""
+        check_positive("batch_size", batch_size)
+        if drop_remainder and batch_size > len(self):
+            raise InvalidArgumentError(
+                "batch_size", expected=f"at most {len(self)}, where drop_remainder is on", received=batch_size
+            )
         return BatchedDataset(self, batch_size, drop_remainder=drop_remainder)
 
     def cache(self, filename: str = "") -> ArrayDataset:
@@ -267,6 +275,11 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
 
     def unbatch(self) -> ArrayDataset:
         """Returns the single examples."""
+        if self._functions or self._places != range(math.ceil(len(self.examples) / self.batch_size)):
+            joined = keras.tree.map_structure(
+                lambda *parts: np.concatenate(parts), *(self[i] for i in range(len(self)))
+            )
+            return ArrayDataset(*joined) if isinstance(joined, tuple) else ArrayDataset(joined).map(lambda part: part)
         return self.examples
 
     def cache(self, filename: str = "") -> BatchedDataset:

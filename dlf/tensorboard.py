@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from dlf.keras_internals import tensorflow_hidden
 
@@ -52,7 +53,6 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     Example:
         >>> import tempfile
-        >>> import numpy as np
         >>> log_dir = tempfile.mkdtemp()
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
         >>> model.compile(loss="mse")
@@ -121,6 +121,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
                     tensor=TensorProto(dtype=_DT_FLOAT, tensor_shape=TensorShapeProto(), float_val=[float(value)]),
                 )
                 for tag, value in values.items()
+                if np.ndim(value) == 0  # A metric may be a vector, one number a class: no curve to draw.
             ],
             step,
         )

@@ -4,7 +4,7 @@ What is asked of it:
 
 * Keras's own `compile`, `fit` and `History`: nothing here changes what a model means;
 * requests that cannot work fail before the first batch, with one clear error;
-* Ctrl-C keeps what was learnt: the batch is finished, the state is whole, then `KeyboardInterrupt` goes on.
+* Ctrl-C keeps what was learnt: the batch and the epoch's validation are finished, then `KeyboardInterrupt` goes on.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from dlf.errors import OutputError, TrainingError, check_positive
-from dlf.fit_checks import build_if_deferred, check_data, check_labels, find_optimizer, sort_options
+from dlf.errors import InvalidArgumentError, OutputError, TrainingError, check_positive
+from dlf.fit_checks import build_if_deferred, check_data, check_labels, check_loss, find_optimizer, sort_options
 from dlf.interrupts import Interrupt, deferred_interrupt
 from dlf.pipelines import as_backend_holds
 from dlf.tensorboard import TensorBoard
@@ -107,7 +108,7 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     metrics: Any = None,
     epochs: int = 1,
     validation_ds: Any = None,
-    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
     **options: Any,
 ) -> keras.callbacks.History:
     """Compiles the model and trains it.
@@ -141,6 +142,8 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         2
     """
     check_positive("epochs", epochs)
+    check_positive("batch_size", options.get("batch_size") or 1)
+    check_loss(loss)
     compile_options, fit_options = sort_options(model, options)
     checked = {"train": train} if validation_ds is None else {"train": train, "validation_ds": validation_ds}
     for argument, data in checked.items():
@@ -151,7 +154,9 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     if not isinstance(train, tuple):
         # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
         fit_options.setdefault("shuffle", False)
-    optimizer, metrics = find_optimizer(optimizer), list(metrics) if isinstance(metrics, tuple) else metrics
+    callbacks = _as_callbacks(callbacks)
+    optimizer = find_optimizer(optimizer)
+    metrics = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, tuple) else metrics
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics, **compile_options)
     train, validation_ds = as_backend_holds(train), as_backend_holds(validation_ds)
     arrays = dict(zip(("x", "y", "sample_weight"), train, strict=False)) if isinstance(train, tuple) else {"x": train}
@@ -159,10 +164,11 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     def stop() -> None:
         model.stop_training = True
 
-    with deferred_interrupt("Stopping after this batch", stop) as interrupt:
+    with deferred_interrupt("Stopping after this batch and its epoch's validation", stop) as interrupt:
         watch = _Watch(interrupt)
-        fit_options |= {"epochs": epochs, "validation_data": validation_ds, "callbacks": [*(callbacks or ()), watch]}
-        history = model.fit(**arrays, **fit_options)
+        fit_options |= {"epochs": epochs, "validation_data": validation_ds, "callbacks": [*callbacks, watch]}
+        with _labels_out_of_range_named():
+            history = model.fit(**arrays, **fit_options)
     if interrupt.pressed:
         raise TrainingInterrupted
     if watch.not_finite:
@@ -171,6 +177,35 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
             "NaN in the inputs, and see that a loss of logits is told so (from_logits=True)."
         )
     return history
+
+
+def _as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
+    if not all(isinstance(each, keras.callbacks.Callback) for each in listed):
+        raise InvalidArgumentError(
+            "callbacks",
+            expected="a list of Keras callbacks",
+            received=callbacks,
+            advice="build_callbacks returns two things: callbacks, logdir = build_callbacks().",
+        )
+    return listed
+
+
+@contextmanager
+def _labels_out_of_range_named() -> Iterator[None]:
+    """Says in dlf's words what TensorFlow and PyTorch say of a label in a stream that the output has no place for."""
+    try:
+        yield
+    except Exception as error:
+        found = re.search(r"label value of (-?\d+) which is outside|Target (-?\d+) is out of bounds", str(error))
+        if not found:
+            raise
+        raise InvalidArgumentError(
+            "train or validation_ds",
+            expected="labels from 0 to one less than the model's outputs",
+            received=int(found[1] or found[2]),
+            advice="Give the last layer more units, or check the labels.",
+        ) from error
 
 
 class TrainingInterrupted(KeyboardInterrupt):

@@ -193,3 +193,23 @@ def test_empty_data_are_refused() -> None:
 def test_arrays_of_different_lengths_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"arrays of the same length, received \(10, 9\)"):
         ArrayDataset(X, Y[:9])
+
+
+def test_batches_that_were_changed_come_apart_as_they_are() -> None:
+    changed = ArrayDataset(X, Y).batch(4).map(lambda x, y: (x * 100, y)).take(1).unbatch()
+    assert [(float(x[0]), int(y)) for x, y in changed] == [(0.0, 0), (200.0, 1), (400.0, 2), (600.0, 3)]
+
+
+def test_dictionaries_of_inputs_are_taken() -> None:
+    batches = prepare_for_training(({"a": X, "b": X}, Y), batch_size=4, shuffle_buffer=None)
+    inputs, _ = next(iter(batches))
+    assert {name: part.shape for name, part in inputs.items()} == {"a": (4, 2), "b": (4, 2)}
+
+
+def test_sizes_that_leave_no_batch_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="batch_size: expected at most 10, where drop_remainder is on"):
+        prepare_for_training((X, Y), batch_size=11, drop_remainder=True)
+    with pytest.raises(InvalidArgumentError, match="batch_size: expected a positive integer"):
+        ArrayDataset(X, Y).batch(0)
+    with pytest.raises(InvalidArgumentError, match="count: expected a positive integer"):
+        ArrayDataset(X, Y).repeat()
