@@ -168,6 +168,8 @@ def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> Non
     Raises:
         InvalidArgumentError: They do not fit; the message says which labels would.
     """
+    if isinstance(loss, list | tuple | dict):
+        return  # One for each of several outputs.
     output = getattr(model, "output_shape", None) if model.built else None
     of_its_own = any(
         getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "train_step")

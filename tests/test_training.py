@@ -327,6 +327,10 @@ def test_what_keras_trains_as_it_was_meant_trains(layers: list[Any], x: np.ndarr
     assert len(train(model, (x, y), known.get(loss, loss) if isinstance(loss, str) else loss).history["loss"]) == 1
 
 
+def test_one_loss_may_come_in_a_list() -> None:
+    train(classifier(1), (X, Y.astype("float32")), ["mse"])
+
+
 def test_a_loss_of_its_own_may_take_any_labels() -> None:
     class Own(keras.Model):  # type: ignore[misc]  # Keras has no types.
         def __init__(self) -> None:
