@@ -13,7 +13,7 @@ import pytest
 from dlf.backend_registry import select_backend
 
 ROOT = Path(__file__).resolve().parents[1]
-_DATA_DIR = os.environ.pop("DLF_DATA_DIR", None)  # Tests name their folders; a reader's own must not change them.
+_DATA_DIR = os.environ.get("DLF_DATA_DIR")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> str:
     return f"backend: {os.environ['KERAS_BACKEND']}"
+
+
+@pytest.fixture(autouse=True)
+def _without_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests name their folders; a reader's own must not change them."""
+    monkeypatch.delenv("DLF_DATA_DIR", raising=False)
 
 
 @pytest.fixture
