@@ -253,7 +253,7 @@ def test_ctrl_c_while_fit_starts_up_is_not_forgotten() -> None:
             Slow.reads += 1
             if Slow.reads == 3:  # dlf has looked at one batch for the labels and one for the shape.
                 signal.raise_signal(signal.SIGINT)
-            return X[:8], Y[:8]
+            return X[:8], Y[:8].astype(np.int32)  # JAX 0.12 warns of 64 bits in a user's own stream.
 
     class Look(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types.
         batches = 0
@@ -353,7 +353,7 @@ def test_a_generator_loses_no_batch() -> None:
     def batches() -> Any:
         for start in range(0, 240, 60):
             seen.append(start)
-            yield X[start : start + 60], Y[start : start + 60]
+            yield X[start : start + 60], Y[start : start + 60].astype(np.int32)
 
     train(classifier(), batches(), LOSS)
     assert seen == [0, 60, 120, 180]
