@@ -10,7 +10,6 @@ What is asked of it:
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 import sys
 import warnings
@@ -18,6 +17,7 @@ from importlib import metadata
 from typing import Any
 
 from dlf.backend_protocol import Backend
+from dlf.default_backend import is_there
 from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError, did_you_mean
 
 __all__ = ["backend_names", "current_backend", "is_installed", "load_backend", "select_backend"]
@@ -106,12 +106,7 @@ def is_installed(backend: Backend) -> bool:
 
 
 def _absent_package(backend: Backend) -> str | None:
-    for package in backend.requires:
-        spec = importlib.util.find_spec(package)
-        # A folder of that name in the working directory is found too, but comes from no file.
-        if spec is None or spec.origin is None:
-            return package
-    return None
+    return next((package for package in backend.requires if not is_there(package)), None)
 
 
 def _named(name: str) -> Backend:
