@@ -48,6 +48,14 @@ def examples(session: nox.Session, backend: str) -> None:
     session.run("pytest", "--backend", backend, "tests/test_examples.py", *session.posargs)
 
 
+@nox.session
+@nox.parametrize("backend", list(BACKENDS))
+def bench(session: nox.Session, backend: str) -> None:
+    """Time Keras's fit, dlf's fused engine and hand-written loops on one backend."""
+    install(session, backend, "cpu")
+    session.run("dlf", "bench", "--backends", backend, "--json", f"bench-{backend}.json", *session.posargs)
+
+
 def install(session: nox.Session, backend: str, device: str) -> None:
     """Install dlf with one backend, built for the device; without a GPU, skip and say so."""
     extras = BACKENDS[backend]

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from dlf.drawing import plot_history as plot_history
     from dlf.drawing import visualize_model as visualize_model
     from dlf.errors import DlfError as DlfError
+    from dlf.evaluation import evaluate as evaluate
+    from dlf.evaluation import predict as predict
     from dlf.pipelines import prepare_for_training as prepare_for_training
+    from dlf.randomness import common_randomness as common_randomness
+    from dlf.randomness import randomness_report as randomness_report
     from dlf.randomness import set_seed as set_seed
     from dlf.tensorboard import TensorBoard as TensorBoard
     from dlf.training import build_callbacks as build_callbacks
@@ -33,11 +37,15 @@ _HOMES = {
     "DlfError": "dlf.errors",
     "TensorBoard": "dlf.tensorboard",
     "build_callbacks": "dlf.training",
+    "common_randomness": "dlf.randomness",
     "compile_and_fit": "dlf.training",
+    "evaluate": "dlf.evaluation",
     "load_tfds_dataset": "dlf.datasets",
     "plot_history": "dlf.drawing",
+    "predict": "dlf.evaluation",
     "prepare_for_training": "dlf.pipelines",
     "print_versions": "dlf.backend_report",
+    "randomness_report": "dlf.randomness",
     "set_seed": "dlf.randomness",
     "visualize_model": "dlf.drawing",
 }

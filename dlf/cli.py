@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -65,6 +66,7 @@ def _dlf() -> None:
     \b
     Start here:   dlf lab
     What is here: dlf backends
+    How fast:     dlf bench
     """
 
 
@@ -120,6 +122,40 @@ def _backends(as_json: bool) -> int:
     else:
         print_backends(answers)
     return 3 if any("error" in answer for answer in answers) else 0
+
+
+@_dlf.command("bench", context_settings={"show_default": True})
+@click.option("--backends", metavar="A,B", help="What to run on, with commas.  [default: all that are installed]")
+@click.option("--models", metavar="A,B", default="mlp,cnn,transformer", help="What to train, with commas.")
+@click.option("--rows", metavar="N", type=click.IntRange(1, 10_000_000), default=60_000, help="Images in an epoch.")
+@click.option("--batch-size", metavar="N", type=click.IntRange(1, 1_000_000), default=64, help="Images in a batch.")
+@click.option("--repeats", metavar="N", type=click.IntRange(1, 10_000), default=5, help="Rounds that are timed.")
+@click.option("--growth", is_flag=True, help="Also time an example at ten times the rows.")
+@click.option("--memory", is_flag=True, help="Also measure the peak of memory, beside Keras's fit.")
+@click.option("--startup", is_flag=True, help="Also measure the start with an empty and a filled compilation cache.")
+@click.option(
+    "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures."
+)
+def _bench(backends: str | None, models: str, file: Path | None, **options: Any) -> int:
+    r"""Time Keras's fit, dlf's fused engine and hand-written loops, in turns; none before its results agree.
+
+    \b
+    Examples:
+      dlf bench --models mlp --json bench.json
+      dlf bench --backends jax,torch --rows 6000 --repeats 3
+    """
+    from dlf.bench import BenchOptions, print_bench, run_bench
+    from dlf.bench.report import check_place, exit_code, write_bench
+
+    names = [name.strip() for name in (backends or "").split(",") if name.strip()]
+    asked = BenchOptions(names, [name.strip() for name in models.split(",")], **options)
+    if file:
+        check_place(file)
+    report = run_bench(asked, say=lambda text: click.echo(f"dlf: {text}", err=True))
+    print_bench(report)
+    if file:
+        write_bench(report, file)
+    return exit_code(report)
 
 
 def _start_backend(name: str | None) -> None:

@@ -5,8 +5,9 @@ Every piece is probed when it is used: where Keras has changed, the error says w
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,14 @@ import keras
 
 from dlf.errors import BackendError
 
-__all__ = ["tensorflow_hidden"]
+__all__ = [
+    "build_for",
+    "draw_key",
+    "epoch_to_resume_at",
+    "random_functions",
+    "random_functions_replaced",
+    "tensorflow_hidden",
+]
 
 
 @contextmanager
@@ -44,3 +52,132 @@ def tensorflow_hidden() -> Iterator[None]:
         yield
     finally:
         module._available = before
+
+
+_RANDOM_ARGUMENTS = {
+    "dropout": ("inputs", "rate", "noise_shape", "seed"),
+    "normal": ("shape", "mean", "stddev", "dtype", "seed"),
+    "randint": ("shape", "minval", "maxval", "dtype", "seed"),
+    "shuffle": ("x", "axis", "seed"),
+    "truncated_normal": ("shape", "mean", "stddev", "dtype", "seed"),
+    "uniform": ("shape", "minval", "maxval", "dtype", "seed"),
+}
+
+
+def random_functions() -> dict[str, Callable[..., Any]]:
+    """Returns the functions that Keras's layers draw random numbers with, as they are now, by name.
+
+    Nothing public lies between `keras.layers.Dropout` and its mask: layers call the backend's module by itself.
+
+    Raises:
+        BackendError: Keras no longer has one of them, or it takes other arguments.
+
+    Example:
+        >>> "dropout" in random_functions()
+        True
+    """
+    from keras.src import backend
+
+    module = getattr(backend, "random", None)
+    for name, arguments in _RANDOM_ARGUMENTS.items():
+        function = getattr(module, name, None)
+        found = tuple(inspect.signature(function).parameters) if callable(function) else None
+        if found != arguments:
+            raise BackendError(
+                f"keras {keras.__version__}: expected keras.src.backend.random.{name}({', '.join(arguments)}), "
+                f"found {'nothing' if found is None else list(found)}. "
+                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            )
+    return {name: getattr(module, name) for name in _RANDOM_ARGUMENTS}
+
+
+@contextmanager
+def random_functions_replaced(replacements: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Replaces functions of `random_functions`, for as long as the context lasts.
+
+    Args:
+        replacements: Functions by name, with the arguments of the ones that they replace.
+
+    Raises:
+        BackendError: As `random_functions`.
+    """
+    from keras.src import backend
+
+    before = random_functions()
+    try:
+        for name, function in replacements.items():
+            setattr(backend.random, name, function)
+        yield
+    finally:
+        for name in replacements:
+            setattr(backend.random, name, before[name])
+
+
+def draw_key(seed: Any) -> Any:
+    """Returns the two integers that Keras draws from a seed, and advances the seed as Keras does on JAX.
+
+    `SeedGenerator.next` is public; how Keras takes a plain integer or None is not.
+
+    Args:
+        seed: An integer, a `keras.random.SeedGenerator`, None, or a key.
+
+    Raises:
+        BackendError: Keras no longer has the two functions.
+    """
+    from keras.src.random import seed_generator
+
+    if keras.ops.is_tensor(seed):
+        return seed
+    if not hasattr(seed_generator, "draw_seed") or not hasattr(seed_generator, "global_seed_generator"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.random.seed_generator.draw_seed and global_seed_generator, "
+            "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    if seed is not None or keras.config.backend() == "jax":
+        return seed_generator.draw_seed(seed)
+    # The global generator steps by a product that overflows differently in the integer type of each backend.
+    state = seed_generator.global_seed_generator().state
+    key = _uint32(keras.ops.cast(state.value, "int64"))
+    state.assign(keras.ops.cast(_uint32(_uint32(key + 1) * 5387) % 933199, state.dtype))
+    return key
+
+
+def _uint32(numbers: Any) -> Any:
+    return keras.ops.bitwise_and(numbers, keras.ops.cast(2**32 - 1, "int64"))
+
+
+def build_for(model: keras.Model, batch: Any) -> None:
+    """Makes every variable of a compiled model, of its metrics and of its optimizer, as Keras's `fit` does at first.
+
+    `Model.build` makes the model's own alone; of metrics and losses Keras makes them on the way through `fit`.
+
+    Args:
+        model: A compiled model.
+        batch: A batch of tensors.
+
+    Raises:
+        BackendError: Keras no longer has the method.
+    """
+    build = getattr(model, "_symbolic_build", None)
+    if build is None or "data_batch" not in inspect.signature(build).parameters:
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.Model._symbolic_build(data_batch=), which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    build(data_batch=batch)
+
+
+def epoch_to_resume_at(model: keras.Model) -> int:
+    """Returns the epoch that `keras.callbacks.BackupAndRestore` wants training to go on with, or 0.
+
+    It leaves the number on the model, under a private name, for `fit` to find.
+
+    Raises:
+        BackendError: Keras no longer keeps the number there.
+    """
+    if not hasattr(model, "_initial_epoch"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.Model._initial_epoch, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    return int(model._initial_epoch or 0)

@@ -10,6 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self, TypeAlias
@@ -19,10 +20,10 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError, check_positive
 
-__all__ = ["ArrayDataset", "BatchedDataset", "prepare_for_training"]
+__all__ = ["ArrayDataset", "BatchedDataset", "as_array", "as_backend_holds", "as_keras_feeds", "prepare_for_training"]
 
 _FULL_SHUFFLE = 10_000
-"""The default buffer: `tf.data` keeps this many examples in memory while it shuffles; arrays are shuffled whole."""
+"""What `tf.data` keeps in memory while it shuffles a stream; what lies in memory is shuffled whole."""
 
 
 def prepare_for_training(
@@ -38,8 +39,9 @@ def prepare_for_training(
     Args:
         dataset: A `tf.data.Dataset`, an `ArrayDataset`, or a tuple of arrays such as ``(images, labels)``.
         batch_size: Examples in a batch; the last batch holds what remains.
-        shuffle_buffer: How many examples `tf.data` shuffles among; arrays are always shuffled whole. `None` keeps the
-            order, as validation data should.
+        shuffle_buffer: `None` keeps the order, as validation data should. Any number shuffles: whole, and in the same
+            order on every backend, whatever lies in memory or fits there; only a stream that does not is shuffled
+            by `tf.data`, among this many examples.
         seed: Makes the shuffling repeatable by itself; by default it follows `dlf.set_seed`.
         drop_remainder: Leaves out a last, smaller batch.
 
@@ -72,10 +74,9 @@ def prepare_for_training(
             raise InvalidArgumentError("dataset", expected="at least one example", received=dataset)
         shuffled = dataset if shuffle_buffer is None else dataset.shuffle(shuffle_buffer, seed=seed)
         return shuffled.batch(batch_size, drop_remainder=drop_remainder)
-    if shuffle_buffer is not None:
-        dataset = dataset.shuffle(shuffle_buffer, seed=seed, reshuffle_each_iteration=True)
-    # -1 is tf.data.AUTOTUNE, written so that this module needs no TensorFlow.
-    return dataset.batch(batch_size, drop_remainder=drop_remainder).prefetch(-1)
+    from dlf.tf_pipelines import batches_of
+
+    return batches_of(dataset, batch_size, shuffle_buffer, seed=seed, drop_remainder=drop_remainder)
 
 
 class _InMemory:
@@ -96,6 +97,7 @@ class _InMemory:
     def _with(self, **changes: Any) -> Self:
         other = object.__new__(type(self))
         other.__dict__ = {**self.__dict__, **changes}
+        other.__dict__.pop("_computed", None)
         return other
 
     def __len__(self) -> int:
@@ -126,8 +128,7 @@ class ArrayDataset(_InMemory):
 
     def __init__(self, *arrays: Any) -> None:
         self._arrays: Any = tuple(
-            keras.tree.map_structure(np.asarray, part) if isinstance(part, dict) else np.asarray(part)
-            for part in arrays
+            keras.tree.map_structure(np.asarray, part) if _is_structure(part) else np.asarray(part) for part in arrays
         )
         lengths = [len(array) if array.ndim else 0 for array in keras.tree.flatten(self._arrays)]
         if not lengths or len(set(lengths)) > 1:
@@ -170,8 +171,8 @@ class ArrayDataset(_InMemory):
         # From NumPy's global stream, which `set_seed` starts: unseeded runs differ and seeded ones do not.
         drawn = int(np.random.randint(2**31)) if seed is None else seed  # noqa: NPY002
         if not reshuffle_each_iteration:
-            return self._then(lambda rows, _: np.random.default_rng(drawn).permutation(rows))
-        shuffled = self._then(lambda rows, epoch: np.random.default_rng((drawn, epoch)).permutation(rows))
+            return self._then(lambda rows, _: _shuffled(rows, drawn, 0))
+        shuffled = self._then(lambda rows, epoch: _shuffled(rows, drawn, epoch))
         return shuffled._with(_reshuffles=True)  # noqa: SLF001 - one of our own.
 
     def batch(self, batch_size: int, drop_remainder: bool = False, **_: Any) -> BatchedDataset:
@@ -199,6 +200,25 @@ class ArrayDataset(_InMemory):
         """Returns the arrays that the elements are taken from, or None where a function makes others of them."""
         return self._arrays if isinstance(self._arrays, tuple) and not self._functions else None
 
+    def computed(self) -> Any:
+        """Returns the elements of all rows, joined, each computed once; None where a function makes them anew.
+
+        A function that draws random numbers gives other elements at each reading, and to keep the first would change
+        what the data set means. It shows in the state of a global generator, or in the first rows, computed twice.
+        """
+        if "_computed" not in self.__dict__:
+            self._computed = self._arrays if not self._functions else self._compute()
+        return self._computed
+
+    def _compute(self) -> Any:
+        before = _random_states()
+        results = _stack([self._row(row) for row in range(self._rows)])
+        again = _stack([self._row(row) for row in range(min(self._rows, _READ_TWICE))])
+        first = keras.tree.map_structure(lambda part: part[:_READ_TWICE], results)
+        pairs = zip(keras.tree.flatten(first), keras.tree.flatten(again), strict=True)
+        same = all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
+        return results if same and before == _random_states() else None
+
     def order(self, epoch: int) -> np.ndarray:
         """Returns the rows in this epoch's order: a new one for each epoch where the data set is shuffled."""
         rows = np.arange(self._rows)
@@ -210,7 +230,7 @@ class ArrayDataset(_InMemory):
         value = keras.tree.map_structure(lambda array: array[row, ...], self._arrays)
         for function in self._functions:
             value = _called(function, value)
-        return keras.tree.map_structure(_as_array, value)
+        return keras.tree.map_structure(as_array, value)
 
     def rows(self, rows: np.ndarray) -> Any:
         """Computes the elements of these rows and joins them along a new first axis."""
@@ -253,13 +273,35 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         start = self._places[index] * self.batch_size
         batch = self.examples.rows(self._order[start : start + self.batch_size])
         for function in self._functions:
-            batch = keras.tree.map_structure(_as_array, _called(function, batch))
+            batch = keras.tree.map_structure(as_array, _called(function, batch))
         return as_backend_holds(batch)
+
+    def batch_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the rows of this epoch's batches: ``(batches, batch_size)``, and ``(1 or 0, size)`` of a last one."""
+        places = self._places
+        rows = self._order[places.start * self.batch_size : places.stop * self.batch_size]
+        whole = len(rows) // self.batch_size * self.batch_size
+        # The second has no row where nothing is left over, and not one row of nothing.
+        return rows[:whole].reshape(-1, self.batch_size), rows[np.newaxis, whole:][: len(rows) - whole]
+
+    @property
+    def maps_batches(self) -> bool:
+        """Whether a function makes other batches of them, so that they are more than their rows."""
+        return bool(self._functions)
 
     def on_epoch_end(self) -> None:
         """Draws the order of the next epoch."""
-        self._epoch += 1
-        self._order = self.examples.order(self._epoch)
+        self.begin(self._epoch + 1)
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch's order the batches have, counted from 0."""
+        return self._epoch
+
+    def begin(self, epoch: int) -> None:
+        """Draws the order of an epoch."""
+        self._epoch = epoch
+        self._order = self.examples.order(epoch)
 
     def map(self, function: _Function, num_parallel_calls: Any = None, **_: Any) -> BatchedDataset:
         """Applies a function to each batch, whenever it is read; the batch's parts are its arguments."""
@@ -306,6 +348,9 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self.examples!r}>"
 
 
+_READ_TWICE = 16
+"""Rows that are computed twice, to see whether they come out the same."""
+
 _Function: TypeAlias = Callable[..., Any]
 _Step: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
@@ -320,6 +365,14 @@ class _NotebookArray(np.ndarray):
     def __getitem__(self, key: Any) -> Any:
         # A number taken out of it is asked for ``.numpy()`` as well.
         return np.asarray(super().__getitem__(key)).view(_NotebookArray)
+
+
+def as_keras_feeds(array: np.ndarray) -> np.ndarray:
+    """Returns the array as Keras feeds one to a model: no float64 unless that is its `floatx`, on JAX 32 bits."""
+    floatx = keras.config.floatx()
+    array = array.astype(floatx) if array.dtype == np.float64 and floatx != "float64" else array
+    narrowed: np.ndarray = as_backend_holds(array)
+    return narrowed
 
 
 def as_backend_holds(value: Any) -> Any:
@@ -338,6 +391,28 @@ def _narrowed(value: Any) -> Any:
     return value.astype(narrower[value.dtype.name]) if is_wide else value
 
 
+def _shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The rows in the order of this epoch: a stream that NumPy has frozen, so that each of its versions draws it.
+
+    Source: NumPy Enhancement Proposal 19.
+    """
+    bits = np.random.MT19937(np.random.SeedSequence((seed, epoch)))
+    return np.random.RandomState(bits).permutation(rows)
+
+
+def _random_states() -> tuple[Any, ...]:
+    """What tells whether somebody drew from a global generator in between."""
+    state: Any = np.random.get_state()  # noqa: NPY002 - the global one.
+    return random.getstate(), state[1].tobytes(), state[2]
+
+
+def _is_structure(part: Any) -> bool:
+    """Whether a part of an example is several arrays by name or by place, as for a model with several inputs."""
+    return isinstance(part, dict) or (
+        isinstance(part, list | tuple) and bool(part) and all(hasattr(each, "shape") for each in part)
+    )
+
+
 def _called(function: _Function, value: Any) -> Any:
     return function(*value) if isinstance(value, tuple) else function(value)
 
@@ -352,8 +427,8 @@ def _stack(elements: list[Any]) -> Any:
     return keras.tree.map_structure(lambda *parts: np.stack(parts), *elements)
 
 
-def _as_array(value: Any) -> np.ndarray:
-    """A mapped function may return NumPy's arrays, numbers, or the tensors of any framework on any device."""
+def as_array(value: Any) -> np.ndarray:
+    """Returns NumPy's array of an array, a number, or a tensor of any framework on any device."""
     if keras.ops.is_tensor(value):
         return np.asarray(keras.ops.convert_to_numpy(value))
     return np.asarray(value)

@@ -1,32 +1,50 @@
-"""One seed for everything that draws random numbers."""
+"""One seed for everything that draws random numbers, and the same numbers on every backend.
+
+What is asked of it:
+
+* after `set_seed`, initial weights have the same bits on TensorFlow, JAX and PyTorch;
+* inside `common_randomness`, masks and noise do too, and are JAX's own;
+* what is not the same is said, in words, by the report.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import keras
 
+from dlf import common_stream, initial_weights
+from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
-from dlf.keras_internals import tensorflow_hidden
+from dlf.keras_internals import random_functions_replaced, tensorflow_hidden
+from dlf.random_report import RandomnessReport, describe
 
-__all__ = ["set_seed"]
+__all__ = ["common_randomness", "current_seed", "randomness_report", "set_seed", "was_seeded"]
+
+_seed: list[int] = []
 
 
-def set_seed(seed: int) -> None:
-    """Seeds Python, NumPy, Keras and the backend's own generator, and thereby dlf's shuffling.
+def set_seed(seed: int) -> RandomnessReport:
+    """Seeds Python, NumPy, Keras and the backend's own generator, and makes initial weights the same on every backend.
 
-    The same seed gives the same run on the same backend and machine. Between backends the initial weights, the
-    dropout masks and the shuffling inside Keras's `fit` differ; the order in which an `ArrayDataset` is shuffled is
-    the same.
+    From here on Keras's own initializers draw in NumPy, each from its own seed. Dropout masks and noise are the same on
+    every backend inside `common_randomness`. `dlf.initial_weights.uninstall` gives Keras its own draws back.
 
     Args:
         seed: An integer from 0 to 2³² - 1.
+
+    Returns:
+        What is the same on every backend and what is not, to be read in a notebook.
 
     Raises:
         InvalidArgumentError: The seed is not such an integer.
 
     Example:
-        >>> set_seed(2025)
+        >>> report = set_seed(2025)
         >>> first = float(keras.random.uniform(()))
-        >>> set_seed(2025)
+        >>> report = set_seed(2025)
         >>> first == float(keras.random.uniform(()))
         True
     """
@@ -34,3 +52,75 @@ def set_seed(seed: int) -> None:
         raise InvalidArgumentError("seed", expected="an integer from 0 to 4294967295", received=seed)
     with tensorflow_hidden():
         keras.utils.set_random_seed(seed)
+    initial_weights.install()
+    initial_weights.NOTES.clear()
+    common_stream.NOTES.clear()
+    _seed[:] = [seed]
+    return randomness_report()
+
+
+def was_seeded() -> bool:
+    """Returns whether `set_seed` was called in this process.
+
+    Example:
+        >>> report = set_seed(7)
+        >>> was_seeded()
+        True
+    """
+    return bool(_seed)
+
+
+def current_seed() -> int | None:
+    """Returns the seed that `set_seed` was last given, or None.
+
+    Example:
+        >>> report = set_seed(7)
+        >>> current_seed()
+        7
+    """
+    return _seed[0] if _seed else None
+
+
+@contextmanager
+def common_randomness() -> Iterator[None]:
+    """Draws masks and noise from one stream on every backend, for as long as the context lasts.
+
+    `keras.random.dropout`, `uniform`, `randint` and `shuffle`, and the layers that call them, draw what Keras on JAX
+    draws from the same seeds, bit for bit. `normal` and `truncated_normal` are the same on every backend, and differ
+    from JAX's own in the last bits (see `dlf.threefry`). `categorical`, `gamma`, `beta` and `binomial` are not touched.
+
+    A function that was compiled before keeps what it was compiled with, and so does one that was compiled inside:
+    enter the context before a model is first trained.
+
+    Raises:
+        BackendError: This version of Keras draws in another way.
+
+    Example:
+        >>> with common_randomness():
+        ...     mask = keras.random.dropout(keras.ops.ones((8,)), rate=0.5, seed=7)
+        >>> [int(each) for each in mask]
+        [2, 2, 0, 0, 2, 2, 2, 0]
+
+    Source: JAX's default generator, Threefry-2x32: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, 2011.
+    """
+    drawn_already = current_backend().common_draws()
+    functions = common_stream.replacements()
+    with random_functions_replaced({name: each for name, each in functions.items() if name not in drawn_already}):
+        yield
+
+
+def randomness_report(model: Any = None) -> RandomnessReport:
+    """Returns what is the same on every backend and what is not, in general and for one model.
+
+    Args:
+        model: A Keras model, whose layers and initializers are then looked through.
+
+    Returns:
+        A report that prints as a few lines; `as_dict()` is for JSON.
+
+    Example:
+        >>> report = randomness_report(keras.Sequential([keras.layers.Dense(2)]))
+        >>> report.not_common_in_model
+        ()
+    """
+    return describe(current_seed(), model, {**initial_weights.NOTES, **common_stream.NOTES})

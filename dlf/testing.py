@@ -17,9 +17,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend_protocol import Backend, Batch, GradientPath, Parameters
+from dlf.backend_protocol import Backend, Batch, EpochRunner, GradientPath, Parameters
 from dlf.backend_registry import load_backend
 from dlf.backend_report import ask_backend, backend_environment, describe_backend
+from dlf.keras_internals import build_for, random_functions
 
 __all__ = ["check_backend"]
 
@@ -39,7 +40,14 @@ def check_backend(name: str) -> None:
         >>> check_backend(current_backend().name)
     """
     backend = load_backend(name)
-    for check in (_check_loading, _check_environment, _check_description, _check_gradient_paths):
+    for check in (
+        _check_loading,
+        _check_environment,
+        _check_description,
+        _check_gradient_paths,
+        _check_random_stream,
+        _check_epoch_runner,
+    ):
         check(backend)
 
 
@@ -138,6 +146,41 @@ def _check_apply(title: str, path: GradientPath) -> None:
         _expect(f"{title} applies parameter - learning_rate * gradient to {name}", expected=expected, received=received)
 
 
+def _check_epoch_runner(backend: Backend) -> None:
+    """One weight, learnt by hand: `w - rate * 2 (w - y)` for inputs of 1, in short binary fractions throughout."""
+    free = backend.free_memory()
+    _expect(
+        "`free_memory` is a number of bytes", expected="an int, or None", received=free, kept=free is None or free > 0
+    )
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
+    model.compile(keras.optimizers.SGD(0.25), "mse", metrics=["mse"])
+    x, y = np.ones((3, 1), np.float32), np.array([[2.0], [2.0], [3.0]], np.float32)
+    build_for(model, (keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)))
+    runner = backend.epoch_runner(model)
+    _expect(
+        "`epoch_runner` has every verb",
+        expected="an EpochRunner",
+        received=runner,
+        kept=isinstance(runner, EpochRunner),
+    )
+    _expect("`refusal` of a plain model", expected=None, received=runner.refusal())
+    data, rows = runner.put((x, y)), runner.put(np.arange(3, dtype=np.int32)[:, np.newaxis])
+    model.reset_metrics()
+    runner.trace(data, rows)
+    _expect("`trace` changes nothing", expected=[[0.0]], received=_to_numpy(model.weights[0]).tolist())
+    for start, stop, weight, loss in ((0, 1, 1.0, 4.0), (1, 3, 2.25, (4 + 1 + 2.25) / 3)):
+        logs = runner.train(data, rows, start, stop)
+        _expect(f"`train` to step {stop}", expected=[[weight]], received=_to_numpy(model.weights[0]).tolist())
+        # The metrics go on from call to call; a third is no binary fraction.
+        received = float(_to_numpy(logs["loss"]))
+        _expect("`train` returns the logs", expected=loss, received=received, kept=abs(received - loss) < 1e-6)  # noqa: PLR2004
+    model.reset_metrics()
+    evaluated = float(_to_numpy(runner.evaluate(data, rows, 0, 2)["loss"]))
+    _expect("`evaluate` of the first two", expected=0.0625, received=evaluated)
+    _expect("`predict`", expected=[[2.25]] * 3, received=runner.predict(data, rows).tolist())
+    _expect("`is_out_of_memory` of another error", expected=False, received=runner.is_out_of_memory(ValueError("no")))
+
+
 def _line_loss(parameters: Parameters, batch: Batch) -> Any:
     x, y = batch
     return keras.ops.mean(keras.ops.square(parameters["w"] * x + parameters["b"] - y))
@@ -174,6 +217,42 @@ def _rounding(terms: int, *magnitudes: np.ndarray) -> float:
     largest = max(float(np.max(each)) for each in magnitudes)
     return (terms + 8) * float(np.finfo(np.float32).eps) * largest
 
+
+def _check_random_stream(backend: Backend) -> None:
+    for key, counter, words in _THREEFRY:
+        pair = (np.array([counter[0]], np.uint32), np.array([counter[1]], np.uint32))
+        received = [_low_32(each) for each in backend.threefry_2x32(np.array(key, np.uint32), pair)]
+        _expect(
+            f"`threefry_2x32` of key {key} and counter {counter}",
+            expected=[[each] for each in words],
+            received=received,
+        )
+    for shape in ((), (5,), (2, 3)):
+        words_of_key = np.array([7, 2**32 - 1], np.uint32)
+        numbers = np.arange(np.prod(shape, dtype=int), dtype=np.uint32)
+        first, second = (
+            np.array(_low_32(each)) for each in backend.threefry_2x32(words_of_key, (0 * numbers, numbers))
+        )
+        bits = backend.random_bits(words_of_key, shape)
+        _expect(f"`random_bits` of shape {shape}", expected=shape, received=tuple(bits.shape))
+        _expect(f"`random_bits` of shape {shape}", expected=(first ^ second).tolist(), received=_low_32(bits))
+    table = np.array([0.5, -1.5, 2.0], np.float32)
+    looked_up = _to_numpy(backend.look_up(table, keras.ops.convert_to_tensor(np.array([[2, 0]], np.int32)))).tolist()
+    _expect("`look_up` takes the entries", expected=[[2.0, 0.5]], received=looked_up)
+    unknown = sorted(set(backend.common_draws()) - set(random_functions()))
+    _expect("`common_draws` names functions of Keras's random module", expected=[], received=unknown)
+
+
+def _low_32(words: Any) -> list[int]:
+    return [int(each) % 2**32 for each in np.ravel(_to_numpy(words))]
+
+
+# Source: kat_vectors of Random123, threefry2x32 with 20 rounds.
+_THREEFRY = (
+    ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+    ((2**32 - 1, 2**32 - 1), (2**32 - 1, 2**32 - 1), (0x1CB996FC, 0xBB002BE7)),
+    ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+)
 
 _RANDOM = np.random.default_rng(2025)
 _X = _RANDOM.normal(size=64).astype(np.float32)

@@ -2,7 +2,9 @@
 
 What is asked of it:
 
-* Keras's own `compile`, `fit` and `History`: nothing here changes what a model means;
+* Keras's own `compile`, callbacks and `History`: nothing here changes what a model means;
+* whole epochs in one call where that means the same, Keras's own `fit` elsewhere, and the reason is said;
+* the same order of examples on every backend, whichever runs it;
 * requests that cannot work fail before the first batch, with one clear error;
 * Ctrl-C keeps what was learnt: the batch and the epoch's validation are finished, then `KeyboardInterrupt` goes on.
 """
@@ -14,17 +16,19 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from dlf.engine.choice import MEMORY_SHARE, check_engine
+from dlf.engine.training import run_training
 from dlf.errors import InvalidArgumentError, OutputError, TrainingError, check_positive
 from dlf.fit_checks import build_if_deferred, check_data, check_labels, check_loss, find_optimizer, sort_options
 from dlf.interrupts import Interrupt, deferred_interrupt
-from dlf.pipelines import as_backend_holds
+from dlf.randomness import common_randomness, was_seeded
 from dlf.tensorboard import TensorBoard
 
 __all__ = ["TrainingInterrupted", "build_callbacks", "compile_and_fit", "make_run_folder"]
@@ -109,9 +113,13 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     epochs: int = 1,
     validation_ds: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
+    engine: str = "auto",
+    memory_share: float = MEMORY_SHARE,
     **options: Any,
 ) -> keras.callbacks.History:
     """Compiles the model and trains it.
+
+    After `dlf.set_seed` the same seed gives the same order of examples and the same masks on every backend.
 
     Args:
         model: Any Keras model.
@@ -123,24 +131,30 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         epochs: How often the training data are gone through.
         validation_ds: Batches or arrays, like `train`.
         callbacks: As in Keras's `fit`.
+        engine: ``"fused"`` runs many steps of the model's own `train_step` in one call on the device, ``"keras"`` is
+            Keras's `fit`; ``"auto"`` takes the first wherever it means the same, and else says why not.
+        memory_share: How much of the memory that is free on the device the examples may take; where they need more,
+            they are streamed there in blocks.
         **options: Anything else that Keras's `compile` or `fit` takes, such as ``batch_size=64`` or ``verbose=0``.
 
     Returns:
-        Keras's `History`.
+        Keras's `History`; its attribute `engine` is the engine that was used.
 
     Raises:
-        InvalidArgumentError: An argument, or labels that the model's output does not fit.
+        InvalidArgumentError: An argument, or labels that the model's output does not fit, or ``engine="fused"`` for
+            what only Keras's `fit` can do.
         TrainingError: The loss is not a number any more; ``model.history`` keeps the epochs.
-        TrainingInterrupted: Ctrl-C, once the batch is finished; a `KeyboardInterrupt`.
+        TrainingInterrupted: Ctrl-C, once the steps that run are finished; a `KeyboardInterrupt`.
 
     Example:
         >>> import numpy as np
         >>> x, y = np.linspace(-1, 1, 64).reshape(-1, 1), np.linspace(-1, 3, 64).reshape(-1, 1)
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
         >>> history = compile_and_fit(model, (x, y), loss="mse", epochs=2, batch_size=16, verbose=0)
-        >>> len(history.history["loss"])
-        2
+        >>> len(history.history["loss"]), history.engine
+        (2, 'fused')
     """
+    check_engine(engine, memory_share)
     check_positive("epochs", epochs)
     check_positive("batch_size", options.get("batch_size") or 1)
     check_loss(loss)
@@ -151,24 +165,18 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     build_if_deferred(model, train)
     for argument, data in checked.items():
         check_labels(argument, data, model, loss)
-    if not isinstance(train, tuple):
-        # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
-        fit_options.setdefault("shuffle", False)
-    callbacks = _as_callbacks(callbacks)
     optimizer = find_optimizer(optimizer)
     metrics = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, tuple) else metrics
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics, **compile_options)
-    train, validation_ds = as_backend_holds(train), as_backend_holds(validation_ds)
-    arrays = dict(zip(("x", "y", "sample_weight"), train, strict=False)) if isinstance(train, tuple) else {"x": train}
 
     def stop() -> None:
         model.stop_training = True
 
     with deferred_interrupt("Stopping after this batch and its epoch's validation", stop) as interrupt:
         watch = _Watch(interrupt)
-        fit_options |= {"epochs": epochs, "validation_data": validation_ds, "callbacks": [*callbacks, watch]}
-        with _labels_out_of_range_named():
-            history = model.fit(**arrays, **fit_options)
+        fit_options |= {"epochs": epochs, "callbacks": [*_as_callbacks(callbacks), watch]}
+        with _labels_out_of_range_named(), common_randomness() if was_seeded() else nullcontext():
+            history = run_training(model, train, validation_ds, fit_options, engine, memory_share)
     if interrupt.pressed:
         raise TrainingInterrupted
     if watch.not_finite:

@@ -55,6 +55,15 @@ class Finite:
     def devices(self): return ["cpu:0"]
     def numeric_settings(self): return {"dtype": "float64"}
     def gradient_paths(self): return {"central-differences": CentralDifferences()}
+    def _host(self):
+        from dlf.backend_registry import load_backend
+        return load_backend(self.keras_backend)
+    def epoch_runner(self, model): return self._host().epoch_runner(model)
+    def free_memory(self): return self._host().free_memory()
+    def threefry_2x32(self, key, counter): return self._host().threefry_2x32(key, counter)
+    def random_bits(self, key, shape): return self._host().random_bits(key, shape)
+    def look_up(self, table, indices): return self._host().look_up(table, indices)
+    def common_draws(self): return self._host().common_draws()
 
 backend = Finite()
 """
@@ -93,6 +102,9 @@ def test_a_fourth_joins_without_an_edit(run_python: Run, tmp_path: Path) -> None
         ("return {}", 'return {"KERAS_" + "BACKEND": "numpy"}', "leaves KERAS_BACKEND to `keras_backend`"),
         ("class Central", "import numpy\nclass Central", "loading imports none of `requires`"),
         ('{"dtype": "float64"}', '{"x64": True}', "`numeric_settings` hold text"),
+        ("threefry_2x32(key, counter)\n", "threefry_2x32(key, counter[::-1])\n", "`threefry_2x32` of key (320440878"),
+        ("random_bits(key, shape)\n", "random_bits(key + 1, shape)\n", "`random_bits` of shape ()"),
+        ("look_up(table, indices)\n", "look_up(-table, indices)\n", "`look_up` takes the entries"),
     ],
 )
 def test_the_conformance_suite_catches_a_broken_promise(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from dlf.backend_protocol import GradientPath
+from dlf.backend_protocol import EpochRunner, GradientPath
 
 __all__ = ["backend"]
 
@@ -40,6 +41,38 @@ class JaxBackend:
         from dlf_jax.gradients import GradPath
 
         return {"grad": GradPath()}
+
+    def epoch_runner(self, model: Any) -> EpochRunner:
+        from dlf_jax.epochs import JaxEpochRunner
+
+        return JaxEpochRunner(model)
+
+    def free_memory(self) -> int | None:
+        from dlf_jax.epochs import free_memory
+
+        return free_memory()
+
+    def threefry_2x32(self, key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
+        from dlf_jax.random_stream import threefry_2x32
+
+        return threefry_2x32(key, counter)
+
+    def random_bits(self, key: Any, shape: Any) -> Any:
+        from dlf_jax.random_stream import random_bits
+
+        return random_bits(key, shape)
+
+    def look_up(self, table: Any, indices: Any) -> Any:
+        from dlf_jax.random_stream import look_up
+
+        return look_up(table, indices)
+
+    def common_draws(self) -> Collection[str]:
+        import jax
+
+        # With 64 bits on, JAX draws 64 for each number, and then others; so it does in another layout.
+        other = jax.config.jax_default_prng_impl != "threefry2x32" or not jax.config.jax_threefry_partitionable
+        return () if other or jax.config.jax_enable_x64 else ("dropout", "uniform", "randint", "shuffle")
 
 
 backend = JaxBackend()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from dlf.backend_protocol import GradientPath
+from dlf.backend_protocol import EpochRunner, GradientPath
 
 __all__ = ["backend"]
 
@@ -46,6 +47,34 @@ class TensorFlowBackend:
         from dlf_tensorflow.gradients import TapePath
 
         return {"tape": TapePath()}
+
+    def epoch_runner(self, model: Any) -> EpochRunner:
+        from dlf_tensorflow.epochs import TensorFlowEpochRunner
+
+        return TensorFlowEpochRunner(model)
+
+    def free_memory(self) -> int | None:
+        from dlf_tensorflow.epochs import free_memory
+
+        return free_memory()
+
+    def threefry_2x32(self, key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
+        from dlf_tensorflow.random_stream import threefry_2x32
+
+        return threefry_2x32(key, counter)
+
+    def random_bits(self, key: Any, shape: Any) -> Any:
+        from dlf_tensorflow.random_stream import random_bits
+
+        return random_bits(key, shape)
+
+    def look_up(self, table: Any, indices: Any) -> Any:
+        from dlf_tensorflow.random_stream import look_up
+
+        return look_up(table, indices)
+
+    def common_draws(self) -> Collection[str]:
+        return ()
 
 
 backend = TensorFlowBackend()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from dlf.backend_protocol import GradientPath
+from dlf.backend_protocol import EpochRunner, GradientPath
 
 __all__ = ["backend"]
 
@@ -42,6 +43,34 @@ class TorchBackend:
         from dlf_torch.gradients import AutogradPath
 
         return {"autograd": AutogradPath()}
+
+    def epoch_runner(self, model: Any) -> EpochRunner:
+        from dlf_torch.epochs import TorchEpochRunner
+
+        return TorchEpochRunner(model)
+
+    def free_memory(self) -> int | None:
+        from dlf_torch.epochs import free_memory
+
+        return free_memory()
+
+    def threefry_2x32(self, key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
+        from dlf_torch.random_stream import threefry_2x32
+
+        return threefry_2x32(key, counter)
+
+    def random_bits(self, key: Any, shape: Any) -> Any:
+        from dlf_torch.random_stream import random_bits
+
+        return random_bits(key, shape)
+
+    def look_up(self, table: Any, indices: Any) -> Any:
+        from dlf_torch.random_stream import look_up
+
+        return look_up(table, indices)
+
+    def common_draws(self) -> Collection[str]:
+        return ()
 
 
 backend = TorchBackend()

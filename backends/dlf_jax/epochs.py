@@ -1,0 +1,133 @@
+"""JAX: many steps of a Keras model in one call, as one compiled loop over the model's own step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+__all__ = ["JaxEpochRunner", "free_memory"]
+
+
+class JaxEpochRunner:
+    """The state goes into the loop and comes out of it; nothing is given back to Python in between."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        # A step that is compiled by itself is traced once, for its shapes and for the loop.
+        self._train_step = jax.jit(model.train_step)
+        self._train = jax.jit(_loop(self._train_step))
+        self._evaluate = jax.jit(_loop(jax.jit(model.test_step)))
+        self._predict = jax.jit(_map(model.predict_step))
+
+    def refusal(self) -> str | None:
+        """Says why the model's steps cannot be run here, or returns None."""
+        if not self._model.jit_compile:
+            return "the model is compiled with jit_compile=False"
+        if keras.distribution.distribution() is not None:
+            return "keras.distribution is in use"
+        return None
+
+    def put(self, arrays: Any) -> Any:
+        """Returns the arrays on the device."""
+        return jax.tree.map(jax.numpy.asarray, arrays)
+
+    def trace(self, data: Any, rows: Any) -> None:
+        """Traces a training step and changes nothing; raises what the step raises."""
+        jax.eval_shape(self._train_step, _state(self._model), _batch(data, rows[0]))
+
+    def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
+        """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
+        state, logs = self._train(_state(self._model), data, rows, start, stop)
+        _assign(_variables(self._model), state)
+        return dict(logs)
+
+    def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
+        """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
+        trainable, non_trainable, _, metrics = _variables(self._model)
+        variables = (trainable, non_trainable, metrics)
+        state, logs = self._evaluate(_values(variables), data, rows, start, stop)
+        _assign(variables, state)
+        return dict(logs)
+
+    def predict(self, data: Any, rows: Any) -> Any:
+        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        variables = _variables(self._model)[:2]
+        state, outputs = self._predict(_values(variables), data, rows)
+        _assign(variables, state)
+        return jax.tree.map(np.asarray, outputs)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tells whether the error says that the device has no memory left."""
+        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that are free on the device, or None where it is the host's memory."""
+    statistics = jax.devices()[0].memory_stats()
+    return statistics["bytes_limit"] - statistics["bytes_in_use"] if statistics else None
+
+
+def _loop(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop; its bounds are arguments, so that pieces of any length share one compilation."""
+
+    def run(state: Any, data: Any, rows: Any, start: Any, stop: Any) -> Any:
+        logs, _ = jax.eval_shape(step, state, _batch(data, rows[0]))
+        logs = jax.tree.map(lambda log: jax.numpy.zeros(log.shape, log.dtype), logs)
+
+        def body(index: Any, carry: Any) -> Any:
+            new_logs, new_state = step(carry[0], _batch(data, rows[index]))
+            return _like(carry, (new_state, new_logs))
+
+        return jax.lax.fori_loop(start, stop, body, (state, logs))
+
+    return run
+
+
+def _map(step: Callable[..., Any]) -> Callable[..., Any]:
+    def run(state: Any, data: Any, rows: Any) -> Any:
+        def body(state: Any, batch_rows: Any) -> Any:
+            outputs, (_, non_trainable) = step(state, _batch(data, batch_rows)), state
+            outputs, non_trainable = outputs
+            return _like(state, (state[0], non_trainable)), outputs
+
+        state, outputs = jax.lax.scan(body, state, rows)
+        return state, jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:]), outputs)
+
+    return run
+
+
+def _batch(data: Any, rows: Any) -> Any:
+    # The rows are dlf's own and always there: JAX need not check them at each step.
+    return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), data)
+
+
+def _like(old: Any, new: Any) -> Any:
+    """The new values in the structure and the dtypes of the old: what `Variable.assign` makes of them, too."""
+    leaves, structure = jax.tree.flatten(old)
+    return structure.unflatten(
+        [jax.numpy.asarray(b, a.dtype) for a, b in zip(leaves, jax.tree.leaves(new), strict=True)]
+    )
+
+
+def _variables(model: keras.Model) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """What Keras's `train_step` on JAX takes as its state, in its order."""
+    optimizer = model.optimizer.variables if model.optimizer is not None else []
+    return model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables
+
+
+def _values(variables: Any) -> tuple[list[Any], ...]:
+    return tuple([variable.value for variable in group] for group in variables)
+
+
+def _state(model: keras.Model) -> tuple[list[Any], ...]:
+    return _values(_variables(model))
+
+
+def _assign(variables: Any, values: Any) -> None:
+    for group, new in zip(variables, values, strict=True):
+        for variable, value in zip(group, new, strict=True):
+            variable.assign(value)

@@ -1,0 +1,68 @@
+"""The common random stream on JAX, whose own it is: Threefry-2x32 in uint32.
+
+What is asked of it:
+
+* the words are those of every other backend, on any device, eagerly and compiled;
+* no more is computed than there are numbers to draw.
+
+Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["look_up", "random_bits", "threefry_2x32"]
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+# Each with the array that it was made from: an array that is gone would leave its `id` to another.
+_TABLES: dict[Any, Any] = {}
+
+
+def threefry_2x32(key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
+    """Returns the two words of each counter under one key."""
+    key = _word(key)
+    return _mix(key[0], key[1], _word(counter[0]), _word(counter[1]))
+
+
+def random_bits(key: Any, shape: Any) -> Any:
+    """Returns 32 bits for each element: the exclusive or of the two words of its number in row-major order."""
+    # JAX's own, which it compiles as a loop; a user may have turned the layout off, or another generator on.
+    with jax.threefry_partitionable(True):
+        return jax.random.bits(jax.random.wrap_key_data(_word(key), impl="threefry2x32"), tuple(shape), "uint32")
+
+
+def look_up(table: Any, indices: Any) -> Any:
+    """Returns the entry of the table, a NumPy array that nobody changes, at each index."""
+    if id(table) not in _TABLES:
+        # Outside of any trace, which the array would not outlive.
+        with jax.ensure_compile_time_eval():
+            _TABLES[id(table)] = (jnp.asarray(table), table)
+    return _TABLES[id(table)][0].at[indices].get(mode="promise_in_bounds")
+
+
+def _word(value: Any) -> Any:
+    # NumPy first: JAX takes no number beyond int32 from a list.
+    return (value if isinstance(value, jax.Array) else jnp.asarray(np.asarray(value).astype(np.uint32))).astype(
+        "uint32"
+    )
+
+
+def _mix(key_1: Any, key_2: Any, first: Any, second: Any) -> tuple[Any, Any]:
+    """Twenty rounds."""
+    keys = (key_1, key_2, key_1 ^ key_2 ^ np.uint32(_PARITY))
+    first += key_1
+    second += key_2
+    for group in range(5):
+        for turn in _ROTATIONS[group % 2]:
+            first += second
+            second = (second << np.uint32(turn)) | (second >> np.uint32(32 - turn))
+            second ^= first
+        first += keys[(group + 1) % 3]
+        second += keys[(group + 2) % 3] + np.uint32(group + 1)
+    return first, second

@@ -1,0 +1,102 @@
+"""TensorFlow: many steps of a Keras model in one call, as one graph with a loop over the model's own step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["TensorFlowEpochRunner", "free_memory"]
+
+
+class TensorFlowEpochRunner:
+    """The variables are updated where they lie; nothing is given back to Python in between."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._train_step = _compiled(model.train_step, model)
+        self._train = _loop(self._train_step)
+        self._evaluate = _loop(_compiled(model.test_step, model))
+        self._predict = _compiled(model.predict_step, model)
+
+    def refusal(self) -> str | None:
+        """Says why the model's steps cannot be run here, or returns None."""
+        if tf.distribute.has_strategy() or self._model.distribute_strategy.num_replicas_in_sync > 1:
+            return "a tf.distribute strategy is in use"
+        return None
+
+    def put(self, arrays: Any) -> Any:
+        """Returns the arrays on the device."""
+        return tf.nest.map_structure(tf.convert_to_tensor, arrays)
+
+    def trace(self, data: Any, rows: Any) -> None:
+        """Traces a training step and changes nothing; raises what the step raises."""
+        batch = tf.nest.map_structure(_any_number, _batch(data, rows[0]))
+        self._train_step.get_concrete_function(batch)
+
+    def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
+        """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
+        return dict(self._train(data, rows, start, stop))
+
+    def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
+        """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
+        return dict(self._evaluate(data, rows, start, stop))
+
+    def predict(self, data: Any, rows: Any) -> Any:
+        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        outputs = [self._predict(_batch(data, batch_rows)) for batch_rows in rows]
+        return tf.nest.map_structure(lambda *parts: np.concatenate([part.numpy() for part in parts]), *outputs)
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        """Tells whether the error says that the device has no memory left."""
+        return isinstance(error, tf.errors.ResourceExhaustedError)
+
+
+def free_memory() -> int | None:
+    """Returns the bytes that are free on the device, or None where it is the host's memory."""
+    return None  # TensorFlow tells what it uses of a GPU, and not of how much.
+
+
+def _compiled(step: Callable[..., Any], model: Any) -> Any:
+    """The step as Keras compiles it."""
+    unconverted = tf.autograph.experimental.do_not_convert(step)
+    return tf.function(unconverted, jit_compile=model.jit_compile, reduce_retracing=True)
+
+
+def _loop(step: Any) -> Callable[..., Any]:
+    """The loop; its bounds and the number of examples are open, so that all pieces share one graph."""
+
+    def run(data: Any, rows: Any, start: Any, stop: Any) -> Any:
+        specification = step.get_concrete_function(_batch(data, rows[0])).structured_outputs
+        logs = tf.nest.map_structure(lambda log: tf.zeros(log.shape, log.dtype), specification)
+
+        def body(index: Any, _: Any) -> Any:
+            return index + 1, step(_batch(data, rows[index]))
+
+        return tf.while_loop(lambda index, _: index < stop, body, (start, logs))[1]
+
+    compiled = tf.function(tf.autograph.experimental.do_not_convert(run))
+    graphs: dict[Any, Any] = {}
+
+    def call(data: Any, rows: Any, start: int, stop: int) -> Any:
+        signature = tf.nest.map_structure(_any_number, data)
+        key = str(signature)
+        if key not in graphs:
+            bound = tf.TensorSpec((), tf.int32)
+            graphs[key] = compiled.get_concrete_function(signature, _ROWS, bound, bound)
+        return graphs[key](*tf.nest.flatten(data), rows, tf.constant(start), tf.constant(stop))
+
+    return call
+
+
+_ROWS = tf.TensorSpec((None, None), tf.int32)
+
+
+def _any_number(array: Any) -> Any:
+    return tf.TensorSpec((None, *array.shape[1:]), array.dtype)
+
+
+def _batch(data: Any, rows: Any) -> Any:
+    return tf.nest.map_structure(lambda array: tf.gather(array, rows), data)

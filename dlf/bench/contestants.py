@@ -1,0 +1,236 @@
+"""The ways of training that `dlf bench` compares, behind one interface.
+
+What is asked of it:
+
+* each can train from given weights in a given order, for the results to be compared;
+* each can train epoch by epoch whenever it is its turn, for the epochs to be timed in alternation;
+* one that cannot be had here says why, and is listed all the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+import dlf
+from dlf.bench.models import Task, build_model, compile_options
+from dlf.bench.options import FUSED, REFERENCE
+from dlf.bench.turns import Turns
+from dlf.default_backend import is_there
+
+__all__ = ["Contestant", "HandWritten", "KerasFit", "Running", "Trained", "contestants"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of training."""
+
+    losses: list[float]
+    """The mean loss of each epoch."""
+    weights: list[np.ndarray]
+    """In Keras's order and layout."""
+
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+class Running(Protocol):
+    """A training that goes on, one epoch at a time."""
+
+    def epoch(self) -> None:
+        """Trains for one epoch, and waits for the device."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+class Contestant(Protocol):
+    """One way of training."""
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        ...
+
+    @property
+    def absent(self) -> str:
+        """Why it cannot be had here; empty where it can."""
+        ...
+
+    @property
+    def same_masks(self) -> bool:
+        """Whether its dropout masks can be made the reference's."""
+        ...
+
+    @property
+    def context(self) -> Context:
+        """What it trains in; the reference is trained in it too, to be compared."""
+        ...
+
+    def train(self, task: Task, epochs: int) -> Trained:
+        """Trains from the task's weights."""
+        ...
+
+    def start(self, task: Task) -> Running:
+        """Starts a training that takes turns."""
+        ...
+
+
+@dataclass(frozen=True)
+class HandWritten:
+    """A loop of `loops_jax`, `loops_tensorflow` or `loops_torch`."""
+
+    name: str
+    loop: Callable[[Task], Any]
+    absent: str = ""
+    same_masks: bool = True
+    context: Context = nullcontext
+
+    def train(self, task: Task, epochs: int) -> Trained:
+        """Trains from the task's weights."""
+        loop = self.loop(task)
+        return Trained([loop.epoch() for _ in range(epochs)], loop.weights())
+
+    def start(self, task: Task) -> Running:
+        """Starts a training that takes turns."""
+        return _HandWrittenRunning(self.loop(task))
+
+
+@dataclass(frozen=True)
+class _HandWrittenRunning:
+    loop: Any
+
+    def epoch(self) -> None:
+        self.loop.epoch()
+
+    def close(self) -> None:
+        pass
+
+
+Fit = Callable[[keras.Model, Task, int, list[keras.callbacks.Callback]], Any]
+
+
+@dataclass(frozen=True)
+class KerasFit:
+    """Keras's `fit`, or dlf's."""
+
+    name: str
+    fit: Fit
+    absent: str = ""
+    same_masks: bool = True
+    context: Context = nullcontext
+    batch_hooks: bool = True
+    """Whether a callback that looks at batches leaves it what it is."""
+
+    def train(self, task: Task, epochs: int) -> Trained:
+        """Trains from the task's weights."""
+        model = _prepared(task)
+        seeding = [_SeedBatches(task.seed) if self.batch_hooks else _SeedEpochs(task.seed)]
+        with self.context():
+            history = self.fit(model, task, epochs, seeding if keras.config.backend() == "torch" else [])
+        weights = [np.array(keras.ops.convert_to_numpy(each.value)) for each in model.trainable_variables]
+        return Trained([float(loss) for loss in history.history["loss"]], weights)
+
+    def start(self, task: Task) -> Running:
+        """Starts a training that takes turns."""
+        model = _prepared(task)
+        return Turns(lambda callback: self.fit(model, task, _WITHOUT_END, [callback]), self.context)
+
+
+def _prepared(task: Task) -> keras.Model:
+    """The model with the task's weights, and with dropout masks that begin where the hand-written ones do."""
+    model = build_model(task.model, dropout=task.dropout)
+    for variable, weight in zip(model.trainable_variables, task.weights, strict=True):
+        variable.assign(weight)
+    generators = [layer.seed_generator for layer in model.layers if getattr(layer, "seed_generator", None)]
+    for generator, seed in zip(generators, task.seeds, strict=False):
+        generator.state.assign([seed, 0])
+    return model
+
+
+class _SeedEpochs(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
+    """Starts torch's one stream of random numbers anew: Keras takes its dropout masks from there."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        importlib.import_module("torch").manual_seed(self.seed)
+
+
+class _SeedBatches(_SeedEpochs):
+    """The same once torch's data loader has drawn a number of its own, which it does as it starts."""
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch == 0:
+            self.on_epoch_begin(0)
+
+
+def contestants() -> list[Contestant]:
+    """Returns every way of training that this backend knows; the reference is the first."""
+    loops = importlib.import_module(f"dlf.bench.loops_{keras.config.backend()}").LOOPS
+    fused = "" if "engine" in inspect.signature(dlf.compile_and_fit).parameters else "this dlf has no engine='fused'"
+    common = fused or ("" if hasattr(dlf, "common_randomness") else "this dlf has no common_randomness")
+    in_common = getattr(dlf, "common_randomness", nullcontext)
+    return [
+        KerasFit(REFERENCE, _fit_arrays),
+        KerasFit("Keras fit, tf.data", _fit_tf_data, "" if is_there("tensorflow") else "TensorFlow is not installed"),
+        KerasFit(FUSED, _fit_fused, fused, batch_hooks=False),
+        KerasFit(f"{FUSED}, common masks", _fit_fused, common, context=in_common, batch_hooks=False),
+        *(HandWritten(name, loop) for name, loop in loops.items()),
+    ]
+
+
+def _fit_arrays(model: keras.Model, task: Task, epochs: int, callbacks: list[Any]) -> Any:
+    model.compile(**compile_options(task))
+    return model.fit(
+        task.scaled,
+        task.labels,
+        batch_size=task.batch_size,
+        epochs=epochs,
+        shuffle=task.shuffle,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def _fit_tf_data(model: keras.Model, task: Task, epochs: int, callbacks: list[Any]) -> Any:
+    import tensorflow as tf
+
+    if keras.config.backend() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")  # It would take the whole memory of the other framework's GPU.
+    data = tf.data.Dataset.from_tensor_slices((task.images, task.labels))
+    data = data.shuffle(10_000) if task.shuffle else data
+    data = data.map(lambda image, label: (tf.cast(image, tf.float32) / 255.0, label))
+    model.compile(**compile_options(task))
+    return model.fit(
+        data.batch(task.batch_size).prefetch(-1), epochs=epochs, shuffle=False, callbacks=callbacks, verbose=0
+    )
+
+
+def _fit_fused(model: keras.Model, task: Task, epochs: int, callbacks: list[Any]) -> Any:
+    return dlf.compile_and_fit(
+        model,
+        (task.scaled, task.labels),
+        engine="fused",
+        batch_size=task.batch_size,
+        epochs=epochs,
+        shuffle=task.shuffle,
+        callbacks=callbacks,
+        verbose=0,
+        **compile_options(task),
+    )
+
+
+_WITHOUT_END = 1_000_000
+"""Epochs; whoever takes turns ends it before."""

@@ -1,0 +1,73 @@
+"""What may be asked of `dlf bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlf.backend_registry import backend_names, is_installed, load_backend
+from dlf.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
+
+__all__ = ["FUSED", "GROWTH", "MODELS", "REFERENCE", "BenchOptions"]
+
+MODELS = ("mlp", "cnn", "transformer")
+REFERENCE = "Keras fit, NumPy arrays"
+"""Whose results the others have to match, and whose speed is 1 in the table."""
+FUSED = "dlf fused"
+GROWTH = 10
+"""How many times the rows the growth is measured at."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What is measured.
+
+    Args:
+        backends: Names of backends; by default all that are installed.
+        models: Some of `MODELS`; by default all.
+        rows: Images in an epoch.
+        batch_size: Images in a batch; the last batch holds what remains.
+        repeats: Rounds; in each, every contestant trains one epoch.
+        growth: Whether to measure the time for an example at ten times the rows.
+        memory: Whether to measure the peak of memory, each contestant in a process of its own.
+        startup: Whether to measure the start with an empty and with a filled compilation cache.
+
+    Raises:
+        InvalidArgumentError: One of them means nothing.
+        MissingPackageError: A backend that was named is not installed.
+
+    Example:
+        >>> BenchOptions(models=("mlp",)).rows
+        60000
+    """
+
+    backends: Sequence[str] = ()
+    models: Sequence[str] = MODELS
+    rows: int = 60_000
+    batch_size: int = 64
+    repeats: int = 5
+    growth: bool = False
+    memory: bool = False
+    startup: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "batch_size", "repeats"):
+            check_positive(name, getattr(self, name))
+        for model in self.models:
+            if model not in MODELS:
+                expected = f"some of {', '.join(MODELS)}"
+                raise InvalidArgumentError(
+                    "models", expected=expected, received=model, advice=did_you_mean(model, MODELS)
+                )
+        named = [load_backend(name) for name in self.backends]
+        for backend in named:
+            if not is_installed(backend):
+                purpose, package = f"the backend {backend.name!r}", backend.requires[0]
+                raise MissingPackageError(purpose, package=package, command=backend.install_command)
+        if not named:
+            declared = [load_backend(name) for name in backend_names()]
+            there = tuple(backend.name for backend in declared if is_installed(backend))
+            if not there:
+                first = declared[0]
+                raise MissingPackageError("dlf bench", package=first.requires[0], command=first.install_command)
+            object.__setattr__(self, "backends", there)

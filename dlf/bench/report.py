@@ -1,0 +1,212 @@
+"""What the rounds of `dlf bench` mean: medians, spreads, ratios; as a table and as JSON.
+
+What is asked of it:
+
+* every figure can be computed anew from the raw rounds beside it;
+* a ratio is taken within a round, in which both ran on the same machine in the same minute; the median is quoted,
+  with the smallest and the largest;
+* what has no speed says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dlf.bench.options import FUSED, REFERENCE
+from dlf.errors import OutputError
+from dlf.files import whole_file
+
+__all__ = ["SCHEMA", "check_place", "exit_code", "print_bench", "summarise", "write_bench"]
+
+SCHEMA = 1
+_WIDTH = 130
+
+
+def summarise(result: dict[str, Any], rows: int) -> dict[str, Any]:
+    """Returns the result of one backend and model with the figures that follow from its rounds.
+
+    Args:
+        result: What a worker found.
+        rows: Images in an epoch.
+
+    Returns:
+        The same; each contestant that was timed has a ``summary``: the median, the smallest and the largest of the
+        seconds and of the ratios of speed to the reference's and to that of the fastest hand-written loop.
+
+    Example:
+        >>> slow = {"name": "Keras fit, NumPy arrays", "status": "timed", "first_epoch_seconds": 5, "rounds": [2, 4, 4]}
+        >>> fast = {"name": "dlf fused", "status": "timed", "first_epoch_seconds": 3, "rounds": [1, 2, 1]}
+        >>> summarise({"contestants": [slow, fast]}, rows=10)["contestants"][1]["summary"]["against_reference"]
+        {'median': 2.0, 'min': 2.0, 'max': 4.0}
+    """
+    timed = {each["name"]: each for each in result.get("contestants", ()) if each["status"] == "timed"}
+    by_hand = [each for name, each in timed.items() if name.startswith("hand-written")]
+    fastest = min(by_hand, key=lambda each: statistics.median(each["rounds"]), default=None)
+    for each in timed.values():
+        median = statistics.median(each["rounds"])
+        each["summary"] = {
+            "seconds": _spread(each["rounds"]),
+            "images_per_second": rows / median,
+            "startup_seconds": each["first_epoch_seconds"] - median,
+            "against_reference": _ratio(timed.get(REFERENCE), each),
+            "against_hand_written": _ratio(fastest, each),
+        }
+    growth, memory = result.get("growth", {}), result.get("memory", {})
+    if "rounds" in growth:
+        scale = growth["large_rows"] / growth["rows"]
+        pairs = zip(growth["large_rounds"], growth["rounds"], strict=True)
+        growth["time_per_example"] = _spread([large / scale / small for large, small in pairs])
+    if all("peak" in memory.get(name, {}) for name in (REFERENCE, FUSED)):
+        extra = memory[FUSED]["peak"] - memory[REFERENCE]["peak"]
+        memory["extra_over_data"] = extra / memory[FUSED]["data"]
+    return result
+
+
+def _ratio(base: dict[str, Any] | None, each: dict[str, Any]) -> dict[str, float] | None:
+    if base is None:
+        return None
+    return _spread([theirs / ours for theirs, ours in zip(base["rounds"], each["rounds"], strict=True)])
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def exit_code(report: dict[str, Any]) -> int:
+    """Returns 1 where something did not agree or did not run, and 0 otherwise."""
+    bad = {"does not agree", "failed"}
+    statuses = {each["status"] for result in report["results"] for each in result.get("contestants", ())}
+    return int(bool(bad & statuses) or any("error" in result for result in report["results"]))
+
+
+def write_bench(report: dict[str, Any], path: Path) -> None:
+    """Writes the report as JSON, whole or not at all.
+
+    Args:
+        report: What `run_bench` returned.
+        path: The file.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with whole_file(path) as place:
+        place.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def check_place(path: Path) -> None:
+    """Raises where the report could not be written: better before an hour of measuring than after it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OutputError: Its folder is not there, or may not be written to.
+    """
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: cannot be written. Name a folder that exists and may be written to.")
+
+
+def print_bench(report: dict[str, Any], console: Console | None = None) -> None:
+    """Prints a table for each backend and model.
+
+    Args:
+        report: What `run_bench` returned.
+        console: Where to; by default stdout.
+    """
+    console = console or _console()
+    options = report["options"]
+    for result in report["results"]:
+        title = f"[bold]{escape(result['backend'])}, {escape(result['model'])}[/]"
+        if "error" in result:
+            console.print(f"{title}: [red]no figures[/]\n{escape(result['error'])}", soft_wrap=True)
+            continue
+        console.print(
+            f"{title}: {options['rows']:,} images, batches of {options['batch_size']}, {options['repeats']} rounds, "
+            f"{escape(', '.join(result['description']['devices']))}, {result['machine']['usable_cpus']} CPUs"
+        )
+        console.print(_table(result))
+        for line in _remarks(result):
+            console.print(f"  {escape(line)}", soft_wrap=True)
+        console.print()
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # Into a file or a pipe, a table as wide as it needs to be.
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("trained with", min_width=24)
+    for head in ("images/s", "epoch, s", "× Keras fit", "× by hand", "start-up, s"):
+        table.add_column(head, justify="right")
+    for each in result["contestants"]:
+        if each["status"] != "timed":
+            colour = "dim" if each["status"] == "absent" else "red"
+            table.add_row(escape(each["name"]), f"[{colour}]{escape(each['status'])}[/]")
+            continue
+        summary = each["summary"]
+        table.add_row(
+            escape(each["name"]),
+            f"{summary['images_per_second']:,.0f}",
+            _shown(summary["seconds"]),
+            _shown(summary["against_reference"]),
+            _shown(summary["against_hand_written"]),
+            f"{summary['startup_seconds']:.2f}",
+        )
+    return table
+
+
+def _remarks(result: dict[str, Any]) -> list[str]:
+    lines = []
+    for each in result["contestants"]:
+        verdict = each.get("agreement", {})
+        if each["status"] == "does not agree":
+            lines.append(
+                f"{each['name']} does not agree: losses {_losses(verdict['losses'])}, Keras "
+                f"{_losses(verdict['reference_losses'])}; apart by {verdict['loss_distance']:.1e} (bound "
+                f"{verdict['loss_bound']:.1e}), weights by {verdict['weight_distance']:.1e} (bound "
+                f"{verdict['weight_bound']:.1e}). No speed is given."
+            )
+        elif each["status"] in {"absent", "failed"}:
+            lines.append(f"{each['name']}: {each['status']}: {each['reason']}")
+        elif verdict["dropout"] == "off":
+            lines.append(f"{each['name']}: compared with dropout off, because its masks are its own")
+    growth, memory = result.get("growth", {}), result.get("memory", {})
+    if "time_per_example" in growth:
+        times = growth["large_rows"] // growth["rows"]
+        lines.append(
+            f"{FUSED}: time for an example at {times} times the rows: {_shown(growth['time_per_example'])} times"
+        )
+    if "extra_over_data" in memory:
+        lines.append(f"{FUSED}: memory beyond Keras fit's: {memory['extra_over_data']:.2f} times the data")
+    failed = {
+        "growth": growth,
+        **{f"memory, {name}": found for name, found in memory.items() if isinstance(found, dict)},
+    }
+    for kind, found in failed.items():
+        why = found.get("absent") or found.get("error")
+        lines += [f"{kind}: no figure: {why}"] if why else []
+    for name, found in result.get("startup", {}).items():
+        cold, warm = (found[kind].get("seconds") for kind in ("cold", "warm"))
+        figures = "no figure" if cold is None or warm is None else f"{cold:.2f} s, cache filled {warm:.2f} s"
+        lines.append(f"{name}: start-up, cache empty {figures}")
+    return lines
+
+
+def _shown(spread: dict[str, float] | None) -> str:
+    return f"{spread['median']:.2f} ({spread['min']:.2f}–{spread['max']:.2f})" if spread else "–"
+
+
+def _losses(losses: Sequence[float]) -> str:
+    return ", ".join(f"{loss:.6f}" for loss in losses)

@@ -1,0 +1,137 @@
+"""Starts the workers of `dlf bench`, and gathers what they found.
+
+What is asked of it:
+
+* the parent imports no framework: every figure comes from a process that runs one backend;
+* one worker at a time, so that they do not disturb one another;
+* a worker that dies is reported with its last words, and costs nobody else's figures.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dlf.backend_registry import load_backend
+from dlf.backend_report import backend_environment
+from dlf.bench.options import FUSED, REFERENCE, BenchOptions
+from dlf.bench.report import SCHEMA, summarise
+from dlf.errors import BackendError
+
+__all__ = ["run_bench"]
+
+Say = Callable[[str], None]
+
+_LAST_WORDS = 8
+"""Lines of a dead worker's stderr that are shown."""
+
+
+def run_bench(options: BenchOptions, say: Say = lambda _: None) -> dict[str, Any]:
+    """Times the contestants for each backend and model, each pair in a process of its own.
+
+    Args:
+        options: What is measured.
+        say: Is told what is going on.
+
+    Returns:
+        The report, in JSON's types: under ``results`` one entry for each backend and model, with the raw seconds of
+        every round and what `summarise` makes of them; an entry whose worker died has an ``error`` instead.
+    """
+    results = []
+    for backend in options.backends:
+        for model in options.models:
+
+            def tell(text: str, where: str = f"{backend} {model}") -> None:
+                say(f"{where}: {text}")
+
+            result: dict[str, Any] = {"backend": backend, "model": model}
+            try:
+                result |= _ask(options, backend, model, {"kind": "time"}, tell)
+                result |= _extras(options, result, tell)
+            except BackendError as error:
+                result["error"] = str(error)
+            results.append(summarise(result, options.rows))
+    return {"schema": SCHEMA, "options": asdict(options), "results": results}
+
+
+def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict[str, Any]:
+    """What was asked for besides speed; a measurement that failed says so in its own place."""
+    backend, model = result["backend"], result["model"]
+    timed = [each["name"] for each in result["contestants"] if each["status"] == "timed"]
+
+    def measure(kind: str, name: str, cache: str | None = None) -> dict[str, Any]:
+        if name not in timed:
+            return {"absent": f"{name} was not timed"}
+        tell(f"{kind}, {name}")
+        try:
+            return _ask(options, backend, model, {"kind": kind, "contestant": name}, tell, cache)
+        except BackendError as error:
+            return {"error": str(error)}
+
+    found: dict[str, Any] = {}
+    if options.growth:
+        found["growth"] = measure("growth", FUSED)
+    if options.memory:
+        found["memory"] = {name: measure("memory", name) for name in (REFERENCE, FUSED)}
+    if options.startup:
+        found["startup"] = {}
+        for name in timed:
+            with tempfile.TemporaryDirectory(prefix="dlf-bench-") as cache:
+                cold, warm = (measure("startup", name, cache) for _ in range(2))
+            found["startup"][name] = {"cold": cold, "warm": warm}
+    return found
+
+
+def _ask(  # noqa: PLR0913, PLR0917 - what one process needs to know.
+    options: BenchOptions, backend: str, model: str, request: dict[str, Any], tell: Say, cache: str | None = None
+) -> dict[str, Any]:
+    """Runs one worker and returns what it found."""
+    request |= {"model": model, "rows": options.rows, "batch_size": options.batch_size, "repeats": options.repeats}
+    command = [sys.executable, "-m", "dlf.bench.worker", json.dumps(request)]
+    environment = backend_environment(load_backend(backend)) | _cache_settings(cache)
+    found: dict[str, Any] | None = None
+    with (
+        tempfile.TemporaryFile("w+") as stderr,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as worker,
+    ):
+        for line in worker.stdout or ():
+            message = _message(line)
+            if "doing" in message:
+                tell(message["doing"])
+            found = message.get("found", found)
+        code = worker.wait()
+        stderr.seek(0)
+        last = stderr.read().strip().splitlines()[-_LAST_WORDS:]
+    if found is None:
+        words = "\n  ".join(last) or "nothing"
+        raise BackendError(f"the worker of {backend} {model} ended with code {code}, and said at last:\n  {words}")
+    return found
+
+
+def _message(line: str) -> dict[str, Any]:
+    """A line of the worker's; whatever a framework prints among them is none."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
+def _cache_settings(folder: str | None) -> dict[str, str]:
+    """JAX's compilation cache: in the folder, with everything kept; without one, off, so that starts are cold."""
+    if folder is None:
+        return {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(Path(folder)),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }

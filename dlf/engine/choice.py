@@ -1,0 +1,146 @@
+"""Which engine runs a training, and why.
+
+What is asked of it:
+
+* the fused engine wherever it means the same as Keras's own loop, and that loop with its reason elsewhere;
+* the choice is made before the first step, and leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import psutil
+
+from dlf.backend_protocol import EpochRunner
+from dlf.backend_registry import current_backend
+from dlf.engine.feeds import Feed, NotFedError, find_feed
+from dlf.errors import InvalidArgumentError, did_you_mean
+from dlf.keras_internals import build_for
+
+__all__ = [
+    "ENGINES",
+    "MEMORY_SHARE",
+    "NotFusedError",
+    "check_engine",
+    "find_room",
+    "fused_feed",
+    "not_fused_here",
+    "runner_of",
+]
+
+ENGINES = ("auto", "fused", "keras")
+
+MEMORY_SHARE = 0.5
+"""Of the memory that is free on the device, what examples may take there."""
+
+
+class NotFusedError(Exception):
+    """Only Keras's own loop can do this; the message says why."""
+
+
+def not_fused_here(reason: NotFusedError) -> InvalidArgumentError:
+    """Returns the error for somebody who asked for the fused engine and no other."""
+    return InvalidArgumentError(
+        "engine",
+        expected="'auto' or 'keras' for this model and these data",
+        received="fused",
+        advice=f"The reason: {reason}.",
+    )
+
+
+def check_engine(engine: Any, memory_share: Any) -> None:
+    """Raises unless there is such an engine, and the share lies between 0 and 1.
+
+    Args:
+        engine: ``"auto"``, ``"fused"`` or ``"keras"``.
+        memory_share: A part of the free memory.
+
+    Raises:
+        InvalidArgumentError: There is none, or it does not.
+    """
+    if engine not in ENGINES:
+        raise InvalidArgumentError(
+            "engine",
+            expected=f"one of {', '.join(ENGINES)}",
+            received=engine,
+            advice=did_you_mean(str(engine), ENGINES),
+        )
+    if isinstance(memory_share, bool) or not isinstance(memory_share, int | float) or not 0 <= memory_share <= 1:
+        raise InvalidArgumentError("memory_share", expected="a number from 0 to 1", received=memory_share)
+
+
+def find_room(memory_share: float) -> int:
+    """Returns the bytes that examples may take on the device."""
+    free = current_backend().free_memory()
+    return int(memory_share * (psutil.virtual_memory().available if free is None else free))
+
+
+def runner_of(model: keras.Model) -> EpochRunner:
+    """Returns what runs this model's steps; the same as long as the model is not compiled anew.
+
+    Args:
+        model: A compiled model.
+
+    Returns:
+        The runner, with what it has compiled so far.
+
+    Raises:
+        NotFusedError: This model's steps can only be run by Keras's own loop.
+    """
+    made_for = (getattr(model, "optimizer", None), getattr(model, "loss", None), *model.metrics)
+    known, runner = model.__dict__.get(_ATTRIBUTE, ((), None))
+    if runner is None or len(known) != len(made_for) or any(a is not b for a, b in zip(known, made_for, strict=True)):
+        if getattr(model, "run_eagerly", False):
+            raise NotFusedError("the model is compiled with run_eagerly=True")
+        runner = current_backend().epoch_runner(model)
+        reason = runner.refusal()
+        if reason is not None:
+            raise NotFusedError(reason)
+        # On the model, and past Keras's tracking of attributes: both go together.
+        model.__dict__[_ATTRIBUTE] = (made_for, runner)
+    found: EpochRunner = runner
+    return found
+
+
+_ATTRIBUTE = "_dlf_epoch_runner"
+
+
+def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *, trains: bool) -> Feed:
+    """Finds how to feed the data, builds the model for them, and traces a step where it is trained.
+
+    Args:
+        model: A compiled model.
+        data: Batches.
+        runner: What runs its steps.
+        room: The bytes that the examples may take on the device.
+        trains: Whether the model is trained.
+
+    Returns:
+        The feed.
+
+    Raises:
+        NotFusedError: Only Keras's own loop can do this.
+    """
+    try:
+        feed = find_feed(data, runner, room)
+    except NotFedError as error:
+        raise NotFusedError(str(error)) from error
+    try:
+        piece = next(feed.pieces(), None)
+    except Exception as error:
+        smaller = feed.without_room() if runner.is_out_of_memory(error) else None
+        if smaller is None:
+            raise
+        feed, piece = smaller, next(smaller.pieces(), None)
+    if piece is None:
+        raise NotFusedError("there is no batch")
+    try:
+        build_for(model, keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data))
+        if trains:
+            runner.trace(piece.data, piece.rows)
+    except Exception as error:
+        message = (str(error).strip().splitlines() or [""])[0][:200]
+        raise NotFusedError(f"the step cannot be traced ({type(error).__name__}: {message})") from error
+    return feed

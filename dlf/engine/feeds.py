@@ -1,0 +1,252 @@
+"""What an epoch is fed: examples that lie on the device, or blocks of batches that are read ahead.
+
+What is asked of it:
+
+* a feed gives the batches that Keras's own loop would read, in their order, each once in an epoch;
+* examples that do not fit on the device are brought there a block at a time, while the block before is computed on;
+* what Keras alone can read is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend_protocol import EpochRunner
+from dlf.pipelines import BatchedDataset, as_array, as_keras_feeds
+from dlf.tf_pipelines import rows_of
+
+__all__ = ["Blocks", "Feed", "NotFedError", "Piece", "Resident", "Stream", "find_feed"]
+
+
+class NotFedError(Exception):
+    """These data can only be read by Keras's own loop; the message says why."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Examples on the device, and the rows of each batch: ``(batches, examples in a batch)``."""
+
+    data: Any
+    rows: Any
+    steps: int
+    """How many of the batches count: a block shorter than the others is filled up to their length."""
+
+
+class Feed:
+    """The batches of one epoch after the other.
+
+    Args:
+        dataset: Where they come from; it is told when an epoch begins and ends, as Keras's loop does.
+        runner: What puts arrays on the device.
+        remark: Why it is not the fastest kind, or nothing.
+    """
+
+    def __init__(self, dataset: Any, runner: EpochRunner, remark: str = "") -> None:
+        self.dataset, self.runner, self.remark = dataset, runner, remark
+
+    @property
+    def steps(self) -> int:
+        """Batches in this epoch."""
+        return len(self.dataset)
+
+    def begin_epoch(self) -> None:
+        """Called before an epoch's first batch."""
+        getattr(self.dataset, "on_epoch_begin", lambda: None)()
+
+    def end_epoch(self) -> None:
+        """Called after an epoch's last batch."""
+        getattr(self.dataset, "on_epoch_end", lambda: None)()
+
+    def pieces(self, skip: int = 0) -> Iterator[Piece]:
+        """The batches of this epoch, but for the first `skip`."""
+        raise NotImplementedError
+
+    def without_room(self) -> Feed | None:
+        """Returns a feed of the same batches that needs less memory on the device, or None."""
+        return None
+
+
+class Resident(Feed):
+    """All examples lie on the device; a batch is gathered there by its rows."""
+
+    def __init__(self, dataset: BatchedDataset, arrays: Any, runner: EpochRunner) -> None:
+        super().__init__(dataset, runner)
+        self._arrays, self._on_device = arrays, None
+
+    def pieces(self, skip: int = 0) -> Iterator[Piece]:
+        """The batches of this epoch, but for the first `skip`."""
+        if self._on_device is None:
+            self._on_device = self.runner.put(self._arrays)
+        for rows in _but_for(self.dataset.batch_rows(), skip):
+            yield Piece(self._on_device, self.runner.put(rows), len(rows))
+
+    def without_room(self) -> Feed:
+        """Returns a feed that brings them to the device a block at a time."""
+        self._on_device = None
+        return Blocks(self.dataset, self._arrays, self.runner, "the device has no memory left")
+
+
+class Blocks(Feed):
+    """All examples lie in the host's memory; they are gathered there, and brought to the device in blocks."""
+
+    def __init__(self, dataset: BatchedDataset, arrays: Any, runner: EpochRunner, remark: str) -> None:
+        super().__init__(dataset, runner, remark)
+        self._arrays = arrays
+
+    def pieces(self, skip: int = 0) -> Iterator[Piece]:
+        """The batches of this epoch, but for the first `skip`."""
+        return _ahead(self._blocks(skip))
+
+    def _blocks(self, skip: int) -> Iterator[Piece]:
+        example = sum(array.nbytes // max(len(array), 1) for array in keras.tree.flatten(self._arrays))
+        for rows in _but_for(self.dataset.batch_rows(), skip):
+            size = rows.shape[1]
+            steps = min(len(rows), _steps_in_a_block(example * size))
+            for start in range(0, len(rows), steps):
+                block = rows[start : start + steps]
+                # Filled up by going round: a block of another shape would be compiled anew.
+                taken = np.resize(block.ravel(), steps * size)
+                data = keras.tree.map_structure(lambda array, taken=taken: array[taken], self._arrays)
+                yield _piece(self.runner, data, steps, size, len(block))
+
+
+class Stream(Feed):
+    """Batches that somebody else makes, in turn; those of one shape are brought to the device together."""
+
+    def __init__(self, dataset: Any, read: Callable[[], Iterable[Any]], runner: EpochRunner, remark: str) -> None:
+        super().__init__(dataset, runner, remark)
+        self._read = read
+        self._longest: dict[Any, int] = {}
+
+    @property
+    def steps(self) -> int:
+        """Batches in this epoch."""
+        return int(self.dataset.cardinality()) if hasattr(self.dataset, "cardinality") else len(self.dataset)
+
+    def pieces(self, skip: int = 0) -> Iterator[Piece]:
+        """The batches of this epoch, but for the first `skip`."""
+        return _ahead(self._blocks(skip))
+
+    def _blocks(self, skip: int) -> Iterator[Piece]:
+        block: list[Any] = []
+        for each in itertools.islice(self._read(), skip, None):
+            batch = keras.tree.map_structure(_for_device, _packed(each))
+            if block and (len(block) >= _steps_in_a_block(_nbytes(batch)) or _shapes(batch) != _shapes(block[0])):
+                yield self._joined(block)
+                block = []
+            block.append(batch)
+        if block:
+            yield self._joined(block)
+
+    def _joined(self, block: list[Any]) -> Piece:
+        shapes = _shapes(block[0])
+        steps = self._longest[shapes] = max(len(block), self._longest.get(shapes, 0))
+        filled = [block[index % len(block)] for index in range(steps)]
+        data = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *filled)
+        return _piece(self.runner, data, steps, len(keras.tree.flatten(block[0])[0]), len(block))
+
+
+def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
+    """Finds the fastest way to feed these data without changing what they mean.
+
+    Args:
+        data: Batches.
+        runner: What puts arrays on the device.
+        room: The bytes that the examples may take there.
+
+    Returns:
+        The feed.
+
+    Raises:
+        NotFedError: Only Keras's own loop can read them.
+    """
+    if isinstance(data, BatchedDataset):
+        return _feed_rows(data, runner, room)
+    if hasattr(data, "element_spec") and hasattr(data, "cardinality"):
+        rows = rows_of(data)
+        if rows is not None:
+            return _feed_rows(rows, runner, room)
+        count = int(data.cardinality())
+        if count < 0:
+            raise NotFedError("the data set is endless" if count == _ENDLESS else "the data set's length is unknown")
+        return Stream(data, data.as_numpy_iterator, runner, "its examples are not, or cannot be, kept in memory")
+    if isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            raise NotFedError("the data set is endless")
+        if data.workers > 1 or data.use_multiprocessing:
+            raise NotFedError("the data set is read by workers of its own")
+        return _stream(data, runner, "a keras.utils.PyDataset makes the batches")
+    raise NotFedError(f"a {type(data).__name__} does not say how many batches it has")
+
+
+def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:
+    if dataset.maps_batches:
+        return _stream(dataset, runner, "a function is mapped over the batches")
+    arrays = dataset.examples.computed()
+    if arrays is None:
+        return _stream(dataset, runner, "a mapped function gives other elements at each reading")
+    arrays = keras.tree.map_structure(as_keras_feeds, arrays)
+    size = _nbytes(arrays)
+    if size > room:
+        remark = f"the examples take {size / 2**20:,.1f} MiB, and may take {room / 2**20:,.1f} MiB"
+        return Blocks(dataset, arrays, runner, remark)
+    return Resident(dataset, arrays, runner)
+
+
+def _stream(dataset: Any, runner: EpochRunner, remark: str) -> Stream:
+    return Stream(dataset, lambda: (dataset[index] for index in range(len(dataset))), runner, remark)
+
+
+_ENDLESS = -1  # What tf.data's `cardinality` says of it.
+_BLOCK_BYTES, _BLOCK_STEPS = 32 * 2**20, 256
+
+
+def _steps_in_a_block(batch_bytes: int) -> int:
+    return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(batch_bytes, 1)))
+
+
+def _piece(runner: EpochRunner, data: Any, steps: int, size: int, count: int) -> Piece:
+    rows = np.arange(steps * size, dtype=np.int32).reshape(steps, size)
+    return Piece(runner.put(data), runner.put(rows), count)
+
+
+def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
+    """The rows of the batches, but for the first `skip` batches; an empty group is left out."""
+    for rows in groups:
+        if len(rows) > skip:
+            yield rows[skip:].astype(np.int32)
+        skip = max(0, skip - len(rows))
+
+
+def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same pieces, each read while the one before is computed on."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, pieces, None)
+        while (piece := coming.result()) is not None:
+            coming = reader.submit(next, pieces, None)
+            yield piece
+
+
+def _packed(batch: Any) -> tuple[Any, ...]:
+    """The batch without the labels and weights that it does not have."""
+    parts = keras.utils.unpack_x_y_sample_weight(batch)
+    return tuple(part for part in parts if part is not None)
+
+
+def _for_device(value: Any) -> np.ndarray:
+    return as_keras_feeds(as_array(value))
+
+
+def _nbytes(arrays: Any) -> int:
+    return sum(array.nbytes for array in keras.tree.flatten(arrays))
+
+
+def _shapes(batch: Any) -> tuple[Any, ...]:
+    return tuple((part.shape, part.dtype) for part in keras.tree.flatten(batch))

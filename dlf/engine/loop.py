@@ -1,0 +1,235 @@
+"""The loop around the epochs: Keras's callbacks, metrics and validation, with many steps between two looks at them.
+
+What is asked of it:
+
+* the callbacks, the history and the metrics are Keras's own and see what they would see in Keras's `fit`;
+* a callback that needs every batch, or every n-th, gets it: the calls end where it wants to look;
+* a call takes about half a second, so that progress shows, Ctrl-C is heard, and a NaN does not cost an epoch;
+* a device without memory left loses no step: the rest of the epoch is streamed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend_protocol import EpochRunner
+from dlf.engine.batch_hooks import steps_between_looks
+from dlf.engine.feeds import Feed
+from dlf.keras_internals import epoch_to_resume_at
+
+__all__ = ["Validation", "evaluate", "fit", "predict"]
+
+_log = logging.getLogger("dlf")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How validation is done, and after which epochs."""
+
+    evaluate: Callable[[keras.callbacks.CallbackList], Mapping[str, float]]
+    frequency: Any = 1
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether it is done after this epoch, counted from 0; as Keras's `validation_freq` says."""
+        if isinstance(self.frequency, int):
+            return (epoch + 1) % self.frequency == 0
+        return epoch + 1 in self.frequency
+
+
+def fit(  # noqa: PLR0913 - as many things make up a training.
+    model: keras.Model,
+    feed: Feed,
+    runner: EpochRunner,
+    *,
+    epochs: int,
+    callbacks: list[keras.callbacks.Callback],
+    initial_epoch: int = 0,
+    verbose: Any = "auto",
+    validation: Validation | None = None,
+) -> keras.callbacks.History:
+    """Trains as Keras's `fit` does, many steps in one call.
+
+    Args:
+        model: A compiled model that is built.
+        feed: The training data.
+        runner: What runs the steps.
+        epochs: The epoch before which training ends.
+        callbacks: As in Keras.
+        initial_epoch: The first epoch.
+        verbose: As in Keras.
+        validation: How to evaluate after an epoch.
+
+    Returns:
+        Keras's `History`.
+    """
+    hooks = keras.callbacks.CallbackList(
+        callbacks,
+        add_history=True,
+        add_progbar=verbose != 0,
+        verbose=verbose,
+        epochs=epochs,
+        steps=feed.steps,
+        model=model,
+    )
+    pace = _Pace(steps_between_looks(callbacks, "train"))
+    model.stop_training = False
+    hooks.on_train_begin()
+    logs: dict[str, Any] = {}
+    for epoch in range(epoch_to_resume_at(model) or initial_epoch, epochs):
+        model.reset_metrics()
+        hooks.on_epoch_begin(epoch)
+        steps_logs, feed = _train_epoch(model, feed, runner, hooks, pace)
+        logs = dict(_results(model, steps_logs))
+        if validation is not None and validation.is_due(epoch):
+            logs |= {f"val_{name}": value for name, value in validation.evaluate(hooks).items()}
+        hooks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+    if isinstance(model.optimizer, keras.optimizers.Optimizer):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    hooks.on_train_end(logs)
+    return model.history
+
+
+def evaluate(
+    model: keras.Model, feed: Feed, runner: EpochRunner, hooks: keras.callbacks.CallbackList
+) -> dict[str, float]:
+    """Evaluates as Keras's `evaluate` does, many steps in one call.
+
+    Args:
+        model: A compiled model that is built.
+        feed: The data.
+        runner: What runs the steps.
+        hooks: The callbacks.
+
+    Returns:
+        The loss and the metrics, by name.
+    """
+    pace = _Pace(steps_between_looks(hooks.callbacks, "test"))
+    hooks.on_test_begin()
+    model.reset_metrics()
+    logs: dict[str, Any] = {}
+    done = 0
+    feed.begin_epoch()
+    for piece in feed.pieces():
+        for start, stop in pace.calls(piece.steps):
+            hooks.on_test_batch_begin(done)
+            logs = runner.evaluate(piece.data, piece.rows, start, stop)
+            done += stop - start
+            hooks.on_test_batch_end(done - 1, logs)
+    feed.end_epoch()
+    results = {name: float(keras.ops.convert_to_numpy(value)) for name, value in _results(model, logs).items()}
+    hooks.on_test_end(results)
+    return results
+
+
+def predict(feed: Feed, runner: EpochRunner) -> Any:
+    """Returns the model's outputs for all examples, as NumPy's arrays."""
+    outputs = []
+    feed.begin_epoch()
+    for piece in feed.pieces():
+        found = runner.predict(piece.data, piece.rows)
+        size = piece.steps * piece.rows.shape[1]
+        outputs.append(keras.tree.map_structure(lambda each, size=size: each[:size], found))
+    feed.end_epoch()
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
+
+
+@dataclass
+class _Progress:
+    """How far an epoch has come."""
+
+    updates: int
+    steps: int = 0
+    logs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _train_epoch(
+    model: keras.Model, feed: Feed, runner: EpochRunner, hooks: keras.callbacks.CallbackList, pace: _Pace
+) -> tuple[Mapping[str, Any], Feed]:
+    """Trains one epoch; returns the last step's logs, and the feed for what comes after."""
+    progress = _Progress(_updates(model))
+    feed.begin_epoch()
+    while True:
+        try:
+            _train_pieces(model, feed, runner, hooks, pace, progress)
+            break
+        except Exception as error:
+            smaller = feed.without_room() if runner.is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+            # Steps of the call that broke off may be in the weights already.
+            progress.steps += _updates(model) - progress.updates
+            feed = smaller
+            _log.warning("dlf: the device has no memory left; from here on the examples are brought there in blocks.")
+    feed.end_epoch()
+    return progress.logs, feed
+
+
+def _train_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an epoch.
+    model: keras.Model,
+    feed: Feed,
+    runner: EpochRunner,
+    hooks: keras.callbacks.CallbackList,
+    pace: _Pace,
+    progress: _Progress,
+) -> None:
+    for piece in feed.pieces(skip=progress.steps):
+        for start, stop in pace.calls(piece.steps):
+            hooks.on_train_batch_begin(progress.steps)
+            progress.logs = runner.train(piece.data, piece.rows, start, stop)
+            progress.steps, progress.updates = progress.steps + stop - start, _updates(model)
+            hooks.on_train_batch_end(progress.steps - 1, progress.logs)
+            if model.stop_training:
+                return
+
+
+class _Pace:
+    """How many steps go into one call: those of half a second, or as many as a callback lets pass."""
+
+    def __init__(self, between_looks: int | None) -> None:
+        self._between_looks = between_looks
+        self._total = 0
+        self._steps = _FIRST_CALL
+        self._measured = False
+
+    def calls(self, steps: int) -> Iterator[tuple[int, int]]:
+        """Cuts so many steps into calls, each as long as those before it suggest."""
+        start = 0
+        while start < steps:
+            stop = min(steps, start + self._steps)
+            if self._between_looks:
+                stop = min(stop, start + self._between_looks - self._total % self._between_looks)
+            began = time.perf_counter()
+            yield start, stop
+            self._learn(stop - start, time.perf_counter() - began)
+            start, self._total = stop, self._total + stop - start
+
+    def _learn(self, steps: int, seconds: float) -> None:
+        if self._measured:
+            self._steps = max(1, math.ceil(_SECONDS_PER_CALL * steps / max(seconds, 1e-6)))
+        # The first call's time is mostly that of compiling.
+        self._measured = True
+
+
+_FIRST_CALL = 8
+_SECONDS_PER_CALL = 0.5
+
+
+def _updates(model: keras.Model) -> int:
+    """How often the optimizer has changed the weights."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations)) if model.optimizer is not None else 0
+
+
+def _results(model: keras.Model, logs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics over the epoch, or, where a step of the model's own returns something else, the last step's logs."""
+    metrics = model.get_metrics_result()
+    return metrics if set(metrics) == set(logs) else logs

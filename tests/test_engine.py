@@ -1,0 +1,365 @@
+"""The fused engine against Keras's own loop: the same seed, the same history."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dlf.errors import InvalidArgumentError
+from dlf.evaluation import evaluate, predict
+from dlf.pipelines import ArrayDataset, prepare_for_training
+from dlf.randomness import set_seed
+from dlf.training import compile_and_fit
+
+layers = keras.layers
+BACKEND = keras.config.backend()
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+_RANDOM = np.random.default_rng(2025)
+X = _RANDOM.normal(size=(150, 6)).astype(np.float32)
+Y = (X @ _RANDOM.normal(size=(6, 3))).argmax(axis=1)
+IMAGES = _RANDOM.normal(size=(150, 8, 8, 1)).astype(np.float32)
+SERIES = _RANDOM.normal(size=(150, 5, 4)).astype(np.float32)
+TOKENS = np.where(np.arange(7) < _RANDOM.integers(2, 8, (150, 1)), _RANDOM.integers(1, 20, (150, 7)), 0)
+
+
+def dense(**options: Any) -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((6,)), layers.Dense(16, activation="relu", **options), layers.Dropout(0.3), layers.Dense(3)]
+    )
+
+
+def convolutional() -> keras.Model:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, use_bias=False),  # BatchNormalization takes a bias away, but for its rounding.
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.SpatialDropout2D(0.2),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+
+
+def recurrent() -> keras.Model:
+    return keras.Sequential([keras.Input((5, 4)), layers.GRU(6, dropout=0.2, recurrent_dropout=0.2), layers.Dense(3)])
+
+
+def masked() -> keras.Model:
+    return keras.Sequential(
+        [keras.Input((7,)), layers.Embedding(20, 4, mask_zero=True), layers.SimpleRNN(5), layers.Dense(3)]
+    )
+
+
+def regularized() -> keras.Model:
+    return dense(kernel_regularizer="l2", activity_regularizer="l1")
+
+
+def two_by_two() -> keras.Model:
+    left, right = keras.Input((6,), name="left"), keras.Input((6,), name="right")
+    joined = layers.Concatenate()([layers.Dense(4)(left), layers.Dense(4)(right)])
+    return keras.Model(
+        {"left": left, "right": right},
+        {"label": layers.Dense(3, name="label")(joined), "sum": layers.Dense(1, name="sum")(joined)},
+    )
+
+
+class Doubled(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """A step of its own, that returns something beside the metrics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(inputs)
+
+    def train_step(self, *arguments: Any) -> Any:
+        logs = super().train_step(*arguments)
+        if BACKEND == "jax":
+            return {"loss": logs[0]["loss"], "twice": 2 * logs[0]["loss"]}, logs[1]
+        return {"loss": logs["loss"], "twice": 2 * logs["loss"]}
+
+
+def schedule() -> keras.optimizers.Optimizer:
+    return keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 12), momentum=0.9, clipnorm=1.0)
+
+
+SCENARIOS: dict[str, tuple[Callable[[], keras.Model], tuple[Any, ...], dict[str, Any]]] = {
+    "dense": (dense, (X, Y), {"metrics": ["accuracy"]}),
+    "convolutional": (convolutional, (IMAGES, Y), {"metrics": ["accuracy"]}),
+    "recurrent": (recurrent, (SERIES, Y), {"metrics": ["accuracy"], "batch_size": 30}),
+    "masked": (masked, (TOKENS, Y), {"batch_size": 30}),
+    "regularized": (regularized, (X, Y), {}),
+    "sample weights": (dense, (X, Y, np.linspace(0, 2, len(X))), {"weighted_metrics": ["accuracy"]}),
+    "class weights": (dense, (X, Y), {"class_weight": {0: 1.0, 2: 3.0}}),
+    "a schedule": (dense, (X, Y), {"optimizer": schedule}),
+    "a step of its own": (Doubled, (X, Y), {}),
+    "several inputs and outputs": (
+        two_by_two,
+        ({"left": X, "right": X[::-1].copy()}, {"label": Y, "sum": X.sum(axis=1)}),
+        {"loss": {"label": LOSS, "sum": "mse"}, "metrics": {"label": ["accuracy"]}},
+    ),
+    "validation split": (dense, (X, Y), {"validation_split": 0.2, "validation_freq": 2}),
+}
+
+
+def trained(name: str, engine: str, **options: Any) -> tuple[keras.callbacks.History, keras.Model]:
+    make, data, settings = SCENARIOS[name]
+    set_seed(7)
+    model = make()
+    settings = {"loss": LOSS, "epochs": 2, "batch_size": 32, "verbose": 0, **settings, **options}
+    if callable(settings.get("optimizer")):
+        settings["optimizer"] = settings["optimizer"]()
+    return compile_and_fit(model, data, engine=engine, **settings), model
+
+
+def assert_same(one: keras.callbacks.History, other: keras.callbacks.History) -> None:
+    """To float32 rounding: sums in another order, over a few steps, move the last one or two digits of seven."""
+    assert one.history.keys() == other.history.keys()
+    for name, values in one.history.items():
+        np.testing.assert_allclose(values, other.history[name], rtol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_engines_agree(name: str) -> None:
+    by_keras, kept = trained(name, "keras")
+    fused, model = trained(name, "fused")
+    assert (by_keras.engine, fused.engine) == ("keras", "fused")
+    assert_same(by_keras, fused)
+    for one, other in zip(kept.weights, model.weights, strict=True):
+        kept_values, values = (keras.ops.convert_to_numpy(each) for each in (one, other))
+        np.testing.assert_allclose(values, kept_values, rtol=1e-3, atol=2e-5)
+
+
+def test_mixed_precision_means_the_same() -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        histories = [trained("dense", engine)[0].history["loss"] for engine in ("keras", "fused")]
+    finally:
+        keras.config.set_dtype_policy(before)
+    # bfloat16 has 8 bits.
+    np.testing.assert_allclose(histories[0], histories[1], rtol=2e-2)
+
+
+def test_the_last_smaller_batch_is_trained_on() -> None:
+    _, model = trained("dense", "fused", epochs=3)
+    assert int(model.optimizer.iterations) == 3 * 5  # 150 = 4 x 32 + 22.
+
+
+def test_a_batch_larger_than_the_data_is_one_batch() -> None:
+    _, model = trained("dense", "fused", batch_size=1_000)
+    assert int(model.optimizer.iterations) == 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_data_that_do_not_fit_are_streamed(share: float, caplog: pytest.LogCaptureFixture) -> None:
+    kept, _ = trained("dense", "fused")
+    with caplog.at_level(logging.WARNING, "dlf"):
+        streamed, _ = trained("dense", "fused", memory_share=share)
+    assert ("the examples take" in caplog.text) == (share == 0)
+    assert_same(kept, streamed)
+
+
+def test_many_small_blocks_hold_every_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlf.engine import feeds
+
+    kept, _ = trained("dense", "fused", batch_size=8)
+    monkeypatch.setattr(feeds, "_BLOCK_STEPS", 4)
+    streamed, model = trained("dense", "fused", batch_size=8, memory_share=0.0)
+    assert int(model.optimizer.iterations) == 2 * 19
+    assert_same(kept, streamed)
+
+
+def test_a_device_without_memory_left_loses_no_step(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The runner's own error for it, raised in the second epoch, as long as all examples are to be there."""
+    from dlf.engine import choice
+
+    kept, expected = trained("dense", "fused", epochs=3)
+    runner_of = choice.runner_of
+    calls = []
+
+    def fails_later(model: keras.Model) -> Any:
+        runner: Any = runner_of(model)
+        train = runner.train
+
+        def broken(data: Any, rows: Any, start: int, stop: int) -> Any:
+            calls.append(len(data[0]))
+            if len(calls) > 3 and len(data[0]) == len(X):
+                raise MemoryError
+            return train(data, rows, start, stop)
+
+        runner.train = broken
+        runner.is_out_of_memory = lambda error: isinstance(error, MemoryError)
+        return runner
+
+    monkeypatch.setattr("dlf.engine.training.runner_of", fails_later)
+    with caplog.at_level(logging.WARNING, "dlf"):
+        broken, model = trained("dense", "fused", epochs=3)
+    assert "no memory left" in caplog.text
+    assert len(calls) > 4
+    assert int(model.optimizer.iterations) == int(expected.optimizer.iterations)
+    assert_same(kept, broken)
+
+
+def draws_in_its_map(x: Any, y: Any) -> tuple[Any, Any]:
+    return keras.ops.add(x, keras.random.normal(x.shape)), y
+
+
+@pytest.mark.parametrize("engine", ["auto", "fused"])
+def test_a_random_map_is_not_frozen(engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With no learning, an epoch's loss changes only where its examples do."""
+    set_seed(3)
+    batches = prepare_for_training(ArrayDataset(X, Y).map(draws_in_its_map), 32)
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+    with caplog.at_level(logging.WARNING, "dlf"):
+        history = compile_and_fit(
+            model, batches, loss=LOSS, optimizer=keras.optimizers.SGD(0.0), epochs=3, engine=engine, verbose=0
+        )
+    assert "gives other elements at each reading" in caplog.text
+    assert len(set(history.history["loss"])) == 3
+
+
+def test_a_map_that_draws_nothing_is_computed_once() -> None:
+    calls = []
+
+    def doubled(x: Any, y: Any) -> tuple[Any, Any]:
+        calls.append(1)
+        return 2 * x, y
+
+    batches = prepare_for_training(ArrayDataset(X, Y).map(doubled), 32)
+    compile_and_fit(dense(), batches, loss=LOSS, epochs=4, engine="fused", verbose=0)
+    assert len(calls) < 2 * len(X)
+
+
+def forever() -> Any:
+    while True:
+        yield X[:32], Y[:32]
+
+
+def test_a_generator_is_left_to_keras(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "dlf"):
+        history = compile_and_fit(dense(), forever(), loss=LOSS, steps_per_epoch=3, verbose=0)
+    assert history.engine == "keras"
+    assert caplog.text.count("Keras's own loop is used, since steps_per_epoch is given") == 1
+    with pytest.raises(InvalidArgumentError, match=r"engine: expected 'auto' or 'keras' .* The reason: steps_per_ep"):
+        compile_and_fit(dense(), forever(), loss=LOSS, steps_per_epoch=3, engine="fused")
+
+
+class Changing(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
+    """A data set that is shorter in each epoch, and says when it is told that one begins and ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length, self.told = 4, []  # type: ignore[var-annotated]
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return X[8 * index : 8 * index + 8], Y[8 * index : 8 * index + 8]
+
+    def on_epoch_begin(self) -> None:
+        self.told.append("begin")
+
+    def on_epoch_end(self) -> None:
+        self.told.append("end")
+        self.length -= 1
+
+
+def test_a_data_set_may_change_its_length_between_epochs() -> None:
+    model, data = dense(), Changing()
+    history = compile_and_fit(model, data, loss=LOSS, epochs=3, engine="fused", verbose=0)
+    assert history.engine == "fused"
+    assert int(model.optimizer.iterations) == 4 + 3 + 2
+    assert data.told == ["begin", "end"] * 3
+
+
+def test_batches_of_several_shapes_are_streamed() -> None:
+    class Ragged(Changing):
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            size = (8, 8, 5, 8)[index]
+            return X[:size], Y[:size]
+
+        def on_epoch_end(self) -> None:
+            pass
+
+    model = dense()
+    compile_and_fit(model, Ragged(), loss=LOSS, epochs=2, engine="fused", verbose=0)
+    assert int(model.optimizer.iterations) == 8
+
+
+class Untraceable(Doubled):
+    """Its step asks for a number where a trace has none."""
+
+    def train_step(self, *arguments: Any) -> Any:
+        logs = super().train_step(*arguments)
+        loss = (logs[0] if BACKEND == "jax" else logs)["loss"]
+        if float(keras.ops.convert_to_numpy(loss)) < 0:
+            raise AssertionError
+        return logs
+
+
+def test_a_step_that_cannot_be_traced_is_run_as_keras_runs_it(caplog: pytest.LogCaptureFixture) -> None:
+    model = Untraceable()
+    with caplog.at_level(logging.WARNING, "dlf"):
+        if BACKEND == "torch":  # There a step that cannot be recorded is run a call at a time.
+            assert compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, epochs=6).engine == "fused"
+            return
+        history = compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, run_eagerly=True)
+        assert (history.engine, "run_eagerly=True" in caplog.text) == ("keras", True)
+        with pytest.raises(InvalidArgumentError, match="the step cannot be traced"):
+            compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, engine="fused")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "fuzed"}, r"engine: expected one of auto, fused, keras, received 'fuzed'. Did you mean 'fused'\?"),
+        ({"engine": None}, "engine: expected one of auto, fused, keras, received None"),
+        ({"memory_share": 1.5}, "memory_share: expected a number from 0 to 1, received 1.5"),
+        ({"memory_share": "half"}, "memory_share: expected a number from 0 to 1, received 'half'"),
+        ({"validation_split": 1.0}, "validation_split: expected a number that divides 150 examples in two parts"),
+        ({"sample_weight": np.ones(150), "class_weight": {0: 1.0}}, "expected one of them"),
+    ],
+)
+def test_requests_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        compile_and_fit(dense(), (X, Y), loss=LOSS, verbose=0, **options)
+
+
+def test_evaluate_and_predict_are_keras_s() -> None:
+    _, model = trained("dense", "fused", metrics=["accuracy"])
+    for data in ((X, Y), prepare_for_training((X, Y), 64, shuffle_buffer=None)):
+        expected = model.evaluate(X, Y, batch_size=64, return_dict=True, verbose=0)
+        assert evaluate(model, data, batch_size=64, engine="fused") == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        predict(model, X, batch_size=64, engine="fused"), model.predict(X, batch_size=64, verbose=0), rtol=1e-5
+    )
+    many = two_by_two()
+    outputs = predict(many, {"left": X, "right": X})
+    assert (outputs["label"].shape, outputs["sum"].shape) == ((150, 3), (150, 1))
+    with pytest.raises(InvalidArgumentError, match="model: expected a compiled model"):
+        evaluate(many, (X, Y))
+
+
+def test_a_trained_model_is_saved_and_copied_as_any_other(tmp_path: Path) -> None:
+    _, model = trained("dense", "fused")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    for other in (loaded, copied):
+        np.testing.assert_array_equal(predict(other, X), predict(model, X))
+    again = compile_and_fit(loaded, (X, Y), loss=LOSS, verbose=0, engine="fused")
+    assert np.isfinite(again.history["loss"][0])
