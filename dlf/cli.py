@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -151,10 +152,10 @@ def _bench(backends: str | None, models: str, file: Path | None, **options: Any)
     asked = BenchOptions(names, [name.strip() for name in models.split(",")], **options)
     if file:
         check_place(file)
-    report = run_bench(asked, say=lambda text: click.echo(f"dlf: {text}", err=True))
+    # What was measured is kept at once: the whole may take hours.
+    keep = partial(write_bench, path=file) if file else lambda _: None
+    report = run_bench(asked, say=lambda text: click.echo(f"dlf: {text}", err=True), keep=keep)
     print_bench(report)
-    if file:
-        write_bench(report, file)
     return exit_code(report)
 
 

@@ -145,7 +145,10 @@ def test_figures_follow_from_the_rounds() -> None:
     result: dict[str, Any] = {
         "contestants": entries,
         "growth": {"rows": 10, "large_rows": 100, "rounds": [1.0, 2.0, 4.0], "large_rounds": [11.0, 20.0, 36.0]},
-        "memory": {REFERENCE: {"peak": 100}, FUSED: {"peak": 150, "data": 200}},
+        "memory": {
+            REFERENCE: {"few": {"peak": 90}, "all": {"peak": 100}},
+            FUSED: {"few": {"peak": 100, "data": 100}, "all": {"peak": 150, "data": 200}},
+        },
     }
     summary = summarise(result, rows=12)["contestants"][1]["summary"]
     assert summary["seconds"] == {"median": 2.0, "min": 2.0, "max": 4.0}
@@ -154,7 +157,8 @@ def test_figures_follow_from_the_rounds() -> None:
     assert summary["against_reference"] == {"median": 3.0, "min": 2.0, "max": 5.0}
     assert summary["against_hand_written"] == {"median": 0.5, "min": 0.25, "max": 1.5}
     assert result["growth"]["time_per_example"] == pytest.approx({"median": 1.0, "min": 0.9, "max": 1.1})
-    assert result["memory"]["extra_over_data"] == 0.25
+    extra = {"bytes": 50, "bytes_at_few_rows": 10, "over_data": 0.25, "growing_over_data": 0.4}
+    assert result["extra_memory"] == extra
 
 
 @pytest.mark.parametrize("name", [REFERENCE, HERE[-1]])

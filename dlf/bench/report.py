@@ -65,9 +65,15 @@ def summarise(result: dict[str, Any], rows: int) -> dict[str, Any]:
         scale = growth["large_rows"] / growth["rows"]
         pairs = zip(growth["large_rounds"], growth["rounds"], strict=True)
         growth["time_per_example"] = _spread([large / scale / small for large, small in pairs])
-    if all("peak" in memory.get(name, {}) for name in (REFERENCE, FUSED)):
-        extra = memory[FUSED]["peak"] - memory[REFERENCE]["peak"]
-        memory["extra_over_data"] = extra / memory[FUSED]["data"]
+    if memory and all("peak" in found for sizes in memory.values() for found in sizes.values()):
+        extra = {size: memory[FUSED][size]["peak"] - memory[REFERENCE][size]["peak"] for size in ("few", "all")}
+        more = memory[FUSED]["all"]["data"] - memory[FUSED]["few"]["data"]
+        result["extra_memory"] = {
+            "bytes": extra["all"],
+            "bytes_at_few_rows": extra["few"],
+            "over_data": extra["all"] / memory[FUSED]["all"]["data"],
+            "growing_over_data": (extra["all"] - extra["few"]) / more if more > 0 else None,
+        }
     return result
 
 
@@ -188,13 +194,14 @@ def _remarks(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"{FUSED}: time for an example at {times} times the rows: {_shown(growth['time_per_example'])} times"
         )
-    if "extra_over_data" in memory:
-        lines.append(f"{FUSED}: memory beyond Keras fit's: {memory['extra_over_data']:.2f} times the data")
-    failed = {
-        "growth": growth,
-        **{f"memory, {name}": found for name, found in memory.items() if isinstance(found, dict)},
-    }
-    for kind, found in failed.items():
+    if "extra_memory" in result:
+        extra, few = (result["extra_memory"][name] for name in ("over_data", "bytes_at_few_rows"))
+        lines.append(
+            f"{FUSED}: memory beyond the data and Keras fit's: {extra:.2f} times the data, of which "
+            f"{few / 2**20:,.0f} MiB at a few rows already"
+        )
+    tried = {f"memory, {name}, {size} rows": found for name, sizes in memory.items() for size, found in sizes.items()}
+    for kind, found in {"growth": growth, **tried}.items():
         why = found.get("absent") or found.get("error")
         lines += [f"{kind}: no figure: {why}"] if why else []
     for name, found in result.get("startup", {}).items():

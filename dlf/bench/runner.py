@@ -32,18 +32,22 @@ _LAST_WORDS = 8
 """Lines of a dead worker's stderr that are shown."""
 
 
-def run_bench(options: BenchOptions, say: Say = lambda _: None) -> dict[str, Any]:
+def run_bench(
+    options: BenchOptions, say: Say = lambda _: None, keep: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
     """Times the contestants for each backend and model, each pair in a process of its own.
 
     Args:
         options: What is measured.
         say: Is told what is going on.
+        keep: Is given the report as far as it goes, whenever a backend and model are done.
 
     Returns:
         The report, in JSON's types: under ``results`` one entry for each backend and model, with the raw seconds of
         every round and what `summarise` makes of them; an entry whose worker died has an ``error`` instead.
     """
-    results = []
+    results: list[dict[str, Any]] = []
+    report = {"schema": SCHEMA, "options": asdict(options), "results": results}
     for backend in options.backends:
         for model in options.models:
 
@@ -57,7 +61,8 @@ def run_bench(options: BenchOptions, say: Say = lambda _: None) -> dict[str, Any
             except BackendError as error:
                 result["error"] = str(error)
             results.append(summarise(result, options.rows))
-    return {"schema": SCHEMA, "options": asdict(options), "results": results}
+            keep(report)
+    return report
 
 
 def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict[str, Any]:
@@ -65,12 +70,12 @@ def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict
     backend, model = result["backend"], result["model"]
     timed = [each["name"] for each in result["contestants"] if each["status"] == "timed"]
 
-    def measure(kind: str, name: str, cache: str | None = None) -> dict[str, Any]:
+    def measure(kind: str, name: str, cache: str | None = None, **request: Any) -> dict[str, Any]:
         if name not in timed:
             return {"absent": f"{name} was not timed"}
         tell(f"{kind}, {name}")
         try:
-            return _ask(options, backend, model, {"kind": kind, "contestant": name}, tell, cache)
+            return _ask(options, backend, model, {"kind": kind, "contestant": name, **request}, tell, cache)
         except BackendError as error:
             return {"error": str(error)}
 
@@ -78,7 +83,12 @@ def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict
     if options.growth:
         found["growth"] = measure("growth", FUSED)
     if options.memory:
-        found["memory"] = {name: measure("memory", name) for name in (REFERENCE, FUSED)}
+        # A few rows tell what the framework and the compiled program take, whatever the data.
+        sizes = {"few": 4 * options.batch_size, "all": options.rows}
+        found["memory"] = {
+            name: {size: measure("memory", name, rows=rows) for size, rows in sizes.items()}
+            for name in (REFERENCE, FUSED)
+        }
     if options.startup:
         found["startup"] = {}
         for name in timed:
@@ -92,8 +102,8 @@ def _ask(  # noqa: PLR0913, PLR0917 - what one process needs to know.
     options: BenchOptions, backend: str, model: str, request: dict[str, Any], tell: Say, cache: str | None = None
 ) -> dict[str, Any]:
     """Runs one worker and returns what it found."""
-    request |= {"model": model, "rows": options.rows, "batch_size": options.batch_size, "repeats": options.repeats}
-    command = [sys.executable, "-m", "dlf.bench.worker", json.dumps(request)]
+    usual = {"model": model, "rows": options.rows, "batch_size": options.batch_size, "repeats": options.repeats}
+    command = [sys.executable, "-m", "dlf.bench.worker", json.dumps(usual | request)]
     environment = backend_environment(load_backend(backend)) | _cache_settings(cache)
     found: dict[str, Any] | None = None
     with (
