@@ -36,8 +36,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the whole suite with one backend installed and no other."""
     install(session, backend, device)
-    # Two workers: most tests wait for a process of their own to start.
-    session.run("pytest", "--backend", backend, "-n", "2", *session.posargs)
+    # Two workers: most tests wait for a process of their own to start. One thread for each: where two share two cores,
+    # OpenMP's threads wait for each other, and a matrix product takes sixteen times as long.
+    session.run("pytest", "--backend", backend, "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -22,13 +22,16 @@ __all__ = ["RandomnessReport", "describe"]
 
 _COMMON = (
     "initial weights, by Keras's own initializers (since dlf.set_seed)",
-    "dropout masks, uniform numbers in [0, 1), integers, permutations (inside dlf.common_randomness)",
-    "standard normal numbers (inside dlf.common_randomness)",
+    "the order of examples, in every epoch (dlf.prepare_for_training, dlf.compile_and_fit)",
+    "dropout masks, uniform numbers in [0, 1), integers, permutations, standard normal numbers",
+    "    (in dlf.compile_and_fit, and elsewhere inside dlf.common_randomness)",
 )
 _NOT_COMMON = {
     "gamma, beta, binomial, categorical": "each framework draws its own (MixUp, CutMix and AugMix use them)",
     "scaling of noise to a range, mean or deviation": "a compiler may fuse it: the last bit can differ",
-    "Keras's fit(shuffle=True)": "its order differs; dlf.prepare_for_training shuffles alike",
+    "Keras's fit(shuffle=True)": "each backend has an order of its own",
+    "a tf.data pipeline that draws random numbers or does not fit into memory": "tf.data shuffles it",
+    "augmentation inside a tf.data pipeline": "TensorFlow draws it, whatever the backend",
 }
 
 

@@ -126,7 +126,7 @@ def evaluate(
             done += stop - start
             hooks.on_test_batch_end(done - 1, logs)
     feed.end_epoch()
-    results = {name: float(keras.ops.convert_to_numpy(value)) for name, value in _results(model, logs).items()}
+    results = {name: _plain(value) for name, value in _results(model, logs).items()}
     hooks.on_test_end(results)
     return results
 
@@ -215,7 +215,8 @@ class _Pace:
 
     def _learn(self, steps: int, seconds: float) -> None:
         if self._measured:
-            self._steps = max(1, math.ceil(_SECONDS_PER_CALL * steps / max(seconds, 1e-6)))
+            # Down by small steps: a call that was held up, or compiled another shape, says little of the next.
+            self._steps = max(self._steps // 4, 1, math.ceil(_SECONDS_PER_CALL * steps / max(seconds, 1e-6)))
         # The first call's time is mostly that of compiling.
         self._measured = True
 
@@ -227,6 +228,12 @@ _SECONDS_PER_CALL = 0.5
 def _updates(model: keras.Model) -> int:
     """How often the optimizer has changed the weights."""
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations)) if model.optimizer is not None else 0
+
+
+def _plain(value: Any) -> Any:
+    """A number of Python's, where it is one."""
+    array = np.asarray(keras.ops.convert_to_numpy(value))
+    return float(array) if array.size == 1 else array
 
 
 def _results(model: keras.Model, logs: Mapping[str, Any]) -> Mapping[str, Any]:
