@@ -87,7 +87,7 @@ class Contestant(Protocol):
 
 @dataclass(frozen=True)
 class HandWritten:
-    """A loop of `loops_jax`, `loops_tensorflow` or `loops_torch`."""
+    """A loop of the backend's own `loops.py`."""
 
     name: str
     loop: Callable[[Task], Any]
@@ -178,7 +178,7 @@ class _SeedBatches(_SeedEpochs):
 
 def contestants() -> list[Contestant]:
     """Returns every way of training that this backend knows; the reference is the first."""
-    loops = importlib.import_module(f"dlf.bench.loops_{keras.config.backend()}").LOOPS
+    loops = importlib.import_module(f"dlf_{keras.config.backend()}.loops").LOOPS
     fused = "" if "engine" in inspect.signature(dlf.compile_and_fit).parameters else "this dlf has no engine='fused'"
     common = fused or ("" if hasattr(dlf, "common_randomness") else "this dlf has no common_randomness")
     in_common = getattr(dlf, "common_randomness", nullcontext)
