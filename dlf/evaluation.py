@@ -81,7 +81,7 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
         arguments = dict(zip(("x", "y", "sample_weight"), as_backend_holds(data), strict=False))
         arguments["batch_size"] = batch_size
     found = model.evaluate(**arguments, callbacks=list(callbacks), verbose=0, return_dict=True)
-    return {name: float(value) for name, value in found.items()}
+    return {name: loop.as_number(value) for name, value in found.items()}
 
 
 def predict(

@@ -23,7 +23,7 @@ from typing import Any
 
 import keras
 
-from dlf.engine.choice import MEMORY_SHARE, check_engine
+from dlf.engine.choice import MEMORY_SHARE, check_engine, forget_runner
 from dlf.engine.training import run_training
 from dlf.errors import InvalidArgumentError, OutputError, TrainingError, check_positive
 from dlf.fit_checks import build_if_deferred, check_data, check_labels, check_loss, find_optimizer, sort_options
@@ -168,6 +168,7 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     optimizer = find_optimizer(optimizer)
     metrics = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, tuple) else metrics
     model.compile(optimizer=optimizer, loss=loss, metrics=metrics, **compile_options)
+    forget_runner(model)
 
     def stop() -> None:
         model.stop_training = True

@@ -28,6 +28,13 @@ SERIES = _RANDOM.normal(size=(150, 5, 4)).astype(np.float32)
 TOKENS = np.where(np.arange(7) < _RANDOM.integers(2, 8, (150, 1)), _RANDOM.integers(1, 20, (150, 7)), 0)
 
 
+@pytest.fixture(autouse=True)
+def _record_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These trainings are short, and what is recorded on PyTorch is to be compared."""
+    if BACKEND == "torch":
+        monkeypatch.setattr("dlf_torch.epochs._RUNS_BEFORE_RECORDING", 3)
+
+
 def dense(**options: Any) -> keras.Model:
     return keras.Sequential(
         [keras.Input((6,)), layers.Dense(16, activation="relu", **options), layers.Dropout(0.3), layers.Dense(3)]
@@ -137,6 +144,72 @@ def test_the_engines_agree(name: str) -> None:
     for one, other in zip(kept.weights, model.weights, strict=True):
         kept_values, values = (keras.ops.convert_to_numpy(each) for each in (one, other))
         np.testing.assert_allclose(values, kept_values, rtol=1e-3, atol=2e-5)
+
+
+def nothing(labels: Any, outputs: Any) -> Any:
+    return 0.0 * keras.ops.mean(outputs, axis=-1)
+
+
+def test_another_loss_is_another_training() -> None:
+    """JAX takes a model's step for the same one after the model was compiled anew."""
+    set_seed(1)
+    model = dense()
+    compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, engine="fused")
+    model.compile(loss=nothing, optimizer="sgd")
+    assert model.fit(X, Y, verbose=0).history["loss"] == [0.0]
+    history = compile_and_fit(model, (X, Y), loss=nothing, verbose=0)
+    assert (history.engine, history.history["loss"]) == ("fused", [0.0])
+
+
+class Scaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Holds a number of Python's, and draws from Keras's global generator."""
+
+    factor = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0
+
+    def call(self, inputs: Any) -> Any:
+        return self.factor * inputs + 0.01 * keras.random.normal(keras.ops.shape(inputs))
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="on JAX and TensorFlow Keras itself freezes such numbers")
+def test_an_attribute_that_a_callback_changes_is_followed() -> None:
+    histories = []
+    for engine in ("keras", "fused"):
+        set_seed(7)
+        scaled = Scaled()
+        model = keras.Sequential([keras.Input((6,)), scaled, layers.Dense(3)])
+        change = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs, scaled=scaled: setattr(scaled, "factor", float(epoch))
+        )
+        options: dict[str, Any] = {"epochs": 3, "batch_size": 15, "verbose": 0, "callbacks": [change]}
+        histories.append(compile_and_fit(model, (X, Y), loss=LOSS, engine=engine, **options))
+    assert_same(*histories)
+
+
+def test_noise_is_drawn_anew_at_each_step() -> None:
+    """With no learning and one batch that comes again and again, only the noise can change the loss."""
+    set_seed(7)
+    model = keras.Sequential([keras.Input((6,)), Scaled(), layers.Dense(3)])
+    history = compile_and_fit(
+        model,
+        (X, Y),
+        loss=LOSS,
+        optimizer=keras.optimizers.SGD(0.0),
+        epochs=8,
+        batch_size=150,
+        engine="auto",
+        verbose=0,
+    )
+    assert len(set(history.history["loss"])) == 8
+
+
+@pytest.mark.parametrize("options", [{"sample_weight": np.ones(150)}, {"validation_split": 0.2}])
+def test_what_keras_refuses_for_batches_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        compile_and_fit(dense(), prepare_for_training((X, Y)), loss=LOSS, verbose=0, **options)
 
 
 def test_mixed_precision_means_the_same() -> None:

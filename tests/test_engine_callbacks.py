@@ -174,3 +174,9 @@ def test_which_callbacks_look_at_batches(tmp_path: Path) -> None:
     assert steps_between_looks([callbacks.LambdaCallback(on_train_batch_end=print)], "train") == 1
     assert steps_between_looks([callbacks.LambdaCallback(on_epoch_end=print)], "train") is None
     assert steps_between_looks([EveryBatch()], "test") == 1
+
+    class Derived(callbacks.TerminateOnNaN):  # type: ignore[misc, name-defined]  # As above.
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            pass
+
+    assert watchers([Derived()], "train") == {"Derived": 1}

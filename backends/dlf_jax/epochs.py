@@ -18,9 +18,9 @@ class JaxEpochRunner:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         # A step that is compiled by itself is traced once, for its shapes and for the loop.
-        self._train_step = jax.jit(model.train_step)
+        self._train_step = jax.jit(_of_its_own(model.train_step))
         self._train = _runs(self._train_step)
-        self._evaluate = _runs(jax.jit(model.test_step))
+        self._evaluate = _runs(jax.jit(_of_its_own(model.test_step)))
         self._predict = jax.jit(_map(model.predict_step))
 
     def refusal(self) -> str | None:
@@ -69,6 +69,14 @@ def free_memory() -> int | None:
     """Returns the bytes that are free on the device, or None where it is the host's memory."""
     statistics = jax.devices()[0].memory_stats()
     return statistics["bytes_limit"] - statistics["bytes_in_use"] if statistics else None
+
+
+def _of_its_own(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that JAX takes for no other: of two equal ones it takes the first's trace for the second.
+
+    A method is equal to itself after the model is compiled anew, with another loss.
+    """
+    return lambda state, batch: step(state, batch)  # noqa: PLW0108 - that it is another function is its point.
 
 
 def _runs(step: Any) -> Callable[..., Any]:

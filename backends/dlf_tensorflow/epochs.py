@@ -34,7 +34,9 @@ class TensorFlowEpochRunner:
     def trace(self, data: Any, rows: Any) -> None:
         """Traces a training step and changes nothing; raises what the step raises."""
         batch = tf.nest.map_structure(_any_number, _batch(data, rows[0]))
-        self._train_step.get_concrete_function(batch)
+        outputs = self._train_step.get_concrete_function(batch).structured_outputs
+        if not all(log.shape.is_fully_defined() for log in tf.nest.flatten(outputs)):
+            raise ValueError("train_step returns a tensor whose shape is not known")
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
@@ -51,7 +53,9 @@ class TensorFlowEpochRunner:
 
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tells whether the error says that the device has no memory left."""
-        return isinstance(error, tf.errors.ResourceExhaustedError)
+        # The second is what a copy to a full GPU ends with.
+        no_copy = isinstance(error, tf.errors.InternalError) and "Dst tensor is not initialized" in str(error)
+        return isinstance(error, tf.errors.ResourceExhaustedError) or no_copy
 
 
 def free_memory() -> int | None:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import torch
 
-from dlf_torch.recording import NotRecordedError, Recording, record
+from dlf_torch.recording import NotRecordedError, Recording, python_attributes, record
 
 __all__ = ["TorchEpochRunner", "free_memory"]
 
@@ -65,6 +65,7 @@ class TorchEpochRunner:
         """Runs a step on each row of `rows`; returns the results of the last `keep` steps."""
         results: deque[Any] = deque(maxlen=keep)
         shape = (kind, rows.shape[1], *((leaf.shape[1:], leaf.dtype) for leaf in keras.tree.flatten(data)))
+        shape += tuple((*place, _by_value(value)) for place, value in python_attributes(self._model).items())
         unrecorded = max(0, _RUNS_BEFORE_RECORDING - self._runs[shape])
         self._runs[shape] += len(rows)
         self._run_as_keras_does(kind, data, rows[:unrecorded], results)
@@ -101,6 +102,10 @@ class TorchEpochRunner:
                 _log.info("dlf: each %s is run as Keras runs it, since it cannot be recorded: %s.", kind, error)
                 self._recordings[shape] = None
         return self._recordings[shape]
+
+
+def _by_value(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else id(value)
 
 
 _RUNS_BEFORE_RECORDING = 20

@@ -11,6 +11,7 @@ where it draws random numbers outside of PyTorch and Keras, or where it changes 
 from __future__ import annotations
 
 import random
+from types import FunctionType
 from typing import Any
 
 import keras
@@ -19,7 +20,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-__all__ = ["NotRecordedError", "Recording", "record"]
+__all__ = ["NotRecordedError", "Recording", "python_attributes", "record"]
 
 
 class NotRecordedError(Exception):
@@ -62,8 +63,11 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
 
     def step(*arguments: Any) -> list[Any]:
         values, parts = arguments[: len(variables)], arguments[len(variables) :]
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             result = getattr(model, kind)(keras.tree.pack_sequence_as(batch, list(parts)))
+        if scope.state_mapping.keys() - {id(variable) for variable in variables}:
+            raise NotRecordedError("it changes a variable that is not the model's")
         flat, specification = pytree.tree_flatten(result)
         structure[:] = [specification]
         new = [scope.get_current_value(variable) for variable in variables]
@@ -71,16 +75,56 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
         return [torch.as_tensor(each).detach() for each in (*flat, *new)]
 
     values = [each.value.detach().clone().requires_grad_(id(each) in learnt) for each in variables]
-    drawn = _random_states()
+    if any(isinstance(each, keras.layers.TorchModuleWrapper) for each in model.modules()):
+        raise NotRecordedError("it holds a module of PyTorch, whose parameters are not Keras's")
+    drawn, attributes = _random_states(), python_attributes(model)
     try:
         with torch.set_grad_enabled(trains):
             graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*values, *keras.tree.flatten(batch))
+    except NotRecordedError:
+        raise
     except Exception as error:
-        raise NotRecordedError(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}") from error
+        raise NotRecordedError(
+            f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]}"
+        ) from error
+    finally:
+        changed = _put_back(model, attributes)
+    if changed:
+        raise NotRecordedError(f"it changes the attribute {changed!r}")
     if drawn != _random_states():
         raise NotRecordedError("it draws random numbers outside of PyTorch and Keras")
     _check(graph, [id(each) in learnt for each in variables])
     return Recording(variables, _without_detours(graph), structure[0])
+
+
+def python_attributes(model: keras.Model) -> dict[tuple[int, str], Any]:
+    """Returns the numbers, texts and so on that the model and what it holds keep as attributes.
+
+    A recording holds what they were: where one of them is changed, by a callback say, the step is another.
+    """
+    owners = [*model.modules(), model.optimizer, getattr(model, "loss", None)]
+    return {
+        (id(owner), name): value
+        for owner in owners
+        for name, value in getattr(owner, "__dict__", {}).items()
+        if name not in _FLAGS and (value is None or isinstance(value, _PLAIN))
+    }
+
+
+_PLAIN = (bool, int, float, str, torch.Tensor, np.random.Generator, random.Random, FunctionType)
+_FLAGS = ("training", "stop_training", "stop_evaluating", "stop_predicting")  # What the loop itself sets.
+
+
+def _put_back(model: keras.Model, before: dict[tuple[int, str], Any]) -> str:
+    """Undoes what recording did to attributes; returns the name of one that it changed, or nothing."""
+    owners = {id(owner): owner for owner in [*model.modules(), model.optimizer, getattr(model, "loss", None)]}
+    changed = ""
+    for (owner, name), value in python_attributes(model).items():
+        if before.get((owner, name), value) is not value:
+            vars(owners[owner])[name], changed = before[owner, name], name
+        if isinstance(value, np.random.Generator | random.Random):
+            changed = name
+    return changed
 
 
 def _variables(model: keras.Model) -> list[Any]:

@@ -39,8 +39,12 @@ def as_batches(
     Raises:
         InvalidArgumentError: Weights are given twice, or class weights where there are no classes.
     """
-    parts = [part for part in arrays if part is not None]
+    parts = list(arrays)
+    while parts and parts[-1] is None:
+        parts.pop()
     leaves = keras.tree.flatten(parts)
+    if any(part is None for part in parts):
+        return None
     if not all(isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf) for leaf in leaves):
         return None
     if any(np.asarray(leaf).dtype.kind not in "biuf" for leaf in leaves if isinstance(leaf, np.ndarray)):

@@ -42,6 +42,8 @@ def steps_between_looks(callbacks: Iterable[keras.callbacks.Callback], phase: st
 
 def _steps(callback: keras.callbacks.Callback, phase: str) -> int:
     """After how many steps the callback looks; 0 where it does not."""
+    if not type(callback).__module__.startswith("keras."):
+        return _own_hooks(callback, phase)  # A class that somebody derived may do more than the one it comes from.
     if isinstance(callback, keras.callbacks.ProgbarLogger | keras.callbacks.TerminateOnNaN):
         return 0  # They take what they are shown: a loss that is not a number stays so.
     if isinstance(callback, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
@@ -51,6 +53,11 @@ def _steps(callback: keras.callbacks.Callback, phase: str) -> int:
         return int(callback.save_freq) if isinstance(callback, keras.callbacks.ModelCheckpoint) else 1
     if isinstance(callback, keras.callbacks.TensorBoard) and phase == "train":
         return int(callback.update_freq != "epoch" or callback.write_steps_per_second)
+    return _own_hooks(callback, phase)
+
+
+def _own_hooks(callback: keras.callbacks.Callback, phase: str) -> int:
+    """1 where a hook at a batch is not Keras's empty one, else 0."""
     hooks = [f"on_{phase}_batch_begin", f"on_{phase}_batch_end"]
     if phase == "train":
         hooks += ["on_batch_begin", "on_batch_end"]

@@ -25,6 +25,7 @@ __all__ = [
     "NotFusedError",
     "check_engine",
     "find_room",
+    "forget_runner",
     "fused_feed",
     "not_fused_here",
     "runner_of",
@@ -104,6 +105,11 @@ def runner_of(model: keras.Model) -> EpochRunner:
     return found
 
 
+def forget_runner(model: keras.Model) -> None:
+    """Called where a model was compiled: what runs its steps has to be made anew."""
+    model.__dict__.pop(_ATTRIBUTE, None)
+
+
 _ATTRIBUTE = "_dlf_epoch_runner"
 
 
@@ -127,13 +133,16 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
         feed = find_feed(data, runner, room)
     except NotFedError as error:
         raise NotFusedError(str(error)) from error
+    feed.begin_epoch()
     try:
-        piece = next(feed.pieces(), None)
+        piece = feed.sample()
+    except NotFedError as error:
+        raise NotFusedError(str(error)) from error
     except Exception as error:
         smaller = feed.without_room() if runner.is_out_of_memory(error) else None
         if smaller is None:
             raise
-        feed, piece = smaller, next(smaller.pieces(), None)
+        feed, piece = smaller, smaller.sample()
     if piece is None:
         raise NotFusedError("there is no batch")
     try:

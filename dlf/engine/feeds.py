@@ -39,6 +39,20 @@ class Piece:
     """How many of the batches count: a block shorter than the others is filled up to their length."""
 
 
+@dataclass(frozen=True)
+class _Block:
+    """The same in the host's memory, one batch after the other."""
+
+    data: Any
+    steps: int
+    size: int
+    count: int
+
+    def on_device(self, runner: EpochRunner) -> Piece:
+        rows = np.arange(self.steps * self.size, dtype=np.int32).reshape(self.steps, self.size)
+        return Piece(runner.put(self.data), runner.put(rows), self.count)
+
+
 class Feed:
     """The batches of one epoch after the other.
 
@@ -50,6 +64,7 @@ class Feed:
 
     def __init__(self, dataset: Any, runner: EpochRunner, remark: str = "") -> None:
         self.dataset, self.runner, self.remark = dataset, runner, remark
+        self._within_epoch = False
 
     @property
     def steps(self) -> int:
@@ -57,16 +72,23 @@ class Feed:
         return len(self.dataset)
 
     def begin_epoch(self) -> None:
-        """Called before an epoch's first batch."""
-        getattr(self.dataset, "on_epoch_begin", lambda: None)()
+        """Called before an epoch's first batch, and before a look at it; the second call does nothing."""
+        if not self._within_epoch:
+            getattr(self.dataset, "on_epoch_begin", lambda: None)()
+        self._within_epoch = True
 
     def end_epoch(self) -> None:
         """Called after an epoch's last batch."""
         getattr(self.dataset, "on_epoch_end", lambda: None)()
+        self._within_epoch = False
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
         """The batches of this epoch, but for the first `skip`."""
         raise NotImplementedError
+
+    def sample(self) -> Piece | None:
+        """A piece with the first batch, or None where there is none."""
+        return next(self.pieces(), None)
 
     def without_room(self) -> Feed | None:
         """Returns a feed of the same batches that needs less memory on the device, or None."""
@@ -102,9 +124,13 @@ class Blocks(Feed):
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
         """The batches of this epoch, but for the first `skip`."""
-        return _ahead(self._blocks(skip))
+        return (block.on_device(self.runner) for block in _ahead(self._blocks(skip)))
 
-    def _blocks(self, skip: int) -> Iterator[Piece]:
+    def sample(self) -> Piece | None:
+        """A piece with the first block."""
+        return next((block.on_device(self.runner) for block in self._blocks(0)), None)
+
+    def _blocks(self, skip: int) -> Iterator[_Block]:
         example = sum(array.nbytes // max(len(array), 1) for array in keras.tree.flatten(self._arrays))
         for rows in _but_for(self.dataset.batch_rows(), skip):
             size = rows.shape[1]
@@ -114,15 +140,19 @@ class Blocks(Feed):
                 # Filled up by going round: a block of another shape would be compiled anew.
                 taken = np.resize(block.ravel(), steps * size)
                 data = keras.tree.map_structure(lambda array, taken=taken: array[taken], self._arrays)
-                yield _piece(self.runner, data, steps, size, len(block))
+                yield _Block(data, steps, size, len(block))
 
 
 class Stream(Feed):
     """Batches that somebody else makes, in turn; those of one shape are brought to the device together."""
 
-    def __init__(self, dataset: Any, read: Callable[[], Iterable[Any]], runner: EpochRunner, remark: str) -> None:
+    def __init__(
+        self, dataset: Any, read: Callable[[], Iterable[Any]], runner: EpochRunner, remark: str, *, ahead: bool
+    ) -> None:
         super().__init__(dataset, runner, remark)
         self._read = read
+        # Not where Python makes the batches: Keras's generators of random numbers are another's in another thread.
+        self._in_turn = _ahead if ahead else iter
         self._longest: dict[Any, int] = {}
 
     @property
@@ -132,25 +162,28 @@ class Stream(Feed):
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
         """The batches of this epoch, but for the first `skip`."""
-        return _ahead(self._blocks(skip))
+        return (block.on_device(self.runner) for block in self._in_turn(self._blocks(skip)))
 
-    def _blocks(self, skip: int) -> Iterator[Piece]:
+    def sample(self) -> Piece | None:
+        """A piece with the first batch alone."""
+        first = next(iter(self._read()), None)
+        return None if first is None else _joined([_as_fed(first)], 1).on_device(self.runner)
+
+    def _blocks(self, skip: int) -> Iterator[_Block]:
         block: list[Any] = []
         for each in itertools.islice(self._read(), skip, None):
-            batch = keras.tree.map_structure(_for_device, _packed(each))
+            batch = _as_fed(each)
             if block and (len(block) >= _steps_in_a_block(_nbytes(batch)) or _shapes(batch) != _shapes(block[0])):
-                yield self._joined(block)
+                yield self._filled_up(block)
                 block = []
             block.append(batch)
         if block:
-            yield self._joined(block)
+            yield self._filled_up(block)
 
-    def _joined(self, block: list[Any]) -> Piece:
+    def _filled_up(self, block: list[Any]) -> _Block:
         shapes = _shapes(block[0])
         steps = self._longest[shapes] = max(len(block), self._longest.get(shapes, 0))
-        filled = [block[index % len(block)] for index in range(steps)]
-        data = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *filled)
-        return _piece(self.runner, data, steps, len(keras.tree.flatten(block[0])[0]), len(block))
+        return _joined(block, steps)
 
 
 def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
@@ -176,7 +209,10 @@ def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
         count = int(data.cardinality())
         if count < 0:
             raise NotFedError("the data set is endless" if count == _ENDLESS else "the data set's length is unknown")
-        return Stream(data, data.as_numpy_iterator, runner, "its examples are not, or cannot be, kept in memory")
+        if any(type(spec).__name__ != "TensorSpec" for spec in keras.tree.flatten(data.element_spec)):
+            raise NotFedError("the data set holds ragged or sparse tensors")
+        remark = "the examples are not, or cannot be, kept in memory"
+        return Stream(data, data.as_numpy_iterator, runner, remark, ahead=True)
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
             raise NotFedError("the data set is endless")
@@ -201,7 +237,7 @@ def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:
 
 
 def _stream(dataset: Any, runner: EpochRunner, remark: str) -> Stream:
-    return Stream(dataset, lambda: (dataset[index] for index in range(len(dataset))), runner, remark)
+    return Stream(dataset, lambda: (dataset[index] for index in range(len(dataset))), runner, remark, ahead=False)
 
 
 _ENDLESS = -1  # What tf.data's `cardinality` says of it.
@@ -212,11 +248,6 @@ def _steps_in_a_block(batch_bytes: int) -> int:
     return max(1, min(_BLOCK_STEPS, _BLOCK_BYTES // max(batch_bytes, 1)))
 
 
-def _piece(runner: EpochRunner, data: Any, steps: int, size: int, count: int) -> Piece:
-    rows = np.arange(steps * size, dtype=np.int32).reshape(steps, size)
-    return Piece(runner.put(data), runner.put(rows), count)
-
-
 def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
     """The rows of the batches, but for the first `skip` batches; an empty group is left out."""
     for rows in groups:
@@ -225,19 +256,32 @@ def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
         skip = max(0, skip - len(rows))
 
 
-def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The same pieces, each read while the one before is computed on."""
+def _ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
+    """The same blocks, each read while the one before is computed on."""
     with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, pieces, None)
-        while (piece := coming.result()) is not None:
-            coming = reader.submit(next, pieces, None)
-            yield piece
+        coming = reader.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = reader.submit(next, blocks, None)
+            yield block
+
+
+def _joined(batches: list[Any], steps: int) -> _Block:
+    """One block of so many batches; they are gone round where they are fewer."""
+    filled = [batches[index % len(batches)] for index in range(steps)]
+    data = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *filled)
+    return _Block(data, steps, len(keras.tree.flatten(batches[0])[0]), len(batches))
+
+
+def _as_fed(batch: Any) -> Any:
+    return keras.tree.map_structure(_for_device, _packed(batch))
 
 
 def _packed(batch: Any) -> tuple[Any, ...]:
     """The batch without the labels and weights that it does not have."""
-    parts = keras.utils.unpack_x_y_sample_weight(batch)
-    return tuple(part for part in parts if part is not None)
+    inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    if labels is None and weights is not None:
+        raise NotFedError("the batches have weights and no labels")
+    return tuple(part for part in (inputs, labels, weights) if part is not None)
 
 
 def _for_device(value: Any) -> np.ndarray:

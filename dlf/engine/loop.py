@@ -25,7 +25,7 @@ from dlf.engine.batch_hooks import steps_between_looks
 from dlf.engine.feeds import Feed
 from dlf.keras_internals import epoch_to_resume_at
 
-__all__ = ["Validation", "evaluate", "fit", "predict"]
+__all__ = ["Validation", "as_number", "evaluate", "fit", "predict"]
 
 _log = logging.getLogger("dlf")
 
@@ -126,7 +126,7 @@ def evaluate(
             done += stop - start
             hooks.on_test_batch_end(done - 1, logs)
     feed.end_epoch()
-    results = {name: _plain(value) for name, value in _results(model, logs).items()}
+    results = {name: as_number(value) for name, value in _results(model, logs).items()}
     hooks.on_test_end(results)
     return results
 
@@ -136,9 +136,9 @@ def predict(feed: Feed, runner: EpochRunner) -> Any:
     outputs = []
     feed.begin_epoch()
     for piece in feed.pieces():
-        found = runner.predict(piece.data, piece.rows)
-        size = piece.steps * piece.rows.shape[1]
-        outputs.append(keras.tree.map_structure(lambda each, size=size: each[:size], found))
+        for start in range(0, piece.steps, _STEPS_OF_OUTPUTS):
+            rows = piece.rows[start : min(start + _STEPS_OF_OUTPUTS, piece.steps)]
+            outputs.append(runner.predict(piece.data, rows))
     feed.end_epoch()
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
@@ -221,6 +221,9 @@ class _Pace:
         self._measured = True
 
 
+_STEPS_OF_OUTPUTS = 64
+"""How many batches' outputs are kept on the device before they are brought to the host."""
+
 _FIRST_CALL = 8
 _SECONDS_PER_CALL = 0.5
 
@@ -230,10 +233,10 @@ def _updates(model: keras.Model) -> int:
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations)) if model.optimizer is not None else 0
 
 
-def _plain(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """A number of Python's, where it is one."""
     array = np.asarray(keras.ops.convert_to_numpy(value))
-    return float(array) if array.size == 1 else array
+    return array.item() if array.size == 1 else array
 
 
 def _results(model: keras.Model, logs: Mapping[str, Any]) -> Mapping[str, Any]:

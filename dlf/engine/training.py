@@ -78,8 +78,10 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
     if batches is None:
         return train, validation, options
     if isinstance(validation, tuple) and options.get("validation_steps") is None:
-        size = options.pop("validation_batch_size", None) or options.get("batch_size")
+        size = options.get("validation_batch_size") or options.get("batch_size")
         validation = as_batches(validation, size, shuffle=False) or validation
+    if isinstance(validation, tuple) and options.get("validation_batch_size") is None:
+        options["validation_batch_size"] = options.get("batch_size")
     return batches, validation, {name: each for name, each in options.items() if name not in taken} | {"shuffle": False}
 
 
@@ -87,7 +89,9 @@ def _prepare(
     model: keras.Model, train: Any, validation: Any, options: Mapping[str, Any], memory_share: float
 ) -> dict[str, Any]:
     """Everything that the fused loop needs; raises where it cannot be had."""
-    _refuse_given(options, "steps_per_epoch", "class_weight", "batch_size")
+    _refuse_given(options, "steps_per_epoch", "class_weight", "sample_weight", "batch_size")
+    if options.get("validation_split"):
+        raise NotFusedError("validation_split is given for batches")
     runner = runner_of(model)
     feed = fused_feed(model, train, runner, find_room(memory_share), trains=True)
     callbacks = options["callbacks"]
