@@ -26,8 +26,10 @@ STEPS = 16
 """Steps in an epoch of the comparison; the last batch is half a batch."""
 FACTOR = 8.0
 """How much further apart than the twins: they were moved in weights and inputs, a contestant rounds in every sum."""
-FLOOR = 1e-6
-"""Below this nothing is called a difference: eight units in the last place of float32."""
+FLOORS = (1e-6, 5e-4)
+"""Below these nothing is called a difference: of losses, eight units in the last place of float32; of weights, what a
+ReLU costs that rounding moves across 0, and two twins may not happen to meet (measured: 2.5e-4). A learning rate that
+is 1% off moves them by 1e-2."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,9 @@ class Judge:
                 self._reference.train(each, EPOCHS) for each in (task, task.nudged(seed=1), task.nudged(seed=2))
             )
         apart = [_distances(twin, expected, task.weights) for twin in twins]
-        return expected, [max(FLOOR, FACTOR * max(each)) for each in zip(*apart, strict=True)]
+        return expected, [
+            max(floor, FACTOR * max(each)) for floor, each in zip(FLOORS, zip(*apart, strict=True), strict=True)
+        ]
 
 
 def _distances(trained: Trained, expected: Trained, initial: Sequence[np.ndarray]) -> tuple[float, float]:
