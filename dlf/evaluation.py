@@ -11,7 +11,7 @@ import numpy as np
 
 from dlf.backend_protocol import EpochRunner
 from dlf.engine import loop
-from dlf.engine.arrays import as_batches
+from dlf.engine.arrays import as_arguments, as_batches
 from dlf.engine.choice import (
     MEMORY_SHARE,
     NotFusedError,
@@ -24,7 +24,6 @@ from dlf.engine.choice import (
 from dlf.engine.feeds import Feed
 from dlf.errors import InvalidArgumentError, check_positive
 from dlf.fit_checks import check_data
-from dlf.pipelines import as_backend_holds
 
 __all__ = ["evaluate", "predict"]
 
@@ -76,11 +75,10 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
     if fused is not None:
         hooks = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=1, steps=fused[0].steps)
         return loop.evaluate(model, *fused, hooks)
-    arguments: dict[str, Any] = {"x": data}
-    if isinstance(data, tuple):
-        arguments = dict(zip(("x", "y", "sample_weight"), as_backend_holds(data), strict=False))
-        arguments["batch_size"] = batch_size
-    found = model.evaluate(**arguments, callbacks=list(callbacks), verbose=0, return_dict=True)
+    size = batch_size if isinstance(data, tuple) else None
+    found = model.evaluate(
+        **as_arguments(data), batch_size=size, callbacks=list(callbacks), verbose=0, return_dict=True
+    )
     return {name: loop.as_number(value) for name, value in found.items()}
 
 

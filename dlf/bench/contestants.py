@@ -10,7 +10,6 @@ What is asked of it:
 from __future__ import annotations
 
 import importlib
-import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -179,14 +178,11 @@ class _SeedBatches(_SeedEpochs):
 def contestants() -> list[Contestant]:
     """Returns every way of training that this backend knows; the reference is the first."""
     loops = importlib.import_module(f"dlf_{keras.config.backend()}.loops").LOOPS
-    fused = "" if "engine" in inspect.signature(dlf.compile_and_fit).parameters else "this dlf has no engine='fused'"
-    common = fused or ("" if hasattr(dlf, "common_randomness") else "this dlf has no common_randomness")
-    in_common = getattr(dlf, "common_randomness", nullcontext)
     return [
         KerasFit(REFERENCE, _fit_arrays),
         KerasFit("Keras fit, tf.data", _fit_tf_data, "" if is_there("tensorflow") else "TensorFlow is not installed"),
-        KerasFit(FUSED, _fit_fused, fused, batch_hooks=False),
-        KerasFit(f"{FUSED}, common masks", _fit_fused, common, context=in_common, batch_hooks=False),
+        KerasFit(FUSED, _fit_fused, batch_hooks=False),
+        KerasFit(f"{FUSED}, common masks", _fit_fused, context=dlf.common_randomness, batch_hooks=False),
         *(HandWritten(name, loop) for name, loop in loops.items()),
     ]
 

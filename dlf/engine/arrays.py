@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from dlf.errors import InvalidArgumentError
-from dlf.pipelines import ArrayDataset, BatchedDataset, as_array, as_keras_feeds
+from dlf.pipelines import ArrayDataset, BatchedDataset, as_array, as_backend_holds, as_keras_feeds
 
-__all__ = ["as_batches", "split_off"]
+__all__ = ["as_arguments", "as_batches", "split_off"]
 
 _BATCH_SIZE = 32  # Keras's own.
 
@@ -67,6 +67,12 @@ def as_batches(
         parts[2] = keras.tree.map_structure(lambda _: parts[2], parts[1])
     examples = ArrayDataset(*keras.tree.map_structure(lambda leaf: as_keras_feeds(as_array(leaf)), parts))
     return (examples.shuffle() if shuffle else examples).batch(batch_size or _BATCH_SIZE)
+
+
+def as_arguments(data: Any) -> dict[str, Any]:
+    """Returns the data, batches or a tuple of arrays, as the arguments that Keras's `fit` and `evaluate` take."""
+    data = as_backend_holds(data)
+    return dict(zip(("x", "y", "sample_weight"), data, strict=False)) if isinstance(data, tuple) else {"x": data}
 
 
 def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from dlf.engine.arrays import as_batches, split_off
+from dlf.engine.arrays import as_arguments, as_batches, split_off
 from dlf.engine.batch_hooks import watchers
 from dlf.engine.choice import NotFusedError, find_room, fused_feed, not_fused_here, runner_of
 from dlf.engine.loop import Validation, evaluate, fit
@@ -122,7 +122,7 @@ def _validation(model: keras.Model, data: Any, options: Mapping[str, Any], memor
         feed = fused_feed(model, data, runner, find_room(memory_share), trains=False)
     except NotFusedError as reason:
         _log.warning("dlf: Keras's own loop evaluates, since %s.", reason)
-        arrays = _as_arguments(data)
+        arrays = as_arguments(data)
         return Validation(
             lambda hooks: model.evaluate(**arrays, batch_size=size, steps=steps, callbacks=hooks, return_dict=True),
             frequency,
@@ -134,7 +134,7 @@ def _fit_by_keras(model: keras.Model, train: Any, validation: Any, options: dict
     rows = train if isinstance(train, BatchedDataset) else rows_of(train)
     if rows is not None:
         options["callbacks"] = [*options["callbacks"], _EpochOrder(rows)]
-    history = model.fit(**_as_arguments(train), validation_data=as_backend_holds(validation), **options)
+    history = model.fit(**as_arguments(train), validation_data=as_backend_holds(validation), **options)
     history.engine = "keras"
     return history
 
@@ -152,11 +152,6 @@ class _EpochOrder(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self._rows.begin(self._next)
-
-
-def _as_arguments(data: Any) -> dict[str, Any]:
-    data = as_backend_holds(data)
-    return dict(zip(("x", "y", "sample_weight"), data, strict=False)) if isinstance(data, tuple) else {"x": data}
 
 
 def _refuse_given(options: Mapping[str, Any], *names: str) -> None:
