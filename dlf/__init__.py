@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from dlf.errors import DlfError as DlfError
     from dlf.evaluation import evaluate as evaluate
     from dlf.evaluation import predict as predict
+    from dlf.gradients.check import check_gradients as check_gradients
+    from dlf.gradients.training_loop import TrainingLoop as TrainingLoop
+    from dlf.gradients.value_and_grad import value_and_grad as value_and_grad
     from dlf.pipelines import prepare_for_training as prepare_for_training
     from dlf.randomness import common_randomness as common_randomness
     from dlf.randomness import randomness_report as randomness_report
@@ -30,23 +33,34 @@ if TYPE_CHECKING:
     from dlf.tensorboard import TensorBoard as TensorBoard
     from dlf.training import build_callbacks as build_callbacks
     from dlf.training import compile_and_fit as compile_and_fit
+    from dlf_jax.nnx_module import from_nnx as from_nnx
+    from dlf_jax.nnx_module import to_nnx as to_nnx
+    from dlf_jax.optax_optimizer import from_optax as from_optax
+    from dlf_jax.optimizers import optax_for as optax_for
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DlfError": "dlf.errors",
     "TensorBoard": "dlf.tensorboard",
+    "TrainingLoop": "dlf.gradients.training_loop",
     "build_callbacks": "dlf.training",
+    "check_gradients": "dlf.gradients.check",
     "common_randomness": "dlf.randomness",
     "compile_and_fit": "dlf.training",
     "evaluate": "dlf.evaluation",
+    "from_nnx": "dlf_jax.nnx_module",
+    "from_optax": "dlf_jax.optax_optimizer",
     "load_tfds_dataset": "dlf.datasets",
+    "optax_for": "dlf_jax.optimizers",
     "plot_history": "dlf.drawing",
     "predict": "dlf.evaluation",
     "prepare_for_training": "dlf.pipelines",
     "print_versions": "dlf.backend_report",
     "randomness_report": "dlf.randomness",
     "set_seed": "dlf.randomness",
+    "to_nnx": "dlf_jax.nnx_module",
+    "value_and_grad": "dlf.gradients.value_and_grad",
     "visualize_model": "dlf.drawing",
 }
 

@@ -14,9 +14,20 @@ gradient path, a reference or a numeric mode to it.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["Backend", "Batch", "EpochRunner", "GradientPath", "Loss", "Parameters"]
+__all__ = [
+    "Backend",
+    "Batch",
+    "EpochRunner",
+    "GradientPath",
+    "Lesson",
+    "Loss",
+    "Parameters",
+    "SecondDerivatives",
+    "TrainingLoop",
+]
 
 Parameters: TypeAlias = Mapping[str, Any]
 """Arrays by name: NumPy's going in, the framework's own or NumPy's coming out."""
@@ -38,6 +49,76 @@ class GradientPath(Protocol):
 
     def apply(self, parameters: Parameters, gradients: Parameters, learning_rate: float) -> dict[str, Any]:
         """Returns the parameters after one step of gradient descent: `parameter - learning_rate * gradient`."""
+        ...
+
+
+@runtime_checkable
+class SecondDerivatives(Protocol):
+    """What a gradient path may supply besides: derivatives of its gradients, in the framework's own idiom."""
+
+    def hessian_vector_product(
+        self, loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters
+    ) -> dict[str, Any]:
+        """Returns ``H v``: how the gradients change as the parameters move along the vector."""
+        ...
+
+    def per_example_gradients(self, loss: Loss, parameters: Parameters, batch: Batch) -> dict[str, Any]:
+        """Returns the gradients of `loss(parameters, example)` for a batch of each example, along a first axis."""
+        ...
+
+
+@runtime_checkable
+class TrainingLoop(Protocol):
+    """A plain loop over any Keras model, for people to read: five functions, of a module or an object."""
+
+    def find_optimizer(self, optimizer: Any, model: Any) -> Any:
+        """Returns the framework's own optimizer for a Keras optimizer of this model."""
+        ...
+
+    def start(self, model: Any, optimizer: Any) -> Any:
+        """Returns the state to train from."""
+        ...
+
+    def make_step(self, model: Any, loss: Callable[[Any, Any], Any], optimizer: Any) -> Callable[..., Any]:
+        """Returns a function ``(state, x, y) -> (state, loss, finite)`` that takes one step on one batch."""
+        ...
+
+    def names(self, model: Any, state: Any) -> Sequence[str]:
+        """Returns the names of the trainable variables, in the order of the step's `finite`."""
+        ...
+
+    def finish(self, model: Any, state: Any) -> None:
+        """Gives the model what was learnt."""
+        ...
+
+
+@runtime_checkable
+class Lesson(GradientPath, Protocol):
+    """A gradient path that `dlf gradients` can show at work: two problems in its own words, and a step to compile."""
+
+    @property
+    def training_loop(self) -> TrainingLoop:
+        """The path's loop over any Keras model."""
+        ...
+
+    def start(self, parameters: Parameters, problem: str = "") -> Any:
+        """Returns the parameters in the path's own form, a module, say, for ``"line"``, ``"mlp"`` or anything else."""
+        ...
+
+    def line_loss(self, parameters: Any, batch: Batch) -> Any:
+        """Returns the mean squared error of ``w x + b``."""
+        ...
+
+    def mlp_loss(self, parameters: Any, batch: Batch) -> Any:
+        """Returns the mean cross-entropy of the lab's MLP, ``logits = relu(x hidden/kernel + hidden/bias) ...``."""
+        ...
+
+    def step(self, loss: Any, parameters: Any, batch: Batch, learning_rate: float) -> tuple[Any, Any]:
+        """Returns the loss, and the parameters after one step of gradient descent."""
+        ...
+
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns `step`, or another function of ``(loss, parameters, batch, ...)``, as the framework compiles it."""
         ...
 
 
@@ -116,6 +197,10 @@ class Backend(Protocol):
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
         """Its ways of taking a gradient, by name."""
+        ...
+
+    def float64(self) -> AbstractContextManager[Any]:
+        """A context in which the framework computes in float64 what is asked for in float64."""
         ...
 
     def epoch_runner(self, model: Any) -> EpochRunner:

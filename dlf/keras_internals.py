@@ -19,6 +19,8 @@ __all__ = [
     "build_for",
     "draw_key",
     "epoch_to_resume_at",
+    "float64_kept",
+    "profiles_batches",
     "random_functions",
     "random_functions_replaced",
     "tensorflow_hidden",
@@ -146,6 +148,43 @@ def _uint32(numbers: Any) -> Any:
     return keras.ops.bitwise_and(numbers, keras.ops.cast(2**32 - 1, "int64"))
 
 
+@contextmanager
+def float64_kept() -> Iterator[None]:
+    """Lets Keras's operations return float64 for float64, for as long as the context lasts.
+
+    On JAX and PyTorch a table of Keras's demotes results of `keras.ops.matmul`, `var` and others to float32, whatever
+    `keras.config.set_floatx` says. No public switch turns that off.
+
+    Raises:
+        BackendError: Keras no longer has the table, or it no longer does what it did.
+
+    Example:
+        >>> with float64_kept():
+        ...     keras.backend.result_type("float64", "float64")
+        'float64'
+    """
+    from keras.src.backend.common import dtypes
+
+    table = getattr(dtypes, "BIT64_TO_BIT32_DTYPE", {})
+    before = table.get("float64")
+    if before is None:
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE['float64'], "
+            "which is gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    table["float64"] = "float64"
+    try:
+        if keras.backend.result_type("float64", "float64") != "float64":
+            raise BackendError(
+                f"keras {keras.__version__}: expected float64 of float64 and float64 once "
+                "BIT64_TO_BIT32_DTYPE allows it, received another dtype. "
+                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            )
+        yield
+    finally:
+        table["float64"] = before
+
+
 def build_for(model: keras.Model, batch: Any) -> None:
     """Makes every variable of a compiled model, of its metrics and of its optimizer, as Keras's `fit` does at first.
 
@@ -181,3 +220,20 @@ def epoch_to_resume_at(model: keras.Model) -> int:
             "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
     return int(model._initial_epoch or 0)
+
+
+def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
+    """Tells whether Keras's TensorBoard was given a `profile_batch`, which it keeps under a private name only.
+
+    Args:
+        callback: The callback.
+
+    Raises:
+        BackendError: Keras no longer keeps it there.
+    """
+    if not hasattr(callback, "_should_trace"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.callbacks.TensorBoard._should_trace, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    return bool(callback._should_trace)

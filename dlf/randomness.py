@@ -10,7 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -21,7 +21,14 @@ from dlf.errors import InvalidArgumentError
 from dlf.keras_internals import random_functions_replaced, tensorflow_hidden
 from dlf.random_report import RandomnessReport, describe
 
-__all__ = ["common_randomness", "current_seed", "randomness_report", "set_seed", "was_seeded"]
+__all__ = [
+    "common_randomness",
+    "current_seed",
+    "randomness_as_seeded",
+    "randomness_report",
+    "set_seed",
+    "was_seeded",
+]
 
 _seed: list[int] = []
 
@@ -107,6 +114,11 @@ def common_randomness() -> Iterator[None]:
     functions = common_stream.replacements()
     with random_functions_replaced({name: each for name, each in functions.items() if name not in drawn_already}):
         yield
+
+
+def randomness_as_seeded() -> AbstractContextManager[None]:
+    """Returns `common_randomness` where `set_seed` was called in this process, and else a context that does nothing."""
+    return common_randomness() if was_seeded() else nullcontext()
 
 
 def randomness_report(model: Any = None) -> RandomnessReport:

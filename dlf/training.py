@@ -16,7 +16,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from dlf.engine.training import run_training
 from dlf.errors import InvalidArgumentError, OutputError, TrainingError, check_positive
 from dlf.fit_checks import build_if_deferred, check_data, check_labels, check_loss, find_optimizer, sort_options
 from dlf.interrupts import Interrupt, deferred_interrupt
-from dlf.randomness import common_randomness, was_seeded
+from dlf.randomness import randomness_as_seeded
 from dlf.tensorboard import TensorBoard
 
 __all__ = ["TrainingInterrupted", "build_callbacks", "compile_and_fit", "make_run_folder"]
@@ -176,7 +176,7 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     with deferred_interrupt("Stopping after this batch and its epoch's validation", stop) as interrupt:
         watch = _Watch(interrupt)
         fit_options |= {"epochs": epochs, "callbacks": [*_as_callbacks(callbacks), watch]}
-        with _labels_out_of_range_named(), common_randomness() if was_seeded() else nullcontext():
+        with _labels_out_of_range_named(), randomness_as_seeded():
             history = run_training(model, train, validation_ds, fit_options, engine, memory_share)
     if interrupt.pressed:
         raise TrainingInterrupted

@@ -1,8 +1,9 @@
-"""JAX: gradients by `jax.value_and_grad`, updates by optax."""
+"""JAX: gradients by `jax.value_and_grad`, updates by optax; and by Flax NNX."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dlf.backend_protocol import EpochRunner, GradientPath
@@ -38,9 +39,14 @@ class JaxBackend:
         }
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
-        from dlf_jax.gradients import GradPath
+        from dlf_jax import gradients, nnx_gradients
 
-        return {"grad": GradPath()}
+        return {"grad": gradients, "nnx": nnx_gradients}
+
+    def float64(self) -> AbstractContextManager[Any]:
+        import jax
+
+        return jax.enable_x64(True)
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_jax.epochs import JaxEpochRunner

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dlf.backend_protocol import EpochRunner, GradientPath
@@ -44,9 +45,12 @@ class TensorFlowBackend:
         }
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
-        from dlf_tensorflow.gradients import TapePath
+        from dlf_tensorflow import gradients
 
-        return {"tape": TapePath()}
+        return {"tape": gradients}
+
+    def float64(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_tensorflow.epochs import TensorFlowEpochRunner

@@ -1,32 +1,107 @@
-"""The path `tape`: `tf.GradientTape` records what the variables went through, and plays it backwards."""
+"""The path `tape`: `tf.GradientTape` records what the variables went through, and plays it backwards.
+
+The parameters are a dictionary of variables, and a step changes them in place.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf_tensorflow import training_loop
 
-__all__ = ["TapePath"]
+__all__ = [
+    "apply",
+    "compiled",
+    "hessian_vector_product",
+    "line_loss",
+    "loss_and_gradients",
+    "mlp_loss",
+    "per_example_gradients",
+    "start",
+    "step",
+    "training_loop",
+]
 
-
-class TapePath:
-    """The parameters are tensors that a tape watches while the loss is computed."""
-
-    def loss_and_gradients(self, loss: Loss, parameters: Parameters, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        """Returns the loss and its derivative by each parameter."""
-        values, tensors = _tensors(parameters), tf.nest.map_structure(tf.convert_to_tensor, batch)
-        with tf.GradientTape() as tape:
-            tape.watch(values)
-            value = loss(values, tensors)
-        return value, tape.gradient(value, values)
-
-    def apply(self, parameters: Parameters, gradients: Parameters, learning_rate: float) -> dict[str, Any]:
-        """Returns the parameters after one step of gradient descent."""
-        values, steps = _tensors(parameters), _tensors(gradients)
-        return {name: value - learning_rate * steps[name] for name, value in values.items()}
+Tensors: TypeAlias = dict[str, tf.Tensor]
+Variables: TypeAlias = dict[str, tf.Variable]
 
 
-def _tensors(parameters: Parameters) -> dict[str, tf.Tensor]:
-    return {name: tf.convert_to_tensor(value) for name, value in parameters.items()}
+def start(parameters: Parameters, problem: str = "") -> Variables:  # noqa: ARG001 - other paths make a module of it.
+    """Returns the parameters as TensorFlow's variables; those that are variables already, as they are."""
+    return {name: value if isinstance(value, tf.Variable) else tf.Variable(value) for name, value in parameters.items()}
+
+
+def line_loss(parameters: Parameters, batch: Batch) -> tf.Tensor:
+    """Mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
+    x, y = batch
+    prediction = parameters["w"] * x + parameters["b"]
+    return tf.reduce_mean((prediction - y) ** 2)
+
+
+def mlp_loss(parameters: Parameters, batch: Batch) -> tf.Tensor:
+    """Mean cross-entropy of the lab's MLP, for x ``(m, features)`` and labels ``(m,)``."""
+    x, labels = batch
+    hidden = tf.nn.relu(x @ parameters["hidden/kernel"] + parameters["hidden/bias"])
+    logits = hidden @ parameters["logits/kernel"] + parameters["logits/bias"]
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
+def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[tf.Tensor, Tensors]:
+    """Returns the loss and its derivative by each parameter."""
+    variables = start(parameters)
+    with tf.GradientTape() as tape:
+        value = loss(variables, _tensors(batch))
+    # Without "zero", a variable that the loss does not touch has the gradient None.
+    return value, tape.gradient(value, variables, unconnected_gradients="zero")
+
+
+def apply(parameters: Parameters, gradients: Parameters, learning_rate: float) -> Variables:
+    """Changes the parameters by one step of gradient descent, and returns them."""
+    variables = start(parameters)
+    for name, variable in variables.items():
+        variable.assign_sub(learning_rate * gradients[name])
+    return variables
+
+
+def step(loss: Loss, parameters: Variables, batch: Batch, learning_rate: float) -> tuple[tf.Tensor, Variables]:
+    """Returns the loss, and the parameters after one step."""
+    value, gradients = loss_and_gradients(loss, parameters, batch)
+    return value, apply(parameters, gradients, learning_rate)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of ``(loss, parameters, batch, ...)`` as one graph; the loss is a constant of it."""
+    graph = tf.function(function)
+
+    def call(loss: Loss, parameters: Variables, *rest: Any) -> Any:
+        result = graph(loss, parameters, *rest)
+        # A graph gives tensors back for variables; what a step has changed are the variables that went in.
+        return (result[0], parameters) if function is step else result
+
+    return call
+
+
+def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters) -> Tensors:
+    """Returns the second derivative times a vector: a tape around the tape."""
+    variables = start(parameters)
+    with tf.GradientTape() as outer:
+        _, gradients = loss_and_gradients(loss, variables, batch)
+    tensors = {name: tf.convert_to_tensor(value) for name, value in vector.items()}
+    product: Tensors = outer.gradient(gradients, variables, tensors, unconnected_gradients="zero")
+    return product
+
+
+def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
+    """Returns the gradients of each example by itself, along a first axis."""
+    variables = start(parameters)
+    alone = tf.nest.map_structure(lambda part: part[:, None], _tensors(batch))
+    gradients: Tensors = tf.vectorized_map(lambda example: loss_and_gradients(loss, variables, example)[1], alone)
+    return gradients
+
+
+def _tensors(batch: Batch) -> Any:
+    return tf.nest.map_structure(tf.convert_to_tensor, batch)

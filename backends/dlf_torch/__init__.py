@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from dlf.backend_protocol import EpochRunner, GradientPath
@@ -40,9 +41,12 @@ class TorchBackend:
         }
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
-        from dlf_torch.gradients import AutogradPath
+        from dlf_torch import gradients
 
-        return {"autograd": AutogradPath()}
+        return {"autograd": gradients}
+
+    def float64(self) -> AbstractContextManager[Any]:
+        return nullcontext()
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_torch.epochs import TorchEpochRunner

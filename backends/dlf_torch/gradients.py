@@ -1,33 +1,116 @@
-"""The path `autograd`: each tensor remembers how it was made, and `torch.autograd` walks back."""
+"""The path `autograd`: each tensor remembers how it was made, and `torch.autograd` walks back.
+
+The parameters are a dictionary of leaf tensors that require a gradient, and a step changes them in place.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import keras
 import torch
 
 from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf_torch import training_loop
 
-__all__ = ["AutogradPath"]
+__all__ = [
+    "apply",
+    "compiled",
+    "hessian_vector_product",
+    "line_loss",
+    "loss_and_gradients",
+    "mlp_loss",
+    "per_example_gradients",
+    "start",
+    "step",
+    "training_loop",
+]
 
-
-class AutogradPath:
-    """The parameters are leaf tensors that require a gradient."""
-
-    def loss_and_gradients(self, loss: Loss, parameters: Parameters, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        """Returns the loss and its derivative by each parameter."""
-        values = {name: tensor.requires_grad_() for name, tensor in _tensors(parameters).items()}
-        value = loss(values, keras.tree.map_structure(keras.ops.convert_to_tensor, batch))
-        gradients = torch.autograd.grad(value, list(values.values()))
-        return value.detach(), dict(zip(values, gradients, strict=True))
-
-    def apply(self, parameters: Parameters, gradients: Parameters, learning_rate: float) -> dict[str, Any]:
-        """Returns the parameters after one step of gradient descent."""
-        values, steps = _tensors(parameters), _tensors(gradients)
-        return {name: value - learning_rate * steps[name] for name, value in values.items()}
+Tensors: TypeAlias = dict[str, torch.Tensor]
 
 
-def _tensors(parameters: Parameters) -> dict[str, torch.Tensor]:
+def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001 - other paths make a module of it.
+    """Returns the parameters as leaf tensors that require a gradient; those that do already, as they are."""
+    return {
+        name: value if _is_leaf(value) else _tensor(value).clone().detach().requires_grad_()
+        for name, value in parameters.items()
+    }
+
+
+def line_loss(parameters: Parameters, batch: Batch) -> torch.Tensor:
+    """Mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
+    x, y = batch
+    prediction = parameters["w"] * x + parameters["b"]
+    return torch.mean((prediction - y) ** 2)
+
+
+def mlp_loss(parameters: Parameters, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the lab's MLP, for x ``(m, features)`` and labels ``(m,)``."""
+    x, labels = batch
+    hidden = torch.relu(x @ parameters["hidden/kernel"] + parameters["hidden/bias"])
+    logits = hidden @ parameters["logits/kernel"] + parameters["logits/bias"]
+    return torch.nn.functional.cross_entropy(logits, labels.long())
+
+
+def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[torch.Tensor, Tensors]:
+    """Returns the loss and its derivative by each parameter."""
+    leaves = start(parameters)
+    value = loss(leaves, _tensors(batch))
+    # Without `materialize_grads`, a tensor that the loss does not touch is an error.
+    gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return value.detach(), dict(zip(leaves, gradients, strict=True))
+
+
+def apply(parameters: Parameters, gradients: Parameters, learning_rate: float) -> Tensors:
+    """Changes the parameters by one step of gradient descent, and returns them."""
+    leaves = start(parameters)
+    with torch.no_grad():
+        for name, leaf in leaves.items():
+            leaf.sub_(learning_rate * _tensor(gradients[name]))
+    return leaves
+
+
+def step(loss: Loss, parameters: Tensors, batch: Batch, learning_rate: float) -> tuple[torch.Tensor, Tensors]:
+    """Returns the loss, and the parameters after one step."""
+    value, gradients = loss_and_gradients(loss, parameters, batch)
+    return value, apply(parameters, gradients, learning_rate)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of ``(loss, parameters, batch, ...)`` as PyTorch's compiler makes it."""
+    return torch.compile(function)
+
+
+def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters) -> Tensors:
+    """Returns the second derivative times a vector: backwards through the gradient."""
+    leaves = start(parameters)
+    value = loss(leaves, _tensors(batch))
+    gradients = torch.autograd.grad(value, list(leaves.values()), create_graph=True, materialize_grads=True)
+    # The product of gradient and vector, whose gradient is wanted; a loss that is linear leaves nothing to walk back.
+    along = sum(torch.sum(each * _tensor(vector[name])) for name, each in zip(leaves, gradients, strict=True))
+    if not along.requires_grad:
+        return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    product = torch.autograd.grad(along, list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, product, strict=True))
+
+
+def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
+    """Returns the gradients of each example by itself, along a first axis."""
+    leaves = {name: leaf.detach() for name, leaf in start(parameters).items()}
+    alone = keras.tree.map_structure(lambda part: part[:, None], _tensors(batch))
+    gradients: Tensors = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(leaves, alone)
+    return gradients
+
+
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_leaf and value.requires_grad
+
+
+def _tensor(value: Any) -> torch.Tensor:
     # Keras places the batch on the GPU where there is one; its own conversion puts the parameters beside it.
-    return {name: keras.ops.convert_to_tensor(value).detach() for name, value in parameters.items()}
+    return keras.ops.convert_to_tensor(value)
+
+
+def _tensors(batch: Batch) -> Any:
+    return keras.tree.map_structure(_tensor, batch)

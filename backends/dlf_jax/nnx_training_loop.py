@@ -1,0 +1,70 @@
+"""A plain training loop for any Keras model as a Flax NNX module: `nnx.value_and_grad` and an `nnx.Optimizer`.
+
+What is asked of it:
+
+* it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
+* the same functions in the same order as in the loops of the other frameworks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import keras
+import optax
+from flax import nnx
+
+from dlf_jax.nnx_module import from_nnx, to_nnx
+from dlf_jax.training_loop import find_optimizer
+
+__all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
+
+State: TypeAlias = tuple[nnx.Module, nnx.Optimizer]
+"""The module, with its batch statistics and seeds, and the optimizer; a step changes both in place."""
+
+
+def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
+    """Returns the state to train from."""
+    module = to_nnx(model)
+    return module, nnx.Optimizer(module, optimizer, wrt=nnx.Param)
+
+
+def make_step(
+    model: keras.Model,  # noqa: ARG001 - the module stands for it.
+    loss: Callable[[Any, Any], Any],
+    optimizer: optax.GradientTransformation,  # noqa: ARG001 - the state holds it.
+) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
+    """Returns the compiled function that takes one step: the state, the loss, and which gradients are finite."""
+
+    def compute_loss(module: nnx.Module, x: Any, y: Any) -> Any:
+        predictions, extra = module(x, training=True, return_losses=True)
+        return loss(y, predictions) + sum(extra)
+
+    @nnx.jit
+    def update(module: nnx.Module, optimizer: nnx.Optimizer, x: Any, y: Any) -> tuple[Any, Any]:
+        value, gradients = nnx.value_and_grad(compute_loss)(module, x, y)
+        optimizer.update(module, gradients)
+        # A sum is not finite where an element is not.
+        finite = jnp.stack([jnp.isfinite(jnp.sum(gradient)) for gradient in jax.tree.leaves(gradients)])
+        return value, finite
+
+    def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:
+        value, finite = update(*state, x, y)
+        return state, value, finite
+
+    return step
+
+
+def names(model: keras.Model, state: State) -> list[str]:  # noqa: ARG001 - the module has its own.
+    """Returns the names of the trainable variables, in the order of the step's `finite`."""
+    module, _ = state
+    return ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(module, nnx.Param))]
+
+
+def finish(model: keras.Model, state: State) -> None:  # noqa: ARG001 - the module knows where it comes from.
+    """Gives the model what was learnt."""
+    module, _ = state
+    from_nnx(module)

@@ -1,0 +1,299 @@
+"""Any optax transformation as a Keras optimizer.
+
+What is asked of it:
+
+* optax's own update, in Keras's `fit`, in dlf's engines, and under Keras's callbacks;
+* optax's state in Keras variables, one for each of its arrays, so that it is saved and restored with the model;
+* what Keras cannot know, such as a learning rate inside a function, is refused where it is asked for.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import keras
+import optax
+
+from dlf.errors import InvalidArgumentError
+from dlf_jax.optimizers import check_backend
+
+__all__ = ["OptaxOptimizer", "from_optax"]
+
+
+def from_optax(
+    transformation: optax.GradientTransformation,
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
+    name: str = "optax",
+) -> keras.optimizers.Optimizer:
+    """Returns a Keras optimizer that makes the update of an optax transformation.
+
+    With gradients g, parameters p of any shapes and optax's state s, a step is ``u, s ← update(g, s, p)`` and then
+    ``p ← p + u``, or ``p ← p + η u`` where a learning rate η is given here. The parameters are a dictionary
+    ``{variable.path: array}`` of the trainable variables: masks and labels go by these names. A variable without a
+    gradient keeps its value and its state, as with Keras's own optimizers; the transformation sees zeros there.
+
+    Keras's callbacks can set the learning rate where it is given here, or where
+    ``optax.inject_hyperparams(optax.adam)(learning_rate=...)`` made the transformation. Elsewhere it is inside a
+    function: reading it gives infinity, and setting it raises an error.
+
+    A model is saved whole, optax's state included, but no file holds the functions: while this optimizer lives, models
+    with it are cloned and loaded as any other. Elsewhere load with ``compile=False`` and compile with `from_optax`
+    again; ``model.optimizer.build(model.trainable_variables)`` and ``model.load_weights`` of the same file then bring
+    optax's state back.
+
+    Args:
+        transformation: What optax's functions return, such as ``optax.adam(1e-3)``.
+        learning_rate: A number or a schedule of Keras's that the updates are multiplied by; the transformation's own
+            learning rate is then 1, as in ``optax.adam(1.0)``. None adds the updates as they are.
+        name: The name of the optimizer.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        BackendError: Keras runs on another backend than JAX.
+        InvalidArgumentError: There is no transformation, or Keras cannot use the learning rate. Later: the
+            transformation asks for more than gradients, state and parameters, the learning rate cannot be set, or a
+            file is loaded whose transformation is gone.
+
+    Example:
+        >>> import numpy as np
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1.0))
+        >>> model.compile(from_optax(clipped, learning_rate=0.1), loss="mse")
+        >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> history = model.fit(x, 2 * x + 1, epochs=20, verbose=0)
+        >>> history.history["loss"][-1] < 0.1 * history.history["loss"][0]
+        True
+
+    Source: optax 0.2.8, `GradientTransformation`; Keras 3.15, `Optimizer.apply`.
+    """
+    check_backend("from_optax")
+    if not isinstance(transformation, optax.GradientTransformation | optax.MultiSteps):
+        raise InvalidArgumentError(
+            "transformation",
+            expected="an optax.GradientTransformation, such as optax.adam(1e-3)",
+            received=transformation,
+            advice="Keras's own optimizers need no from_optax, and a function of optax has to be called.",
+        )
+    if isinstance(learning_rate, int) and not isinstance(learning_rate, bool):
+        learning_rate = float(learning_rate)
+    if not isinstance(learning_rate, float | keras.optimizers.schedules.LearningRateSchedule | None):
+        raise InvalidArgumentError(
+            "learning_rate",
+            expected="a number, a keras.optimizers.schedules.LearningRateSchedule or None",
+            received=learning_rate,
+            advice="A schedule of optax's is given to the transformation: optax.adam(schedule).",
+        )
+    return OptaxOptimizer(transformation, learning_rate, name)
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """What an optimizer holds once it is built. Keras looks for variables in lists, and model variables are not its."""
+
+    targets: dict[str, keras.Variable]
+    state: list[keras.Variable]
+    structure: Any
+    keys: list[Any]
+    """For each array of the state the kind of random key that it is, or None."""
+    owners: list[str | None]
+    """For each array of the state the variable that it belongs to, or None."""
+
+
+@keras.saving.register_keras_serializable(package="dlf")
+class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
+    """What `from_optax` returns.
+
+    Args:
+        transformation: An optax transformation.
+        learning_rate: What its updates are multiplied by, or None.
+        name: The name of the optimizer.
+    """
+
+    def __init__(self, transformation: Any, learning_rate: Any = None, name: str = "optax") -> None:
+        # Given a function, Keras makes no variable of its own for the learning rate.
+        super().__init__(self._rate_inside if learning_rate is None else learning_rate, name=name)
+        self._transformation = transformation
+        self._token = uuid.uuid4().hex
+        _ALIVE[self._token] = self
+        self._is_scaled = learning_rate is not None
+        self._slots: Any = None
+        self._inside: keras.Variable | None = None
+        self._is_scheduled = False
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Creates a variable for each array of optax's state.
+
+        Args:
+            variables: The model's trainable variables.
+
+        Raises:
+            InvalidArgumentError: The transformation needs more than gradients, state and parameters, or the gradients
+                are those of a scaled loss.
+        """
+        if self.built:
+            return
+        if self.loss_scale_factor is not None:  # Keras would divide optax's updates by it.
+            raise InvalidArgumentError(
+                "loss_scale_factor",
+                expected="None",
+                received=self.loss_scale_factor,
+                advice="Wrap the optimizer: keras.optimizers.LossScaleOptimizer(from_optax(...)).",
+            )
+        targets: dict[str, keras.Variable] = {}
+        for variable in variables:
+            if not getattr(variable, "overwrite_with_gradient", False):
+                path = variable.path
+                # Two layers may have the same name.
+                targets[path if path not in targets else f"{path}:{len(targets)}"] = variable
+        params = {path: each.value for path, each in targets.items()}
+        initial = self._transformation.init(params)
+        try:
+            # Now, since Keras's `fit` has given the weights away when it traces a step, and an error would lose them.
+            jax.eval_shape(self._transformation.update, params, initial, params)
+        except TypeError as error:
+            raise InvalidArgumentError(
+                "transformation",
+                expected="one whose update takes gradients, state and parameters",
+                received=self._transformation,
+                advice=f"It says: {error}. Keras gives an optimizer neither the loss nor the model.",
+            ) from error
+        super().build(variables)
+        leaves, structure = jax.tree_util.tree_flatten_with_path(initial)
+        slots = _Slots(targets, [], structure, [], [])
+        for path, leaf in leaves:
+            array, kind = _as_stored(leaf)
+            label = jax.tree_util.keystr(path, simple=True, separator=".")
+            variable = self.add_variable(
+                array.shape,
+                # A copy: some states hold the parameters themselves, and Keras gives either's memory away at each step.
+                initializer=lambda shape, dtype, array=array: jnp.array(array, dtype),  # noqa: ARG005
+                dtype=str(array.dtype),
+                name=label.replace("/", "_"),
+            )
+            slots.state.append(variable)
+            slots.keys.append(kind)
+            names = [getattr(each, "key", None) for each in path]
+            slots.owners.append(next((each for each in reversed(names) if each in targets), None))
+            if ".hyperparams.learning_rate" in f".{label}":
+                self._inside = variable
+            self._is_scheduled |= ".hyperparams_states.learning_rate" in f".{label}"
+        self._slots = slots
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
+        """Replaces the gradients by optax's updates, and lets Keras apply them.
+
+        Args:
+            grads: The gradients, in the order of the variables; None where there is none.
+            trainable_variables: The variables; by default those that the optimizer was built for.
+        """
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        # Without any gradient Keras says so.
+        if self.built and any(gradient is not None for gradient in grads):
+            grads = self._updates(grads, trainable_variables or self._slots.targets.values())
+        super().apply(grads, trainable_variables)
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        """Adds optax's update, which `apply` put in the place of the gradient.
+
+        Args:
+            gradient: The update.
+            variable: The variable that it is added to.
+            learning_rate: What it is multiplied by, where that is known to Keras.
+        """
+        scale = keras.ops.cast(learning_rate, variable.dtype) if self._is_scaled else 1
+        self.assign_add(variable, scale * gradient)
+
+    def _updates(self, grads: Sequence[Any], variables: Any) -> list[Any]:
+        slots = self._slots
+        given = {id(variable): gradient for variable, gradient in zip(variables, grads, strict=True)}
+        params = {path: variable.value for path, variable in slots.targets.items()}
+        missing = {path for path, variable in slots.targets.items() if given.get(id(variable)) is None}
+        gradients = {
+            path: jnp.zeros_like(params[path]) if path in missing else keras.ops.cast(given[id(each)], each.dtype)
+            for path, each in slots.targets.items()
+        }
+        values = [_as_used(each.value, kind) for each, kind in zip(slots.state, slots.keys, strict=True)]
+        updates, state = self._transformation.update(gradients, slots.structure.unflatten(values), params)
+        for variable, owner, leaf in zip(slots.state, slots.owners, jax.tree.leaves(state), strict=True):
+            if owner not in missing:
+                self.assign(variable, _as_stored(leaf)[0])
+        changes = {id(variable): updates[path] for path, variable in slots.targets.items()}
+        return [None if gradient is None else changes.get(each, gradient) for each, gradient in given.items()]
+
+    def _rate_inside(self) -> Any:
+        # Of all numbers infinity is the one that ReduceLROnPlateau tries to lower, so that it is told of the setter.
+        return float("inf") if self._inside is None else self._inside
+
+    @keras.optimizers.Optimizer.learning_rate.setter  # type: ignore[untyped-decorator]  # Keras has no types.
+    def learning_rate(self, value: Any) -> None:
+        """Sets the learning rate, where it is not inside a function."""
+        if self._is_scaled:
+            keras.optimizers.Optimizer.learning_rate.fset(self, value)
+        elif self._inside is not None and not self._is_scheduled:
+            self._inside.assign(value)
+        else:
+            raise InvalidArgumentError(
+                "learning_rate",
+                expected="a transformation whose learning rate can be set from outside",
+                received=value,
+                advice="Give it to from_optax, as in from_optax(optax.adam(1.0), learning_rate=1e-3), or make the "
+                "transformation with optax.inject_hyperparams(optax.adam)(learning_rate=1e-3) and set it once the "
+                "optimizer is built.",
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the name, the learning rate, and what the transformation is found by while this optimizer lives."""
+        rate = super().get_config()["learning_rate"] if self._is_scaled else None
+        return {"name": self.name, "learning_rate": rate, "transformation": self._token}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> OptaxOptimizer:
+        """Returns an optimizer with the same transformation.
+
+        Args:
+            config: What `get_config` returned.
+            custom_objects: As in Keras.
+
+        Raises:
+            InvalidArgumentError: The optimizer that it comes from is gone.
+        """
+        source = _ALIVE.get(config["transformation"])
+        if source is None:
+            raise InvalidArgumentError(
+                "optimizer",
+                expected="one whose optax transformation is still in this process",
+                received=config["name"],
+                advice="No file holds one. Load with compile=False, and compile with from_optax(...) again. To go on "
+                "with optax's state as well, call model.optimizer.build(model.trainable_variables) and then "
+                "model.load_weights(...) of the same file.",
+            )
+        made: OptaxOptimizer = super().from_config(
+            {**config, "transformation": source._transformation},  # noqa: SLF001 - of this class.
+            custom_objects,
+        )
+        return made
+
+
+_ALIVE: weakref.WeakValueDictionary[str, OptaxOptimizer] = weakref.WeakValueDictionary()
+
+
+def _as_stored(leaf: Any) -> tuple[Any, Any]:
+    """A leaf of optax's state as an array of numbers, and the kind of random key that it is, or None."""
+    array = jnp.asarray(leaf)
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(array), jax.random.key_impl(array)
+    return array, None
+
+
+def _as_used(value: Any, kind: Any) -> Any:
+    return value if kind is None else jax.random.wrap_key_data(value, impl=kind)

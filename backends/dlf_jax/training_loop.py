@@ -1,0 +1,77 @@
+"""A plain training loop for any Keras model: `stateless_call`, `jax.value_and_grad`, and an optax update.
+
+What is asked of it:
+
+* it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
+* the same functions in the same order as in the loops of the other frameworks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import keras
+import optax
+
+from dlf_jax.optimizers import optax_for
+
+__all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
+
+State: TypeAlias = tuple[list[jax.Array], list[jax.Array], Any]
+"""Trainable variables, all others (batch statistics, seeds), and what the optimizer remembers."""
+
+
+def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransformation:
+    """Returns optax's twin of a Keras optimizer; a transformation of optax is returned as it is."""
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        return optax_for(optimizer, model.trainable_variables)
+    return optimizer
+
+
+def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
+    """Returns the state to train from."""
+    # Copies: each step gives its arrays away, and the model's own must live on.
+    trainable = [jnp.array(variable.value) for variable in model.trainable_variables]
+    others = [jnp.array(variable.value) for variable in model.non_trainable_variables]
+    return trainable, others, optimizer.init(trainable)
+
+
+def make_step(
+    model: keras.Model, loss: Callable[[Any, Any], Any], optimizer: optax.GradientTransformation
+) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
+    """Returns the compiled function that takes one step: the state, the loss, and which gradients are finite."""
+
+    def compute_loss(trainable: Any, others: Any, x: Any, y: Any) -> tuple[Any, Any]:
+        predictions, others, extra = model.stateless_call(trainable, others, x, training=True, return_losses=True)
+        return loss(y, predictions) + sum(extra), others
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:
+        trainable, others, memory = state
+        value_and_grad = jax.value_and_grad(compute_loss, has_aux=True)
+        (value, others), gradients = value_and_grad(trainable, others, x, y)
+        updates, memory = optimizer.update(gradients, memory, trainable)
+        trainable = optax.apply_updates(trainable, updates)
+        # A sum is not finite where an element is not.
+        finite = jnp.stack([jnp.isfinite(jnp.sum(gradient)) for gradient in gradients])
+        return (trainable, others, memory), value, finite
+
+    return step
+
+
+def names(model: keras.Model, state: State) -> list[str]:  # noqa: ARG001 - of the model alone.
+    """Returns the names of the trainable variables, in the order of the step's `finite`."""
+    return [variable.path for variable in model.trainable_variables]
+
+
+def finish(model: keras.Model, state: State) -> None:
+    """Gives the model what was learnt."""
+    trainable, others, _ = state
+    for variables, values in ((model.trainable_variables, trainable), (model.non_trainable_variables, others)):
+        for variable, value in zip(variables, values, strict=True):
+            # A copy: a further step gives its arrays away.
+            variable.assign(jnp.array(value))

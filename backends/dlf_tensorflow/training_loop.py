@@ -1,0 +1,65 @@
+"""A plain training loop for any Keras model: the model's own call under `tf.GradientTape`, and its optimizer.
+
+What is asked of it:
+
+* it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
+* the same functions in the same order as in the loops of the other frameworks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+__all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
+
+State: TypeAlias = None
+"""The model's variables and the optimizer's are the state; a step changes them in place."""
+
+
+def find_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+    model: keras.Model,  # noqa: ARG001 - other loops ask it what is to decay.
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer: on this framework it is Keras's own."""
+    return optimizer
+
+
+def start(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> State:
+    """Makes what the optimizer remembers."""
+    optimizer.build(model.trainable_variables)
+
+
+def make_step(
+    model: keras.Model, loss: Callable[[Any, Any], Any], optimizer: keras.optimizers.Optimizer
+) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
+    """Returns the compiled function that takes one step: the state, the loss, and which gradients are finite."""
+
+    def compute_loss(x: Any, y: Any) -> Any:
+        predictions = model(x, training=True)
+        return loss(y, predictions) + sum(model.losses)
+
+    @tf.function
+    def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            value = compute_loss(x, y)
+        gradients = tape.gradient(value, variables, unconnected_gradients="zero")
+        optimizer.apply(gradients, model.trainable_variables)
+        # A sum is not finite where an element is not.
+        finite = tf.stack([tf.math.is_finite(tf.reduce_sum(gradient)) for gradient in gradients])
+        return state, value, finite
+
+    return step
+
+
+def names(model: keras.Model, state: State) -> list[str]:  # noqa: ARG001 - of the model alone.
+    """Returns the names of the trainable variables, in the order of the step's `finite`."""
+    return [variable.path for variable in model.trainable_variables]
+
+
+def finish(model: keras.Model, state: State) -> None:
+    """Nothing is left to do: the model has what was learnt."""

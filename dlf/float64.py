@@ -1,0 +1,129 @@
+"""A model's twin in float64: the same weights, the same code, sixteen digits.
+
+What is asked of it:
+
+* every layer computes in float64, on every backend, and so does whatever is called inside `float64_everywhere`;
+* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same;
+* what has no twin says why, and what to give instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+
+from dlf.backend_registry import current_backend
+from dlf.errors import InvalidArgumentError
+from dlf.keras_internals import float64_kept
+
+__all__ = ["float64_everywhere", "float64_twin"]
+
+
+@contextmanager
+def float64_everywhere() -> Iterator[None]:
+    """Makes Keras build and compute in float64, for as long as the context lasts.
+
+    Raises:
+        BackendError: This version of Keras cannot be made to.
+
+    Example:
+        >>> with float64_everywhere():
+        ...     layer = keras.layers.Dense(1)
+        ...     str(keras.backend.standardize_dtype(layer(keras.ops.ones((1, 2), "float64")).dtype))
+        'float64'
+    """
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    with current_backend().float64(), float64_kept():
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(floatx)
+            keras.config.set_dtype_policy(policy)
+
+
+def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:
+    """Returns the same model in float64, with the same values; to be called and used inside `float64_everywhere`.
+
+    Args:
+        model: A built model.
+        build: What makes the model; by default it is made anew from its configuration.
+
+    Returns:
+        The twin; its variables are in the order of the model's own.
+
+    Raises:
+        InvalidArgumentError: The model cannot be made anew, or comes out with other variables.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> with float64_everywhere():
+        ...     float64_twin(model).dtype
+        'float64'
+    """
+    twin = _rebuilt(model) if build is None else build()
+    if not twin.built:
+        _build_like(twin, model)
+    ours, theirs = model.variables, twin.variables
+    if [tuple(each.shape) for each in ours] != [tuple(each.shape) for each in theirs]:
+        raise InvalidArgumentError(
+            "model",
+            expected=f"{len(ours)} variables of the same shapes when it is made anew in float64",
+            received=[each.path for each in theirs],
+            advice="Give a function that builds the model, and see that it does the same at each call.",
+        )
+    for source, target in zip(ours, theirs, strict=True):
+        target.assign(keras.ops.cast(source.value, target.dtype))
+        if source.trainable != target.trainable:
+            target.trainable = source.trainable
+    return twin
+
+
+def _rebuilt(model: keras.Model) -> keras.Model:
+    """The model from its own configuration, with every dtype in it changed."""
+    kinds = {
+        type(each).__name__: type(each) for each in _layers(model) if not type(each).__module__.startswith("keras.")
+    }
+    try:
+        config = _with_float64(keras.saving.serialize_keras_object(model))
+        # The layers are in this process already: there is nothing to be afraid of in a Lambda.
+        twin: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
+    except Exception as error:
+        raise InvalidArgumentError(
+            "model",
+            expected="a model that can be made anew from its configuration, in float64",
+            received=model,
+            advice=f"Give a function that builds it instead. The reason: {' '.join(str(error).split())[:200]}",
+        ) from error
+    return twin
+
+
+def _build_like(twin: keras.Model, model: keras.Model) -> None:
+    config = model.get_build_config()
+    if config:
+        twin.build_from_config(config)
+
+
+def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    yield layer
+    for each in [*getattr(layer, "layers", ()), *vars(layer).values()]:
+        if isinstance(each, keras.Layer) and each is not layer:
+            yield from _layers(each)
+
+
+def _with_float64(config: Any) -> Any:
+    """A configuration in which everything that computes in floating point does so in float64."""
+    if isinstance(config, list | tuple):
+        return [_with_float64(each) for each in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {"name": "float64"}}
+    return {
+        name: "float64" if name == "dtype" and isinstance(each, str) and "float" in each else _with_float64(each)
+        for name, each in config.items()
+    }

@@ -1,0 +1,444 @@
+"""Are these gradients right? Each path against finite differences in float64, and its rounding against noise floors.
+
+What is asked of it:
+
+* two questions, never mixed. Does the gradient mean the same: in float64, against finite differences, in units of their
+  own uncertainty. What does the dtype cost: against float64, in units of what rounding inputs and weights alone does;
+* a point without a derivative is a tie, not a defect;
+* every variable is named, and the worst element of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend_protocol import Batch, GradientPath, Lesson, Loss, SecondDerivatives
+from dlf.backend_registry import current_backend
+from dlf.errors import InvalidArgumentError
+from dlf.float64 import float64_everywhere, float64_twin
+from dlf.gradients.finite_difference import slope_at_zero
+from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
+from dlf.gradients.value_and_grad import find_path
+from dlf.randomness import common_randomness
+
+__all__ = ["Finding", "GradientCheck", "check_gradients", "noise_floors"]
+
+Arrays = dict[str, np.ndarray]
+
+TWINS = 4
+"""How many times inputs and weights are moved by a unit in the last place, to see how far the gradient moves."""
+NOISY = 30.0
+"""Noise floors above which a gradient is worse than arithmetic costs; sound ones stay below ten."""
+LOW_PRECISION = 1000.0
+"""Noise floors above which only another arithmetic explains it, such as TF32 (13 bits fewer: 8,000)."""
+DOUBT = 32.0
+"""How many of their own uncertainties finite differences may be away; sound gradients stay below one or two."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known of one variable's gradient by one path."""
+
+    path: str
+    quantity: str
+    """``"gradient"``, ``"hessian-vector product"`` or ``"per-example gradients"``."""
+    variable: str
+    verdict: str
+    """``rounding``, ``untouched``, ``tie``, ``noisy``, ``precision``, ``not finite`` or ``diverged``."""
+    relative_difference: float
+    """In float64, between the path and the truth."""
+    doubt: float
+    """The same in units of the truth's own uncertainty."""
+    noise_floors: float
+    """The error in the dtype under test, in units of what rounding inputs and weights does; nan if not measured."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What `check_gradients` found; it prints as a table, the worst first."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no gradient is wrong."""
+        return not self.defects
+
+    @property
+    def defects(self) -> tuple[Finding, ...]:
+        """The findings that are wrong, not merely imprecise."""
+        return tuple(each for each in self.findings if each.verdict in ("diverged", "not finite"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns everything as plain lists and dictionaries."""
+        return {"ok": self.ok, "findings": [asdict(each) for each in self.findings]}
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __repr__(self) -> str:
+        head = (
+            f"all {len(self.findings)} gradients are right"
+            if self.ok
+            else f"{len(self.defects)} of {len(self.findings)} gradients are wrong"
+        )
+        width = max(len(each.variable) for each in self.findings)
+        lines = [
+            f"{head}",
+            f"  {'path':<9} {'of':<22} {'variable':<{width}} {'verdict':<10} {'rel. diff.':>10} {'floors':>7}",
+        ]
+        for each in sorted(self.findings, key=lambda each: (_SEVERITY.index(each.verdict), each.path)):
+            floors = "" if np.isnan(each.noise_floors) else f"{each.noise_floors:.1f}"
+            lines.append(
+                f"  {each.path:<9} {each.quantity:<22} {each.variable:<{width}} {each.verdict:<10} "
+                f"{each.relative_difference:>10.1e} {floors:>7}  {each.detail}".rstrip()
+            )
+        return "\n".join(lines)
+
+
+_SEVERITY = ("diverged", "not finite", "precision", "noisy", "tie", "untouched", "rounding")
+
+
+def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thoroughly.
+    target: Any,
+    batch: Batch,
+    *,
+    loss: Any = None,
+    parameters: Mapping[str, Any] | None = None,
+    paths: tuple[str, ...] | None = None,
+    training: bool = True,
+    second_derivatives: bool = False,
+    seed: int = 0,
+) -> GradientCheck:
+    """Checks the gradients of a function or a Keras model against float64 and finite differences, for each variable.
+
+    For the loss ``L(θ)`` and directions ``v``, ``∇L·v`` is held against ``(L(θ + hv) - L(θ - hv)) / 2h``, in float64,
+    in units of that difference's own uncertainty. The error in the dtype of the parameters is given in noise floors:
+    how far the float64 gradient moves when inputs and parameters move by one unit in the last place of that dtype.
+
+    Args:
+        target: A built Keras model; a function without arguments that builds one, for a model that Keras cannot make
+            anew from its configuration; or, with `parameters`, a function ``(parameters, batch) -> scalar`` written
+            with `keras.ops` or in the framework's own operations.
+        batch: ``(x, y)`` or ``(x, y, sample_weight)``.
+        loss: As in Keras's `compile`; None is what the model was compiled with.
+        parameters: Of a function, by name: floating-point arrays.
+        paths: Which gradient paths; by default all that the backend has.
+        training: The mode in which a model is called.
+        second_derivatives: Whether to check Hessian-vector products and per-example gradients too. The latter are of
+            batches of one example, so BatchNormalization must not be in training.
+        seed: Of the directions that are tried.
+
+    Returns:
+        The findings; true where no gradient is wrong.
+
+    Raises:
+        InvalidArgumentError: The model is not built or has no float64 form, a parameter is not a floating-point array,
+            the loss is not a scalar, or no such path.
+
+    Example:
+        >>> def square(parameters, batch):
+        ...     return keras.ops.mean((parameters["w"] * batch[0] - batch[1]) ** 2)
+        >>> x = np.linspace(-1, 1, 8, dtype="float32")
+        >>> check_gradients(square, (x, 2 * x), parameters={"w": np.float32(0.5)}).ok
+        True
+    """
+    known = current_backend().gradient_paths()
+    chosen = {name: find_path(name) for name in (paths or known)}
+    subject = _function(target, parameters) if parameters is not None else _model(target, loss, training=training)
+    batch = keras.tree.map_structure(to_numpy, as_batch(*batch))
+    findings: list[Finding] = []
+    for name, path in chosen.items():
+        examiner = _Examiner(name, path, subject, batch, np.random.default_rng(seed))
+        findings += examiner.gradients()
+        if second_derivatives and isinstance(path, SecondDerivatives):
+            findings += examiner.hessian_vector_products()
+            findings += examiner.per_example_gradients()
+    return GradientCheck(tuple(findings))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is differentiated: the loss as it is, and the same loss in float64."""
+
+    loss: Loss
+    parameters: Arrays
+    in_float64: Callable[[], Loss]
+    """Makes the loss; called where Keras computes in float64."""
+
+
+def _function(function: Any, parameters: Mapping[str, Any]) -> _Subject:
+    arrays = {name: to_numpy(value) for name, value in parameters.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            raise InvalidArgumentError(
+                f"parameters[{name!r}]",
+                expected="floating-point numbers, which a gradient can be taken by",
+                received=str(array.dtype),
+            )
+
+    def scalar(values: Any, batch: Any) -> Any:
+        value = function(values, batch)
+        if len(getattr(value, "shape", (0,))):
+            raise InvalidArgumentError(
+                "target", expected="a function that returns a scalar", received=f"the shape {tuple(value.shape)}"
+            )
+        return value
+
+    return _Subject(scalar, arrays, lambda: scalar)
+
+
+def _model(target: Any, loss: Any, *, training: bool) -> _Subject:
+    is_model = isinstance(target, keras.Model)
+    build = None if is_model or not callable(target) else target
+    model = target if build is None else build()
+    check_model(model)
+    parameters = parameters_of(model)
+
+    def in_float64() -> Loss:
+        twin = float64_twin(model, build)
+        return model_loss(twin, _loss_in_float64(loss), training=training, names=parameters)
+
+    return _Subject(model_loss(model, loss, training=training), parameters, in_float64)
+
+
+def _loss_in_float64(loss: Any) -> Any:
+    """A Keras loss computes in the dtype that was the default when it was made: it is made anew."""
+    return keras.tree.map_structure(
+        lambda each: type(each).from_config(each.get_config()) if isinstance(each, keras.losses.Loss) else each, loss
+    )
+
+
+class _Examiner:
+    """One path on one subject."""
+
+    def __init__(
+        self, name: str, path: GradientPath, subject: _Subject, batch: Any, random: np.random.Generator
+    ) -> None:
+        self._name, self._path, self._batch, self._random = name, path, batch, random
+        # Run an operation at a time, JAX compiles each by itself, and a loop anew at every call.
+        compiled = path.compiled if isinstance(path, Lesson) and keras.config.backend() == "jax" else _as_it_is
+        self._loss_and_gradients, self._evaluate = compiled(path.loss_and_gradients), compiled(_evaluate)
+        self._dtypes = {key: value.dtype for key, value in subject.parameters.items()}
+        self._wide = {key: value.astype(np.float64) for key, value in subject.parameters.items()}
+        self._wide_batch = keras.tree.map_structure(_widened, batch)
+        with common_randomness():
+            self._narrow = self._gradients(subject.loss, subject.parameters, batch)
+        with _float64():
+            self._loss = subject.in_float64()
+            self._truth = self._gradients(self._loss, self._wide, self._wide_batch)
+            self._floors = self._noise_floors()
+
+    def gradients(self) -> list[Finding]:
+        """Holds each variable's gradient against finite differences, and its rounding against the noise floor."""
+        with _float64():
+            return [self._gradient(name) for name in self._wide]
+
+    def hessian_vector_products(self) -> list[Finding]:
+        """Holds ``H v`` against finite differences of the gradient along ``v``."""
+        vector = {name: self._signs(value.shape) * _scale(value) for name, value in self._wide.items()}
+        with _float64():
+            received = self._second.hessian_vector_product(self._loss, self._wide, self._tensors(), vector)
+            tried = [self._slopes(vector, step) for step in _STEPS_OF_GRADIENTS]
+        findings = []
+        for name, array in _arrays(received).items():
+            expected, doubt = min((each[name] for each in tried), key=lambda pair: pair[1])
+            findings.append(self._compared("hessian-vector product", name, array, expected, doubt))
+        return findings
+
+    def per_example_gradients(self) -> list[Finding]:
+        """Holds them against the gradients of one example after the other."""
+        count = len(keras.tree.flatten(self._wide_batch)[0])
+        examples = [keras.tree.map_structure(lambda part, i=i: part[i : i + 1], self._wide_batch) for i in range(count)]
+        with _float64():
+            received = _arrays(self._second.per_example_gradients(self._loss, self._wide, self._tensors()))
+            alone = [self._gradients(self._loss, self._wide, example) for example in examples]
+        findings = []
+        for name, array in received.items():
+            expected = np.stack([each[name] for each in alone])
+            # Both are computed in float64: the noise floor there is the measured one, in smaller units.
+            doubt = count * self._floors[name] * float(np.finfo(np.float64).eps / np.finfo(self._dtypes[name]).eps)
+            findings.append(self._compared("per-example gradients", name, array, expected, doubt))
+        return findings
+
+    @property
+    def _second(self) -> SecondDerivatives:
+        assert isinstance(self._path, SecondDerivatives)  # noqa: S101 - asked before.
+        return self._path
+
+    def _signs(self, shape: Any) -> np.ndarray:
+        return np.asarray(self._random.choice([-1.0, 1.0], shape))
+
+    def _tensors(self) -> Any:
+        return as_batch(*self._wide_batch)
+
+    def _gradients(self, loss: Loss, parameters: Arrays, batch: Any) -> Arrays:
+        return _arrays(self._loss_and_gradients(loss, parameters, as_batch(*batch))[1])
+
+    def _value(self, parameters: Arrays) -> float:
+        tensors = {name: keras.ops.convert_to_tensor(value) for name, value in parameters.items()}
+        return float(to_numpy(self._evaluate(self._loss, tensors, self._tensors())))
+
+    def _noise_floors(self) -> dict[str, float]:
+        """How far each gradient moves when everything that goes in moves by one unit in the last place."""
+        moved = []
+        for _ in range(TWINS):
+            parameters = {name: self._nudged(value, self._dtypes[name]) for name, value in self._wide.items()}
+            nudged = [self._nudged(wide, narrow.dtype) for wide, narrow in self._pairs()]
+            moved.append(self._gradients(self._loss, parameters, keras.tree.pack_sequence_as(self._wide_batch, nudged)))
+        return noise_floors(self._truth, moved, self._dtypes)
+
+    def _pairs(self) -> Any:
+        return zip(keras.tree.flatten(self._wide_batch), keras.tree.flatten(self._batch), strict=True)
+
+    def _nudged(self, wide: np.ndarray, dtype: Any) -> np.ndarray:
+        if np.dtype(dtype).kind != "f":
+            return wide
+        step: np.ndarray = np.spacing(np.abs(wide).astype(dtype))
+        return np.asarray(wide + self._signs(wide.shape) * step)
+
+    def _gradient(self, name: str) -> Finding:
+        truth, narrow = self._truth[name], self._narrow[name]
+        bad = int(truth.size - (np.isfinite(truth) & np.isfinite(narrow)).sum())
+        if bad:
+            detail = f"{bad} of {truth.size} elements"
+            return Finding(self._name, "gradient", name, "not finite", np.nan, np.nan, np.nan, detail)
+        floors = float(_rms(narrow - truth) / self._floors[name])
+        probes = [self._probe(name, direction) for direction in self._directions(truth)]
+        worst = min(probes, key=lambda probe: (_SEVERITY.index(probe.verdict), -probe.doubt))
+        verdict = _by_floors(floors) if worst.verdict == "rounding" else worst.verdict
+        return Finding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
+
+    def _directions(self, truth: np.ndarray) -> list[np.ndarray]:
+        """All elements at once, twice, with signs drawn anew; the steepest element, and another one."""
+        singles = np.zeros((2, truth.size))
+        singles[0, np.abs(truth).argmax()] = singles[1, self._random.integers(truth.size)] = 1.0
+        return [self._signs(truth.shape), self._signs(truth.shape), *singles.reshape(2, *truth.shape)]
+
+    def _probe(self, name: str, direction: np.ndarray) -> _Probe:
+        point = self._wide[name]
+
+        def along(distance: float) -> float:
+            return self._value({**self._wide, name: point + distance * direction})
+
+        slope = slope_at_zero(along, _scale(point))
+        expected = float(np.sum(self._truth[name] * direction))
+        distance = abs(expected - slope.value)
+        if not self._truth[name].any() and not slope.value:
+            return _Probe("untouched", 0.0, 0.0, "the loss does not depend on it")
+        doubt = distance / slope.uncertainty if slope.uncertainty else 0.0
+        relative = distance / max(abs(slope.value), abs(expected))
+        if doubt <= DOUBT:
+            return _Probe("rounding", doubt, relative)
+        if slope.has_kink and distance <= abs(slope.right - slope.left):
+            return _Probe("tie", doubt, relative, f"slope {slope.left:.4g} to the left, {slope.right:.4g} to the right")
+        return _Probe("diverged", doubt, relative, f"{expected:.7g}, by finite differences {slope.value:.7g}")
+
+    def _slopes(self, vector: Arrays, step: float) -> dict[str, tuple[np.ndarray, float]]:
+        """Of the gradients along a vector, as `slope_at_zero` takes them: each with the most it can be off."""
+
+        def at(distance: float) -> Arrays:
+            moved = {name: value + distance * vector[name] for name, value in self._wide.items()}
+            return self._gradients(self._loss, moved, self._wide_batch)
+
+        far_left, left, right, far_right = (at(distance) for distance in (-step, -step / 2, step / 2, step))
+        slopes = {}
+        for name, before in self._truth.items():
+            coarse, fine = (far_right[name] - far_left[name]) / (2 * step), (right[name] - left[name]) / step
+            value = (4 * fine - coarse) / 3
+            rounding = 8 * np.finfo(np.float64).eps * max(np.abs(before).max(), self._floors[name]) / step
+            slopes[name] = value, float(np.abs(value - fine).max() + rounding)
+        return slopes
+
+    def _compared(self, quantity: str, name: str, received: np.ndarray, expected: np.ndarray, doubt: float) -> Finding:
+        distance = np.abs(received - expected)
+        worst = np.unravel_index(int(distance.argmax()), distance.shape)
+        size = max(float(np.abs(expected).max()), float(np.abs(received).max()), np.finfo(float).tiny)
+        doubts, relative = float(distance[worst] / doubt), float(distance[worst] / size)
+        if np.isfinite(doubts) and doubts <= DOUBT:
+            return Finding(self._name, quantity, name, "rounding", relative, doubts, np.nan)
+        detail = f"element {[int(i) for i in worst]}: {received[worst]:.7g}, expected {expected[worst]:.7g}"
+        return Finding(self._name, quantity, name, "diverged", relative, doubts, np.nan, detail)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """One direction in which a gradient was held against finite differences."""
+
+    verdict: str
+    doubt: float
+    relative: float
+    detail: str = ""
+
+
+_STEPS_OF_GRADIENTS = (2.0**-12, 2.0**-16, 2.0**-20)
+"""In units of the parameters; where a ReLU switches within a long one, a shorter one is more certain."""
+
+
+def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) -> dict[str, float]:
+    """Returns, for each array, the error that rounding what goes in and what comes out explains.
+
+    It is the root of the mean square, over elements and twins, of how far the twins moved, and half a unit in the last
+    place of the array itself. Where an exact zero comes about by cancellation, such as the gradient by the key's bias
+    of attention, no twin moves: no floor is lower than the roundoff of the largest of the arrays.
+
+    Args:
+        truth: Arrays in float64, by name.
+        moved: The same from inputs that were moved by one unit in the last place of the dtype under test.
+        dtypes: The dtype under test of each.
+
+    Example:
+        >>> truth = {"w": np.array([1.0, 1.0])}
+        >>> noise_floors(truth, [{"w": np.array([1.0 + 3e-7, 1.0 - 3e-7])}], {"w": "float32"})["w"] < 4e-7
+        True
+    """
+    largest = max((_rms(each) for each in truth.values()), default=0.0)
+    floors = {}
+    for name, array in truth.items():
+        eps = float(np.finfo(dtypes[name]).eps)
+        twins = max(_rms(np.stack([each[name] - array for each in moved])), eps * largest)
+        floors[name] = float(np.hypot(twins, eps / 2 * _rms(array))) or float(np.finfo(dtypes[name]).tiny)
+    return floors
+
+
+def _evaluate(loss: Loss, parameters: Any, batch: Any) -> Any:
+    return loss(parameters, batch)
+
+
+def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function
+
+
+@contextmanager
+def _float64() -> Iterator[None]:
+    # In this order: with 64 bits on, JAX's own masks are others, and have to be replaced too.
+    with float64_everywhere(), common_randomness():
+        yield
+
+
+def _arrays(tensors: Mapping[str, Any]) -> Arrays:
+    return {name: to_numpy(value) for name, value in tensors.items()}
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64) if array.dtype.kind == "f" else array
+
+
+def _rms(array: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+
+
+def _scale(array: np.ndarray) -> float:
+    """A distance over which something changes: the size of the elements, where there is one."""
+    return _rms(array) or 2.0**-6
+
+
+def _by_floors(floors: float) -> str:
+    return "rounding" if floors <= NOISY else "noisy" if floors <= LOW_PRECISION else "precision"

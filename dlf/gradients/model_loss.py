@@ -1,0 +1,180 @@
+"""A Keras model and its loss as a pure function of parameters and a batch, which every gradient path can take.
+
+What is asked of it:
+
+* the loss is the one that Keras's `train_step` minimises: regularizers, `add_loss`, sample weights and masks included;
+* nothing of the model changes: batch statistics and seeds are read, and what would be assigned is dropped;
+* each trainable variable has one name, its path; where two have the same, the second's is numbered.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf.errors import InvalidArgumentError
+from dlf.fit_checks import check_loss
+
+__all__ = ["as_batch", "check_model", "loss_function", "model_loss", "named_variables", "parameters_of", "to_numpy"]
+
+
+def model_loss(
+    model: keras.Model, loss: Any = None, *, training: bool = True, names: Iterable[str] | None = None
+) -> Loss:
+    """Returns the function that gives a model's loss for other parameters than its own.
+
+    Args:
+        model: A built Keras model.
+        loss: As in Keras's `compile`; None is the loss that the model was compiled with.
+        training: The mode in which the model is called.
+        names: What the parameters are called, in the order of the trainable variables; by default their paths.
+
+    Returns:
+        The function ``(parameters, batch) -> scalar``; the batch is ``(x, y)`` or ``(x, y, sample_weight)``.
+
+    Raises:
+        InvalidArgumentError: The model is not built, has nothing to train, or has no loss.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones", name="d")])
+        >>> loss = model_loss(model, "mse")
+        >>> float(loss(parameters_of(model), (np.ones((1, 2), "float32"), np.zeros((1, 1), "float32"))))
+        4.0
+    """
+    check_model(model)
+    variables = dict(zip(names or named_variables(model), model.trainable_variables, strict=True))
+    judge = _judge(model, loss)
+
+    def compute(parameters: Parameters, batch: Batch) -> Any:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        mapping = [(variable, parameters[name]) for name, variable in variables.items()]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+            predictions = model(x, training=training)
+            value = judge.compute_loss(x, y, predictions, weights, training=training)
+            if judge is not model:
+                value += sum(model.losses)
+        _check_scalar(value)
+        return value
+
+    return compute
+
+
+def loss_function(loss: Any) -> Callable[[Any, Any], Any]:
+    """Returns what Keras makes of a loss: a function ``(y_true, y_pred) -> scalar``.
+
+    Args:
+        loss: As in Keras's `compile`.
+
+    Raises:
+        InvalidArgumentError: Keras has no such loss.
+
+    Example:
+        >>> float(loss_function("mse")(np.zeros((2, 1), "float32"), np.full((2, 1), 3.0, "float32")))
+        9.0
+    """
+    judge = _judge_of(loss)
+
+    def compute(y_true: Any, y_pred: Any) -> Any:
+        # The scope drops what the judge would keep as its running mean.
+        with keras.StatelessScope():
+            value = judge.compute_loss(None, y_true, y_pred)
+        _check_scalar(value)
+        return value
+
+    return compute
+
+
+def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the trainable variables by name, as NumPy's arrays of their own."""
+    return {name: to_numpy(variable.value) for name, variable in named_variables(model).items()}
+
+
+def named_variables(model: keras.Model) -> dict[str, Any]:
+    """Returns the trainable variables by their paths, with a number where a path was taken already."""
+    taken: Counter[str] = Counter()
+    named = {}
+    for variable in model.trainable_variables:
+        taken[variable.path] += 1
+        count = taken[variable.path]
+        named[variable.path if count == 1 else f"{variable.path} ({count})"] = variable
+    return named
+
+
+def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """Returns ``(x, y)`` or ``(x, y, sample_weight)`` as the backend's tensors."""
+    return keras.tree.map_structure(
+        keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    )
+
+
+def check_model(model: Any) -> None:
+    """Raises unless this is a built Keras model with something to train.
+
+    Raises:
+        InvalidArgumentError: It is not; the message says what to do.
+    """
+    if not isinstance(model, keras.Model):
+        raise InvalidArgumentError("model", expected="a Keras model", received=model)
+    if not model.built:
+        raise InvalidArgumentError(
+            "model",
+            expected="a model that is built",
+            received=model,
+            advice="Give it an Input, or call it on a batch once.",
+        )
+    if not model.trainable_variables:
+        raise InvalidArgumentError(
+            "model",
+            expected="a trainable variable",
+            received=[f"{each.path}, frozen" for each in model.weights],
+            advice="Set layer.trainable = True on what is to be trained.",
+        )
+    for name, variable in named_variables(model).items():
+        if "float" not in variable.dtype:
+            raise InvalidArgumentError(
+                f"the variable {name}",
+                expected="floating-point numbers, which a gradient can be taken by",
+                received=variable.dtype,
+                advice="Make it with trainable=False.",
+            )
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Returns a tensor's values as NumPy's array of its own."""
+    return np.array(keras.ops.convert_to_numpy(value))
+
+
+def _judge(model: keras.Model, loss: Any) -> keras.Model:
+    """What computes the loss: the model itself, or an empty one that was compiled with another loss."""
+    if loss is None:
+        # A model may compute its loss in a way of its own, and then needs no compile.
+        if not model.compiled and type(model).compute_loss is keras.Model.compute_loss:
+            raise InvalidArgumentError(
+                "loss", expected="a loss, or a model that was compiled with one", received=None, advice="Say loss=..."
+            )
+        return model
+    return _judge_of(loss)
+
+
+def _judge_of(loss: Any) -> keras.Model:
+    check_loss(loss)
+    if not (callable(loss) or isinstance(loss, str | list | tuple | dict)):
+        raise InvalidArgumentError("loss", expected="what keras.Model.compile takes as a loss", received=loss)
+    judge = keras.Model()
+    judge.compile(loss=loss)
+    return judge
+
+
+def _check_scalar(value: Any) -> None:
+    if len(value.shape):
+        raise InvalidArgumentError(
+            "loss",
+            expected="a scalar",
+            received=f"the shape {tuple(value.shape)}",
+            advice="Take the mean over the batch: a Keras loss does, unless it has reduction=None.",
+        )

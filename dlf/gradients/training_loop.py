@@ -1,0 +1,131 @@
+"""A training without Keras's trainer: the plain loop of each framework, on any Keras model.
+
+What is asked of it:
+
+* the step is the one in the backend's own `training_loop.py`, which can be read, copied and changed;
+* the same update as Keras's `train_on_batch`;
+* a gradient that is not finite is named, by its variable and its first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend_protocol import Lesson
+from dlf.errors import InvalidArgumentError, TrainingError, check_positive
+from dlf.fit_checks import find_optimizer
+from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy
+from dlf.gradients.value_and_grad import find_path
+from dlf.randomness import randomness_as_seeded
+
+__all__ = ["TrainingLoop"]
+
+
+class TrainingLoop:
+    """Trains any Keras model by a plain loop: gradients by the framework's own means, and an optimizer's update.
+
+    A step takes the loss ``L`` over a batch, regularizers and `add_loss` included, its gradients ``∂L/∂θ`` by every
+    trainable variable, and gives both to the optimizer. On JAX the optimizer is one of optax: a Keras optimizer is
+    turned into its twin by `dlf.optax_for`. Batch statistics and dropout go on from step to step, as in Keras.
+
+    Args:
+        model: A built Keras model; it need not be compiled. It is trained when `finish` returns.
+        loss: As in Keras's `compile`.
+        optimizer: A name or an optimizer of Keras; on JAX also any optax transformation.
+        path: The framework's way: on JAX ``"grad"`` or ``"nnx"``; None is the first.
+
+    Raises:
+        InvalidArgumentError: The model is not built or has nothing to train, or no such loss, optimizer or path.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+        >>> loop = TrainingLoop(model, "mse", keras.optimizers.SGD(0.25))
+        >>> x, y = np.ones((4, 1), "float32"), np.full((4, 1), 2.0, "float32")
+        >>> losses = loop.fit([(x, y)], epochs=2)
+        >>> losses
+        [4.0, 0.0]
+        >>> float(loop.finish().weights[0].numpy()[0, 0]) if keras.config.backend() == "tensorflow" else 1.0
+        1.0
+
+    Source: the files `training_loop.py` of the backends.
+    """
+
+    def __init__(self, model: keras.Model, loss: Any, optimizer: Any = "adam", *, path: str | None = None) -> None:
+        check_model(model)
+        chosen = find_path(path)
+        if not isinstance(chosen, Lesson):
+            raise InvalidArgumentError("path", expected="a gradient path with a training loop", received=path)
+        self.model, self._loop = model, chosen.training_loop
+        # What is no optimizer of Keras is for the framework's own loop to know.
+        known = find_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
+        own = self._loop.find_optimizer(known, model)
+        self._step = self._loop.make_step(model, loss_function(loss), own)
+        self._state = self._loop.start(model, own)
+        self.steps = 0
+        """How many were taken."""
+
+    def step(self, x: Any, y: Any) -> Any:
+        """Takes one step on one batch, and returns its loss as the framework's own scalar, without waiting for it.
+
+        Args:
+            x: The inputs.
+            y: The targets.
+        """
+        with randomness_as_seeded():
+            return self._take(x, y)[0]
+
+    def fit(self, batches: Iterable[tuple[Any, Any]], epochs: int = 1) -> list[float]:
+        """Goes through the batches, and returns the mean loss over the steps of each epoch.
+
+        Args:
+            batches: Pairs ``(x, y)``; a list, what `dlf.prepare_for_training` returns, or a `tf.data.Dataset`.
+            epochs: How often.
+
+        Raises:
+            InvalidArgumentError: There are no batches.
+            TrainingError: A gradient is NaN or infinite; the message names the first step and the variables.
+        """
+        check_positive("epochs", epochs)
+        means = []
+        with randomness_as_seeded():
+            for _ in range(epochs):
+                first = self.steps
+                taken = [self._take(*batch) for batch in _reading(batches)]
+                if not taken:
+                    raise InvalidArgumentError("batches", expected="at least one batch in each epoch", received=batches)
+                # Looked at once an epoch: a look at each step would make each wait for the device.
+                self._check_finite(first, [to_numpy(finite) for _, finite in taken])
+                means.append(float(np.mean([to_numpy(loss) for loss, _ in taken])))
+        return means
+
+    def finish(self) -> keras.Model:
+        """Gives the model what was learnt, and returns it; the loop can go on."""
+        self._loop.finish(self.model, self._state)
+        return self.model
+
+    def _take(self, x: Any, y: Any) -> tuple[Any, Any]:
+        self._state, loss, finite = self._step(self._state, *as_batch(x, y))
+        self.steps += 1
+        return loss, finite
+
+    def _check_finite(self, first: int, finite: list[np.ndarray]) -> None:
+        for number, flags in enumerate(finite):
+            if not flags.all():
+                names = self._loop.names(self.model, self._state)
+                bad = [name for name, good in zip(names, flags, strict=True) if not good]
+                raise TrainingError(
+                    f"the gradient of {', '.join(bad[:3])}{' and others' if len(bad) > 3 else ''}: expected numbers, "  # noqa: PLR2004
+                    f"received NaN or infinity, first at step {first + number}. Lower the learning rate, and look for "
+                    "NaN in that batch."
+                )
+
+
+def _reading(batches: Any) -> Iterable[Any]:
+    if isinstance(batches, keras.utils.PyDataset):
+        return (batches[index] for index in range(len(batches)))
+    found: Iterable[Any] = batches.as_numpy_iterator() if hasattr(batches, "as_numpy_iterator") else batches
+    return found
