@@ -74,7 +74,7 @@ def _dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None
     keep = 1.0 - rate
     shape = ops.shape(inputs)
     if noise_shape is not None:
-        shape = tuple(whole if asked is None else asked for asked, whole in zip(noise_shape, shape, strict=True))
+        shape = tuple(whole if asked is None else asked for asked, whole in zip(noise_shape, shape, strict=False))
     mask = threefry.bernoulli(draw_key(seed), keep, shape)
     return ops.where(mask, inputs / keep, ops.zeros_like(inputs))
 

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.bench.agreement import Judge, Verdict
-from dlf.bench.contestants import Contestant, KerasFit, contestants
+from dlf.bench.contestants import Contestant, HandWritten, KerasFit, Trained, contestants
 from dlf.bench.models import RATES, Task, build_model, make_task
 from dlf.bench.options import FUSED, MODELS, REFERENCE, BenchOptions
 from dlf.bench.report import SCHEMA, exit_code, print_bench, summarise
@@ -83,6 +83,27 @@ def test_another_loss_function_order_or_mask_is_refused() -> None:
         return KNOWN[REFERENCE].fit(model, task, epochs, callbacks)  # type: ignore[attr-defined]
 
     assert not judge_of("mlp").judge(KerasFit("backwards", fit)).agrees
+
+
+@pytest.mark.parametrize(("accidents", "agrees"), [(1, True), (2, False)])
+def test_an_accident_in_one_order_refuses_nobody(accidents: int, agrees: bool) -> None:
+    """What rounding does to one unit in one order is no difference; what comes back in another is."""
+
+    @dataclass(frozen=True)
+    class Sum(HandWritten):
+        accidents: int = 0
+        seen: list[Any] = field(default_factory=list)
+
+        def train(self, task: Task, epochs: int) -> Trained:
+            self.seen.append(task.labels.tolist())
+            places = 1 + np.arange(len(task.labels))
+            weight = (task.labels * places).sum() + (len(self.seen) <= self.accidents)
+            return Trained([1.0] * epochs, [np.full_like(each, weight) for each in task.weights])
+
+    task = make_task("mlp", rows=12, batch_size=4)
+    other = Sum("other", loop=id, accidents=accidents)
+    assert Judge(Sum("reference", loop=id), task).judge(other).agrees is agrees
+    assert other.seen == [task.labels.tolist(), task.labels[::-1].tolist()]
 
 
 def test_without_the_same_masks_dropout_is_off() -> None:

@@ -224,6 +224,43 @@ def test_mixed_precision_means_the_same() -> None:
     np.testing.assert_allclose(histories[0], histories[1], rtol=2e-2)
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="the other backends draw masks as Keras does")
+@pytest.mark.parametrize("noise_shape", [None, (None, 1), (6,)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_masks_that_are_drawn_faster_have_keras_s_bits(noise_shape: Any, dtype: str) -> None:
+    import jax
+
+    from dlf_jax.epochs import _with_fast_masks
+
+    def dropped(key: Any, values: Any) -> Any:
+        return keras.random.dropout(values, 0.3, noise_shape=noise_shape, seed=key)
+
+    key, values = jax.numpy.array([7, 3], "uint32"), jax.numpy.asarray(X, dtype)
+    faster = _with_fast_masks(dropped)
+    by_keras, fused = (np.asarray(jax.jit(each)(key, values), np.float32) for each in (dropped, faster))
+    assert np.array_equal(by_keras, fused)
+    assert 0 < (fused == 0).mean() < 1
+    if jax.default_backend() == "cpu":
+        # JAX's own generator is one operation there: its absence shows that the other way was taken.
+        drawn = [str(jax.make_jaxpr(each)(key, values)).count("random_bits") for each in (dropped, faster)]
+        assert drawn == [1, 0]
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX takes some arrays as they are, depending on where they begin")
+@pytest.mark.parametrize("offset", [0, 4])
+def test_what_is_written_to_an_array_after_the_start_changes_nothing(offset: int) -> None:
+    from dlf_jax.epochs import JaxEpochRunner
+
+    model = dense()
+    model.compile(loss=LOSS)
+    room = np.zeros(4096 + 128, np.uint8)
+    begin = -room.ctypes.data % 64 + offset
+    array = room[begin : begin + 4096].view(np.float32)
+    held = JaxEpochRunner(model).put((array,))[0]
+    array[:] = 1
+    assert not np.asarray(held).any()
+
+
 def test_the_last_smaller_batch_is_trained_on() -> None:
     _, model = trained("dense", "fused", epochs=3)
     assert int(model.optimizer.iterations) == 3 * 5  # 150 = 4 x 32 + 22.

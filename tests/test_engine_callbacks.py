@@ -145,6 +145,26 @@ def test_the_csv_log_holds_the_same_rows(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("frequency", ["epoch", 3])
+def test_keras_own_tensorboard_writes_the_same_tags_at_the_same_steps(frequency: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow", reason="keras.callbacks.TensorBoard writes with TensorFlow on every backend")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found: dict[str, Any] = {}
+    for engine in ("keras", "fused"):
+        train(engine, callbacks.TensorBoard(tmp_path / engine, update_freq=frequency))
+        for part in ("train", "validation"):
+            reader = events.EventAccumulator(str(tmp_path / engine / part)).Reload()
+            found[f"{engine} {part}"] = {
+                tag: [event.step for event in reader.Tensors(tag)] for tag in reader.Tags()["tensors"]
+            }
+    assert found["fused train"] == found["keras train"]
+    assert found["fused validation"] == found["keras validation"]
+    # What the names stand for, so that two empty folders are not the same either.
+    assert found["fused train"]["epoch_loss"] == ([0, 1, 2] if frequency == "epoch" else [2])
+    assert found["fused train"].get("batch_loss") == (None if frequency == "epoch" else [3, 6, 9, 12, 15, 18, 21, 24])
+    assert found["fused validation"]["evaluation_mae_vs_iterations"] == [8, 16, 24]
+
+
 def test_a_loss_that_is_not_a_number_ends_the_training() -> None:
     broken = X.copy()
     broken[0] = np.nan
@@ -174,6 +194,13 @@ def test_which_callbacks_look_at_batches(tmp_path: Path) -> None:
     assert steps_between_looks([callbacks.LambdaCallback(on_train_batch_end=print)], "train") == 1
     assert steps_between_looks([callbacks.LambdaCallback(on_epoch_end=print)], "train") is None
     assert steps_between_looks([EveryBatch()], "test") == 1
+
+    by_epoch = callbacks.TensorBoard(tmp_path)
+    assert (watchers([by_epoch], "train"), watchers([by_epoch], "test")) == ({}, {})
+    by_batch = callbacks.TensorBoard(tmp_path, update_freq="batch")
+    assert watchers([by_batch], "train") == watchers([by_batch], "test") == {"TensorBoard": 1}
+    by_epoch._should_trace = True  # As profile_batch leaves it, which starts the profiler at once.
+    assert (watchers([by_epoch], "train"), watchers([by_epoch], "test")) == ({"TensorBoard": 1}, {})
 
     class Derived(callbacks.TerminateOnNaN):  # type: ignore[misc, name-defined]  # As above.
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -9,6 +9,10 @@ import jax
 import keras
 import numpy as np
 
+from dlf.backend_registry import current_backend
+from dlf.common_stream import replacements
+from dlf.keras_internals import random_functions_replaced
+
 __all__ = ["JaxEpochRunner", "free_memory"]
 
 
@@ -18,7 +22,7 @@ class JaxEpochRunner:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         # A step that is compiled by itself is traced once, for its shapes and for the loop.
-        self._train_step = jax.jit(_of_its_own(model.train_step))
+        self._train_step = jax.jit(_with_fast_masks(model.train_step))
         self._train = _runs(self._train_step)
         self._evaluate = _runs(jax.jit(_of_its_own(model.test_step)))
         self._predict = jax.jit(_map(model.predict_step))
@@ -33,7 +37,7 @@ class JaxEpochRunner:
 
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
-        return jax.tree.map(jax.numpy.asarray, arrays)
+        return jax.tree.map(_copy_on_device, arrays)
 
     def trace(self, data: Any, rows: Any) -> None:
         """Traces a training step and changes nothing; raises what the step raises."""
@@ -71,12 +75,34 @@ def free_memory() -> int | None:
     return statistics["bytes_limit"] - statistics["bytes_in_use"] if statistics else None
 
 
+def _copy_on_device(array: np.ndarray) -> jax.Array:
+    # `jax.numpy.asarray` copies an array in the host's memory first: on a CPU that is twice the data for a while.
+    held = jax.device_put(array)
+    # Where the array begins at a multiple of 64 bytes, a CPU takes it as it is, `may_alias=False` or not; and then
+    # whoever writes to it in a callback writes to what is being trained on.
+    is_shared = jax.default_backend() == "cpu" and array.size and held.unsafe_buffer_pointer() == array.ctypes.data
+    return jax.numpy.array(held, copy=True) if is_shared else held
+
+
 def _of_its_own(step: Callable[..., Any]) -> Callable[..., Any]:
     """A function that JAX takes for no other: of two equal ones it takes the first's trace for the second.
 
     A method is equal to itself after the model is compiled anew, with another loss.
     """
     return lambda state, batch: step(state, batch)  # noqa: PLW0108 - that it is another function is its point.
+
+
+def _with_fast_masks(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step, drawing the bits that Keras's dropout draws on JAX in the way that is fast on a CPU."""
+
+    def run(state: Any, batch: Any) -> Any:
+        if jax.default_backend() != "cpu" or "dropout" not in current_backend().common_draws():
+            return step(state, batch)
+        # For as long as the step is traced.
+        with random_functions_replaced({"dropout": replacements()["dropout"]}):
+            return step(state, batch)
+
+    return run
 
 
 def _runs(step: Any) -> Callable[..., Any]:

@@ -4,7 +4,9 @@ What is asked of it:
 
 * from the same weights, in the same order, under the same dropout masks, the losses and the weights have to agree;
 * how far apart rounding alone can bring two runs is measured, not assumed: twins of the reference, whose weights and
-  inputs were moved by one unit in the last place, set the bound.
+  inputs were moved by one unit in the last place, set the bound;
+* an accident of rounding that no twin had does not refuse anybody: who fails in one order of the examples is compared
+  in another, with a bound of its own.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ STEPS = 16
 """Steps in an epoch of the comparison; the last batch is half a batch."""
 FACTOR = 8.0
 """How much further apart than the twins: they were moved in weights and inputs, a contestant rounds in every sum."""
-FLOORS = (1e-6, 5e-4)
-"""Below these nothing is called a difference: of losses, eight units in the last place of float32; of weights, twice
-what a sound hand-written loop was once found apart where the twins were not (2.5e-4; the cause was not looked into)."""
+FLOOR = 1e-6
+"""Below this nothing is called a difference: eight units in the last place of float32. A sound loop's weights were
+3.5e-7 apart (30 sets of images, the MLP on JAX)."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,13 @@ class Judge:
     """
 
     def __init__(self, reference: Contestant, task: Task) -> None:
-        rows = min(len(task.labels), (STEPS - 1) * task.batch_size + task.batch_size // 2)
-        arrays = {name: getattr(task, name)[:rows] for name in ("images", "scaled", "labels")}
+        rows = np.arange(min(len(task.labels), (STEPS - 1) * task.batch_size + task.batch_size // 2))
         self._reference = reference
-        self._task = replace(task, shuffle=False, **arrays)
+        # A ReLU's input that lies within rounding of 0 passes a gradient in one run and none in the other. The MLP has
+        # so few of them that most runs, and then their twins too, meet none: once in some 50 runs one is met, as by
+        # the hand-written loop on JAX, where the input of 1 of 128 units was -6e-8 here and -3e-7 there, for 1 of 64
+        # images. Its weights were 2.5e-4 apart at the end, against a bound of 3.5e-5, and 3.4e-7 in other orders.
+        self._tasks = [_in_order(task, order) for order in (rows, rows[::-1])]
         self._expected = cache(self._train_reference)
 
     def judge(self, contestant: Contestant) -> Verdict:
@@ -72,8 +77,15 @@ class Judge:
         Returns:
             The verdict.
         """
-        task = replace(self._task, dropout=contestant.same_masks)
-        expected, bounds = self._expected(contestant.context, dropout=contestant.same_masks)
+        first = self._judge(contestant, 0)
+        if first.agrees:
+            return first
+        second = self._judge(contestant, 1)
+        return second if second.agrees else first
+
+    def _judge(self, contestant: Contestant, place: int) -> Verdict:
+        task = replace(self._tasks[place], dropout=contestant.same_masks)
+        expected, bounds = self._expected(contestant.context, place, dropout=contestant.same_masks)
         trained = expected if contestant is self._reference else contestant.train(task, EPOCHS)
         distances = _distances(trained, expected, task.weights)
         return Verdict(
@@ -88,16 +100,18 @@ class Judge:
             dropout="same masks" if contestant.same_masks else "off",
         )
 
-    def _train_reference(self, context: Context, *, dropout: bool) -> tuple[Trained, list[float]]:
-        task = replace(self._task, dropout=dropout)
+    def _train_reference(self, context: Context, place: int, *, dropout: bool) -> tuple[Trained, list[float]]:
+        task = replace(self._tasks[place], dropout=dropout)
         with context():
             expected, *twins = (
                 self._reference.train(each, EPOCHS) for each in (task, task.nudged(seed=1), task.nudged(seed=2))
             )
         apart = [_distances(twin, expected, task.weights) for twin in twins]
-        return expected, [
-            max(floor, FACTOR * max(each)) for floor, each in zip(FLOORS, zip(*apart, strict=True), strict=True)
-        ]
+        return expected, [max(FLOOR, FACTOR * max(each)) for each in zip(*apart, strict=True)]
+
+
+def _in_order(task: Task, rows: np.ndarray) -> Task:
+    return replace(task, shuffle=False, images=task.images[rows], scaled=task.scaled[rows], labels=task.labels[rows])
 
 
 def _distances(trained: Trained, expected: Trained, initial: Sequence[np.ndarray]) -> tuple[float, float]:

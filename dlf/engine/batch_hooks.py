@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 import keras
 
+from dlf.keras_internals import profiles_batches
+
 __all__ = ["steps_between_looks", "watchers"]
 
 
@@ -51,8 +53,10 @@ def _steps(callback: keras.callbacks.Callback, phase: str) -> int:
             return 0
         # A checkpoint counts the batches that it was not shown; a backup miscounts those of its first epoch.
         return int(callback.save_freq) if isinstance(callback, keras.callbacks.ModelCheckpoint) else 1
-    if isinstance(callback, keras.callbacks.TensorBoard) and phase == "train":
-        return int(callback.update_freq != "epoch" or callback.write_steps_per_second)
+    if isinstance(callback, keras.callbacks.TensorBoard):
+        # While it writes by epochs it counts the batches of an evaluation, and does nothing with their number.
+        asked = phase == "train" and (callback.write_steps_per_second or profiles_batches(callback))
+        return int(asked or callback.update_freq != "epoch")
     return _own_hooks(callback, phase)
 
 
