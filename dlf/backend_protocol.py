@@ -105,6 +105,10 @@ class Lesson(GradientPath, Protocol):
         """Returns the parameters in the path's own form, a module, say, for ``"line"``, ``"mlp"`` or anything else."""
         ...
 
+    def read(self, parameters: Any) -> Mapping[str, Any]:
+        """Returns the parameters by name, as NumPy's arrays."""
+        ...
+
     def line_loss(self, parameters: Any, batch: Batch) -> Any:
         """Returns the mean squared error of ``w x + b``."""
         ...

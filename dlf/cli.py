@@ -67,6 +67,7 @@ def _dlf() -> None:
     \b
     Start here:   dlf lab
     What is here: dlf backends
+    Gradients:    dlf gradients
     How fast:     dlf bench
     """
 
@@ -146,10 +147,10 @@ def _bench(backends: str | None, models: str, file: Path | None, **options: Any)
       dlf bench --backends jax,torch --rows 6000 --repeats 3
     """
     from dlf.bench import BenchOptions, print_bench, run_bench
-    from dlf.bench.report import check_place, exit_code, write_bench
+    from dlf.bench.report import exit_code, write_bench
+    from dlf.files import check_place
 
-    names = [name.strip() for name in (backends or "").split(",") if name.strip()]
-    asked = BenchOptions(names, [name.strip() for name in models.split(",")], **options)
+    asked = BenchOptions(_names(backends), _names(models), **options)
     if file:
         check_place(file)
     # What was measured is kept at once: the whole may take hours.
@@ -157,6 +158,57 @@ def _bench(backends: str | None, models: str, file: Path | None, **options: Any)
     report = run_bench(asked, say=lambda text: click.echo(f"dlf: {text}", err=True), keep=keep)
     print_bench(report)
     return exit_code(report)
+
+
+@_dlf.command("gradients", context_settings={"show_default": True})
+@click.option("--problem", metavar="NAME", default="mlp", help="line, mlp, or file.py:function that builds a model.")
+@click.option("--paths", metavar="A,B", help="Which ways of taking gradients.  [default: all that are installed]")
+@click.option("--steps", metavar="N", type=click.IntRange(1, 1_000_000), help="Steps of training.  [default: enough]")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Starts all random numbers.")
+@click.option("--data", metavar="FUNCTION", help="For a model: module:function, (batch size, random) -> (x, y).")
+@click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
+@click.option("--batch-size", metavar="N", type=click.IntRange(1, 1_000_000), default=32, help="For a model.")
+@click.option("--compile/--no-compile", default=True, help="Whether to time compiled steps too.")
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="After which a path is ended."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to read."
+)
+def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: Any) -> int:
+    r"""Take the same gradients by each framework's own means, side by side, and hold them against the truth.
+
+    \b
+    Examples:
+      dlf gradients --problem line
+      dlf gradients --paths numpy,grad,tape --html gradients.html
+      dlf gradients --problem model.py:build --json
+    """
+    from dlf.files import check_place
+    from dlf.gradients.options import GradientsOptions
+
+    asked = GradientsOptions(paths=_names(paths), **options)
+    if page:
+        check_place(page)
+    from dlf.gradients.report import exit_code, print_gradients
+    from dlf.gradients.runner import run_gradients
+
+    report = run_gradients(asked, say=lambda text: click.echo(f"dlf: {text}", err=True))
+    if page:
+        from dlf.gradients.page import write_page
+
+        write_page(report, page)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        print_gradients(report)
+    return exit_code(report)
+
+
+def _names(text: str | None) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def _start_backend(name: str | None) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "TrainingError",
     "check_positive",
     "did_you_mean",
+    "revive",
 ]
 
 
@@ -36,7 +37,7 @@ class DlfError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are unpickled by calling their class with one text, which these do not take: workers send them.
-        return _revive, (type(self), str(self), vars(self))
+        return revive, (type(self), str(self), vars(self))
 
 
 class InvalidArgumentError(DlfError, ValueError):
@@ -126,7 +127,8 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}?" if near else ""
 
 
-def _revive(kind: type[DlfError], message: str, attributes: dict[str, Any]) -> DlfError:
+def revive(kind: type[DlfError], message: str, attributes: dict[str, Any]) -> DlfError:
+    """Returns an error that was raised in another process, with its whole message."""
     error = kind.__new__(kind, message)
     error.args = (message,)
     vars(error).update(attributes)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlf.errors import OutputError
 
-__all__ = ["whole_file"]
+__all__ = ["check_place", "whole_file"]
 
 
 @contextmanager
@@ -47,3 +47,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             place.unlink()
+
+
+def check_place(path: Path) -> None:
+    """Raises where a file could not be written: better before an hour of work than after it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OutputError: Its folder is not there, or may not be written to.
+    """
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: cannot be written. Name a folder that exists and may be written to.")

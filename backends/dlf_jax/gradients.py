@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dlf.backend_protocol import Batch, Loss, Parameters
@@ -23,6 +24,7 @@ __all__ = [
     "loss_and_gradients",
     "mlp_loss",
     "per_example_gradients",
+    "read",
     "start",
     "step",
     "training_loop",
@@ -34,6 +36,11 @@ Tensors: TypeAlias = dict[str, jax.Array]
 def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001 - other paths make a module of it.
     """Returns the parameters as JAX's arrays."""
     return {name: jnp.asarray(value) for name, value in parameters.items()}
+
+
+def read(parameters: Tensors) -> dict[str, np.ndarray]:
+    """Returns the parameters by name, as NumPy's arrays."""
+    return {name: np.asarray(value) for name, value in parameters.items()}
 
 
 def line_loss(parameters: Parameters, batch: Batch) -> jax.Array:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -24,6 +25,7 @@ __all__ = [
     "loss_and_gradients",
     "mlp_loss",
     "per_example_gradients",
+    "read",
     "start",
     "step",
     "training_loop",
@@ -76,6 +78,11 @@ def start(parameters: Parameters, problem: str = "") -> nnx.Module:
         sizes = (*parameters["hidden/kernel"].shape, parameters["logits/bias"].size)
         return _filled(MLP(*sizes, rngs=nnx.Rngs(0)), parameters)
     return Named(parameters)
+
+
+def read(parameters: nnx.Module) -> dict[str, np.ndarray]:
+    """Returns the parameters by name, as NumPy's arrays."""
+    return {name: np.asarray(value) for name, value in _by_name(nnx.state(parameters, nnx.Param)).items()}
 
 
 def line_loss(model: Line, batch: Batch) -> jax.Array:

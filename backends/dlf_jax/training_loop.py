@@ -1,4 +1,4 @@
-"""A plain training loop for any Keras model: `stateless_call`, `jax.value_and_grad`, and an optax update.
+"""A plain training loop for any Keras model: a call without side effects, `jax.value_and_grad`, an optax update.
 
 What is asked of it:
 
@@ -46,8 +46,14 @@ def make_step(
     """Returns the compiled function that takes one step: the state, the loss, and which gradients are finite."""
 
     def compute_loss(trainable: Any, others: Any, x: Any, y: Any) -> tuple[Any, Any]:
-        predictions, others, extra = model.stateless_call(trainable, others, x, training=True, return_losses=True)
-        return loss(y, predictions) + sum(extra), others
+        variables = model.trainable_variables + model.non_trainable_variables
+        values = list(zip(variables, trainable + others, strict=True))
+        # `model.stateless_call` is shorter, but goes round `Layer.__call__`: a model whose `call` does not name
+        # `training` would not drop out, and a layer that is called twice would lose the losses of its first call.
+        with keras.StatelessScope(values, collect_losses=True) as scope:
+            predictions = model(x, training=True)
+            value = loss(y, predictions) + sum(model.losses)
+        return value, [scope.get_current_value(variable) for variable in model.non_trainable_variables]
 
     @partial(jax.jit, donate_argnums=0)
     def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:

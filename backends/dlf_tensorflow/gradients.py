@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from dlf.backend_protocol import Batch, Loss, Parameters
@@ -21,6 +22,7 @@ __all__ = [
     "loss_and_gradients",
     "mlp_loss",
     "per_example_gradients",
+    "read",
     "start",
     "step",
     "training_loop",
@@ -33,6 +35,11 @@ Variables: TypeAlias = dict[str, tf.Variable]
 def start(parameters: Parameters, problem: str = "") -> Variables:  # noqa: ARG001 - other paths make a module of it.
     """Returns the parameters as TensorFlow's variables; those that are variables already, as they are."""
     return {name: value if isinstance(value, tf.Variable) else tf.Variable(value) for name, value in parameters.items()}
+
+
+def read(parameters: Variables) -> dict[str, np.ndarray]:
+    """Returns the parameters by name, as NumPy's arrays."""
+    return {name: variable.numpy() for name, variable in parameters.items()}
 
 
 def line_loss(parameters: Parameters, batch: Batch) -> tf.Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 import torch
 
 from dlf.backend_protocol import Batch, Loss, Parameters
@@ -22,6 +23,7 @@ __all__ = [
     "loss_and_gradients",
     "mlp_loss",
     "per_example_gradients",
+    "read",
     "start",
     "step",
     "training_loop",
@@ -36,6 +38,11 @@ def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001
         name: value if _is_leaf(value) else _tensor(value).clone().detach().requires_grad_()
         for name, value in parameters.items()
     }
+
+
+def read(parameters: Tensors) -> dict[str, np.ndarray]:
+    """Returns the parameters by name, as NumPy's arrays."""
+    return {name: leaf.detach().cpu().numpy().copy() for name, leaf in parameters.items()}
 
 
 def line_loss(parameters: Parameters, batch: Batch) -> torch.Tensor:

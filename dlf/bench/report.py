@@ -11,7 +11,6 @@ What is asked of it:
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +21,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlf.bench.options import FUSED, REFERENCE
-from dlf.errors import OutputError
 from dlf.files import whole_file
 
-__all__ = ["SCHEMA", "check_place", "exit_code", "print_bench", "summarise", "write_bench"]
+__all__ = ["SCHEMA", "exit_code", "print_bench", "summarise", "write_bench"]
 
 SCHEMA = 1
 _WIDTH = 130
@@ -106,19 +104,6 @@ def write_bench(report: dict[str, Any], path: Path) -> None:
     """
     with whole_file(path) as place:
         place.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def check_place(path: Path) -> None:
-    """Raises where the report could not be written: better before an hour of measuring than after it.
-
-    Args:
-        path: The file.
-
-    Raises:
-        OutputError: Its folder is not there, or may not be written to.
-    """
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: cannot be written. Name a folder that exists and may be written to.")
 
 
 def print_bench(report: dict[str, Any], console: Console | None = None) -> None:

@@ -9,9 +9,6 @@ What is asked of it:
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -23,13 +20,11 @@ from dlf.backend_report import backend_environment
 from dlf.bench.options import FUSED, REFERENCE, BenchOptions
 from dlf.bench.report import SCHEMA, summarise
 from dlf.errors import BackendError
+from dlf.workers import run_worker
 
 __all__ = ["run_bench"]
 
 Say = Callable[[str], None]
-
-_LAST_WORDS = 8
-"""Lines of a dead worker's stderr that are shown."""
 
 
 def run_bench(
@@ -103,36 +98,8 @@ def _ask(  # noqa: PLR0913, PLR0917 - what one process needs to know.
 ) -> dict[str, Any]:
     """Runs one worker and returns what it found."""
     usual = {"model": model, "rows": options.rows, "batch_size": options.batch_size, "repeats": options.repeats}
-    command = [sys.executable, "-m", "dlf.bench.worker", json.dumps(usual | request)]
     environment = backend_environment(load_backend(backend)) | _cache_settings(cache)
-    found: dict[str, Any] | None = None
-    with (
-        tempfile.TemporaryFile("w+") as stderr,
-        subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
-        ) as worker,
-    ):
-        for line in worker.stdout or ():
-            message = _message(line)
-            if "doing" in message:
-                tell(message["doing"])
-            found = message.get("found", found)
-        code = worker.wait()
-        stderr.seek(0)
-        last = stderr.read().strip().splitlines()[-_LAST_WORDS:]
-    if found is None:
-        words = "\n  ".join(last) or "nothing"
-        raise BackendError(f"the worker of {backend} {model} ended with code {code}, and said at last:\n  {words}")
-    return found
-
-
-def _message(line: str) -> dict[str, Any]:
-    """A line of the worker's; whatever a framework prints among them is none."""
-    try:
-        message = json.loads(line)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
+    return run_worker("dlf.bench.worker", usual | request, environment, title=f"{backend} {model}", tell=tell)
 
 
 def _cache_settings(folder: str | None) -> dict[str, str]:

@@ -9,14 +9,12 @@ What is asked of it:
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import random
 import resource
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,6 +26,7 @@ from dlf.bench.agreement import Judge
 from dlf.bench.contestants import Contestant, Running, contestants
 from dlf.bench.models import Task, make_task
 from dlf.bench.options import GROWTH
+from dlf.workers import answer, say
 
 __all__ = ["compare_and_time", "measure_growth", "measure_memory", "measure_startup"]
 
@@ -146,7 +145,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     task = make_task(request["model"], request["rows"], request["batch_size"])
     known = contestants()
     if kind == "time":
-        machine, found = _machine(), compare_and_time(known, task, repeats, say=_say)
+        machine, found = _machine(), compare_and_time(known, task, repeats, say=say)
         return {
             "description": describe_backend(current_backend()),
             "machine": machine | {"load_after": os.getloadavg()},
@@ -161,18 +160,5 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return {"memory": measure_memory, "startup": measure_startup}[kind](contestant, task)
 
 
-def _say(text: str) -> None:
-    print(json.dumps({"doing": text}), flush=True)
-
-
-def _end_with_parent() -> None:
-    """Reads until the parent closes its end, which it does even where it is killed."""
-    sys.stdin.read()
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    print(json.dumps({"found": _answer(json.loads(sys.argv[1]))}), flush=True)
-    # Threads of a `fit` that still waits, and of TensorFlow, make an orderly end a matter of luck.
-    os._exit(0)
+    answer(_answer)

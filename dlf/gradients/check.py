@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
@@ -25,18 +25,15 @@ from dlf.float64 import float64_everywhere, float64_twin
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
+from dlf.noise_floor import noise_floors, rms, verdict_of
 from dlf.randomness import common_randomness
 
-__all__ = ["Finding", "GradientCheck", "check_gradients", "noise_floors"]
+__all__ = ["Finding", "GradientCheck", "check_gradients"]
 
 Arrays = dict[str, np.ndarray]
 
 TWINS = 4
 """How many times inputs and weights are moved by a unit in the last place, to see how far the gradient moves."""
-NOISY = 30.0
-"""Noise floors above which a gradient is worse than arithmetic costs; sound ones stay below ten."""
-LOW_PRECISION = 1000.0
-"""Noise floors above which only another arithmetic explains it, such as TF32 (13 bits fewer: 8,000)."""
 DOUBT = 32.0
 """How many of their own uncertainties finite differences may be away; sound gradients stay below one or two."""
 
@@ -65,6 +62,8 @@ class GradientCheck:
     """What `check_gradients` found; it prints as a table, the worst first."""
 
     findings: tuple[Finding, ...]
+    in_float64: Mapping[str, Arrays] = field(default_factory=dict, repr=False)
+    """The gradients in float64, for each path by variable."""
 
     @property
     def ok(self) -> bool:
@@ -152,16 +151,20 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
     """
     known = current_backend().gradient_paths()
     chosen = {name: find_path(name) for name in (paths or known)}
-    subject = _function(target, parameters) if parameters is not None else _model(target, loss, training=training)
+    subject = (
+        _function(target, parameters) if parameters is not None else _model(target, loss, batch, training=training)
+    )
     batch = keras.tree.map_structure(to_numpy, as_batch(*batch))
     findings: list[Finding] = []
+    truths = {}
     for name, path in chosen.items():
         examiner = _Examiner(name, path, subject, batch, np.random.default_rng(seed))
         findings += examiner.gradients()
+        truths[name] = examiner.truth
         if second_derivatives and isinstance(path, SecondDerivatives):
             findings += examiner.hessian_vector_products()
             findings += examiner.per_example_gradients()
-    return GradientCheck(tuple(findings))
+    return GradientCheck(tuple(findings), truths)
 
 
 @dataclass(frozen=True)
@@ -195,9 +198,14 @@ def _function(function: Any, parameters: Mapping[str, Any]) -> _Subject:
     return _Subject(scalar, arrays, lambda: scalar)
 
 
-def _model(target: Any, loss: Any, *, training: bool) -> _Subject:
-    is_model = isinstance(target, keras.Model)
-    build = None if is_model or not callable(target) else target
+def _model(target: Any, loss: Any, batch: Batch, *, training: bool) -> _Subject:
+    def build_and_call() -> Any:
+        model = target()
+        if isinstance(model, keras.Model) and not model.built:
+            model(as_batch(*batch)[0])
+        return model
+
+    build = None if isinstance(target, keras.Model) or not callable(target) else build_and_call
     model = target if build is None else build()
     check_model(model)
     parameters = parameters_of(model)
@@ -233,7 +241,7 @@ class _Examiner:
             self._narrow = self._gradients(subject.loss, subject.parameters, batch)
         with _float64():
             self._loss = subject.in_float64()
-            self._truth = self._gradients(self._loss, self._wide, self._wide_batch)
+            self.truth = self._gradients(self._loss, self._wide, self._wide_batch)
             self._floors = self._noise_floors()
 
     def gradients(self) -> list[Finding]:
@@ -293,7 +301,7 @@ class _Examiner:
             parameters = {name: self._nudged(value, self._dtypes[name]) for name, value in self._wide.items()}
             nudged = [self._nudged(wide, narrow.dtype) for wide, narrow in self._pairs()]
             moved.append(self._gradients(self._loss, parameters, keras.tree.pack_sequence_as(self._wide_batch, nudged)))
-        return noise_floors(self._truth, moved, self._dtypes)
+        return noise_floors(self.truth, moved, self._dtypes)
 
     def _pairs(self) -> Any:
         return zip(keras.tree.flatten(self._wide_batch), keras.tree.flatten(self._batch), strict=True)
@@ -305,15 +313,15 @@ class _Examiner:
         return np.asarray(wide + self._signs(wide.shape) * step)
 
     def _gradient(self, name: str) -> Finding:
-        truth, narrow = self._truth[name], self._narrow[name]
+        truth, narrow = self.truth[name], self._narrow[name]
         bad = int(truth.size - (np.isfinite(truth) & np.isfinite(narrow)).sum())
         if bad:
             detail = f"{bad} of {truth.size} elements"
             return Finding(self._name, "gradient", name, "not finite", np.nan, np.nan, np.nan, detail)
-        floors = float(_rms(narrow - truth) / self._floors[name])
+        floors = float(rms(narrow - truth) / self._floors[name])
         probes = [self._probe(name, direction) for direction in self._directions(truth)]
         worst = min(probes, key=lambda probe: (_SEVERITY.index(probe.verdict), -probe.doubt))
-        verdict = _by_floors(floors) if worst.verdict == "rounding" else worst.verdict
+        verdict = verdict_of(floors) if worst.verdict == "rounding" else worst.verdict
         return Finding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
 
     def _directions(self, truth: np.ndarray) -> list[np.ndarray]:
@@ -329,9 +337,9 @@ class _Examiner:
             return self._value({**self._wide, name: point + distance * direction})
 
         slope = slope_at_zero(along, _scale(point))
-        expected = float(np.sum(self._truth[name] * direction))
+        expected = float(np.sum(self.truth[name] * direction))
         distance = abs(expected - slope.value)
-        if not self._truth[name].any() and not slope.value:
+        if not self.truth[name].any() and not slope.value:
             return _Probe("untouched", 0.0, 0.0, "the loss does not depend on it")
         doubt = distance / slope.uncertainty if slope.uncertainty else 0.0
         relative = distance / max(abs(slope.value), abs(expected))
@@ -350,7 +358,7 @@ class _Examiner:
 
         far_left, left, right, far_right = (at(distance) for distance in (-step, -step / 2, step / 2, step))
         slopes = {}
-        for name, before in self._truth.items():
+        for name, before in self.truth.items():
             coarse, fine = (far_right[name] - far_left[name]) / (2 * step), (right[name] - left[name]) / step
             value = (4 * fine - coarse) / 3
             rounding = 8 * np.finfo(np.float64).eps * max(np.abs(before).max(), self._floors[name]) / step
@@ -382,32 +390,6 @@ _STEPS_OF_GRADIENTS = (2.0**-12, 2.0**-16, 2.0**-20)
 """In units of the parameters; where a ReLU switches within a long one, a shorter one is more certain."""
 
 
-def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) -> dict[str, float]:
-    """Returns, for each array, the error that rounding what goes in and what comes out explains.
-
-    It is the root of the mean square, over elements and twins, of how far the twins moved, and half a unit in the last
-    place of the array itself. Where an exact zero comes about by cancellation, such as the gradient by the key's bias
-    of attention, no twin moves: no floor is lower than the roundoff of the largest of the arrays.
-
-    Args:
-        truth: Arrays in float64, by name.
-        moved: The same from inputs that were moved by one unit in the last place of the dtype under test.
-        dtypes: The dtype under test of each.
-
-    Example:
-        >>> truth = {"w": np.array([1.0, 1.0])}
-        >>> noise_floors(truth, [{"w": np.array([1.0 + 3e-7, 1.0 - 3e-7])}], {"w": "float32"})["w"] < 4e-7
-        True
-    """
-    largest = max((_rms(each) for each in truth.values()), default=0.0)
-    floors = {}
-    for name, array in truth.items():
-        eps = float(np.finfo(dtypes[name]).eps)
-        twins = max(_rms(np.stack([each[name] - array for each in moved])), eps * largest)
-        floors[name] = float(np.hypot(twins, eps / 2 * _rms(array))) or float(np.finfo(dtypes[name]).tiny)
-    return floors
-
-
 def _evaluate(loss: Loss, parameters: Any, batch: Any) -> Any:
     return loss(parameters, batch)
 
@@ -431,14 +413,6 @@ def _widened(array: np.ndarray) -> np.ndarray:
     return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
-def _rms(array: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
-
-
 def _scale(array: np.ndarray) -> float:
     """A distance over which something changes: the size of the elements, where there is one."""
-    return _rms(array) or 2.0**-6
-
-
-def _by_floors(floors: float) -> str:
-    return "rounding" if floors <= NOISY else "noisy" if floors <= LOW_PRECISION else "precision"
+    return rms(array) or 2.0**-6

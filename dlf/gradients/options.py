@@ -1,0 +1,104 @@
+"""What `dlf gradients` is asked for, checked before a process is started; no framework is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlf.backend_registry import backend_names, is_installed, load_backend
+from dlf.backend_report import ask_backend
+from dlf.errors import InvalidArgumentError, MissingPackageError, did_you_mean
+from dlf.gradients.problems import PROBLEMS
+from dlf.targets import check_target
+
+__all__ = ["REFERENCES", "GradientsOptions"]
+
+REFERENCES = ("closed-form", "finite-difference", "numpy")
+"""They need no framework."""
+
+_PATHS = {"jax": ("grad", "nnx"), "tensorflow": ("tape",), "torch": ("autograd",)}
+"""Of the backends that ship, known without a process of their own; another backend is asked for its paths."""
+
+
+@dataclass(frozen=True)
+class GradientsOptions:
+    """A comparison of gradient paths.
+
+    Args:
+        problem: ``"line"``, ``"mlp"``, or ``file.py:function`` or ``package.module:function`` that builds a model.
+        paths: Which; none means all that are installed.
+        steps: How many steps each takes; None is what the problem needs.
+        seed: Of data, first parameters and batches.
+        data: For a model: a function ``(batch size, random) -> (x, y)``, as ``module:function``.
+        loss: For a model that is not compiled: a loss of Keras, by name.
+        batch_size: For a model.
+        compile: Whether steps are also timed compiled.
+        timeout: Seconds after which a path is ended.
+    """
+
+    problem: str = "mlp"
+    paths: Sequence[str] = ()
+    steps: int | None = None
+    seed: int = 2025
+    data: str | None = None
+    loss: str | None = None
+    batch_size: int = 32
+    compile: bool = True
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.is_model:
+            if ":" not in self.problem:
+                raise InvalidArgumentError(
+                    "--problem",
+                    expected=f"{', '.join(PROBLEMS)}, or file.py:function or package.module:function",
+                    received=self.problem,
+                    advice=did_you_mean(self.problem, PROBLEMS),
+                )
+            check_target(self.problem, "--problem")
+        for name, value in (("--data", self.data), ("--loss", self.loss)):
+            if value is not None and not self.is_model:
+                raise InvalidArgumentError(name, expected="only with a model as --problem", received=value)
+        if self.data is not None:
+            check_target(self.data, "--data")
+        self.chosen()
+
+    @property
+    def is_model(self) -> bool:
+        """Whether the problem is somebody's Keras model."""
+        return self.problem not in PROBLEMS
+
+    def chosen(self) -> list[tuple[str, str | None]]:
+        """Returns each path with its backend; None for a reference.
+
+        Raises:
+            InvalidArgumentError: There is no such path, or it does not work on this problem.
+            MissingPackageError: Its framework is not installed.
+        """
+        references = {"line": REFERENCES, "mlp": REFERENCES[1:]}.get(self.problem, ())
+        known: dict[str, str | None] = dict.fromkeys(references)
+        for backend in backend_names():
+            for path in _PATHS.get(backend) or _ask(backend):
+                known.setdefault(path, backend)
+        if not self.paths:
+            return [(path, name) for path, name in known.items() if name is None or is_installed(load_backend(name))]
+        for path in self.paths:
+            if path not in known:
+                raise InvalidArgumentError(
+                    "--paths",
+                    expected=f"some of {', '.join(known)} for this problem",
+                    received=path,
+                    advice=did_you_mean(path, known),
+                )
+            name = known[path]
+            owner = None if name is None else load_backend(name)
+            if owner is not None and not is_installed(owner):
+                raise MissingPackageError(
+                    f"the path {path!r}", package=owner.requires[0], command=owner.install_command
+                )
+        return [(path, known[path]) for path in dict.fromkeys(self.paths)]
+
+
+def _ask(backend: str) -> Sequence[str]:
+    paths: Sequence[str] = ask_backend(backend).get("gradient_paths", ())
+    return paths

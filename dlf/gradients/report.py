@@ -1,0 +1,160 @@
+"""What `dlf gradients` prints: the answer, a table of the paths, their loss curves, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+__all__ = ["answer_of", "exit_code", "print_gradients"]
+
+_STYLES = {"rounding": "green", "untouched": "dim", "tie": "cyan", "noisy": "yellow", "precision": "yellow"}
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def exit_code(report: Mapping[str, Any]) -> int:
+    """Returns 0 where all paths agree, 1 where one does not, 3 where one did not run."""
+    return {"agree": 0, "diverge": 1, "incomplete": 3}[report["verdict"]]
+
+
+def answer_of(report: Mapping[str, Any]) -> str:
+    """Returns the answer in one sentence.
+
+    Args:
+        report: What `run_gradients` returned.
+
+    Example:
+        >>> answer_of({"verdict": "agree", "problem": "line", "truth": "derived on paper", "paths": [{}, {}]})
+        'All 2 paths take the same gradients as derived on paper.'
+    """
+    count = len(report["paths"])
+    wrong = [each for each in report["paths"] if any(_is_wrong(one) for one in each.get("gradients", ()))]
+    failed = [each["path"] for each in report["paths"] if each.get("status") == "failed"]
+    if report["verdict"] == "agree":
+        return f"All {count} paths take the same gradients as {report['truth']}."
+    if wrong:
+        places = [
+            f"{each['path']} by {one['variable']}" for each in wrong for one in each["gradients"] if _is_wrong(one)
+        ]
+        return f"{len(wrong)} of {count} paths take a gradient that is wrong: {', '.join(places[:4])}."
+    return f"{', '.join(failed)} did not run; the others agree."
+
+
+def print_gradients(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints a report.
+
+    Args:
+        report: What `run_gradients` returned.
+        console: Where to; by default the terminal.
+    """
+    console = console or Console(highlight=False)
+    console.print(f"[bold]{escape(answer_of(report))}[/]")
+    rate = "" if report["learning_rate"] is None else f", learning rate {report['learning_rate']:g}"
+    console.print(
+        f"[dim]{escape(report['problem'])}, {report['steps']} steps{rate}, seed {report['seed']}; "
+        f"errors in noise floors: what rounding inputs and parameters to float32 does by itself[/]"
+    )
+    console.print(_table(report, ("path", "found", "gradient at step 0", "loss"), _results))
+    is_model = any("first" in each.get("seconds", {}) for each in report["paths"])
+    columns = ("a step", "the first step") if is_model else ("a step, compiled", "not compiled", "compiling")
+    console.print(_table(report, ("path", "framework", *columns), _seconds))
+    for each in report["paths"]:
+        for remark in _remarks(each):
+            console.print(remark, soft_wrap=True)
+    if report["verdict"] == "diverge":
+        console.print("Next: dlf.check_gradients(model, batch) in that framework names the element and both slopes.")
+
+
+def _table(report: Mapping[str, Any], columns: tuple[str, ...], row: Callable[[Mapping[str, Any]], list[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for each in report["paths"]:
+        cells = ["[red]did not run[/]"] if each["status"] == "failed" else row(each)
+        if any(cells):
+            table.add_row(f"[bold]{escape(each['path'])}[/]", *cells)
+    return table
+
+
+def _results(each: Mapping[str, Any]) -> list[str]:
+    return [
+        escape(_found(each.get("found", {}))),
+        _gradients(each.get("gradients", [])),
+        _curve(each.get("losses", [])),
+    ]
+
+
+def _seconds(each: Mapping[str, Any]) -> list[str]:
+    seconds = each.get("seconds", {})
+    if not seconds:
+        return []
+    names = ("loop", "first") if "first" in seconds else ("compiled", "eager", "compile")
+    versions = each.get("versions", {})
+    framework = next((f"{name} {version}" for name, version in versions.items() if name != "keras"), "")
+    return [escape(framework), *(_time(seconds.get(name)) for name in names)]
+
+
+def _found(found: Mapping[str, Any]) -> str:
+    numbers = [f"{name} {value['value']:.5f}" for name, value in found.items() if "value" in value]
+    if not numbers:
+        return f"{len(found)} variables" if found else ""
+    apart = max((value.get("last_places", 0.0) for value in found.values()), default=0.0)
+    return ", ".join(numbers) + (f", {apart:.1f} ulp off" if apart else "")
+
+
+def _gradients(gradients: list[Mapping[str, Any]]) -> str:
+    if not gradients:
+        return ""
+    wrong = [each for each in gradients if _is_wrong(each)]
+    if wrong:
+        return f"[red]{escape(wrong[0]['verdict'])}[/] {escape(wrong[0]['variable'])}"
+    worst = max(gradients, key=lambda each: each["noise_floors"] or 0.0)
+    if worst["noise_floors"] is None:
+        apart = max(each["relative_difference"] for each in gradients)
+        return f"[green]within {apart:.0e}[/]"
+    style = _STYLES.get(worst["verdict"], "")
+    return f"[{style}]{worst['verdict']}[/] {worst['noise_floors']:.1f}"
+
+
+def _curve(losses: list[float]) -> str:
+    """The curve in a few characters, from the first loss to the last."""
+    if not losses:
+        return ""
+    width = 8
+    picked = (
+        [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)] if len(losses) > width else losses
+    )
+    low, high = min(picked), max(picked)
+    bars = "".join(_BARS[round((each - low) / ((high - low) or 1.0) * (len(_BARS) - 1))] for each in picked)
+    return f"{bars} {losses[-1]:.6g}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f"{seconds:.2f} s" if seconds >= _SHORT else f"{seconds * 1e6:,.0f} µs"
+
+
+_SHORT = 0.1
+"""Seconds below which a time is given in microseconds."""
+
+
+def _remarks(each: Mapping[str, Any]) -> list[str]:
+    if each["status"] == "failed":
+        return [f"[red]{escape(each['path'])}[/]: {escape(each['reason'])}"]
+    remarks = []
+    if each.get("seconds", {}).get("compile_error"):
+        remarks.append(f"{escape(each['path'])} was not compiled: {escape(each['seconds']['compile_error'])}")
+    for one in each.get("gradients", ()):
+        if one["verdict"] not in ("rounding", "untouched"):
+            style = _STYLES.get(one["verdict"], "red")
+            name = f"{escape(each['path'])}, {escape(one['variable'])}"
+            remarks.append(f"{name}: [{style}]{one['verdict']}[/] {escape(one['detail'])}".rstrip())
+    return remarks
+
+
+def _is_wrong(gradient: Mapping[str, Any]) -> bool:
+    return gradient["verdict"] in ("diverged", "not finite")

@@ -1,0 +1,91 @@
+"""Inputs and targets that a model can take, made from its own signature and loss.
+
+What is asked of it:
+
+* the same bits on every backend: drawn in NumPy;
+* integers are token ids inside the smallest vocabulary, labels are classes of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.errors import InvalidArgumentError
+
+__all__ = ["make_batch"]
+
+_OPEN_AXIS = 8
+"""Elements along an axis that the model leaves open, besides that of the batch."""
+
+
+def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Generator) -> tuple[Any, Any]:
+    """Makes inputs and targets for a model.
+
+    Args:
+        model: A built model with inputs of known shape.
+        loss: As in Keras's `compile`: what the targets are for.
+        size: Examples in the batch.
+        random: Where the numbers come from.
+
+    Returns:
+        ``(x, y)``, in the structure of the model's inputs and outputs.
+
+    Raises:
+        InvalidArgumentError: The model does not say what its inputs are.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
+        >>> x, y = make_batch(model, "sparse_categorical_crossentropy", 4, np.random.default_rng(0))
+        >>> x.shape, y.shape, y.max() < 5
+        ((4, 3), (4,), True)
+    """
+    if not getattr(model, "inputs", None):
+        raise InvalidArgumentError(
+            "model",
+            expected="a Functional or Sequential model, whose inputs are known",
+            received=model,
+            advice="Give the data: --data module:function.",
+        )
+    vocabulary = min((each.input_dim for each in _embeddings(model)), default=10)
+    # A Sequential model that was only built has lists alone, of one input and one output.
+    one = isinstance(model, keras.Sequential)
+    inputs, outputs = (model.inputs[0], model.outputs[0]) if one else (model.input, model.output)
+    x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
+    losses = loss if isinstance(loss, dict | list | tuple) else keras.tree.map_structure(lambda _: loss, outputs)
+    y = keras.tree.map_structure_up_to(outputs, lambda spec, one: _targets(spec, one, size, random), outputs, losses)
+    return x, y
+
+
+def _inputs(spec: Any, size: int, vocabulary: int, random: np.random.Generator) -> np.ndarray:
+    shape = (size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+    if spec.dtype == "bool":
+        return random.random(shape) < 0.5  # noqa: PLR2004 - as often as not.
+    if "int" in spec.dtype:
+        return random.integers(vocabulary, size=shape).astype(spec.dtype)
+    return random.standard_normal(shape).astype("float32")
+
+
+def _targets(spec: Any, loss: Any, size: int, random: np.random.Generator) -> np.ndarray:
+    shape = (size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+    name = (loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))).lower()
+    if name.startswith("sparse"):
+        return random.integers(shape[-1], size=shape[:-1]).astype("int32")
+    if name.startswith("binary") or "hinge" in name:
+        return random.integers(2, size=shape).astype("float32")
+    if name.startswith(("categorical", "kl_div", "kld")):
+        return np.eye(shape[-1], dtype="float32")[random.integers(shape[-1], size=shape[:-1])]
+    if name.startswith("poisson"):
+        return random.poisson(2.0, shape).astype("float32")
+    return random.standard_normal(shape).astype("float32")
+
+
+def _embeddings(model: keras.Model) -> Iterator[Any]:
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Embedding):
+            yield layer
+        if isinstance(layer, keras.Model):
+            yield from _embeddings(layer)

@@ -1,0 +1,133 @@
+"""Work in a process of its own: one backend, one job, its answer as a line of JSON.
+
+What is asked of it:
+
+* the parent imports no framework;
+* a worker that dies is reported with its last words, and one that hangs is ended;
+* a worker ends when its parent does, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dlf import errors
+from dlf.errors import BackendError, revive
+
+__all__ = ["answer", "end_with_parent", "run_worker", "say"]
+
+_LAST_WORDS = 8
+"""Lines of a dead worker's stderr that are shown."""
+
+
+def run_worker(  # noqa: PLR0913 - what a process needs to know.
+    module: str,
+    request: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    title: str,
+    tell: Callable[[str], None] = lambda _: None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Runs ``python -m module REQUEST``, and returns what it answered.
+
+    Args:
+        module: A module that calls `answer` when it is run.
+        request: What is asked of it, in JSON's types.
+        environment: What it starts with.
+        title: What the caller calls it.
+        tell: Is told what the worker says that it is doing.
+        timeout: Seconds after which it is ended.
+
+    Raises:
+        BackendError: It ended without an answer; the message holds its last words.
+        DlfError: What the worker raised of dlf's own errors.
+    """
+    command = [sys.executable, "-m", module, json.dumps(request)]
+    found: dict[str, Any] | None = None
+    refused: list[str] = []
+    late = threading.Event()
+    with (
+        tempfile.TemporaryFile("w+") as stderr,
+        subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as worker,
+    ):
+
+        def end() -> None:
+            late.set()
+            worker.kill()
+
+        clock = threading.Timer(timeout or 0, end)
+        if timeout is not None:
+            clock.start()
+        try:
+            for line in worker.stdout or ():
+                message: Any = _message(line)
+                if "doing" in message:
+                    tell(message["doing"])
+                found = message.get("found", found)
+                refused = message.get("refused", refused)
+            code = worker.wait()
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            clock.cancel()
+        stderr.seek(0)
+        last = stderr.read().strip().splitlines()[-_LAST_WORDS:]
+    if refused:
+        kind, message = refused
+        raise revive(getattr(errors, kind, errors.DlfError), message, {})
+    if found is None:
+        words = "\n  ".join(last) or "nothing"
+        how = f"was ended after {timeout:.0f} s" if late.is_set() else f"ended with code {code}"
+        raise BackendError(f"the worker of {title} {how}, and said at last:\n  {words}")
+    return found
+
+
+def answer(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """What a worker's module does when it is run: reads the request, prints the answer, and ends.
+
+    Args:
+        respond: Makes the answer to the request.
+    """
+    end_with_parent()
+    try:
+        said: dict[str, Any] = {"found": respond(json.loads(sys.argv[1]))}
+    except errors.DlfError as error:
+        said = {"refused": [type(error).__name__, str(error)]}
+    print(json.dumps(said), flush=True)
+    # Threads of a training that still waits, and of TensorFlow, make an orderly end a matter of luck.
+    os._exit(0)
+
+
+def say(text: str) -> None:
+    """Tells the parent what this worker is doing."""
+    print(json.dumps({"doing": text}), flush=True)
+
+
+def end_with_parent() -> None:
+    """Lets this process end when its parent does: it reads until the parent closes its end, or is killed."""
+
+    def wait() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _message(line: str) -> dict[str, Any]:
+    """A line of the worker's; whatever a framework prints among them is none."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
