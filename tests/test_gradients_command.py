@@ -247,7 +247,7 @@ def test_a_gradient_that_is_off_is_called_so(monkeypatch: pytest.MonkeyPatch, fa
         return {**found, "b": found["b"] * factor}
 
     calls = [right, off]  # The path is asked first, then the truth: the last of the list is taken.
-    monkeypatch.setattr("dlf.gradients.runner.on_paper", lambda *arguments: calls.pop()(*arguments))
+    monkeypatch.setattr("dlf.gradients.runner.on_paper", lambda *arguments: calls.pop()(*arguments))  # noqa: PLW0108
     report = run_gradients(GradientsOptions("line", ("numpy",)))
     assert report["verdict"] == "diverge"
     assert [each["verdict"] for each in of(report, "numpy")["gradients"]] == [
@@ -285,8 +285,8 @@ def test_descent_in_numpy_ends_at_the_closed_form() -> None:
 
 
 def test_asking_starts_no_framework(run_python: Run) -> None:
-    code = "import sys; from dlf.gradients.options import GradientsOptions; from dlf.gradients.runner import run_gradients;"
-    code += "from dlf.gradients.report import print_gradients; GradientsOptions('line', ('numpy',));"
+    code = "import sys; from dlf.gradients.options import GradientsOptions; import dlf.gradients.runner; "
+    code += "import dlf.gradients.report; GradientsOptions('line', ('numpy',));"
     code += "print([name for name in ('jax', 'tensorflow', 'torch', 'keras') if name in sys.modules])"
     assert run_python("-c", code).stdout.strip() == "[]"
 

@@ -43,6 +43,7 @@ def make_step(
         return loss(y, predictions) + sum(model.losses)
 
     def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:
+        x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
         variables = [variable.value for variable in model.trainable_variables]
         value = compute_loss(x, y)
         gradients = torch.autograd.grad(value, variables, materialize_grads=True)

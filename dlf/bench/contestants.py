@@ -20,7 +20,7 @@ import numpy as np
 
 import dlf
 from dlf.bench.models import Task, build_model, compile_options
-from dlf.bench.options import FUSED, REFERENCE
+from dlf.bench.options import EXPLICIT, FUSED, REFERENCE
 from dlf.bench.turns import Turns
 from dlf.default_backend import is_there
 
@@ -115,6 +115,34 @@ class _HandWrittenRunning:
         pass
 
 
+class _Explicit:
+    """`dlf.TrainingLoop` on raw arrays, batch by batch, as a hand-written loop has them."""
+
+    def __init__(self, task: Task) -> None:
+        options = compile_options(task)
+        self._task, self._model = task, _prepared(task)
+        self._loop = dlf.TrainingLoop(self._model, options["loss"], options["optimizer"])
+        self._random = np.random.default_rng(task.seed)
+
+    def epoch(self) -> float:
+        """Trains for one epoch, waits for the device, and returns the mean loss."""
+        task = self._task
+        rows, size = len(task.labels), task.batch_size
+        order = self._random.permutation(rows) if task.shuffle else np.arange(rows)
+        parts = [order[start : start + size] for start in range(0, rows, size)]
+        if keras.config.backend() == "torch":
+            _SeedEpochs(task.seed).on_epoch_begin(0)
+        losses = [self._loop.step(task.scaled[part], task.labels[part]) for part in parts]
+        # All at once: a look at each loss would make each step wait for the device.
+        means = keras.ops.convert_to_numpy(keras.ops.stack(losses))
+        return float(np.average(means, weights=[len(part) for part in parts]))
+
+    def weights(self) -> list[np.ndarray]:
+        """Returns the weights in Keras's order and layout."""
+        model = self._loop.finish()
+        return [np.array(keras.ops.convert_to_numpy(each.value)) for each in model.trainable_variables]
+
+
 Fit = Callable[[keras.Model, Task, int, list[keras.callbacks.Callback]], Any]
 
 
@@ -183,6 +211,7 @@ def contestants() -> list[Contestant]:
         KerasFit("Keras fit, tf.data", _fit_tf_data, "" if is_there("tensorflow") else "TensorFlow is not installed"),
         KerasFit(FUSED, _fit_fused, batch_hooks=False),
         KerasFit(f"{FUSED}, common masks", _fit_fused, context=dlf.common_randomness, batch_hooks=False),
+        HandWritten(EXPLICIT, _Explicit),
         *(HandWritten(name, loop) for name, loop in loops.items()),
     ]
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
 
-__all__ = ["FUSED", "GROWTH", "MODELS", "REFERENCE", "BenchOptions"]
+__all__ = ["EXPLICIT", "FUSED", "GROWTH", "MODELS", "REFERENCE", "BenchOptions"]
 
 MODELS = ("mlp", "cnn", "transformer")
 REFERENCE = "Keras fit, NumPy arrays"
 """Whose results the others have to match, and whose speed is 1 in the table."""
 FUSED = "dlf fused"
+EXPLICIT = "dlf.TrainingLoop, a step"
 GROWTH = 10
 """How many times the rows the growth is measured at."""
 

@@ -9,7 +9,7 @@ What is asked of it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ import numpy as np
 from dlf.backend_protocol import Lesson
 from dlf.errors import InvalidArgumentError, TrainingError, check_positive
 from dlf.fit_checks import find_optimizer
-from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy
+from dlf.gradients.model_loss import check_model, loss_function, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.randomness import randomness_as_seeded
 
@@ -86,7 +86,7 @@ class TrainingLoop:
             epochs: How often.
 
         Raises:
-            InvalidArgumentError: There are no batches.
+            InvalidArgumentError: There are no batches, or they are not pairs.
             TrainingError: A gradient is NaN or infinite; the message names the first step and the variables.
         """
         check_positive("epochs", epochs)
@@ -94,7 +94,7 @@ class TrainingLoop:
         with randomness_as_seeded():
             for _ in range(epochs):
                 first = self.steps
-                taken = [self._take(*batch) for batch in _reading(batches)]
+                taken = [self._take(*_pair(batch)) for batch in _reading(batches)]
                 if not taken:
                     raise InvalidArgumentError("batches", expected="at least one batch in each epoch", received=batches)
                 # Looked at once an epoch: a look at each step would make each wait for the device.
@@ -108,7 +108,7 @@ class TrainingLoop:
         return self.model
 
     def _take(self, x: Any, y: Any) -> tuple[Any, Any]:
-        self._state, loss, finite = self._step(self._state, *as_batch(x, y))
+        self._state, loss, finite = self._step(self._state, x, y)
         self.steps += 1
         return loss, finite
 
@@ -124,8 +124,23 @@ class TrainingLoop:
                 )
 
 
-def _reading(batches: Any) -> Iterable[Any]:
-    if isinstance(batches, keras.utils.PyDataset):
-        return (batches[index] for index in range(len(batches)))
-    found: Iterable[Any] = batches.as_numpy_iterator() if hasattr(batches, "as_numpy_iterator") else batches
-    return found
+def _reading(batches: Any) -> Iterator[Any]:
+    if not isinstance(batches, keras.utils.PyDataset):
+        yield from batches.as_numpy_iterator() if hasattr(batches, "as_numpy_iterator") else batches
+        return
+    batches.on_epoch_begin()
+    for index in range(len(batches)):
+        yield batches[index]
+    # Where the order of the next epoch is drawn.
+    batches.on_epoch_end()
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:  # noqa: PLR2004 - a pair.
+        raise InvalidArgumentError(
+            "batches",
+            expected="pairs (x, y)",
+            received=batch,
+            advice="For sample weights, copy the backend's training_loop.py and give them to the loss there.",
+        )
+    return batch[0], batch[1]

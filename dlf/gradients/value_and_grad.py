@@ -65,12 +65,14 @@ def value_and_grad(
     def compute(x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, dict[str, Any]]:
         parameters = {name: variable.value for name, variable in variables.items()}
         with randomness_as_seeded():
-            value, gradients = taking.loss_and_gradients(function, parameters, as_batch(x, y, sample_weight))
+            value, found = taking.loss_and_gradients(function, parameters, as_batch(x, y, sample_weight))
+        # In the order of the variables everywhere: JAX's dictionaries come back sorted.
+        gradients = {name: found[name] for name in variables}
         if not as_numpy:
             return value, gradients
-        found = {name: to_numpy(gradient) for name, gradient in gradients.items()}
-        _check_finite(found)
-        return to_numpy(value)[()], found
+        arrays = {name: to_numpy(gradient) for name, gradient in gradients.items()}
+        _check_finite(arrays)
+        return to_numpy(value)[()], arrays
 
     return compute
 
