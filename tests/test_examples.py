@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,15 +24,17 @@ import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NEEDS = {
+    "any_model.py": "keras",
     "lab.py": "keras",
     "line_autograd.py": "torch",
     "line_closed_form.py": "numpy",
     "line_grad.py": "optax",
+    "line_nnx.py": "flax",
     "line_tape.py": "tensorflow",
     "questions.py": "numpy",
     "three_backends.py": "keras",
 }
-MIRRORED = ("line_tape.py", "line_grad.py", "line_autograd.py")
+MIRRORED = ("line_tape.py", "line_grad.py", "line_nnx.py", "line_autograd.py")
 BACKENDS = ("tensorflow", "jax", "torch")
 STEPS, LEARNING_RATE = 200, 0.1
 UNIT_ROUNDOFF = 2.0**-24
@@ -116,7 +119,7 @@ def test_the_example_is_covered(path: Path) -> None:
     assert path.name in NEEDS, f"{path.name} is in examples/ but not in NEEDS: list it, and test its numbers"
 
 
-@pytest.mark.parametrize("name", sorted(set(NEEDS) - {"lab.py", "three_backends.py"}))
+@pytest.mark.parametrize("name", sorted(set(NEEDS) - {"any_model.py", "lab.py", "three_backends.py"}))
 def test_the_script_runs(name: str, tmp_path: Path) -> None:
     require(NEEDS[name])
     assert succeeded(python(EXAMPLES / name, cwd=tmp_path))
@@ -127,6 +130,17 @@ def test_the_script_runs(name: str, tmp_path: Path) -> None:
 def test_the_lab_runs(backend: str, tmp_path: Path) -> None:
     require(NEEDS["lab.py"], backend)
     succeeded(python(EXAMPLES / "lab.py", "--epochs", 1, cwd=tmp_path, KERAS_BACKEND=backend))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_any_model_has_the_same_first_loss_and_right_gradients(backend: str, tmp_path: Path) -> None:
+    require(NEEDS["any_model.py"], backend)
+    printed = succeeded(python(EXAMPLES / "any_model.py", "--steps", 5, cwd=tmp_path, KERAS_BACKEND=backend))
+    first = float(re.search(r"the loss at first: (\S+)", printed)[1])  # type: ignore[index]
+    # Printed to the sixth decimal; the same weights, digits and dropout masks on every backend.
+    assert abs(first - 2.816510) < 5e-6
+    assert "gradients are right" in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_backends_that_are_installed_are_put_in_one_picture(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_subclassed_model_is_taken_with_its_data(model: Path) -> None:
 def test_a_detached_factor_is_named(run_python: Run, model: Path) -> None:
     ended = run_python("-m", "dlf", "gradients", "--problem", f"{model}:detached", "--paths", PATHS[0], "--steps", "1")
     assert ended.returncode == 1
-    assert "1 of 1 paths take a gradient that is wrong" in ended.stdout
+    assert "1 of 1 paths: a gradient is wrong" in ended.stdout
     assert "planted/scale: diverged" in ended.stdout
     assert "Next: " in ended.stdout
 
@@ -221,6 +221,7 @@ def test_one_path_that_fails_leaves_the_others_their_results(monkeypatch: pytest
     assert of(report, "numpy")["status"] == "ok"
     console = Console(record=True, width=80)
     print_gradients(report, console)
+    assert answer_of(report).endswith(f"{PATHS[0]} did not run.")
     assert f"{PATHS[0]}: the worker of it died" in console.export_text()
 
 

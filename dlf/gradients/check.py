@@ -49,7 +49,7 @@ class Finding:
     verdict: str
     """``rounding``, ``untouched``, ``tie``, ``noisy``, ``precision``, ``not finite`` or ``diverged``."""
     relative_difference: float
-    """In float64, between the path and the truth."""
+    """In float64, between the path and the truth; of the largest gradient, where this one is zero by cancellation."""
     doubt: float
     """The same in units of the truth's own uncertainty."""
     noise_floors: float
@@ -341,8 +341,14 @@ class _Examiner:
         distance = abs(expected - slope.value)
         if not self.truth[name].any() and not slope.value:
             return _Probe("untouched", 0.0, 0.0, "the loss does not depend on it")
+        if _moves_in_steps(along, expected, _scale(point)):
+            return _Probe("precision", 0.0, 0.0, "the loss moves in steps: in it something is rounded to fewer digits")
         doubt = distance / slope.uncertainty if slope.uncertainty else 0.0
-        relative = distance / max(abs(slope.value), abs(expected))
+        size = max(abs(slope.value), abs(expected))
+        if size <= slope.uncertainty:
+            # Zero by cancellation, as by a bias before BatchNormalization: its own size says nothing.
+            size = max(float(np.abs(each).max()) for each in self.truth.values()) or size
+        relative = distance / size if size else 0.0
         if doubt <= DOUBT:
             return _Probe("rounding", doubt, relative)
         if slope.has_kink and distance <= abs(slope.right - slope.left):
@@ -388,6 +394,14 @@ class _Probe:
 
 _STEPS_OF_GRADIENTS = (2.0**-12, 2.0**-16, 2.0**-20)
 """In units of the parameters; where a ReLU switches within a long one, a shorter one is more certain."""
+
+
+def _moves_in_steps(along: Callable[[float], float], expected: float, scale: float) -> bool:
+    """Whether the loss stands still where its gradient says it moves, and moves further on: a staircase has no slope."""
+    at_zero, near = along(0.0), 2.0**-36 * scale
+    visible = abs(expected) * near > 64 * float(np.finfo(np.float64).eps) * abs(at_zero)
+    stands = visible and along(near) == at_zero == along(-near)
+    return stands and any(along(distance * scale) != at_zero for distance in (2.0**-10, 2.0**-5, 1.0))
 
 
 def _evaluate(loss: Loss, parameters: Any, batch: Any) -> Any:

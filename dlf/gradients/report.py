@@ -30,17 +30,25 @@ def answer_of(report: Mapping[str, Any]) -> str:
         >>> answer_of({"verdict": "agree", "problem": "line", "truth": "derived on paper", "paths": [{}, {}]})
         'All 2 paths take the same gradients as derived on paper.'
     """
-    count = len(report["paths"])
-    wrong = [each for each in report["paths"] if any(_is_wrong(one) for one in each.get("gradients", ()))]
-    failed = [each["path"] for each in report["paths"] if each.get("status") == "failed"]
-    if report["verdict"] == "agree":
-        return f"All {count} paths take the same gradients as {report['truth']}."
+    paths = report["paths"]
+    wrong = [each for each in paths if any(_is_wrong(one) for one in each.get("gradients", ()))]
+    failed = [each["path"] for each in paths if each.get("status") == "failed"]
+    ran = len(paths) - len(failed)
+    absent = f" {', '.join(failed)} did not run." if failed else ""
     if wrong:
         places = [
             f"{each['path']} by {one['variable']}" for each in wrong for one in each["gradients"] if _is_wrong(one)
         ]
-        return f"{len(wrong)} of {count} paths take a gradient that is wrong: {', '.join(places[:4])}."
-    return f"{', '.join(failed)} did not run; the others agree."
+        more = ", ..." if len(places) > _PLACES else ""
+        return f"{len(wrong)} of {ran} paths: a gradient is wrong, {', '.join(places[:_PLACES])}{more}.{absent}"
+    if not ran:
+        return f"Nothing was compared.{absent}"
+    if ran == 1:
+        return f"The one path that ran takes the same gradients as {report['truth']}.{absent}"
+    return f"All {ran} paths{' that ran' if failed else ''} take the same gradients as {report['truth']}.{absent}"
+
+
+_PLACES = 4
 
 
 def print_gradients(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -55,9 +63,9 @@ def print_gradients(report: Mapping[str, Any], console: Console | None = None) -
     rate = "" if report["learning_rate"] is None else f", learning rate {report['learning_rate']:g}"
     console.print(
         f"[dim]{escape(report['problem'])}, {report['steps']} steps{rate}, seed {report['seed']}; "
-        f"errors in noise floors: what rounding inputs and parameters to float32 does by itself[/]"
+        f"gradients at step 0, in noise floors: what rounding inputs and parameters to float32 does by itself[/]"
     )
-    console.print(_table(report, ("path", "found", "gradient at step 0", "loss"), _results))
+    console.print(_table(report, ("path", "found", "gradient", "loss"), _results))
     is_model = any("first" in each.get("seconds", {}) for each in report["paths"])
     columns = ("a step", "the first step") if is_model else ("a step, compiled", "not compiled", "compiling")
     console.print(_table(report, ("path", "framework", *columns), _seconds))
@@ -98,11 +106,11 @@ def _seconds(each: Mapping[str, Any]) -> list[str]:
 
 
 def _found(found: Mapping[str, Any]) -> str:
-    numbers = [f"{name} {value['value']:.5f}" for name, value in found.items() if "value" in value]
+    numbers = [f"{name} {value['value']:.3f}" for name, value in found.items() if "value" in value]
     if not numbers:
         return f"{len(found)} variables" if found else ""
     apart = max((value.get("last_places", 0.0) for value in found.values()), default=0.0)
-    return ", ".join(numbers) + (f", {apart:.1f} ulp off" if apart else "")
+    return " ".join(numbers) + (f" ({apart:.1f} ulp)" if apart else "")
 
 
 def _gradients(gradients: list[Mapping[str, Any]]) -> str:
@@ -129,7 +137,7 @@ def _curve(losses: list[float]) -> str:
     )
     low, high = min(picked), max(picked)
     bars = "".join(_BARS[round((each - low) / ((high - low) or 1.0) * (len(_BARS) - 1))] for each in picked)
-    return f"{bars} {losses[-1]:.6g}"
+    return f"{bars} {losses[-1]:.4g}"
 
 
 def _time(seconds: float | None) -> str:
