@@ -309,3 +309,15 @@ def test_ctrl_c_leaves_no_worker(tmp_path: Path) -> None:
     psutil.wait_procs(workers, 30)
     assert process.returncode == 130
     assert not any(each.is_running() for each in workers)
+
+
+def test_a_model_of_another_backend_is_told(run_python: Run) -> None:
+    """Keras can be set to another backend within a process, and leaves the models of before behind."""
+    code = "import warnings; warnings.simplefilter('ignore'); import keras, dlf\n"
+    code += "model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+    code += "class Model(type(model)): pass\n"
+    code += "keras.Model = Model\n"  # As set_backend does, which needs another framework installed.
+    code += "dlf.value_and_grad(model, 'mse')"
+    ended = run_python("-c", code)
+    assert "InvalidArgumentError: model: expected a model of this process's Keras, which runs on" in ended.stderr
+    assert "build it anew here" in ended.stderr

@@ -119,6 +119,14 @@ def check_model(model: Any) -> None:
         InvalidArgumentError: It is not; the message says what to do.
     """
     if not isinstance(model, keras.Model):
+        # What keras.config.set_backend has left behind, say.
+        if any(each.__name__ == "Model" and each.__module__.startswith("keras.") for each in type(model).__mro__):
+            raise InvalidArgumentError(
+                "model",
+                expected=f"a model of this process's Keras, which runs on {keras.config.backend()}",
+                received=model,
+                advice="This one was made by Keras on another backend: build it anew here.",
+            )
         raise InvalidArgumentError("model", expected="a Keras model", received=model)
     if not model.built:
         raise InvalidArgumentError(
