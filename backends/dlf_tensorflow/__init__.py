@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dlf.backend_protocol import EpochRunner, GradientPath
@@ -50,7 +50,9 @@ class TensorFlowBackend:
         return {"tape": gradients}
 
     def float64(self) -> AbstractContextManager[Any]:
-        return nullcontext()
+        from dlf_tensorflow.numbers import python_numbers_kept
+
+        return python_numbers_kept()
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_tensorflow.epochs import TensorFlowEpochRunner

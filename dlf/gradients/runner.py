@@ -33,8 +33,6 @@ SCHEMA = 1
 MODEL_STEPS = 50
 SAME_MEANING = 1e-9
 """Relative to the largest gradient, in float64: sound paths are 1e-15 apart, a wrong factor 1e-6 and more."""
-SAME_FOR_KERAS = 1e-6
-"""The same for Keras models: TensorFlow rounds Python's constants to float32 on the way (2.4e-8), faults show above."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -214,7 +212,7 @@ def _judge_model(results: list[dict[str, Any]], arrays: Mapping[str, Arrays]) ->
                 gradient["detail"] = f"starts from other values than {ran[0]['path']}: see dlf.randomness_report"
             elif gradient["verdict"] in ("rounding", "noisy", "precision"):
                 apart = float(np.max(np.abs(own[f"float64/{name}"] - first[f"float64/{name}"]))) / (largest or 1.0)
-                if apart > SAME_FOR_KERAS:
+                if apart > SAME_MEANING:
                     detail = f"{apart:.1e} of the largest gradient apart from {ran[0]['path']}, in float64"
                     gradient |= {"verdict": "diverged", "relative_difference": apart, "detail": detail}
         prefix = "found/"
