@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dlf.gradients.check import check_gradients as check_gradients
     from dlf.gradients.training_loop import TrainingLoop as TrainingLoop
     from dlf.gradients.value_and_grad import value_and_grad as value_and_grad
+    from dlf.parity.check import check_parity as check_parity
     from dlf.pipelines import prepare_for_training as prepare_for_training
     from dlf.randomness import common_randomness as common_randomness
     from dlf.randomness import randomness_report as randomness_report
@@ -46,6 +47,7 @@ _HOMES = {
     "TrainingLoop": "dlf.gradients.training_loop",
     "build_callbacks": "dlf.training",
     "check_gradients": "dlf.gradients.check",
+    "check_parity": "dlf.parity.check",
     "common_randomness": "dlf.randomness",
     "compile_and_fit": "dlf.training",
     "evaluate": "dlf.evaluation",
@@ -75,6 +77,12 @@ def __getattr__(name: str) -> Any:
         from dlf.backend_registry import select_backend
 
         select_backend()
+    package = _HOMES[name].partition(".")[0]
+    if package != "dlf":
+        # It lives in a backend's package, whose frameworks need not be there.
+        from dlf.backend_registry import check_installed, load_backend
+
+        check_installed(load_backend(package.removeprefix("dlf_")), f"dlf.{name}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

@@ -20,7 +20,7 @@ from dlf.backend_protocol import Backend
 from dlf.default_backend import is_there
 from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError, did_you_mean
 
-__all__ = ["backend_names", "current_backend", "is_installed", "load_backend", "select_backend"]
+__all__ = ["backend_names", "check_installed", "current_backend", "is_installed", "load_backend", "select_backend"]
 
 ENTRY_POINT_GROUP = "dlf.backends"
 
@@ -105,6 +105,21 @@ def is_installed(backend: Backend) -> bool:
     return _absent_package(backend) is None
 
 
+def check_installed(backend: Backend, purpose: str) -> None:
+    """Raises unless every package that the backend requires can be found.
+
+    Args:
+        backend: The backend.
+        purpose: What needs it, as the message begins.
+
+    Raises:
+        MissingPackageError: One cannot; the message holds the command that installs it.
+    """
+    absent = _absent_package(backend)
+    if absent:
+        raise MissingPackageError(purpose, package=absent, command=backend.install_command)
+
+
 def _absent_package(backend: Backend) -> str | None:
     return next((package for package in backend.requires if not is_there(package)), None)
 
@@ -143,9 +158,7 @@ def select_backend(name: str | None = None) -> Backend:
     else:
         candidates = [load_backend(each) for each in backend_names()]
         backend = next(filter(is_installed, candidates), candidates[0])
-    absent = _absent_package(backend)
-    if absent:
-        raise MissingPackageError(f"the backend {backend.name!r}", package=absent, command=backend.install_command)
+    check_installed(backend, f"the backend {backend.name!r}")
     running = _running_keras_backend()
     if running not in (None, backend.keras_backend):
         raise BackendError(

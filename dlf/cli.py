@@ -67,6 +67,7 @@ def _dlf() -> None:
     \b
     Start here:   dlf lab
     What is here: dlf backends
+    The same?     dlf parity model.py:build
     Gradients:    dlf gradients
     How fast:     dlf bench
     """
@@ -204,6 +205,48 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
     else:
         print_gradients(report)
     return exit_code(report)
+
+
+@_dlf.command("parity", context_settings={"show_default": True})
+@click.argument("target")
+@click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
+@click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
+@click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
+@click.option("--batch", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")
+@click.option("--steps", metavar="N", type=click.IntRange(1, 10_000), default=3, help="Steps of the trajectory.")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Of weights, data, masks.")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="For one answer.")
+@click.option("--strict", is_flag=True, help="Let imprecision (noisy, precision) fail too.")
+@click.option(
+    "--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Leave the records there."
+)
+@click.option(
+    "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the whole report."
+)
+def _parity(backends: str | None, strict: bool, keep: Path | None, file: Path | None, **options: Any) -> int:
+    r"""Does a model compute and train the same on every backend, and if not, in which layer does it start?
+
+    TARGET is file.py:function or package.module:function: a function without arguments that returns a Keras model.
+
+    \b
+    Examples:
+      dlf parity model.py:build
+      dlf parity package.models:build --backends jax,torch --json parity.json
+    """
+    from dlf.files import check_place
+    from dlf.parity.options import ParityOptions
+
+    asked = ParityOptions(backends=_names(backends), **options)
+    if file:
+        check_place(file)
+    from dlf.parity.report import exit_code, print_parity, write_report
+    from dlf.parity.runner import run_parity
+
+    report = run_parity(asked, say=lambda text: click.echo(f"dlf: {text}", err=True), keep=keep)
+    if file:
+        write_report(report, file)
+    print_parity(report)
+    return exit_code(report, strict=strict)
 
 
 def _names(text: str | None) -> list[str]:

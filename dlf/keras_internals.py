@@ -17,13 +17,16 @@ from dlf.errors import BackendError
 
 __all__ = [
     "build_for",
+    "decay_of_weights",
     "draw_key",
     "epoch_to_resume_at",
     "float64_kept",
+    "mask_of",
     "profiles_batches",
     "random_functions",
     "random_functions_replaced",
     "tensorflow_hidden",
+    "with_mask",
 ]
 
 
@@ -206,6 +209,39 @@ def build_for(model: keras.Model, batch: Any) -> None:
     build(data_batch=batch)
 
 
+def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], bool] | None:
+    """Returns what tells whether a variable's weights decay, or None where `exclude_from_weight_decay` was not called.
+
+    That method is public; what it was told, Keras keeps under private names.
+
+    Args:
+        optimizer: An optimizer of Keras.
+
+    Raises:
+        BackendError: Keras no longer keeps it there.
+
+    Example:
+        >>> optimizer = keras.optimizers.AdamW()
+        >>> optimizer.exclude_from_weight_decay(var_names=["bias"])
+        >>> decays = decay_of_weights(optimizer)
+        >>> variables = [keras.Variable([1.0], name=name) for name in ("kernel", "bias")]
+        >>> [decays(each) for each in variables]
+        [True, False]
+    """
+    told = keras.optimizers.SGD()
+    told.exclude_from_weight_decay(var_names=["bias"])
+    if not hasattr(told, "_exclude_from_weight_decay") or not hasattr(told, "_use_weight_decay"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.optimizers.Optimizer._exclude_from_weight_decay and "
+            "_use_weight_decay, which are gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    if not hasattr(optimizer, "_exclude_from_weight_decay"):
+        return None
+    decays: Callable[[Any], bool] = optimizer._use_weight_decay
+    return decays
+
+
 def epoch_to_resume_at(model: keras.Model) -> int:
     """Returns the epoch that `keras.callbacks.BackupAndRestore` wants training to go on with, or 0.
 
@@ -237,3 +273,33 @@ def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
             "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
     return bool(callback._should_trace)
+
+
+def mask_of(tensor: Any) -> Any:
+    """Returns the mask that Keras has hung on a tensor, or None."""
+    return _masking().get_keras_mask(tensor) if keras.ops.is_tensor(tensor) else None
+
+
+def with_mask(tensor: Any, mask: Any) -> Any:
+    """Hangs a mask on a tensor, as Keras's layers find it, and returns the tensor.
+
+    Nothing public hands a mask on with a tensor that is passed to a model.
+
+    Raises:
+        BackendError: Keras no longer has the function.
+    """
+    if mask is not None:
+        _masking().set_keras_mask(tensor, mask)
+    return tensor
+
+
+def _masking() -> Any:
+    from keras.src import backend
+
+    for name in ("get_keras_mask", "set_keras_mask"):
+        if not hasattr(backend, name):
+            raise BackendError(
+                f"keras {keras.__version__}: expected keras.src.backend.{name}, which is gone. "
+                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            )
+    return backend

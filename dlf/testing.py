@@ -3,7 +3,8 @@
 What is asked of it:
 
 * a backend's author writes one test, ``check_backend("name")``, and learns which promise is broken and how;
-* the numbers are held against derivatives derived on paper, within what float32 arithmetic can lose and no more.
+* the numbers are held against derivatives derived on paper, within what float32 arithmetic can lose and no more;
+* lessons and second derivatives, which a path may leave out, are held so in float64: see `dlf.gradients.conformance`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from dlf.backend_protocol import Backend, Batch, EpochRunner, GradientPath, Parameters
 from dlf.backend_registry import load_backend
 from dlf.backend_report import ask_backend, backend_environment, describe_backend
+from dlf.gradients.conformance import check_paths_in_float64, expect
 from dlf.keras_internals import build_for, random_functions
 
 __all__ = ["check_backend"]
@@ -45,15 +47,11 @@ def check_backend(name: str) -> None:
         _check_environment,
         _check_description,
         _check_gradient_paths,
+        check_paths_in_float64,
         _check_random_stream,
         _check_epoch_runner,
     ):
         check(backend)
-
-
-def _expect(promise: str, *, expected: object, received: object, kept: bool | None = None) -> None:
-    if not (expected == received if kept is None else kept):
-        raise AssertionError(f"{promise}: expected {expected}, received {received}")
 
 
 def _check_loading(backend: Backend) -> None:
@@ -66,46 +64,46 @@ def _check_loading(backend: Backend) -> None:
     command = [sys.executable, "-c", code]
     environment = backend_environment(backend)
     worker = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    _expect(
+    expect(
         "loading works in a fresh process",
         expected=0,
         received=worker.stderr or worker.returncode,
         kept=worker.returncode == 0,
     )
-    _expect("loading imports none of `requires`", expected=[], received=json.loads(worker.stdout))
+    expect("loading imports none of `requires`", expected=[], received=json.loads(worker.stdout))
 
 
 def _check_environment(backend: Backend) -> None:
     environment = dict(backend.environment())
-    _expect("`environment` holds text", expected="str to str", received=environment, kept=_is_text(environment))
-    _expect(
+    expect("`environment` holds text", expected="str to str", received=environment, kept=_is_text(environment))
+    expect(
         "`environment` leaves KERAS_BACKEND to `keras_backend`",
         expected="no KERAS_BACKEND",
         received=environment,
         kept="KERAS_BACKEND" not in environment,
     )
-    _expect("Keras runs on it in this process", expected=backend.keras_backend, received=keras.config.backend())
+    expect("Keras runs on it in this process", expected=backend.keras_backend, received=keras.config.backend())
 
 
 def _check_description(backend: Backend) -> None:
     devices = list(backend.devices())
-    _expect(
+    expect(
         "`devices` are written kind:number",
         expected="one or more such as 'cpu:0' and 'gpu:0 NVIDIA H100'",
         received=devices,
         kept=bool(devices) and all(re.fullmatch(r"[a-z]+:\d+( .+)?", device) for device in devices),
     )
     settings = dict(backend.numeric_settings())
-    _expect("`numeric_settings` hold text", expected="str to str", received=settings, kept=_is_text(settings))
+    expect("`numeric_settings` hold text", expected="str to str", received=settings, kept=_is_text(settings))
     described = describe_backend(backend)
-    _expect("its own process describes it alike", expected=described, received=dict(ask_backend(backend.name)))
+    expect("its own process describes it alike", expected=described, received=dict(ask_backend(backend.name)))
 
 
 def _check_gradient_paths(backend: Backend) -> None:
     paths = dict(backend.gradient_paths())
-    _expect("there is a gradient path", expected="one or more", received=list(paths), kept=bool(paths))
+    expect("there is a gradient path", expected="one or more", received=list(paths), kept=bool(paths))
     for name, path in paths.items():
-        _expect(
+        expect(
             f"the path {name!r} has both verbs",
             expected="a GradientPath",
             received=path,
@@ -125,15 +123,15 @@ def _check_gradients(
     before = {name: value.copy() for name, value in parameters.items()}
     value, gradients = path.loss_and_gradients(loss, parameters, batch)
     true_value, true_gradients, bound = truth(parameters, batch)
-    _expect(f"{title} names the gradients", expected=sorted(parameters), received=sorted(gradients))
+    expect(f"{title} names the gradients", expected=sorted(parameters), received=sorted(gradients))
     pairs = {"loss": (value, true_value)} | {k: (gradients[k], true_gradients[k]) for k in parameters}
     for name, (received, expected) in pairs.items():
         array = _to_numpy(received)
-        _expect(f"{title}, shape of {name}", expected=np.shape(expected), received=array.shape)
+        expect(f"{title}, shape of {name}", expected=np.shape(expected), received=array.shape)
         error = float(np.max(np.abs(array - expected)))
-        _expect(f"{title}, error of {name}", expected=f"at most {bound:.1e}", received=error, kept=error <= bound)
+        expect(f"{title}, error of {name}", expected=f"at most {bound:.1e}", received=error, kept=error <= bound)
     unchanged = all(np.array_equal(before[name], parameters[name]) for name in before)
-    _expect(f"{title} leaves the parameters alone", expected=before, received=parameters, kept=unchanged)
+    expect(f"{title} leaves the parameters alone", expected=before, received=parameters, kept=unchanged)
 
 
 def _check_apply(title: str, path: GradientPath) -> None:
@@ -143,13 +141,13 @@ def _check_apply(title: str, path: GradientPath) -> None:
     # Every number here is a short binary fraction, so there is no rounding to allow for.
     for name, expected in {"w": [0.0, -4.0], "b": 1.0}.items():
         received = _to_numpy(updated[name]).tolist()
-        _expect(f"{title} applies parameter - learning_rate * gradient to {name}", expected=expected, received=received)
+        expect(f"{title} applies parameter - learning_rate * gradient to {name}", expected=expected, received=received)
 
 
 def _check_epoch_runner(backend: Backend) -> None:
     """One weight, learnt by hand: `w - rate * 2 (w - y)` for inputs of 1, in short binary fractions throughout."""
     free = backend.free_memory()
-    _expect(
+    expect(
         "`free_memory` is a number of bytes", expected="an int, or None", received=free, kept=free is None or free > 0
     )
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
@@ -157,28 +155,28 @@ def _check_epoch_runner(backend: Backend) -> None:
     x, y = np.ones((3, 1), np.float32), np.array([[2.0], [2.0], [3.0]], np.float32)
     build_for(model, (keras.ops.convert_to_tensor(x), keras.ops.convert_to_tensor(y)))
     runner = backend.epoch_runner(model)
-    _expect(
+    expect(
         "`epoch_runner` has every verb",
         expected="an EpochRunner",
         received=runner,
         kept=isinstance(runner, EpochRunner),
     )
-    _expect("`refusal` of a plain model", expected=None, received=runner.refusal())
+    expect("`refusal` of a plain model", expected=None, received=runner.refusal())
     data, rows = runner.put((x, y)), runner.put(np.arange(3, dtype=np.int32)[:, np.newaxis])
     model.reset_metrics()
     runner.trace(data, rows)
-    _expect("`trace` changes nothing", expected=[[0.0]], received=_to_numpy(model.weights[0]).tolist())
+    expect("`trace` changes nothing", expected=[[0.0]], received=_to_numpy(model.weights[0]).tolist())
     for start, stop, weight, loss in ((0, 1, 1.0, 4.0), (1, 3, 2.25, (4 + 1 + 2.25) / 3)):
         logs = runner.train(data, rows, start, stop)
-        _expect(f"`train` to step {stop}", expected=[[weight]], received=_to_numpy(model.weights[0]).tolist())
+        expect(f"`train` to step {stop}", expected=[[weight]], received=_to_numpy(model.weights[0]).tolist())
         # The metrics go on from call to call; a third is no binary fraction.
         received = float(_to_numpy(logs["loss"]))
-        _expect("`train` returns the logs", expected=loss, received=received, kept=abs(received - loss) < 1e-6)  # noqa: PLR2004
+        expect("`train` returns the logs", expected=loss, received=received, kept=abs(received - loss) < 1e-6)  # noqa: PLR2004
     model.reset_metrics()
     evaluated = float(_to_numpy(runner.evaluate(data, rows, 0, 2)["loss"]))
-    _expect("`evaluate` of the first two", expected=0.0625, received=evaluated)
-    _expect("`predict`", expected=[[2.25]] * 3, received=runner.predict(data, rows).tolist())
-    _expect("`is_out_of_memory` of another error", expected=False, received=runner.is_out_of_memory(ValueError("no")))
+    expect("`evaluate` of the first two", expected=0.0625, received=evaluated)
+    expect("`predict`", expected=[[2.25]] * 3, received=runner.predict(data, rows).tolist())
+    expect("`is_out_of_memory` of another error", expected=False, received=runner.is_out_of_memory(ValueError("no")))
 
 
 def _line_loss(parameters: Parameters, batch: Batch) -> Any:
@@ -222,7 +220,7 @@ def _check_random_stream(backend: Backend) -> None:
     for key, counter, words in _THREEFRY:
         pair = (np.array([counter[0]], np.uint32), np.array([counter[1]], np.uint32))
         received = [_low_32(each) for each in backend.threefry_2x32(np.array(key, np.uint32), pair)]
-        _expect(
+        expect(
             f"`threefry_2x32` of key {key} and counter {counter}",
             expected=[[each] for each in words],
             received=received,
@@ -234,13 +232,13 @@ def _check_random_stream(backend: Backend) -> None:
             np.array(_low_32(each)) for each in backend.threefry_2x32(words_of_key, (0 * numbers, numbers))
         )
         bits = backend.random_bits(words_of_key, shape)
-        _expect(f"`random_bits` of shape {shape}", expected=shape, received=tuple(bits.shape))
-        _expect(f"`random_bits` of shape {shape}", expected=(first ^ second).tolist(), received=_low_32(bits))
+        expect(f"`random_bits` of shape {shape}", expected=shape, received=tuple(bits.shape))
+        expect(f"`random_bits` of shape {shape}", expected=(first ^ second).tolist(), received=_low_32(bits))
     table = np.array([0.5, -1.5, 2.0], np.float32)
     looked_up = _to_numpy(backend.look_up(table, keras.ops.convert_to_tensor(np.array([[2, 0]], np.int32)))).tolist()
-    _expect("`look_up` takes the entries", expected=[[2.0, 0.5]], received=looked_up)
+    expect("`look_up` takes the entries", expected=[[2.0, 0.5]], received=looked_up)
     unknown = sorted(set(backend.common_draws()) - set(random_functions()))
-    _expect("`common_draws` names functions of Keras's random module", expected=[], received=unknown)
+    expect("`common_draws` names functions of Keras's random module", expected=[], received=unknown)
 
 
 def _low_32(words: Any) -> list[int]:

@@ -16,12 +16,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from dlf import errors
 from dlf.errors import BackendError, revive
 
-__all__ = ["answer", "end_with_parent", "run_worker", "say"]
+__all__ = ["Session", "answer", "end_with_parent", "run_worker", "say", "serve"]
 
 _LAST_WORDS = 8
 """Lines of a dead worker's stderr that are shown."""
@@ -91,6 +92,94 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         how = f"was ended after {timeout:.0f} s" if late.is_set() else f"ended with code {code}"
         raise BackendError(f"the worker of {title} {how}, and said at last:\n  {words}")
     return found
+
+
+class Session:
+    """A worker that answers one request after the other, until it is closed.
+
+    Args:
+        module: A module that calls `serve` when it is run.
+        environment: What it starts with.
+        title: What the caller calls it.
+        timeout: Seconds after which a request without an answer ends the worker.
+    """
+
+    def __init__(self, module: str, environment: Mapping[str, str], *, title: str, timeout: float) -> None:
+        self._title, self._timeout = title, timeout
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker.
+        self._worker = subprocess.Popen(
+            [sys.executable, "-m", module],
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            text=True,
+        )
+
+    def ask(self, request: Mapping[str, Any], tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+        """Returns the answer to a request.
+
+        Raises:
+            BackendError: The worker ended, or was ended, without one; the message holds its last words.
+            DlfError: What the worker raised of dlf's own errors.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._worker.kill()
+
+        clock = threading.Timer(self._timeout, end)
+        clock.start()
+        try:
+            try:
+                self._worker.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]  # It is a pipe.
+                self._worker.stdin.flush()  # type: ignore[union-attr]
+            except OSError:
+                pass  # It is dead; its last words say why.
+            for line in self._worker.stdout or ():
+                message: Any = _message(line)
+                if "doing" in message:
+                    tell(message["doing"])
+                if "refused" in message:
+                    kind, text = message["refused"]
+                    raise revive(getattr(errors, kind, errors.DlfError), text, {})
+                if "found" in message:
+                    found: dict[str, Any] = message["found"]
+                    return found
+        finally:
+            clock.cancel()
+        how = f"was ended after {self._timeout:.0f} s" if late.is_set() else f"ended with code {self._worker.wait()}"
+        raise BackendError(f"the worker of {self._title} {how}, and said at last:\n  {self._last_words()}")
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._worker.kill()
+        self._worker.wait()
+        for pipe in (self._worker.stdin, self._worker.stdout, self._stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _last_words(self) -> str:
+        self._worker.wait()
+        self._stderr.seek(0)
+        return "\n  ".join(self._stderr.read().strip().splitlines()[-_LAST_WORDS:]) or "nothing"
+
+
+def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """What a session's module does when it is run: answers each line of stdin, until its parent is gone.
+
+    Args:
+        respond: Makes the answer to a request.
+    """
+    for line in sys.stdin:
+        try:
+            said: dict[str, Any] = {"found": respond(json.loads(line))}
+        except errors.DlfError as error:
+            said = {"refused": [type(error).__name__, str(error)]}
+        print(json.dumps(said), flush=True)
+    os._exit(0)
 
 
 def answer(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -31,7 +31,7 @@ NUMBERS = _RANDOM.normal(size=(ROWS, 2)).astype(np.float32)
 LABELS = _RANDOM.integers(0, CLASSES, ROWS).astype(np.int32)
 WEIGHTS = _RANDOM.uniform(0.0, 2.0, ROWS).astype(np.float32)
 
-# Rates, factors and epsilons are binary fractions: in float64, Keras on TensorFlow rounds such constants to float32.
+# Rates, factors and epsilons are binary fractions: in float64 nothing hangs on whether one went through float32.
 HALF, QUARTER, EPSILON = 0.5, 0.25, 2.0**-10
 
 
@@ -105,7 +105,9 @@ def two_in_two_out() -> keras.Model:
 def two_in_two_out_in_lists() -> keras.Model:
     left, right = keras.Input((6,)), keras.Input((5, 4))
     joined = layers.Concatenate()([layers.Dense(4, activation="tanh", name="dense")(left), layers.Flatten()(right)])
-    return keras.Model([left, right], [layers.Dense(CLASSES, name="label")(joined), layers.Dense(2, name="number")(joined)])
+    return keras.Model(
+        [left, right], [layers.Dense(CLASSES, name="label")(joined), layers.Dense(2, name="number")(joined)]
+    )
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -150,7 +152,9 @@ class OwnLoss(keras.Model):  # type: ignore[misc]  # Keras has no types.
 
 def own_loss() -> keras.Model:
     inputs = keras.Input((6,))
-    hidden = layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(EPSILON), name="hidden")(inputs)
+    hidden = layers.Dense(8, activation="tanh", kernel_regularizer=keras.regularizers.L2(EPSILON), name="hidden")(
+        inputs
+    )
     return OwnLoss(inputs, layers.Dense(CLASSES, name="out")(hidden))
 
 
@@ -166,7 +170,10 @@ CASES: Mapping[str, Case] = {
         lambda: {"label": crossentropy(), "number": "mse"},
     ),
     "lists": Case(
-        two_in_two_out_in_lists, [X, SERIES], [LABELS, NUMBERS], lambda: [crossentropy(), keras.losses.MeanAbsoluteError()]
+        two_in_two_out_in_lists,
+        [X, SERIES],
+        [LABELS, NUMBERS],
+        lambda: [crossentropy(), keras.losses.MeanAbsoluteError()],
     ),
     "regularized": Case(regularized, X, LABELS),
     "sample weights": Case(mlp, X, LABELS, weights=WEIGHTS),
@@ -205,7 +212,9 @@ def gradients_in_float64(name: str, path: str | None = None) -> dict[str, np.nda
             import jax
 
             compute = jax.jit(compute)
-        value, gradients = compute(*(None if each is None else widened(each) for each in (case.x, case.y, case.weights)))
+        value, gradients = compute(
+            *(None if each is None else widened(each) for each in (case.x, case.y, case.weights))
+        )
         return {key: keras.ops.convert_to_numpy(each) for key, each in {"loss": value, **gradients}.items()}
 
 
@@ -217,9 +226,7 @@ def digest(array: np.ndarray) -> list[float]:
 
 
 def golden() -> dict[str, Any]:
-    return {
-        name: {key: digest(value) for key, value in gradients_in_float64(name).items()} for name in CASES
-    }
+    return {name: {key: digest(value) for key, value in gradients_in_float64(name).items()} for name in CASES}
 
 
 if __name__ == "__main__":

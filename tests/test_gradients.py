@@ -124,7 +124,9 @@ def test_the_mode_is_the_caller_s() -> None:
         dlf.value_and_grad(model, case.loss(), training=each)(case.x, case.y)[0] for each in (True, False)
     )
     assert trained != inferred
-    assert inferred == pytest.approx(float(ops.convert_to_numpy(case.loss()(case.y, model(case.x, training=False)))), rel=1e-6)
+    assert inferred == pytest.approx(
+        float(ops.convert_to_numpy(case.loss()(case.y, model(case.x, training=False)))), rel=1e-6
+    )
 
 
 def test_two_variables_of_one_path_have_two_names() -> None:
@@ -179,10 +181,18 @@ MISTAKES: dict[str, tuple[Callable[[], Any], Any, str]] = {
         "mse",
         r"model: expected a trainable variable, received \[\]",
     ),
-    "frozen": (frozen, "mse", r"expected a trainable variable, received \['model/hidden/kernel, frozen'.*trainable = True"),
+    "frozen": (
+        frozen,
+        "mse",
+        r"expected a trainable variable, received \['model/hidden/kernel, frozen'.*trainable = True",
+    ),
     "integers": (with_integers, "mse", r"the variable .*counts/count: expected floating-point .* received 'int32'"),
     "no loss": (mlp, None, r"loss: expected a loss, or a model that was compiled with one, received None\. Say loss="),
-    "misspelt": (mlp, "mean_squared", r"loss: expected .*, received 'mean_squared'\. Did you mean 'mean_squared_error'\?"),
+    "misspelt": (
+        mlp,
+        "mean_squared",
+        r"loss: expected .*, received 'mean_squared'\. Did you mean 'mean_squared_error'\?",
+    ),
     "no such thing": (mlp, 3, r"loss: expected what keras.Model.compile takes as a loss, received 3"),
 }
 
@@ -226,7 +236,9 @@ def test_what_is_not_finite_is_named_by_its_variable(bad: float) -> None:
     y = np.zeros((len(X), CLASSES), np.float32)
     compute(x, y)
     y[0, 0] = bad
-    with pytest.raises(TrainingError, match=r"the gradient of model/hidden/kernel: expected numbers, .* in 48 of 48 elements"):
+    with pytest.raises(
+        TrainingError, match=r"the gradient of model/hidden/kernel: expected numbers, .* in 48 of 48 elements"
+    ):
         compute(x, y)
     _, gradients = dlf.value_and_grad(model, "mse", as_numpy=False)(x, y)
     found = {name: np.isfinite(ops.convert_to_numpy(gradient)) for name, gradient in gradients.items()}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import dlf
+from dlf.errors import MissingPackageError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = ["tensorflow", "jax", "torch", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets"]
@@ -49,10 +50,45 @@ def test_a_whole_lab_imports_no_other_framework(run_python: Run) -> None:
     assert "tensorflow" not in found & OTHERS
 
 
+OF_JAX = ("from_nnx", "from_optax", "optax_for", "to_nnx")
+WITHOUT_JAX = any(importlib.util.find_spec(name) is None for name in ("jax", "flax", "optax"))
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in dlf.__all__:
+        if name in OF_JAX and WITHOUT_JAX:
+            continue
         assert (getattr(dlf, name).__doc__ or "").strip(), name
     assert set(dlf.__all__) <= set(dir(dlf))
+
+
+@pytest.mark.parametrize("name", OF_JAX)
+@pytest.mark.parametrize("absent", ["jax", "flax", "optax"])
+def test_what_needs_jax_says_how_to_install_it(name: str, absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(vars(dlf), name, raising=False)
+    monkeypatch.setattr("dlf.backend_registry.is_there", lambda package: package != absent)
+    message = f"dlf.{name} needs the package '{absent}', which is not installed. Install it with: pip install jax flax"
+    with pytest.raises(MissingPackageError, match=message):
+        getattr(dlf, name)
+
+
+@pytest.mark.skipif(os.environ["KERAS_BACKEND"] == "jax", reason="on JAX it works")
+@pytest.mark.skipif(WITHOUT_JAX, reason="then it cannot be called")
+def test_what_needs_keras_on_jax_says_so_when_it_is_called(run_python: Run) -> None:
+    code = f"""
+import keras, dlf
+for name in {OF_JAX}:
+    try:
+        getattr(dlf, name)(keras.Sequential([keras.layers.Dense(1)]))
+    except dlf.DlfError as error:
+        print(type(error).__name__, error)
+"""
+    ended = run_python("-c", code)
+    said = ended.stdout.splitlines()
+    assert len(said) == len(OF_JAX), ended.stderr
+    for name, line in zip(OF_JAX, said, strict=True):
+        assert line.startswith(f"BackendError {name}: expected Keras on "), line
+        assert "Set KERAS_BACKEND=jax" in line
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -17,7 +17,8 @@ import keras
 import numpy as np
 import pytest
 
-from dlf.errors import InvalidArgumentError
+from dlf.errors import BackendError, InvalidArgumentError
+from dlf.keras_internals import decay_of_weights
 from dlf.training import compile_and_fit
 
 if keras.config.backend() != "jax":
@@ -216,6 +217,21 @@ def test_variables_without_weight_decay_keep_their_size() -> None:
     assert (float(updates["a"][0]), float(updates["b"][0])) == (-0.25, 0.0)
     with pytest.raises(InvalidArgumentError, match="params: expected the parameters, received None"):
         transformation.update(zeros, transformation.init(params))
+
+
+def test_a_change_of_keras_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras keeps under private names which weights do not decay; were they gone, all would, without a word."""
+    optimizer = keras.optimizers.AdamW()
+    assert decay_of_weights(optimizer) is None
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    decays = decay_of_weights(optimizer)
+    assert decays is not None
+    variables = [keras.Variable([1.0], name=name) for name in ("kernel", "bias")]
+    assert [decays(each) for each in variables] == [True, False]
+    base = next(each for each in type(optimizer).__mro__ if "_use_weight_decay" in vars(each))
+    monkeypatch.delattr(base, "_use_weight_decay")
+    with pytest.raises(BackendError, match=r"_use_weight_decay, which are gone\. Install a version of Keras"):
+        optax_for(optimizer, variables)
 
 
 class DerivedSGD(keras.optimizers.SGD):  # type: ignore[misc]  # Keras has no types.

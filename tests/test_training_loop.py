@@ -138,6 +138,10 @@ def in_pairs() -> Any:
     return [(X[start : start + 4], LABELS[start : start + 4]) for start in range(0, ROWS, 4)]
 
 
+def in_triples() -> Any:
+    return [(X, LABELS, LABELS)]
+
+
 def in_tf_data() -> Any:
     tf = pytest.importorskip("tensorflow")
     return tf.data.Dataset.from_tensor_slices((X, LABELS)).batch(4)
@@ -159,7 +163,7 @@ def _of_pairs() -> list[float]:
     """Each loss by itself, and the mean taken here."""
     loop = TrainingLoop(build(CASES["mlp"]), crossentropy(), "sgd")
     losses = [float(keras.ops.convert_to_numpy(loop.step(x, y))) for _ in range(2) for x, y in in_pairs()]
-    return [float(np.mean(np.float32(losses[:3]))), float(np.mean(np.float32(losses[3:])))]
+    return [float(np.mean(losses[:3])), float(np.mean(losses[3:]))]
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
@@ -187,7 +191,8 @@ def test_what_is_not_finite_is_named_by_its_variable_and_step(path: str) -> None
     bad[0, 1] = np.nan
     loop.fit([(X, y)])
     with pytest.raises(
-        TrainingError, match=r"the gradient of .*hidden/.* and others: expected numbers, received NaN .* first at step 2\."
+        TrainingError,
+        match=r"the gradient of .*hidden/.* and others: expected numbers, received NaN .* first at step 2\.",
     ):
         loop.fit([(X, y), (X, bad), (X, y)])
 
@@ -204,13 +209,15 @@ def test_only_what_is_not_finite_is_named() -> None:
     assert "sound" not in str(raised.value)
 
 
-
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "not built": (
         lambda: TrainingLoop(keras.Sequential([keras.layers.Dense(1)]), "mse"),
         r"model: expected a model that is built, received <Sequential.*Give it an Input, or call it on a batch",
     ),
-    "no loss": (lambda: TrainingLoop(mlp(), None), r"loss: expected what keras.Model.compile takes as a loss, received N"),
+    "no loss": (
+        lambda: TrainingLoop(mlp(), None),
+        r"loss: expected what keras.Model.compile takes as a loss, received N",
+    ),
     "optimizer": (
         lambda: TrainingLoop(mlp(), "mse", "adamm"),
         r"optimizer: expected an optimizer, or one of .*adam.*, received 'adamm'\. Did you mean 'adam.*'\?",
@@ -225,10 +232,13 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         r"batches: expected at least one batch in each epoch, received <list_iterator",
     ),
     "weights": (
-        lambda: TrainingLoop(mlp(), crossentropy()).fit([(X, LABELS, LABELS)]),
+        lambda: TrainingLoop(mlp(), crossentropy()).fit(in_triples()),
         r"batches: expected pairs \(x, y\), received \(array.*copy the backend's training_loop.py",
     ),
-    "epochs": (lambda: TrainingLoop(mlp(), "mse").fit([], epochs=0), r"epochs: expected a positive integer, received 0"),
+    "epochs": (
+        lambda: TrainingLoop(mlp(), "mse").fit([], epochs=0),
+        r"epochs: expected a positive integer, received 0",
+    ),
 }
 
 

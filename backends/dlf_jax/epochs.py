@@ -37,7 +37,8 @@ class JaxEpochRunner:
 
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
-        return jax.tree.map(_copy_on_device, arrays)
+        # A large array is copied while Python goes on: whoever writes to it then writes to what is being trained on.
+        return jax.block_until_ready(jax.tree.map(_copy_on_device, arrays))
 
     def trace(self, data: Any, rows: Any) -> None:
         """Traces a training step and changes nothing; raises what the step raises."""

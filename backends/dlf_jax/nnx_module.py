@@ -19,6 +19,7 @@ import keras
 from flax import nnx
 
 from dlf.errors import BackendError, InvalidArgumentError
+from dlf_jax.optimizers import check_backend
 
 __all__ = ["KerasModule", "KerasSeed", "NonTrainable", "from_nnx", "to_nnx"]
 
@@ -176,6 +177,7 @@ def from_nnx(module: KerasModule) -> keras.Model:
         module: What `to_nnx` returned, or a copy: of a larger module that holds it, only that part.
 
     Raises:
+        BackendError: Keras runs on another backend.
         InvalidArgumentError: The module is another, or its values are not there yet because a function is being
             transformed, or the Keras model has got or lost variables since `to_nnx`.
 
@@ -184,6 +186,7 @@ def from_nnx(module: KerasModule) -> keras.Model:
         >>> from_nnx(to_nnx(model)) is model
         True
     """
+    check_backend("from_nnx")
     if not isinstance(module, KerasModule):
         raise InvalidArgumentError(
             "module",

@@ -234,7 +234,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
         # Of all numbers infinity is the one that ReduceLROnPlateau tries to lower, so that it is told of the setter.
         return float("inf") if self._inside is None else self._inside
 
-    @keras.optimizers.Optimizer.learning_rate.setter  # type: ignore[untyped-decorator]  # Keras has no types.
+    @keras.optimizers.Optimizer.learning_rate.setter
     def learning_rate(self, value: Any) -> None:
         """Sets the learning rate, where it is not inside a function."""
         if self._is_scaled:

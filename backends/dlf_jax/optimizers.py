@@ -21,6 +21,7 @@ import keras
 import optax
 
 from dlf.errors import BackendError, InvalidArgumentError
+from dlf.keras_internals import decay_of_weights
 
 __all__ = ["optax_for"]
 
@@ -176,7 +177,8 @@ def _after_weight_decay(
 
 def _decayed(optimizer: keras.optimizers.Optimizer, variables: Any) -> Any:
     """For each variable whether its weights decay, or None where all of them do."""
-    if not hasattr(optimizer, "_exclude_from_weight_decay"):
+    decays = decay_of_weights(optimizer)
+    if decays is None:
         return None
     if variables is None:
         raise InvalidArgumentError(
@@ -185,7 +187,7 @@ def _decayed(optimizer: keras.optimizers.Optimizer, variables: Any) -> Any:
             received=variables,
             advice="Where the parameters are a list in the order of the model's, pass model.trainable_variables.",
         )
-    return jax.tree.map(optimizer._use_weight_decay, variables)  # noqa: SLF001
+    return jax.tree.map(decays, variables)
 
 
 def _check_params(params: Any) -> None:

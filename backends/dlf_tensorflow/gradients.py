@@ -63,7 +63,9 @@ def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tupl
     with tf.GradientTape() as tape:
         value = loss(variables, _tensors(batch))
     # Without "zero", a variable that the loss does not touch has the gradient None.
-    return value, tape.gradient(value, variables, unconnected_gradients="zero")
+    gradients = tape.gradient(value, variables, unconnected_gradients="zero")
+    # Of a table that was looked up in, the tape has the rows alone, as tf.IndexedSlices.
+    return value, {name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
 
 
 def apply(parameters: Parameters, gradients: Parameters, learning_rate: float) -> Variables:
@@ -106,7 +108,13 @@ def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> T
     """Returns the gradients of each example by itself, along a first axis."""
     variables = start(parameters)
     alone = tf.nest.map_structure(lambda part: part[:, None], _tensors(batch))
-    gradients: Tensors = tf.vectorized_map(lambda example: loss_and_gradients(loss, variables, example)[1], alone)
+    # `tf.vectorized_map` would be faster, but of a float32 product of ranks 3 and 2, as attention has, it makes one of
+    # ranks 4 and 3, which on CPUs writes beyond its memory: https://github.com/tensorflow/tensorflow/issues/117700
+    gradients: Tensors = tf.map_fn(
+        lambda example: loss_and_gradients(loss, variables, example)[1],
+        alone,
+        fn_output_signature={name: variable.dtype for name, variable in variables.items()},
+    )
     return gradients
 
 

@@ -52,14 +52,14 @@ def _word(value: Any) -> Any:
 # XLA makes one loop of the 130 steps. Measured for 64 by 128 inside a `tf.function` on two busy cores: 0.35 ms, of
 # which an empty graph takes most, against 1.05 ms for the same steps one by one. It reads the size when it is called,
 # and compiles once for each size.
-@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow has no types.
+@tf.function(jit_compile=True, autograph=False)
 def _compiled_bits(key: Any, size: Any) -> Any:
     second = tf.range(size, dtype=tf.int32)
     first, second = _mix(key[0], key[1], tf.zeros_like(second, tf.uint32), tf.cast(second, tf.uint32))
     return tf.bitwise.bitwise_xor(first, second)
 
 
-@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]
+@tf.function(jit_compile=True, autograph=False)
 def _compiled_words(key: Any, first: Any, second: Any) -> tuple[Any, Any]:
     return _mix(key[0], key[1], first, second)
 

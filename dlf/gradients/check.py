@@ -342,7 +342,9 @@ class _Examiner:
         if not self.truth[name].any() and not slope.value:
             return _Probe("untouched", 0.0, 0.0, "the loss does not depend on it")
         if _moves_in_steps(along, expected, _scale(point)):
-            return _Probe("precision", 0.0, 0.0, "the loss moves in steps: in it something is rounded to fewer digits")
+            return _Probe(
+                "precision", np.nan, np.nan, "the loss moves in steps: in it something is rounded to fewer digits"
+            )
         doubt = distance / slope.uncertainty if slope.uncertainty else 0.0
         size = max(abs(slope.value), abs(expected))
         if size <= slope.uncertainty:
@@ -397,7 +399,7 @@ _STEPS_OF_GRADIENTS = (2.0**-12, 2.0**-16, 2.0**-20)
 
 
 def _moves_in_steps(along: Callable[[float], float], expected: float, scale: float) -> bool:
-    """Whether the loss stands still where its gradient says it moves, and moves further on: a staircase has no slope."""
+    """Whether the loss stands still where its gradient says that it moves, and moves further on, as a staircase."""
     at_zero, near = along(0.0), 2.0**-36 * scale
     visible = abs(expected) * near > 64 * float(np.finfo(np.float64).eps) * abs(at_zero)
     stands = visible and along(near) == at_zero == along(-near)

@@ -99,7 +99,7 @@ class TrainingLoop:
                     raise InvalidArgumentError("batches", expected="at least one batch in each epoch", received=batches)
                 # Looked at once an epoch: a look at each step would make each wait for the device.
                 self._check_finite(first, [to_numpy(finite) for _, finite in taken])
-                means.append(float(np.mean([to_numpy(loss) for loss, _ in taken])))
+                means.append(float(np.mean([to_numpy(loss) for loss, _ in taken], dtype=np.float64)))
         return means
 
     def finish(self) -> keras.Model:

@@ -50,7 +50,8 @@ def value_and_grad(
         TrainingError: A gradient is NaN or infinite, with `as_numpy`; the message names the variable.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="ones", name="line")])
+        >>> x = keras.Input((1,))
+        >>> model = keras.Model(x, keras.layers.Dense(1, kernel_initializer="ones", name="line")(x))
         >>> value, gradients = value_and_grad(model, "mse")(np.array([[2.0]], "float32"), np.array([[5.0]], "float32"))
         >>> float(value)
         9.0
