@@ -1,0 +1,71 @@
+"""The same as `dlf parity`, for scripts and for other people's test suites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dlf.errors import InvalidArgumentError
+from dlf.parity.options import ParityOptions
+from dlf.parity.runner import run_parity
+
+__all__ = ["check_parity", "target_of"]
+
+
+def check_parity(target: str | Callable[[], Any], **options: Any) -> dict[str, Any]:
+    """Compares a Keras model across backends, each in a process of its own.
+
+    Every layer is called from the same inputs, weights and incoming gradients everywhere: in float64, where results
+    that mean the same agree to about 1e-14, and in float32, whose errors are given in noise floors, which is how far
+    the float64 result moves when what goes in moves by one unit in the last place.
+
+    Args:
+        target: A function without arguments that returns a Keras model, in a module that can be imported; or
+            ``"file.py:function"`` or ``"package.module:function"``.
+        **options: The fields of `dlf.parity.options.ParityOptions`, such as backends, data, batch, steps and seed.
+
+    Returns:
+        The report, in JSON's types: ``report["verdict"]`` is ``"agree"`` or ``"diverge"``, and
+        ``report["first_divergence"]`` says at which stage, in which layer and variable, on which backend it starts.
+
+    Raises:
+        InvalidArgumentError: The target cannot be imported, builds no model, or an option means nothing.
+        MissingPackageError: A backend that was named is not installed.
+        BackendError: Fewer than two backends came through.
+    """
+    return run_parity(ParityOptions(target_of(target), **options))
+
+
+def target_of(target: str | Callable[[], Any]) -> str:
+    """Returns the target as text: for a function, the module that it can be imported from.
+
+    Raises:
+        InvalidArgumentError: It is defined inside another function, or in no file.
+
+    Example:
+        >>> import json
+        >>> target_of(json.loads)
+        'json:loads'
+    """
+    if isinstance(target, str):
+        return target
+    name, module = getattr(target, "__qualname__", ""), getattr(target, "__module__", "")
+    if not name.isidentifier() or not module:
+        raise InvalidArgumentError(
+            "target",
+            expected="a function at the top of a module: each backend's process imports it anew",
+            received=target,
+        )
+    code = getattr(target, "__code__", None)
+    # A test's module is often not on the path of another process: its file is.
+    return (
+        f"{module}:{name}" if code is None or "." in module or not _is_local(module) else f"{code.co_filename}:{name}"
+    )
+
+
+def _is_local(module: str) -> bool:
+    import sys
+    import sysconfig
+
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return file is None or not file.startswith((sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"]))

@@ -1,0 +1,145 @@
+"""What `dlf parity` prints: the answer first, then each stage with its worst figure, and what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from dlf.files import whole_file
+from dlf.parity.options import STAGES
+
+__all__ = ["answer_of", "exit_code", "print_parity", "write_report"]
+
+_SHOWN = 8
+"""Lines of one stage."""
+
+
+def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:
+    """Returns 0 where the model is the same everywhere, 1 where it is not, 3 where a backend did not come through.
+
+    Args:
+        report: What `run_parity` returned.
+        strict: Whether imprecision counts too.
+    """
+    wrong = report["verdict"] == "diverge" or (strict and any(_is_imprecise(each) for each in report["precision"]))
+    return 1 if wrong else 3 if report["failed"] else 0
+
+
+def answer_of(report: Mapping[str, Any]) -> str:
+    """Returns the answer in one sentence.
+
+    Args:
+        report: What `run_parity` returned.
+
+    Example:
+        >>> answer_of({"first_divergence": None, "backends": {"jax": {}, "torch": {}}, "failed": {}})
+        'The model computes and trains the same on jax and torch.'
+    """
+    first = report["first_divergence"]
+    names = " and ".join(name for name in report["backends"] if name not in report["failed"])
+    if first is None:
+        return f"The model computes and trains the same on {names}."
+    where = _place(first)
+    if first["backend"] is None:
+        return f"{names} differ: it starts in the {first['stage']} of {where}."
+    return f"{first['backend']} differs from the others: it starts in the {first['stage']} of {where}."
+
+
+def print_parity(report: Mapping[str, Any], console: Console | None = None) -> None:
+    """Prints a report.
+
+    Args:
+        report: What `run_parity` returned.
+        console: Where to; by default the terminal.
+    """
+    console = console or Console(highlight=False)
+    color = "red" if report["verdict"] == "diverge" else "green"
+    console.print(f"[bold {color}]{escape(answer_of(report))}[/]")
+    versions = " · ".join(f"{name} {each['framework']}, {each['device']}" for name, each in report["backends"].items())
+    console.print(f"[dim]{escape(report['target'])} · seed {report['seed']} · {escape(versions)}[/]")
+    tree = Tree("stages", guide_style="dim", hide_root=True)
+    for stage in STAGES:
+        _add_stage(tree, stage, report)
+    console.print(tree)
+    for name, reason in report["failed"].items():
+        console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
+    if report["first_divergence"] is not None:
+        console.print(f"Next: {_advice(report['first_divergence'])}", soft_wrap=True)
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Writes a report as JSON.
+
+    Args:
+        report: What `run_parity` returned.
+        path: The file.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    with whole_file(path) as place:
+        place.write_text(json.dumps(report, indent=1, allow_nan=False, default=str))
+
+
+def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
+    counts = report["stages"][stage]["counts"]
+    if not counts:
+        tree.add(f"[dim]{stage:<11} not reached[/]")
+        return
+    wrong = [each for each in report["divergences"] if each["stage"] == stage]
+    worst = report["stages"][stage]["worst"] or {}
+    floors = worst.get("noise_floors")
+    cost = f"[dim]at most {floors:.1f} noise floors, {escape(_place(worst))} on {worst['backend']}[/]" if floors else ""
+    head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
+    if stage == "trajectory" and not wrong and report["first_divergence"] is not None:
+        head = "[dim]not judged: what differs above differs here too[/]"
+    branch = tree.add(f"{stage:<11} {head}  {cost}".rstrip())
+    for each in wrong[:_SHOWN]:
+        apart = each["relative_difference"]
+        by = f", {apart:.1e} apart in float64" if apart is not None else ""
+        where = f" on {each['backend']}" if each["backend"] else ""
+        branch.add(f"[red]{escape(_place(each))}{where}[/]{by}")
+    if len(wrong) > _SHOWN:
+        branch.add(f"[dim]and {len(wrong) - _SHOWN} more[/]")
+    for verdict in ("noisy", "precision", "unstable"):
+        names = sorted(
+            {
+                f"{_place(e)} on {e['backend']}"
+                for e in report["precision"]
+                if e["stage"] == stage and e["verdict"] == verdict
+            }
+        )
+        if names and verdict != "unstable":
+            branch.add(f"[yellow]{verdict}[/]: {escape(', '.join(names[:3]))}{' and others' if len(names) > 3 else ''}")  # noqa: PLR2004
+
+
+def _place(finding: Mapping[str, Any]) -> str:
+    layer, variable = finding.get("layer"), finding.get("variable")
+    if layer and variable:
+        return f"{layer}, {variable}"
+    return layer or variable or "the model"
+
+
+def _advice(first: Mapping[str, Any]) -> str:
+    layer = f"the layer {first['layer']}" if first["layer"] else "the model"
+    return {
+        "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
+        "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
+        "loss": "read the loss: from the same predictions and targets it gives another value or gradient.",
+        "gradient": f"read what {layer} does between inputs and outputs: outputs agree, derivatives do not "
+        "(stop_gradient, a custom gradient, a detached statistic).",
+        "update": "compare the optimizers' settings: from the same gradients they make other updates.",
+        "state": f"see how {layer} updates its statistics: momentum, Bessel's correction, an update left out.",
+        "trajectory": "every layer, the loss and the optimizer agree by themselves: look at `train_step`, at sparse "
+        "gradients of embeddings, and at what happens between steps.",
+    }[first["stage"]]
+
+
+def _is_imprecise(finding: Mapping[str, Any]) -> bool:
+    return finding["verdict"] in ("noisy", "precision")
