@@ -263,3 +263,8 @@ def _start_backend(name: str | None) -> None:
     backend = select_backend(name)
     if name and asked and asked != backend.keras_backend:
         click.echo(f"dlf: --backend {name} wins over KERAS_BACKEND={asked}.", err=True)
+
+
+for _command in (_dlf, *_dlf.commands.values()):
+    # What keeps click from running lines together is a backspace, which a docstring can only hold written out.
+    _command.help = (_command.help or "").replace(r"\b", "\b")

@@ -19,11 +19,13 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 BACKEND = os.environ["KERAS_BACKEND"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["lab", "--help"], ["backends", "-h"]])
-def test_help_shows_how(run_python: Run, arguments: list[str]) -> None:
-    shown = run_python("-m", "dlf", *arguments)
+@pytest.mark.parametrize("command", ["", "lab", "backends", "bench", "gradients", "parity"])
+def test_help_shows_how_on_lines_of_its_own(run_python: Run, command: str) -> None:
+    shown = run_python("-m", "dlf", *filter(None, [command]), "-h")
     assert shown.returncode == 0
-    assert "dlf lab" in shown.stdout or "dlf backends" in shown.stdout
+    lines = [line.strip() for line in shown.stdout.splitlines()]
+    assert any(line.startswith(f"dlf {command} ".rstrip()) or line.endswith("dlf lab") for line in lines)
+    assert "\\b" not in shown.stdout
 
 
 def test_version(run_python: Run) -> None:
