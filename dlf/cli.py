@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import click
 
 from dlf.errors import DlfError
+from dlf.interrupts import undo_all
 
 __all__ = ["main"]
 
@@ -55,6 +56,7 @@ def _stop_at_once(*_: object) -> NoReturn:
     `KeyboardInterrupt` will not do: raised while a framework is imported or inside one of its callbacks, it is lost or
     crashes the process at its end.
     """
+    undo_all()
     os.write(2, b"\ndlf: stopped. A run folder without run.json is not whole.\n")
     os._exit(_INTERRUPTED)
 
@@ -186,7 +188,7 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
       dlf gradients --paths numpy,grad,tape --html gradients.html
       dlf gradients --problem model.py:build --json
     """
-    from dlf.files import check_place
+    from dlf.files import check_place, without_nan
     from dlf.gradients.options import GradientsOptions
 
     asked = GradientsOptions(paths=_names(paths), **options)
@@ -201,7 +203,7 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
 
         write_page(report, page)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        click.echo(json.dumps(without_nan(report), indent=2))
     else:
         print_gradients(report)
     return exit_code(report)

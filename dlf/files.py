@@ -1,15 +1,48 @@
-"""Files that are whole or not there at all."""
+"""Files that are whole or not there at all, and folders that are gone at the end."""
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from dlf.errors import OutputError
+from dlf.interrupts import undone
 
-__all__ = ["check_place", "whole_file"]
+__all__ = ["check_place", "temporary_folder", "whole_file", "without_nan"]
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """Makes a folder for the time that the context lasts; Ctrl-C on the command line removes it too.
+
+    Args:
+        prefix: What its name begins with.
+
+    Raises:
+        OutputError: None can be made.
+
+    Example:
+        >>> with temporary_folder("dlf-") as folder:
+        ...     folder.is_dir()
+        True
+        >>> folder.exists()
+        False
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+    except OSError as error:
+        raise OutputError(
+            f"a temporary folder cannot be made ({error.strerror or error}). "
+            "Set TMPDIR to a folder that may be written to and has space left."
+        ) from error
+    with undone(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        yield folder
 
 
 @contextmanager
@@ -60,3 +93,17 @@ def check_place(path: Path) -> None:
     """
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: cannot be written. Name a folder that exists and may be written to.")
+
+
+def without_nan(value: Any) -> Any:
+    """Returns the same lists and dictionaries with None for what JSON has no number for: NaN and infinity.
+
+    Example:
+        >>> without_nan({"loss": [1.0, float("nan")]})
+        {'loss': [1.0, None]}
+    """
+    if isinstance(value, dict):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

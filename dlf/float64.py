@@ -18,6 +18,7 @@ import keras
 from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
 from dlf.keras_internals import float64_kept
+from dlf.layers import layers_by_path
 
 __all__ = ["float64_everywhere", "float64_twin"]
 
@@ -85,13 +86,14 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
 
 def _rebuilt(model: keras.Model) -> keras.Model:
     """The model from its own configuration, with every dtype in it changed."""
-    kinds = {
-        type(each).__name__: type(each) for each in _layers(model) if not type(each).__module__.startswith("keras.")
-    }
+    kinds = {type(each).__name__: type(each) for each in (model, *layers_by_path(model).values())}
+    kinds = {name: kind for name, kind in kinds.items() if not kind.__module__.startswith("keras.")}
     try:
         config = _with_float64(keras.saving.serialize_keras_object(model))
         # The layers are in this process already: there is nothing to be afraid of in a Lambda.
         twin: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
+        if not twin.built:
+            _build_like(twin, model)
     except Exception as error:
         raise InvalidArgumentError(
             "model",
@@ -106,13 +108,6 @@ def _build_like(twin: keras.Model, model: keras.Model) -> None:
     config = model.get_build_config()
     if config:
         twin.build_from_config(config)
-
-
-def _layers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    yield layer
-    for each in [*getattr(layer, "layers", ()), *vars(layer).values()]:
-        if isinstance(each, keras.Layer) and each is not layer:
-            yield from _layers(each)
 
 
 def _with_float64(config: Any) -> Any:

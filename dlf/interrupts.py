@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a good moment."""
+"""Ctrl-C that waits for a good moment, and what has to go where the process is ended at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,42 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Interrupt", "deferred_interrupt"]
+__all__ = ["Interrupt", "deferred_interrupt", "undo_all", "undone"]
+
+_UNDO: list[Callable[[], object]] = []
+
+
+@contextmanager
+def undone(undo: Callable[[], object]) -> Iterator[None]:
+    """Calls `undo` at the end, also where a signal handler ends the process at once, by way of `undo_all`.
+
+    Args:
+        undo: Ends a worker or removes a folder; it may be called in a signal handler.
+
+    Example:
+        >>> with undone(lambda: print("gone")):
+        ...     print("there")
+        there
+        gone
+    """
+    _UNDO.append(undo)
+    try:
+        yield
+    finally:
+        undo()
+        _UNDO.remove(undo)
+
+
+def undo_all() -> None:
+    """Undoes what is inside `undone` now, the last first: workers end before the folder that they write to goes."""
+    for undo in reversed(_UNDO):
+        with suppress(Exception):
+            undo()
 
 
 @dataclass

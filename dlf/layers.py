@@ -44,8 +44,10 @@ def layers_by_path(model: keras.Layer) -> dict[str, keras.Layer]:
 
 def _held(layer: keras.Layer) -> Iterator[keras.Layer]:
     """The layers that a layer holds in its attributes, in lists and dictionaries too."""
+    # A Sequential model holds itself once more, as the Functional model that it is computed by.
+    attributes = [] if isinstance(layer, keras.Sequential) else vars(layer).values()
     # A model's list of layers is made anew when it is asked for, and leaves out what its attributes hold besides.
-    for value in [*getattr(layer, "layers", ()), *vars(layer).values()]:
+    for value in [*getattr(layer, "layers", ()), *attributes]:
         yield from _inside(value)
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-__all__ = ["LOW_PRECISION", "NOISY", "noise_floors", "rms", "verdict_of"]
+__all__ = ["LOW_PRECISION", "NOISY", "eps_of", "is_floating", "moved", "noise_floors", "rms", "verdict_of", "widened"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -43,9 +44,9 @@ def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) 
     largest = max((rms(each) for each in truth.values()), default=0.0)
     floors = {}
     for name, array in truth.items():
-        eps = float(np.finfo(dtypes[name]).eps)
+        eps = eps_of(dtypes[name])
         twins = max(rms(np.stack([each[name] - array for each in moved])), eps * largest)
-        floors[name] = float(np.hypot(twins, eps / 2 * rms(array))) or float(np.finfo(dtypes[name]).tiny)
+        floors[name] = float(np.hypot(twins, eps / 2 * rms(array))) or float(np.finfo(np.float32).tiny)
     return floors
 
 
@@ -62,3 +63,48 @@ def verdict_of(floors: float) -> str:
         ('rounding', 'noisy', 'precision')
     """
     return "rounding" if floors <= NOISY else "noisy" if floors <= LOW_PRECISION else "precision"
+
+
+def is_floating(dtype: Any) -> bool:
+    """Tells whether numbers of this dtype are floating point; NumPy takes bfloat16 for something else.
+
+    Example:
+        >>> is_floating("float32"), is_floating(ml_dtypes.bfloat16), is_floating("int32")
+        (True, True, False)
+    """
+    return "float" in np.dtype(dtype).name
+
+
+def widened(array: Any) -> np.ndarray:
+    """Returns an array in float64 where it is of floating point, and as it is elsewhere."""
+    found = np.asarray(array)
+    return found.astype(np.float64) if is_floating(found.dtype) else found
+
+
+def moved(wide: np.ndarray, dtype: Any, random: np.random.Generator) -> np.ndarray:
+    """Returns an array in float64 with every element moved by one unit in the last place of a dtype, up or down.
+
+    Args:
+        wide: The array.
+        dtype: The dtype under test; where it is not floating point, nothing is moved.
+        random: Draws the directions.
+
+    Example:
+        >>> float(abs(moved(np.ones(1), "float32", np.random.default_rng(0))[0] - 1)) == 2.0**-23
+        True
+    """
+    if not is_floating(dtype):
+        return wide
+    step = np.spacing(np.abs(wide).astype(dtype)).astype(np.float64)
+    return np.asarray(wide + random.choice([-1.0, 1.0], wide.shape) * step)
+
+
+def eps_of(dtype: Any) -> float:
+    """Returns the distance from 1 to the next number of a floating-point dtype, bfloat16 among them.
+
+    Example:
+        >>> eps_of("float32") == 2.0**-23, eps_of(ml_dtypes.bfloat16) == 2.0**-7
+        (True, True)
+    """
+    finfo: Any = ml_dtypes.finfo
+    return float(finfo(np.dtype(dtype)).eps)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import keras
 
 from dlf.initial_weights import is_common
+from dlf.layers import layers_by_path
 
 __all__ = ["RandomnessReport", "describe"]
 
@@ -81,7 +82,7 @@ def describe(seed: int | None, model: Any, fell_back: Mapping[str, str]) -> Rand
 
 
 def _findings(model: Any) -> Iterator[str]:
-    for layer in _layers(model, set()):
+    for layer in (model, *layers_by_path(model).values()):
         title = f"{layer.name} ({type(layer).__name__})"
         for attribute, value in vars(layer).items():
             holds_one = isinstance(value, keras.initializers.Initializer)
@@ -90,25 +91,6 @@ def _findings(model: Any) -> Iterator[str]:
                 yield f"{title}: {attribute.lstrip('_')} is {name}, which draws by itself"
         for draw in _uncommon_draws(type(layer)):
             yield f"{title}: draws by {draw}, which is not common"
-
-
-def _layers(value: Any, seen: set[int]) -> Iterator[Any]:
-    """A layer, and those that it holds in its attributes and in lists."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    held: Iterable[Any] = ()
-    if isinstance(value, keras.Layer):
-        yield value
-        # A list of a model's layers is made anew when it is asked for.
-        held = [*getattr(value, "layers", ()), *vars(value).values()]
-    elif isinstance(value, Mapping):
-        held = value.values()
-    elif isinstance(value, (list, tuple)):
-        held = value
-    for each in held:
-        if isinstance(each, (keras.Layer, Mapping, list, tuple)):
-            yield from _layers(each, seen)
 
 
 _UNCOMMON = ("beta", "binomial", "categorical", "gamma")

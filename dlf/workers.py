@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, NoReturn
 
 from dlf import errors
 from dlf.errors import BackendError, revive
+from dlf.interrupts import undone
 
 __all__ = ["Session", "answer", "end_with_parent", "run_worker", "say", "serve"]
 
@@ -60,6 +63,7 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         subprocess.Popen(
             command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as worker,
+        undone(partial(_end, worker)),
     ):
 
         def end() -> None:
@@ -77,9 +81,6 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
                 found = message.get("found", found)
                 refused = message.get("refused", refused)
             code = worker.wait()
-        except BaseException:
-            worker.kill()
-            raise
         finally:
             clock.cancel()
         stderr.seek(0)
@@ -115,6 +116,8 @@ class Session:
             stderr=self._stderr,
             text=True,
         )
+        self._undone = ExitStack()
+        self._undone.enter_context(undone(partial(_end, self._worker)))
 
     def ask(self, request: Mapping[str, Any], tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
         """Returns the answer to a request.
@@ -154,7 +157,7 @@ class Session:
 
     def close(self) -> None:
         """Ends the worker."""
-        self._worker.kill()
+        self._undone.close()
         self._worker.wait()
         for pipe in (self._worker.stdin, self._worker.stdout, self._stderr):
             if pipe is not None:
@@ -167,19 +170,27 @@ class Session:
         return "\n  ".join(self._stderr.read().strip().splitlines()[-_LAST_WORDS:]) or "nothing"
 
 
-def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
     """What a session's module does when it is run: answers each line of stdin, until its parent is gone.
 
     Args:
         respond: Makes the answer to a request.
     """
-    for line in sys.stdin:
+    requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            requests.put(line)
+        os._exit(0)
+
+    # In a thread of its own, which sees that the parent is gone also in the midst of a long request.
+    threading.Thread(target=read, daemon=True).start()
+    while True:
         try:
-            said: dict[str, Any] = {"found": respond(json.loads(line))}
+            said: dict[str, Any] = {"found": respond(json.loads(requests.get()))}
         except errors.DlfError as error:
             said = {"refused": [type(error).__name__, str(error)]}
         print(json.dumps(said), flush=True)
-    os._exit(0)
 
 
 def answer(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -211,6 +222,13 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _end(worker: subprocess.Popen[str]) -> None:
+    """Ends a worker, and waits until it is gone; not by `Popen.wait`, whose lock a signal handler may not take."""
+    worker.kill()
+    with suppress(ChildProcessError):
+        os.waitpid(worker.pid, 0)
 
 
 def _message(line: str) -> dict[str, Any]:

@@ -382,3 +382,36 @@ def test_a_kink_has_two_slopes(left: float, right: float) -> None:
     slope = slope_at_zero(lambda t: math.sin(t) * (left if t < 0 else right))
     assert slope.has_kink
     assert (slope.left, slope.right) == pytest.approx((left, right), abs=1e-6 * max(abs(left), abs(right)))
+
+
+def test_a_loss_that_never_moves_has_no_gradient_of_one() -> None:
+    """Finite differences are certain there: both sides are the same to the last bit."""
+
+    def constant(parameters: Any, batch: Any) -> Any:
+        return keras.ops.sum(parameters["w"] - keras.ops.stop_gradient(parameters["w"])) + 0 * keras.ops.sum(batch[0])
+
+    x = np.ones(2, np.float32)
+    check = dlf.check_gradients(constant, (x, x), parameters={"w": np.float32(0.5)})
+    assert not check.ok
+    assert {each.verdict for each in check.findings} == {"diverged"}
+
+
+def test_a_model_in_bfloat16_is_judged_by_its_own_digits() -> None:
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, dtype="bfloat16")])
+    check = dlf.check_gradients(model, (np.ones((6, 4), "float32"), np.zeros((6, 1), "float32")), loss="mse")
+    assert check.ok
+    assert all(each.noise_floors < 30 for each in check.findings)
+
+
+@pytest.mark.parametrize(
+    ("target", "batch", "message"),
+    [
+        (lambda parameters, batch: None, (1, 2), "target: expected a function that returns a scalar, received None"),
+        (lambda parameters, batch: 1, (1, 2), "parameters: expected a dictionary of arrays"),
+        (lambda: None, (1,), r"batch: expected \(x, y\) or \(x, y, sample_weight\), received \(1,\)"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(target: Any, batch: Any, message: str) -> None:
+    given = {"parameters": {"w": np.float32(1)}} if "scalar" in message else {}
+    with pytest.raises(InvalidArgumentError, match=message):
+        dlf.check_gradients(target, batch, **given)

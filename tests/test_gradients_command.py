@@ -232,7 +232,7 @@ def test_the_report_fits_a_narrow_terminal_and_answers_first(line: dict[str, Any
     assert (
         lines[0]
         == answer_of(line)
-        == f"All {3 + len(PATHS)} paths take the same gradients as derived on paper, in float64."
+        == f"All {2 + len(PATHS)} paths take the same gradients as derived on paper, in float64."
     )
     for path in ("closed-form", "numpy", *PATHS):
         assert any(each.startswith(path) for each in lines)
@@ -309,6 +309,20 @@ def test_ctrl_c_leaves_no_worker(tmp_path: Path) -> None:
     psutil.wait_procs(workers, 30)
     assert process.returncode == 130
     assert not any(each.is_running() for each in workers)
+
+
+def test_a_training_that_is_lost_is_shown(line: dict[str, Any]) -> None:
+    report = json.loads(json.dumps(line))
+    of(report, "numpy")["losses"] = [1.0, 2.0, float("nan")]
+    console = Console(record=True, width=80)
+    print_gradients(report, console)
+    assert "▁█× nan" in console.export_text()
+
+
+def test_json_holds_null_for_what_is_no_number(run_python: Run) -> None:
+    ended = run_python("-m", "dlf", "gradients", "--problem", "line", "--paths", "finite-difference", "--json")
+    found = json.loads(ended.stdout, parse_constant=pytest.fail)
+    assert [each["noise_floors"] for each in of(found, "finite-difference")["gradients"]] == [None, None]
 
 
 def test_a_model_of_another_backend_is_told(run_python: Run) -> None:

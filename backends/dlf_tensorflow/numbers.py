@@ -1,7 +1,8 @@
-"""Python's own numbers in float64: TensorFlow's `cast` takes them through float32 on the way."""
+"""Python's own numbers in float64: TensorFlow takes some of them through float32 on the way."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,13 +24,30 @@ def python_numbers_kept() -> Iterator[None]:
         ...     float(tf.cast(0.9, "float64"))
         0.9
     """
-    before = tf.cast
+    before = tf.cast, tf.nn.gelu, tf.nn.leaky_relu
 
     def cast(x: Any, dtype: Any, name: str | None = None) -> Any:
-        return tf.constant(x, dtype) if isinstance(x, int | float) else before(x, dtype, name=name)
+        is_number = type(x) in (int, float) and tf.as_dtype(dtype) == tf.float64
+        return tf.constant(x, dtype) if is_number else before[0](x, dtype, name=name)
 
-    tf.cast = cast
+    def gelu(features: Any, approximate: bool = False, name: str | None = None) -> Any:
+        x = tf.convert_to_tensor(features)
+        if x.dtype != tf.float64:
+            return before[1](features, approximate=approximate, name=name)
+        # As TensorFlow's own, whose constants are 2e-8 off.
+        if approximate:
+            return 0.5 * x * (1.0 + tf.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+        return 0.5 * x * tf.math.erfc(-math.sqrt(0.5) * x)
+
+    def leaky_relu(features: Any, alpha: float = 0.2, name: str | None = None) -> Any:
+        x = tf.convert_to_tensor(features)
+        if x.dtype != tf.float64:
+            return before[2](features, alpha=alpha, name=name)
+        # TensorFlow's own takes its slope as a float32 alone.
+        return tf.where(x > 0, x, tf.constant(alpha, tf.float64) * x)
+
+    tf.cast, tf.nn.gelu, tf.nn.leaky_relu = cast, gelu, leaky_relu
     try:
         yield
     finally:
-        tf.cast = before
+        tf.cast, tf.nn.gelu, tf.nn.leaky_relu = before

@@ -10,6 +10,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,11 +22,12 @@ import numpy as np
 from dlf.backend_protocol import Batch, GradientPath, Lesson, Loss, SecondDerivatives
 from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
+from dlf.files import without_nan
 from dlf.float64 import float64_everywhere, float64_twin
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
-from dlf.noise_floor import noise_floors, rms, verdict_of
+from dlf.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
 from dlf.randomness import common_randomness
 
 __all__ = ["Finding", "GradientCheck", "check_gradients"]
@@ -77,7 +79,7 @@ class GradientCheck:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns everything as plain lists and dictionaries."""
-        return {"ok": self.ok, "findings": [asdict(each) for each in self.findings]}
+        return {"ok": self.ok, "findings": [without_nan(asdict(each)) for each in self.findings]}
 
     def __bool__(self) -> bool:
         return self.ok
@@ -149,6 +151,8 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
         >>> check_gradients(square, (x, 2 * x), parameters={"w": np.float32(0.5)}).ok
         True
     """
+    if not isinstance(batch, tuple) or len(batch) not in (2, 3):
+        raise InvalidArgumentError("batch", expected="(x, y) or (x, y, sample_weight)", received=batch)
     known = current_backend().gradient_paths()
     chosen = {name: find_path(name) for name in (paths or known)}
     subject = (
@@ -180,7 +184,7 @@ class _Subject:
 def _function(function: Any, parameters: Mapping[str, Any]) -> _Subject:
     arrays = {name: to_numpy(value) for name, value in parameters.items()}
     for name, array in arrays.items():
-        if array.dtype.kind != "f":
+        if not is_floating(array.dtype):
             raise InvalidArgumentError(
                 f"parameters[{name!r}]",
                 expected="floating-point numbers, which a gradient can be taken by",
@@ -189,10 +193,10 @@ def _function(function: Any, parameters: Mapping[str, Any]) -> _Subject:
 
     def scalar(values: Any, batch: Any) -> Any:
         value = function(values, batch)
-        if len(getattr(value, "shape", (0,))):
-            raise InvalidArgumentError(
-                "target", expected="a function that returns a scalar", received=f"the shape {tuple(value.shape)}"
-            )
+        shape = getattr(value, "shape", None)
+        if shape is None or len(shape):
+            received = value if shape is None else f"the shape {tuple(shape)}"
+            raise InvalidArgumentError("target", expected="a function that returns a scalar", received=received)
         return value
 
     return _Subject(scalar, arrays, lambda: scalar)
@@ -205,6 +209,14 @@ def _model(target: Any, loss: Any, batch: Batch, *, training: bool) -> _Subject:
             model(as_batch(*batch)[0])
         return model
 
+    if inspect.isfunction(target) and any(
+        each.default is each.empty for each in inspect.signature(target).parameters.values()
+    ):
+        raise InvalidArgumentError(
+            "parameters",
+            expected="a dictionary of arrays, since target is a function that takes arguments",
+            received=None,
+        )
     build = None if isinstance(target, keras.Model) or not callable(target) else build_and_call
     model = target if build is None else build()
     check_model(model)
@@ -236,7 +248,7 @@ class _Examiner:
         self._loss_and_gradients, self._evaluate = compiled(path.loss_and_gradients), compiled(_evaluate)
         self._dtypes = {key: value.dtype for key, value in subject.parameters.items()}
         self._wide = {key: value.astype(np.float64) for key, value in subject.parameters.items()}
-        self._wide_batch = keras.tree.map_structure(_widened, batch)
+        self._wide_batch = keras.tree.map_structure(widened, batch)
         with common_randomness():
             self._narrow = self._gradients(subject.loss, subject.parameters, batch)
         with _float64():
@@ -272,7 +284,7 @@ class _Examiner:
         for name, array in received.items():
             expected = np.stack([each[name] for each in alone])
             # Both are computed in float64: the noise floor there is the measured one, in smaller units.
-            doubt = count * self._floors[name] * float(np.finfo(np.float64).eps / np.finfo(self._dtypes[name]).eps)
+            doubt = count * self._floors[name] * eps_of(np.float64) / eps_of(self._dtypes[name])
             findings.append(self._compared("per-example gradients", name, array, expected, doubt))
         return findings
 
@@ -296,21 +308,15 @@ class _Examiner:
 
     def _noise_floors(self) -> dict[str, float]:
         """How far each gradient moves when everything that goes in moves by one unit in the last place."""
-        moved = []
+        twins = []
         for _ in range(TWINS):
-            parameters = {name: self._nudged(value, self._dtypes[name]) for name, value in self._wide.items()}
-            nudged = [self._nudged(wide, narrow.dtype) for wide, narrow in self._pairs()]
-            moved.append(self._gradients(self._loss, parameters, keras.tree.pack_sequence_as(self._wide_batch, nudged)))
-        return noise_floors(self.truth, moved, self._dtypes)
+            parameters = {name: moved(value, self._dtypes[name], self._random) for name, value in self._wide.items()}
+            nudged = [moved(wide, narrow.dtype, self._random) for wide, narrow in self._pairs()]
+            twins.append(self._gradients(self._loss, parameters, keras.tree.pack_sequence_as(self._wide_batch, nudged)))
+        return noise_floors(self.truth, twins, self._dtypes)
 
     def _pairs(self) -> Any:
         return zip(keras.tree.flatten(self._wide_batch), keras.tree.flatten(self._batch), strict=True)
-
-    def _nudged(self, wide: np.ndarray, dtype: Any) -> np.ndarray:
-        if np.dtype(dtype).kind != "f":
-            return wide
-        step: np.ndarray = np.spacing(np.abs(wide).astype(dtype))
-        return np.asarray(wide + self._signs(wide.shape) * step)
 
     def _gradient(self, name: str) -> Finding:
         truth, narrow = self.truth[name], self._narrow[name]
@@ -345,7 +351,8 @@ class _Examiner:
             return _Probe(
                 "precision", np.nan, np.nan, "the loss moves in steps: in it something is rounded to fewer digits"
             )
-        doubt = distance / slope.uncertainty if slope.uncertainty else 0.0
+        # Where the loss is the same to the last bit on both sides, nothing is uncertain.
+        doubt = distance / slope.uncertainty if slope.uncertainty else np.inf if distance else 0.0
         size = max(abs(slope.value), abs(expected))
         if size <= slope.uncertainty:
             # Zero by cancellation, as by a bias before BatchNormalization: its own size says nothing.
@@ -423,10 +430,6 @@ def _float64() -> Iterator[None]:
 
 def _arrays(tensors: Mapping[str, Any]) -> Arrays:
     return {name: to_numpy(value) for name, value in tensors.items()}
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def _scale(array: np.ndarray) -> float:

@@ -49,7 +49,8 @@ def slope_at_zero(function: Callable[[float], float], scale: float = 1.0) -> Slo
         The slope.
 
     Example:
-        >>> slope = slope_at_zero(np.sin)
+        >>> import math
+        >>> slope = slope_at_zero(math.sin)
         >>> abs(slope.value - 1) < 1e-10, slope.has_kink
         (True, False)
         >>> slope = slope_at_zero(lambda t: max(t, 0.0))

@@ -9,6 +9,7 @@ import numpy as np
 from dlf.gradients import numpy_path
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.problems import Problem
+from dlf.noise_floor import moved, widened
 
 __all__ = ["closed_form", "finite_differences", "on_paper", "twins_of"]
 
@@ -41,7 +42,7 @@ def closed_form(problem: Problem) -> Arrays:
 def on_paper(problem: Problem, parameters: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Arrays:
     """Returns the gradients as derived, in float64, for one batch."""
     wide = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
-    _, gradients = _loss(problem)(wide, (x.astype(np.float64), _wide(y)))
+    _, gradients = _loss(problem)(wide, (x.astype(np.float64), widened(y)))
     return {name: np.asarray(value) for name, value in gradients.items()}
 
 
@@ -49,13 +50,11 @@ def twins_of(problem: Problem, x: np.ndarray, y: np.ndarray, count: int = 4) -> 
     """Returns the gradients from inputs and parameters that were moved by one unit in the last place of float32."""
     random = np.random.default_rng(0)
 
-    def moved(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind != "f":
-            return array
-        return np.asarray(array + random.choice([-1.0, 1.0], array.shape) * np.float64(np.spacing(np.abs(array))))
+    def twin(array: np.ndarray) -> np.ndarray:
+        return moved(widened(array), array.dtype, random)
 
     return [
-        on_paper(problem, {name: moved(value) for name, value in problem.parameters.items()}, moved(x), moved(y))
+        on_paper(problem, {name: twin(value) for name, value in problem.parameters.items()}, twin(x), twin(y))
         for _ in range(count)
     ]
 
@@ -63,7 +62,7 @@ def twins_of(problem: Problem, x: np.ndarray, y: np.ndarray, count: int = 4) -> 
 def finite_differences(problem: Problem, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns, for each parameter, which elements were moved, and the slopes of the loss along them, in float64."""
     wide = {name: value.astype(np.float64) for name, value in problem.parameters.items()}
-    batch = (x.astype(np.float64), _wide(y))
+    batch = (x.astype(np.float64), widened(y))
     random = np.random.default_rng(0)
     found = {}
     for name, value in wide.items():
@@ -81,7 +80,3 @@ def finite_differences(problem: Problem, x: np.ndarray, y: np.ndarray) -> dict[s
 
 def _loss(problem: Problem) -> numpy_path.Loss:
     return {"line": numpy_path.line_loss, "mlp": numpy_path.mlp_loss}[problem.name]
-
-
-def _wide(y: np.ndarray) -> np.ndarray:
-    return y.astype(np.float64) if y.dtype.kind == "f" else y

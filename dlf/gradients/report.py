@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -27,13 +28,14 @@ def answer_of(report: Mapping[str, Any]) -> str:
         report: What `run_gradients` returned.
 
     Example:
-        >>> answer_of({"verdict": "agree", "problem": "line", "truth": "derived on paper", "paths": [{}, {}]})
+        >>> path = {"path": "grad", "gradients": [{"verdict": "rounding"}]}
+        >>> answer_of({"verdict": "agree", "truth": "derived on paper", "paths": [path, path]})
         'All 2 paths take the same gradients as derived on paper.'
     """
     paths = report["paths"]
     wrong = [each for each in paths if any(_is_wrong(one) for one in each.get("gradients", ()))]
     failed = [each["path"] for each in paths if each.get("status") == "failed"]
-    ran = len(paths) - len(failed)
+    ran = sum(bool(each.get("gradients")) for each in paths)
     absent = f" {', '.join(failed)} did not run." if failed else ""
     if wrong:
         places = [
@@ -127,17 +129,16 @@ def _gradients(gradients: list[Mapping[str, Any]]) -> str:
     return f"[{style}]{worst['verdict']}[/] {worst['noise_floors']:.1f}"
 
 
-def _curve(losses: list[float]) -> str:
-    """The curve in a few characters, from the first loss to the last."""
+def _curve(losses: Sequence[float]) -> str:
+    """The curve in a few characters, and the last loss; what is no number is a cross."""
     if not losses:
         return ""
-    width = 8
-    picked = (
-        [losses[round(i * (len(losses) - 1) / (width - 1))] for i in range(width)] if len(losses) > width else losses
-    )
-    low, high = min(picked), max(picked)
-    bars = "".join(_BARS[round((each - low) / ((high - low) or 1.0) * (len(_BARS) - 1))] for each in picked)
-    return f"{bars} {losses[-1]:.4g}"
+    count = min(len(losses), 8)
+    picked = [losses[round(i * (len(losses) - 1) / max(count - 1, 1))] for i in range(count)]
+    known = [each for each in picked if math.isfinite(each)]
+    low, span = min(known, default=0.0), (max(known, default=0.0) - min(known, default=0.0)) or 1.0
+    bars = (_BARS[round((each - low) / span * (len(_BARS) - 1))] if math.isfinite(each) else "×" for each in picked)
+    return f"{''.join(bars)} {losses[-1]:.4g}"
 
 
 def _time(seconds: float | None) -> str:

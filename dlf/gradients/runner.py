@@ -9,7 +9,6 @@ What is asked of it:
 from __future__ import annotations
 
 import inspect
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from dlf.backend_registry import load_backend
 from dlf.backend_report import backend_environment
 from dlf.errors import DlfError
+from dlf.files import temporary_folder
 from dlf.gradients import numpy_path
 from dlf.gradients.options import GradientsOptions
 from dlf.gradients.problems import Problem, make_problem, save_problem
@@ -48,8 +48,7 @@ def run_gradients(options: GradientsOptions, say: Callable[[str], None] = lambda
         The report, in JSON's types: the problem, and for each path its gradients against the truth, losses, seconds
         and source; one that failed has a ``reason`` instead.
     """
-    with tempfile.TemporaryDirectory(prefix="dlf-gradients-") as name:
-        folder = Path(name)
+    with temporary_folder("dlf-gradients-") as folder:
         problem = None if options.is_model else make_problem(options.problem, steps=options.steps, seed=options.seed)
         if problem is not None:
             save_problem(problem, folder / "problem.npz")

@@ -13,7 +13,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +148,7 @@ def solve_model(path_name: str, request: Mapping[str, Any]) -> tuple[dict[str, A
         "losses": losses,
         "seconds": {"loop": float(np.median(taken[1:] or taken)), "first": taken[0]},
         "source": [_source(name, getattr(module.training_loop, name)) for name in ("start", "make_step", "finish")],
-        "gradients": [
-            {
-                "variable": each.variable,
-                "verdict": each.verdict,
-                "noise_floors": each.noise_floors,
-                "relative_difference": each.relative_difference,
-                "detail": each.detail,
-            }
-            for each in check.findings
-        ],
+        "gradients": [asdict(each) for each in check.findings],
     }, arrays
 
 
