@@ -26,6 +26,7 @@ __all__ = [
     "current_seed",
     "randomness_as_seeded",
     "randomness_report",
+    "seed_set_aside",
     "set_seed",
     "was_seeded",
 ]
@@ -119,6 +120,28 @@ def common_randomness() -> Iterator[None]:
 def randomness_as_seeded() -> AbstractContextManager[None]:
     """Returns `common_randomness` where `set_seed` was called in this process, and else a context that does nothing."""
     return common_randomness() if was_seeded() else nullcontext()
+
+
+@contextmanager
+def seed_set_aside() -> Iterator[None]:
+    """Lets dlf draw masks as if `set_seed` had not been called in this process, for as long as the context lasts.
+
+    What was seeded stays so, and so do the common initial weights.
+
+    Example:
+        >>> report = set_seed(7)
+        >>> with seed_set_aside():
+        ...     was_seeded()
+        False
+        >>> current_seed()
+        7
+    """
+    before = _seed[:]
+    _seed.clear()
+    try:
+        yield
+    finally:
+        _seed[:] = before
 
 
 def randomness_report(model: Any = None) -> RandomnessReport:

@@ -24,11 +24,13 @@ from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.bench.agreement import Judge, Verdict
 from dlf.bench.contestants import Contestant, HandWritten, KerasFit, Trained, contestants
 from dlf.bench.models import RATES, Task, build_model, make_task
-from dlf.bench.options import FUSED, MODELS, REFERENCE, BenchOptions
+from dlf.bench.options import EXPLICIT, FUSED, MODELS, REFERENCE, BenchOptions
 from dlf.bench.report import SCHEMA, exit_code, print_bench, summarise
 from dlf.bench.turns import Turns
 from dlf.bench.worker import compare_and_time, measure_growth, measure_memory, measure_startup
 from dlf.errors import InvalidArgumentError
+from dlf.keras_internals import random_functions
+from dlf.randomness import current_seed, set_seed
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 BACKEND = os.environ["KERAS_BACKEND"]
@@ -51,6 +53,19 @@ def test_every_contestant_agrees_with_keras(model: str, name: str) -> None:
     assert verdict.agrees, verdict
     assert verdict.dropout == "same masks"
     assert verdict.losses[-1] < verdict.losses[0]
+
+
+@pytest.mark.parametrize("name", [FUSED, EXPLICIT, f"{FUSED}, common masks"])
+def test_a_seed_that_was_set_before_changes_no_masks(name: str) -> None:
+    """dlf draws common masks after `set_seed`, which a test in another file may have called."""
+    set_seed(7)
+    before = random_functions()
+    assert judge_of("mlp").judge(KNOWN[name]).agrees
+    running = KNOWN[name].start(make_task("mlp", rows=64, batch_size=32))
+    running.epoch()
+    assert random_functions() == before
+    running.close()
+    assert (random_functions(), current_seed()) == (before, 7)
 
 
 def trained_with(**settings: Any) -> Contestant:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
 from dlf.evaluation import evaluate, predict
 from dlf.pipelines import ArrayDataset, prepare_for_training
@@ -246,19 +247,32 @@ def test_masks_that_are_drawn_faster_have_keras_s_bits(noise_shape: Any, dtype: 
         assert drawn == [1, 0]
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="JAX takes some arrays as they are, depending on where they begin")
 @pytest.mark.parametrize("offset", [0, 4])
-def test_what_is_written_to_an_array_after_the_start_changes_nothing(offset: int) -> None:
-    from dlf_jax.epochs import JaxEpochRunner
-
+@pytest.mark.parametrize("size", [2**12, 2**26])
+def test_what_is_written_to_an_array_after_the_start_changes_nothing(size: int, offset: int) -> None:
+    """JAX takes an array as it is where that begins at a multiple of 64 bytes, and copies a large one in its time."""
     model = dense()
     model.compile(loss=LOSS)
-    room = np.zeros(4096 + 128, np.uint8)
+    room = np.zeros(size + 128, np.uint8)
     begin = -room.ctypes.data % 64 + offset
-    array = room[begin : begin + 4096].view(np.float32)
-    held = JaxEpochRunner(model).put((array,))[0]
+    array = room[begin : begin + size].view(np.float32)
+    held = current_backend().epoch_runner(model).put((array,))[0]
     array[:] = 1
-    assert not np.asarray(held).any()
+    assert not keras.ops.convert_to_numpy(held).any()
+
+
+def test_a_callback_that_writes_to_the_arrays_changes_nothing() -> None:
+    x, y = X.copy(), Y.copy()
+
+    def write(*_: Any) -> None:
+        x[:], y[:] = np.nan, 0
+
+    expected, _ = trained("dense", "fused")
+    set_seed(7)
+    callbacks = [keras.callbacks.LambdaCallback(on_train_begin=write)]
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 32, "verbose": 0, "callbacks": callbacks}
+    history = compile_and_fit(dense(), (x, y), loss=LOSS, metrics=["accuracy"], engine="fused", **options)
+    assert_same(history, expected)
 
 
 def test_the_last_smaller_batch_is_trained_on() -> None:

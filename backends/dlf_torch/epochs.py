@@ -97,6 +97,9 @@ class TorchEpochRunner:
     def _recording(self, shape: Any, kind: str, batch: Any) -> Recording | None:
         if shape not in self._recordings:
             try:
+                # No `torch.compile`; measured (CPU, 784-128-10, batch 64, Adam): 1.2 times as fast on one thread, 1.4
+                # on two, but 9 to 11 s to compile, where 20 epochs of 60,000 rows win 3 to 6 s. Keras's own step under
+                # it (`jit_compile=True`) has 0.65 times the playback's speed on one thread.
                 self._recordings[shape] = record(self._model, kind, batch)
             except NotRecordedError as error:
                 _log.info("dlf: each %s is run as Keras runs it, since it cannot be recorded: %s.", kind, error)

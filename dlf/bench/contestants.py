@@ -4,14 +4,15 @@ What is asked of it:
 
 * each can train from given weights in a given order, for the results to be compared;
 * each can train epoch by epoch whenever it is its turn, for the epochs to be timed in alternation;
+* where its masks come from is its own, whether `dlf.set_seed` was called in this process or not;
 * one that cannot be had here says why, and is listed all the same.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from dlf.bench.models import Task, build_model, compile_options
 from dlf.bench.options import EXPLICIT, FUSED, REFERENCE
 from dlf.bench.turns import Turns
 from dlf.default_backend import is_there
+from dlf.randomness import common_randomness, seed_set_aside
 
 __all__ = ["Contestant", "HandWritten", "KerasFit", "Running", "Trained", "contestants"]
 
@@ -92,24 +94,28 @@ class HandWritten:
     loop: Callable[[Task], Any]
     absent: str = ""
     same_masks: bool = True
-    context: Context = nullcontext
+    context: Context = seed_set_aside
 
     def train(self, task: Task, epochs: int) -> Trained:
         """Trains from the task's weights."""
         loop = self.loop(task)
-        return Trained([loop.epoch() for _ in range(epochs)], loop.weights())
+        with self.context():
+            losses = [loop.epoch() for _ in range(epochs)]
+        return Trained(losses, loop.weights())
 
     def start(self, task: Task) -> Running:
         """Starts a training that takes turns."""
-        return _HandWrittenRunning(self.loop(task))
+        return _HandWrittenRunning(self.loop(task), self.context)
 
 
 @dataclass(frozen=True)
 class _HandWrittenRunning:
     loop: Any
+    context: Context
 
     def epoch(self) -> None:
-        self.loop.epoch()
+        with self.context():
+            self.loop.epoch()
 
     def close(self) -> None:
         pass
@@ -154,7 +160,7 @@ class KerasFit:
     fit: Fit
     absent: str = ""
     same_masks: bool = True
-    context: Context = nullcontext
+    context: Context = seed_set_aside
     batch_hooks: bool = True
     """Whether a callback that looks at batches leaves it what it is."""
 
@@ -210,10 +216,17 @@ def contestants() -> list[Contestant]:
         KerasFit(REFERENCE, _fit_arrays),
         KerasFit("Keras fit, tf.data", _fit_tf_data, "" if is_there("tensorflow") else "TensorFlow is not installed"),
         KerasFit(FUSED, _fit_fused, batch_hooks=False),
-        KerasFit(f"{FUSED}, common masks", _fit_fused, context=dlf.common_randomness, batch_hooks=False),
+        KerasFit(f"{FUSED}, common masks", _fit_fused, context=_common_masks, batch_hooks=False),
         HandWritten(EXPLICIT, _Explicit),
         *(HandWritten(name, loop) for name, loop in loops.items()),
     ]
+
+
+@contextmanager
+def _common_masks() -> Iterator[None]:
+    # By this context alone: one that dlf opens inside `fit`, for a seed, would stay open between the turns.
+    with seed_set_aside(), common_randomness():
+        yield
 
 
 def _fit_arrays(model: keras.Model, task: Task, epochs: int, callbacks: list[Any]) -> Any:
