@@ -72,7 +72,7 @@ class TrainingLoop(Protocol):
     """A plain loop over any Keras model, for people to read: five functions, of a module or an object."""
 
     def find_optimizer(self, optimizer: Any, model: Any) -> Any:
-        """Returns the framework's own optimizer for a Keras optimizer of this model."""
+        """Returns the framework's own optimizer for a Keras optimizer of this model, and refuses what is none."""
         ...
 
     def start(self, model: Any, optimizer: Any) -> Any:

@@ -412,6 +412,6 @@ def test_a_model_in_bfloat16_is_judged_by_its_own_digits() -> None:
     ],
 )
 def test_what_cannot_be_checked_is_said(target: Any, batch: Any, message: str) -> None:
-    given = {"parameters": {"w": np.float32(1)}} if "scalar" in message else {}
+    given: dict[str, Any] = {"parameters": {"w": np.float32(1)}} if "scalar" in message else {}
     with pytest.raises(InvalidArgumentError, match=message):
         dlf.check_gradients(target, batch, **given)

@@ -129,6 +129,55 @@ def test_the_mode_is_the_caller_s() -> None:
     )
 
 
+def test_a_loss_for_each_output_by_name() -> None:
+    x = keras.Input((6,))
+    model = keras.Model(x, [layers.Dense(2, name=name)(x) for name in ("a", "b")])
+    found = [
+        dlf.value_and_grad(model, loss)(X, [X[:, :2], X[:, 2:4]])
+        for loss in ({"a": "mse", "b": "mae"}, ["mse", "mae"], {"a": "mae", "b": "mse"})
+    ]
+    assert found[0][0] == found[1][0] != found[2][0]
+    for name, gradient in found[0][1].items():
+        np.testing.assert_array_equal(gradient, found[1][1][name], err_msg=name)
+
+
+NAMES = ("named", "a/named", "items")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_loss_has_its_parameters_as_a_mapping_under_any_names(path: str) -> None:
+    def loss(parameters: Any, batch: Any) -> Any:
+        assert sorted(parameters) == sorted(NAMES)
+        assert len(list(parameters.items())) == len(parameters) == len(NAMES)
+        return sum(ops.sum(ops.square(each)) for each in parameters.values()) * ops.mean(batch[1])
+
+    taking: Any = current_backend().gradient_paths()[path]
+    parameters = {name: np.full(2, place + 1.0, np.float32) for place, name in enumerate(NAMES)}
+    batch = (np.ones(3, np.float32), np.ones(3, np.float32))
+    value, gradients = taking.loss_and_gradients(loss, parameters, batch)
+    assert float(ops.convert_to_numpy(value)) == 28
+    product = taking.hessian_vector_product(loss, parameters, batch, parameters)
+    of_each = taking.per_example_gradients(loss, parameters, batch)
+    updated = taking.apply(parameters, gradients, 0.25)
+    for name, start in parameters.items():
+        for found in (gradients, product):
+            np.testing.assert_array_equal(ops.convert_to_numpy(found[name]), 2 * start)
+        np.testing.assert_array_equal(ops.convert_to_numpy(of_each[name]), np.stack([2 * start] * 3))
+        np.testing.assert_array_equal(ops.convert_to_numpy(updated[name]), start / 2)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_second_derivatives_by_a_table_are_whole_tensors(path: str) -> None:
+    def loss(parameters: Any, batch: Any) -> Any:
+        return ops.sum(ops.square(ops.take(parameters["table"], batch[0], axis=0)))
+
+    taking: Any = current_backend().gradient_paths()[path]
+    table = {"table": np.ones((4, 2), np.float32)}
+    rows = np.array([1, 3, 3], np.int32)
+    product = taking.hessian_vector_product(loss, table, (rows, rows), table)["table"]
+    assert [ops.convert_to_numpy(product[row]).tolist() for row in range(4)] == [[each] * 2 for each in (0, 2, 0, 4)]
+
+
 def test_two_variables_of_one_path_have_two_names() -> None:
     twice = [layers.Dense(2, name="same") for _ in range(2)]
     x = keras.Input((2,))

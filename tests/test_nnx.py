@@ -465,7 +465,7 @@ def test_another_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = dense()
     monkeypatch.setattr(keras.config, "backend", lambda: "torch")
     with pytest.raises(
-        BackendError, match=r"expected Keras on the backend 'jax', found 'torch'. Set KERAS_BACKEND=jax"
+        BackendError, match=r"to_nnx: expected Keras on JAX, received Keras on torch. Set KERAS_BACKEND=jax"
     ):
         to_nnx(model)
 

@@ -10,7 +10,21 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from gradient_cases import CASES, CLASSES, LABELS, ROWS, X, build, crossentropy, in_float64, mlp, widened
+from gradient_cases import (
+    CASES,
+    CLASSES,
+    LABELS,
+    ROWS,
+    Case,
+    X,
+    build,
+    crossentropy,
+    in_float64,
+    mlp,
+    own_loss,
+    widened,
+)
+from keras import layers
 
 import dlf
 from dlf.backend_registry import current_backend
@@ -134,12 +148,102 @@ def test_a_loop_goes_on_after_finish(path: str) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def as_keras_does(make: Callable[[], keras.Model], optimizer: Callable[[], Any], path: str) -> list[np.ndarray]:
+    """The variables after three steps in float64, which are those after three of Keras's."""
+    ends = []
+    with in_float64():
+        for by_keras in (True, False):
+            model = float64_twin(build(Case(make, X, LABELS)))
+            if by_keras:
+                model.compile(optimizer(), crossentropy())
+                step = model.train_on_batch
+            else:
+                loop = TrainingLoop(model, crossentropy(), optimizer(), path=path)
+                step = loop.step
+            for _ in range(3):
+                step(widened(X), LABELS)
+            ends.append(values(model if by_keras else loop.finish()))
+    for ours, theirs in zip(*ends, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9)
+    return ends[1]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_constraints_hold_after_each_step(path: str) -> None:
+    after = as_keras_does(lambda: mlp(kernel_constraint="non_neg"), OPTIMIZERS["momentum"], path)
+    for kernel in after[::2]:
+        assert kernel.min() == 0 < kernel.max()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_excluded_from_weight_decay_does_not_decay(path: str) -> None:
+    def optimizer(names: list[str]) -> Any:
+        decaying = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+        decaying.exclude_from_weight_decay(var_names=names)
+        return decaying
+
+    ends = [
+        as_keras_does(lambda: mlp(bias_initializer="ones"), functools.partial(optimizer, names), path)
+        for names in (["bias"], ["kernel"])
+    ]
+    for one, other in zip(*ends, strict=True):
+        assert np.abs(one - other).max() > 1e-3
+
+
+def two_outputs() -> keras.Model:
+    """Two outputs in a list, whose losses may go by name, and a penalty."""
+    x, kernel = keras.Input((6,)), keras.initializers.Constant(0.25)
+    outputs = [layers.Dense(2, kernel_initializer=kernel, kernel_regularizer="l2", name=name)(x) for name in ("a", "b")]
+    return keras.Model(x, outputs)
+
+
+TARGETS = [X[:, :2], X[:, 2:4]]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_loss_for_each_output_by_name(path: str) -> None:
+    by_name, in_order, turned = (
+        TrainingLoop(two_outputs(), loss, "sgd", path=path).fit([(X, TARGETS)], epochs=2)
+        for loss in ({"a": "mse", "b": "mae"}, ["mse", "mae"], {"a": "mae", "b": "mse"})
+    )
+    assert by_name == in_order
+    assert by_name != turned
+
+
+def absolute(y_true: Any, y_pred: Any) -> Any:
+    return keras.ops.mean(keras.ops.abs(y_pred - y_true))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("weights", [None, {"a": 2.0, "b": 0.5}, (2.0, 0.5)])
+def test_without_a_loss_it_is_what_the_model_was_compiled_with(weights: Any, path: str) -> None:
+    losses = []
+    for by_keras in (True, False):
+        model = two_outputs()
+        loss = {"a": "mse", "b": lambda y_true, y_pred: keras.ops.mean(keras.ops.abs(y_pred - y_true))}
+        model.compile(keras.optimizers.SGD(0.1), loss, loss_weights=weights)
+        step = (
+            model.train_on_batch if by_keras else TrainingLoop(model, None, keras.optimizers.SGD(0.1), path=path).step
+        )
+        for _ in range(3):
+            losses.append(float(np.ravel(keras.ops.convert_to_numpy(keras.tree.flatten(step(X, TARGETS))[0]))[0]))
+            model.reset_metrics()
+    # What Keras reports went through a running mean.
+    np.testing.assert_allclose(losses[3:], losses[:3], rtol=8 * EPSILON)
+    (unweighted,) = TrainingLoop(two_outputs(), ["mse", absolute]).fit([(X, TARGETS)])
+    assert (losses[3] == pytest.approx(unweighted)) == (weights is None)
+
+
 def in_pairs() -> Any:
     return [(X[start : start + 4], LABELS[start : start + 4]) for start in range(0, ROWS, 4)]
 
 
 def in_triples() -> Any:
     return [(X, LABELS, LABELS)]
+
+
+def in_no_list() -> Any:
+    return X, LABELS
 
 
 def in_tf_data() -> Any:
@@ -209,19 +313,58 @@ def test_only_what_is_not_finite_is_named() -> None:
     assert "sound" not in str(raised.value)
 
 
+class Unserializable:
+    """Keras asks for a `get_config`."""
+
+    def __call__(self, y_true: Any, y_pred: Any) -> Any:
+        return absolute(y_true, y_pred)
+
+
+def compiled(loss: Any) -> keras.Model:
+    model = mlp()
+    model.compile(loss=loss)
+    return model
+
+
+SCALED = r"optimizer: expected one that does not scale the loss, received <.*without loss_scale_factor\."
 MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "not built": (
         lambda: TrainingLoop(keras.Sequential([keras.layers.Dense(1)]), "mse"),
         r"model: expected a model that is built, received <Sequential.*Give it an Input, or call it on a batch",
     ),
     "no loss": (
-        lambda: TrainingLoop(mlp(), None),
-        r"loss: expected what keras.Model.compile takes as a loss, received N",
+        lambda: TrainingLoop(mlp()),
+        r"loss: expected a loss, or a model that was compiled with one, received None\. Say loss=",
+    ),
+    "no such loss": (
+        lambda: TrainingLoop(mlp(), 3),
+        r"loss: expected what keras.Model.compile takes as a loss, received 3",
+    ),
+    "own loss": (
+        lambda: TrainingLoop(own_loss()),
+        r"loss: expected a loss, since the model has a compute_loss of its own, .*Give what it computes without",
+    ),
+    "unserializable": (
+        lambda: TrainingLoop(compiled(Unserializable())),
+        r"loss: expected a loss, since the model was compiled with what Keras cannot serialize, .*Say loss=",
     ),
     "optimizer": (
         lambda: TrainingLoop(mlp(), "mse", "adamm"),
         r"optimizer: expected an optimizer, or one of .*adam.*, received 'adamm'\. Did you mean 'adam.*'\?",
     ),
+    "no optimizer": (
+        lambda: TrainingLoop(mlp(), "mse", 0.1),
+        r"optimizer: expected an optimizer of Keras.*, received 0\.1\.",
+    ),
+    "class": (
+        lambda: TrainingLoop(mlp(), "mse", keras.optimizers.Adam),
+        r"optimizer: expected an optimizer, .* received <class .*Adam'>\. This is a class: write Adam\(\)\.",
+    ),
+    "scaled": (
+        lambda: TrainingLoop(mlp(), "mse", keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())),
+        SCALED,
+    ),
+    "factor": (lambda: TrainingLoop(mlp(), "mse", keras.optimizers.SGD(loss_scale_factor=8.0)), SCALED),
     "path": (lambda: TrainingLoop(mlp(), "mse", path="tap"), r"path: expected one of .*, received 'tap'\."),
     "no batches": (
         lambda: TrainingLoop(mlp(), "mse").fit([]),
@@ -234,6 +377,10 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "weights": (
         lambda: TrainingLoop(mlp(), crossentropy()).fit(in_triples()),
         r"batches: expected pairs \(x, y\), received \(array.*copy the backend's training_loop.py",
+    ),
+    "no list": (
+        lambda: TrainingLoop(mlp(), crossentropy()).fit(in_no_list()),
+        r"batches: expected pairs \(x, y\), received array.*Put a batch in a list: fit\(\[\(x, y\)\]\)\.",
     ),
     "epochs": (
         lambda: TrainingLoop(mlp(), "mse").fit([], epochs=0),

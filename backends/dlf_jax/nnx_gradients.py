@@ -40,12 +40,6 @@ class Named(nnx.Module):  # type: ignore[misc]  # flax is not looked into, so it
     def __init__(self, parameters: Parameters) -> None:
         self.named = nnx.Dict({name: nnx.Param(jnp.asarray(value)) for name, value in parameters.items()})
 
-    def __getitem__(self, name: str) -> jax.Array:
-        return self.named[name][...]
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.named
-
 
 class Line(nnx.Module):  # type: ignore[misc]  # As above.
     """``w x + b``."""
@@ -101,12 +95,12 @@ def mlp_loss(model: MLP, batch: Batch) -> jax.Array:
 
 def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[jax.Array, Tensors]:
     """Returns the loss and its derivative by each parameter."""
-    value, gradients = nnx.value_and_grad(loss)(start(parameters), _tensors(batch))
+    value, gradients = nnx.value_and_grad(_of_module(loss))(start(parameters), _tensors(batch))
     return value, _by_name(gradients)
 
 
 def apply(parameters: Parameters, gradients: Parameters, learning_rate: float) -> Any:
-    """Changes the parameters by one step of gradient descent, and returns them by name."""
+    """Changes the parameters by one step of gradient descent; returns the module if it was given one, else by name."""
     model = start(parameters)
     optimizer = nnx.Optimizer(model, optax.sgd(learning_rate), wrt=nnx.Param)
     optimizer.update(model, _in_place_of(nnx.state(model, nnx.Param), gradients))
@@ -130,7 +124,7 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
     tensors = _tensors(batch)
 
     def gradient(values: nnx.State) -> nnx.State:
-        return nnx.grad(loss)(nnx.merge(graph, values, rest), tensors)
+        return nnx.grad(_of_module(loss))(nnx.merge(graph, values, rest), tensors)
 
     _, product = jax.jvp(gradient, (values,), (_in_place_of(values, vector),))
     return _by_name(product)
@@ -139,7 +133,16 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
 def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
     """Returns the gradients of each example by itself, along a first axis."""
     alone = jax.tree.map(lambda part: part[:, None], _tensors(batch))
-    return _by_name(nnx.vmap(nnx.grad(loss), in_axes=(None, 0))(start(parameters), alone))
+    return _by_name(nnx.vmap(nnx.grad(_of_module(loss)), in_axes=(None, 0))(start(parameters), alone))
+
+
+def _of_module(loss: Loss) -> Callable[[nnx.Module, Batch], Any]:
+    """The loss as a function of a module: where that only holds parameters by name, the loss has them by name."""
+
+    def compute(module: nnx.Module, batch: Batch) -> Any:
+        return loss(_by_name(nnx.state(module)) if isinstance(module, Named) else module, batch)
+
+    return compute
 
 
 def _filled(model: nnx.Module, parameters: Parameters) -> nnx.Module:
@@ -148,7 +151,7 @@ def _filled(model: nnx.Module, parameters: Parameters) -> nnx.Module:
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    return "/".join(str(part) for part in path if part != "named")
+    return "/".join(map(str, path[1:] if path[0] == "named" else path))
 
 
 def _by_name(state: nnx.State) -> Tensors:

@@ -21,7 +21,7 @@ from flax import nnx
 from dlf.errors import BackendError, InvalidArgumentError
 from dlf_jax.optimizers import check_backend
 
-__all__ = ["KerasModule", "KerasSeed", "NonTrainable", "from_nnx", "to_nnx"]
+__all__ = ["KerasModule", "KerasSeed", "NonTrainable", "from_nnx", "paired", "to_nnx"]
 
 
 class KerasSeed(nnx.RngState):  # type: ignore[misc]  # Flax is skipped by mypy.
@@ -68,7 +68,7 @@ class KerasModule(nnx.Module):  # type: ignore[misc]  # Likewise.
             InvalidArgumentError: The Keras model has got or lost variables since `to_nnx`, or its call updates what is
                 not in ``model.variables``, and would be lost.
         """
-        model, pairs = self._origin.model, _pairs(self)
+        model, pairs = self._origin.model, paired(self)
         values = [variable.get_value() for _, variable in pairs]
         mapping = [(ours, value) for (ours, _), value in zip(pairs, values, strict=True)]
         # `stateless_call` would do nearly the same, but it skips `Layer.__call__`: a layer that is called twice then
@@ -148,11 +148,7 @@ def to_nnx(model: keras.Model) -> KerasModule:
     """
     if not isinstance(model, keras.Model):
         raise InvalidArgumentError("model", expected="a keras.Model", received=model)
-    if keras.config.backend() != "jax":
-        raise BackendError(
-            f"to_nnx: expected Keras on the backend 'jax', found {keras.config.backend()!r}. "
-            "Set KERAS_BACKEND=jax before Python starts."
-        )
+    check_backend("to_nnx")
     if keras.config.is_nnx_enabled():
         raise BackendError(
             "to_nnx: expected Keras without its own NNX mode, which is on. "
@@ -194,7 +190,7 @@ def from_nnx(module: KerasModule) -> keras.Model:
             received=module,
             advice="Of a larger module, give the attribute that holds it.",
         )
-    pairs = _pairs(module)
+    pairs = paired(module)
     values = [variable.get_value() for _, variable in pairs]
     if not all(isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) for value in values):
         raise InvalidArgumentError(
@@ -218,8 +214,24 @@ class _Origin:
         return self
 
 
-def _pairs(module: Any) -> list[tuple[Any, Any]]:
-    """Each Keras variable, with the module's variable in its place."""
+def paired(module: Any) -> list[tuple[Any, Any]]:
+    """Returns each Keras variable, with the module's variable in its place.
+
+    Args:
+        module: What `to_nnx` returned, or a copy.
+
+    Returns:
+        The pairs, in the order of ``model.variables``.
+
+    Raises:
+        InvalidArgumentError: The Keras model has got or lost variables since `to_nnx`.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
+        >>> module = to_nnx(model)
+        >>> [ours is theirs for (ours, _), theirs in zip(paired(module), model.variables, strict=True)]
+        [True, True]
+    """
     variables, paths = module._origin.model.variables, module._paths  # noqa: SLF001 - our own.
     if len(variables) != len(paths):
         raise InvalidArgumentError(

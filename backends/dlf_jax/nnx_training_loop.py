@@ -17,13 +17,27 @@ import keras
 import optax
 from flax import nnx
 
-from dlf_jax.nnx_module import from_nnx, to_nnx
-from dlf_jax.training_loop import find_optimizer
+from dlf_jax import training_loop
+from dlf_jax.nnx_module import from_nnx, paired, to_nnx
+from dlf_jax.optimizers import optax_for
 
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
 
 State: TypeAlias = tuple[nnx.Module, nnx.Optimizer]
 """The module, with its batch statistics and seeds, and the optimizer; a step changes both in place."""
+
+
+def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransformation:
+    """Returns optax's twin of a Keras optimizer; a transformation of optax is returned as it is."""
+    if isinstance(optimizer, keras.optimizers.Optimizer):
+        # Keras's variables where the module has their values: what is excluded from weight decay is found by them.
+        module = to_nnx(model)
+        for ours, variable in paired(module):
+            variable.set_value(ours)
+        parameters = nnx.state(module, nnx.Param)
+        leaves, structure = jax.tree.flatten(parameters, is_leaf=lambda each: isinstance(each, nnx.Variable))
+        return optax_for(optimizer, structure.unflatten(each.get_value() for each in leaves))
+    return training_loop.find_optimizer(optimizer, model)
 
 
 def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
@@ -47,6 +61,9 @@ def make_step(
     def update(module: nnx.Module, optimizer: nnx.Optimizer, x: Any, y: Any) -> tuple[Any, Any]:
         value, gradients = nnx.value_and_grad(compute_loss)(module, x, y)
         optimizer.update(module, gradients)
+        for ours, variable in paired(module):
+            if isinstance(variable, nnx.Param) and ours.constraint is not None:
+                variable.set_value(ours.constraint(variable.get_value()))
         # A sum is not finite where an element is not.
         finite = jnp.stack([jnp.isfinite(jnp.sum(gradient)) for gradient in jax.tree.leaves(gradients)])
         return value, finite

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import keras
 import optax
 
+from dlf.errors import InvalidArgumentError
 from dlf_jax.optimizers import optax_for
 
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
@@ -29,6 +30,10 @@ def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransfor
     """Returns optax's twin of a Keras optimizer; a transformation of optax is returned as it is."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         return optax_for(optimizer, model.trainable_variables)
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise InvalidArgumentError(
+            "optimizer", expected="an optimizer of Keras or optax, or a name of Keras's", received=optimizer
+        )
     return optimizer
 
 
@@ -61,7 +66,10 @@ def make_step(
         value_and_grad = jax.value_and_grad(compute_loss, has_aux=True)
         (value, others), gradients = value_and_grad(trainable, others, x, y)
         updates, memory = optimizer.update(gradients, memory, trainable)
-        trainable = optax.apply_updates(trainable, updates)
+        trainable = [
+            value if variable.constraint is None else variable.constraint(value)
+            for variable, value in zip(model.trainable_variables, optax.apply_updates(trainable, updates), strict=True)
+        ]
         # A sum is not finite where an element is not.
         finite = jnp.stack([jnp.isfinite(jnp.sum(gradient)) for gradient in gradients])
         return (trainable, others, memory), value, finite

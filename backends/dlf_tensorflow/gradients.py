@@ -64,8 +64,7 @@ def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tupl
         value = loss(variables, _tensors(batch))
     # Without "zero", a variable that the loss does not touch has the gradient None.
     gradients = tape.gradient(value, variables, unconnected_gradients="zero")
-    # Of a table that was looked up in, the tape has the rows alone, as tf.IndexedSlices.
-    return value, {name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
+    return value, _whole(gradients)
 
 
 def apply(parameters: Parameters, gradients: Parameters, learning_rate: float) -> Variables:
@@ -100,8 +99,7 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
     with tf.GradientTape() as outer:
         _, gradients = loss_and_gradients(loss, variables, batch)
     tensors = {name: tf.convert_to_tensor(value) for name, value in vector.items()}
-    product: Tensors = outer.gradient(gradients, variables, tensors, unconnected_gradients="zero")
-    return product
+    return _whole(outer.gradient(gradients, variables, tensors, unconnected_gradients="zero"))
 
 
 def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
@@ -116,6 +114,11 @@ def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> T
         fn_output_signature={name: variable.dtype for name, variable in variables.items()},
     )
     return gradients
+
+
+def _whole(gradients: dict[str, Any]) -> Tensors:
+    # Of a table that was looked up in, the tape has the rows alone, as tf.IndexedSlices.
+    return {name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
 
 
 def _tensors(batch: Batch) -> Any:

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import keras
 import torch
 
+from dlf.errors import InvalidArgumentError
+
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
 
 State: TypeAlias = None
@@ -25,6 +27,8 @@ def find_optimizer(
     model: keras.Model,  # noqa: ARG001 - other loops ask it what is to decay.
 ) -> keras.optimizers.Optimizer:
     """Returns the optimizer: on this framework it is Keras's own."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise InvalidArgumentError("optimizer", expected="an optimizer of Keras, or its name", received=optimizer)
     return optimizer
 
 

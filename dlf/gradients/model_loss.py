@@ -9,6 +9,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -64,20 +65,27 @@ def model_loss(
     return compute
 
 
-def loss_function(loss: Any) -> Callable[[Any, Any], Any]:
+def loss_function(loss: Any, model: keras.Model | None = None) -> Callable[[Any, Any], Any]:
     """Returns what Keras makes of a loss: a function ``(y_true, y_pred) -> scalar``.
 
     Args:
-        loss: As in Keras's `compile`.
+        loss: As in Keras's `compile`; None is what the model was compiled with, its `loss_weights` included.
+        model: The model whose predictions it is for: its outputs have the names that a loss may go by.
+
+    Returns:
+        The function; regularizers and `add_loss` are not in it.
 
     Raises:
-        InvalidArgumentError: Keras has no such loss.
+        InvalidArgumentError: Keras has no such loss, or it is None and the model has none that can be used.
 
     Example:
         >>> float(loss_function("mse")(np.zeros((2, 1), "float32"), np.full((2, 1), 3.0, "float32")))
         9.0
     """
-    judge = _judge_of(loss)
+    weights = None
+    if loss is None and model is not None:
+        loss, weights = _compiled_loss(model)
+    judge = _judge_of(loss, model, weights)
 
     def compute(y_true: Any, y_pred: Any) -> Any:
         # The scope drops what the judge would keep as its running mean.
@@ -90,12 +98,36 @@ def loss_function(loss: Any) -> Callable[[Any, Any], Any]:
 
 
 def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the trainable variables by name, as NumPy's arrays of their own."""
+    """Returns the trainable variables by name, as NumPy's arrays of their own.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        The values, under the names that `named_variables` gives.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")], name="m")
+        >>> {name: value.shape for name, value in parameters_of(model).items()}
+        {'m/d/kernel': (2, 1), 'm/d/bias': (1,)}
+    """
     return {name: to_numpy(variable.value) for name, variable in named_variables(model).items()}
 
 
 def named_variables(model: keras.Model) -> dict[str, Any]:
-    """Returns the trainable variables by their paths, with a number where a path was taken already."""
+    """Returns the trainable variables by their paths, with a number where a path was taken already.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        Keras's variables, in the model's order.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")], name="m")
+        >>> list(named_variables(model))
+        ['m/d/kernel', 'm/d/bias']
+    """
     taken: Counter[str] = Counter()
     named = {}
     for variable in model.trainable_variables:
@@ -106,7 +138,20 @@ def named_variables(model: keras.Model) -> dict[str, Any]:
 
 
 def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """Returns ``(x, y)`` or ``(x, y, sample_weight)`` as the backend's tensors."""
+    """Returns ``(x, y)`` or ``(x, y, sample_weight)`` as the backend's tensors.
+
+    Args:
+        x: The inputs: an array, or a structure of them.
+        y: The targets, likewise; they may be left out.
+        sample_weight: The weight of each example; it may be left out.
+
+    Returns:
+        The tuple, or x alone where there are no targets.
+
+    Example:
+        >>> [tuple(part.shape) for part in as_batch(np.ones((4, 3)), np.ones(4))]
+        [(4, 3), (4,)]
+    """
     return keras.tree.map_structure(
         keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
     )
@@ -115,8 +160,14 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
 def check_model(model: Any) -> None:
     """Raises unless this is a built Keras model with something to train.
 
+    Args:
+        model: What was given as a model.
+
     Raises:
         InvalidArgumentError: It is not; the message says what to do.
+
+    Example:
+        >>> check_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
     """
     if not isinstance(model, keras.Model):
         # What keras.config.set_backend has left behind, say.
@@ -153,7 +204,18 @@ def check_model(model: Any) -> None:
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """Returns a tensor's values as NumPy's array of its own."""
+    """Returns a tensor's values as NumPy's array of its own.
+
+    Args:
+        value: A tensor of the backend, a Keras variable, or an array.
+
+    Returns:
+        A copy, which may be changed.
+
+    Example:
+        >>> to_numpy(keras.ops.ones(2)).tolist()
+        [1.0, 1.0]
+    """
     return np.array(keras.ops.convert_to_numpy(value))
 
 
@@ -162,19 +224,53 @@ def _judge(model: keras.Model, loss: Any) -> keras.Model:
     if loss is None:
         # A model may compute its loss in a way of its own, and then needs no compile.
         if not model.compiled and type(model).compute_loss is keras.Model.compute_loss:
-            raise InvalidArgumentError(
-                "loss", expected="a loss, or a model that was compiled with one", received=None, advice="Say loss=..."
-            )
+            raise _no_loss()
         return model
-    return _judge_of(loss)
+    return _judge_of(loss, model)
 
 
-def _judge_of(loss: Any) -> keras.Model:
+def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
+    """The loss that the model was compiled with, and its weights: without penalties, unlike `model.compute_loss`."""
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        raise InvalidArgumentError(
+            "loss",
+            expected="a loss, since the model has a compute_loss of its own, which adds penalties itself",
+            received=None,
+            advice="Give what it computes without them as loss=..., a function of (y_true, y_pred).",
+        )
+    if not model.compiled or model.loss is None:
+        raise _no_loss()
+    try:
+        with warnings.catch_warnings():
+            # That a lambda in it is not safe to load, say.
+            warnings.simplefilter("ignore")
+            weights = model.get_compile_config()["loss_weights"]
+    except (NotImplementedError, TypeError) as error:
+        raise InvalidArgumentError(
+            "loss",
+            expected="a loss, since the model was compiled with what Keras cannot serialize",
+            received=None,
+            advice=f"Say loss=... again, or give it a get_config: {error}",
+        ) from error
+    # Keras writes a tuple as a dictionary.
+    return model.loss, keras.saving.deserialize_keras_object(weights)
+
+
+def _no_loss() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "loss", expected="a loss, or a model that was compiled with one", received=None, advice="Say loss=..."
+    )
+
+
+def _judge_of(loss: Any, model: keras.Model | None = None, weights: Any = None) -> keras.Model:
     check_loss(loss)
     if not (callable(loss) or isinstance(loss, str | list | tuple | dict)):
         raise InvalidArgumentError("loss", expected="what keras.Model.compile takes as a loss", received=loss)
     judge = keras.Model()
-    judge.compile(loss=loss)
+    if model is not None and hasattr(model, "output_names"):
+        # What a dictionary of losses goes by, where the outputs are a list.
+        judge.output_names = model.output_names
+    judge.compile(loss=loss, loss_weights=weights)
     return judge
 
 

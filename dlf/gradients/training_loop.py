@@ -34,12 +34,13 @@ class TrainingLoop:
 
     Args:
         model: A built Keras model; it need not be compiled. It is trained when `finish` returns.
-        loss: As in Keras's `compile`.
+        loss: As in Keras's `compile`; None is what the model was compiled with, its `loss_weights` included.
         optimizer: A name or an optimizer of Keras; on JAX also any optax transformation.
         path: The framework's way: on JAX ``"grad"`` or ``"nnx"``; None is the first.
 
     Raises:
-        InvalidArgumentError: The model is not built or has nothing to train, or no such loss, optimizer or path.
+        InvalidArgumentError: The model is not built or has nothing to train, or no such loss, optimizer or path; or the
+            optimizer scales the loss, or the model has a `compute_loss` of its own and there is no other loss.
 
     Example:
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
@@ -48,22 +49,22 @@ class TrainingLoop:
         >>> losses = loop.fit([(x, y)], epochs=2)
         >>> losses
         [4.0, 0.0]
-        >>> float(loop.finish().weights[0].numpy()[0, 0]) if keras.config.backend() == "tensorflow" else 1.0
+        >>> float(loop.finish().get_weights()[0][0, 0])
         1.0
 
     Source: the files `training_loop.py` of the backends.
     """
 
-    def __init__(self, model: keras.Model, loss: Any, optimizer: Any = "adam", *, path: str | None = None) -> None:
+    def __init__(
+        self, model: keras.Model, loss: Any = None, optimizer: Any = "adam", *, path: str | None = None
+    ) -> None:
         check_model(model)
         chosen = find_path(path)
         if not isinstance(chosen, Lesson):
             raise InvalidArgumentError("path", expected="a gradient path with a training loop", received=path)
         self.model, self._loop = model, chosen.training_loop
-        # What is no optimizer of Keras is for the framework's own loop to know.
-        known = find_optimizer(optimizer) if isinstance(optimizer, str) else optimizer
-        own = self._loop.find_optimizer(known, model)
-        self._step = self._loop.make_step(model, loss_function(loss), own)
+        own = self._loop.find_optimizer(_known(optimizer), model)
+        self._step = self._loop.make_step(model, loss_function(loss, model), own)
         self._state = self._loop.start(model, own)
         self.steps = 0
         """How many were taken."""
@@ -74,6 +75,15 @@ class TrainingLoop:
         Args:
             x: The inputs.
             y: The targets.
+
+        Returns:
+            The scalar loss, of the parameters before the update.
+
+        Example:
+            >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+            >>> loop = TrainingLoop(model, "mse", keras.optimizers.SGD(0.25))
+            >>> float(loop.step(np.ones((4, 1), "float32"), np.full((4, 1), 2.0, "float32")))
+            4.0
         """
         with randomness_as_seeded():
             return self._take(x, y)[0]
@@ -85,9 +95,18 @@ class TrainingLoop:
             batches: Pairs ``(x, y)``; a list, what `dlf.prepare_for_training` returns, or a `tf.data.Dataset`.
             epochs: How often.
 
+        Returns:
+            One number for each epoch.
+
         Raises:
             InvalidArgumentError: There are no batches, or they are not pairs.
             TrainingError: A gradient is NaN or infinite; the message names the first step and the variables.
+
+        Example:
+            >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+            >>> batch = np.ones((4, 1), "float32"), np.full((4, 1), 2.0, "float32")
+            >>> TrainingLoop(model, "mse", keras.optimizers.SGD(0.25)).fit([batch], epochs=2)
+            [4.0, 0.0]
         """
         check_positive("epochs", epochs)
         means = []
@@ -103,7 +122,16 @@ class TrainingLoop:
         return means
 
     def finish(self) -> keras.Model:
-        """Gives the model what was learnt, and returns it; the loop can go on."""
+        """Gives the model what was learnt, and returns it; the loop can go on.
+
+        Returns:
+            The model that the loop was made for.
+
+        Example:
+            >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+            >>> TrainingLoop(model, "mse").finish() is model
+            True
+        """
         self._loop.finish(self.model, self._state)
         return self.model
 
@@ -124,6 +152,29 @@ class TrainingLoop:
                 )
 
 
+def _known(optimizer: Any) -> Any:
+    """The optimizer of a name; one that is not of Keras is for the framework's own loop to know."""
+    if isinstance(optimizer, str):
+        return find_optimizer(optimizer)
+    if isinstance(optimizer, type):
+        raise InvalidArgumentError(
+            "optimizer",
+            expected="an optimizer, or the name of one",
+            received=optimizer,
+            advice=f"This is a class: write {optimizer.__name__}().",
+        )
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    # The optimizer would divide the gradients by the factor; nothing here multiplies the loss by it.
+    if scales or getattr(optimizer, "loss_scale_factor", None) is not None:
+        raise InvalidArgumentError(
+            "optimizer",
+            expected="one that does not scale the loss",
+            received=optimizer,
+            advice="Give the optimizer inside, without loss_scale_factor.",
+        )
+    return optimizer
+
+
 def _reading(batches: Any) -> Iterator[Any]:
     if not isinstance(batches, keras.utils.PyDataset):
         yield from batches.as_numpy_iterator() if hasattr(batches, "as_numpy_iterator") else batches
@@ -141,6 +192,8 @@ def _pair(batch: Any) -> tuple[Any, Any]:
             "batches",
             expected="pairs (x, y)",
             received=batch,
-            advice="For sample weights, copy the backend's training_loop.py and give them to the loss there.",
+            advice="Put a batch in a list: fit([(x, y)])."
+            if hasattr(batch, "shape")
+            else "For sample weights, copy the backend's training_loop.py and give them to the loss there.",
         )
     return batch[0], batch[1]

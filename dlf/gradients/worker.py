@@ -123,15 +123,17 @@ def solve_model(path_name: str, request: Mapping[str, Any]) -> tuple[dict[str, A
     make = load_target(request["data"], "--data") if request["data"] else None
 
     def batch() -> Any:
-        return make(request["batch_size"], random) if make else make_batch(model, loss, request["batch_size"], random)
+        size = request["batch_size"]
+        return make(size, random) if make else make_batch(model, request["loss"] or model.loss, size, random)
 
     if make is not None and isinstance(model, keras.Model) and not model.built:
         model(as_batch(*batch())[0])
     check_model(model)
-    loss = request["loss"] or model.loss
-    first = batch()
+    # None is the loss that the model was compiled with, weights of its outputs included.
+    loss, first = request["loss"], batch()
     check = _checked(model, build, first, loss, path_name)
-    optimizer = model.optimizer if model.compiled else "adam"
+    # In mixed float16, Keras puts the optimizer into another, which scales the loss.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer) if model.compiled else "adam"
     arrays = {f"float64/{name}": value for name, value in check.in_float64[path_name].items()}
     arrays |= {f"initial/{name}": value for name, value in parameters_of(model).items()}
     loop = TrainingLoop(model, loss, optimizer, path=path_name)
