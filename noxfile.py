@@ -12,7 +12,12 @@ GROUPS = {group: nox.project.dependency_groups(PROJECT, group) for group in ("li
 BACKENDS = {"jax": "jax", "tensorflow": "tensorflow,tfds", "torch": "torch"}
 
 # The GPU sessions have to be asked for: they install gigabytes, and need a GPU.
-nox.options.sessions = ["lint", "types", *(f"tests(backend='{backend}', device='cpu')" for backend in BACKENDS)]
+nox.options.sessions = [
+    "lint",
+    "types",
+    *(f"tests(backend='{backend}', device='cpu')" for backend in BACKENDS),
+    "parity(device='cpu')",
+]
 
 
 @nox.session
@@ -35,17 +40,28 @@ def types(session: nox.Session) -> None:
 @nox.parametrize("backend", list(BACKENDS))
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the whole suite with one backend installed and no other."""
-    install(session, backend, device)
+    install(session, [backend], device)
     # Two workers: most tests wait for a process of their own to start. One thread for each: where two share two cores,
     # OpenMP's threads wait for each other, and a matrix product takes sixteen times as long.
     session.run("pytest", "--backend", backend, "-n", "2", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
+@nox.parametrize("device", ["cpu", "gpu"])
+def parity(session: nox.Session, device: str) -> None:
+    """Run the tests of `dlf parity` with all backends installed side by side."""
+    install(session, list(BACKENDS), device)
+    # Each test starts a process for each backend by itself.
+    session.run(
+        "pytest", "--backend", "jax", "tests/test_parity_backends.py", *session.posargs, env={"OMP_NUM_THREADS": "1"}
+    )
+
+
+@nox.session
 @nox.parametrize("backend", list(BACKENDS))
 def examples(session: nox.Session, backend: str) -> None:
     """Run the examples that this backend can run."""
-    install(session, backend, "cpu")
+    install(session, [backend], "cpu")
     session.run("pytest", "--backend", backend, "tests/test_examples.py", *session.posargs)
 
 
@@ -53,21 +69,22 @@ def examples(session: nox.Session, backend: str) -> None:
 @nox.parametrize("backend", list(BACKENDS))
 def bench(session: nox.Session, backend: str) -> None:
     """Time Keras's fit, dlf's fused engine and hand-written loops on one backend."""
-    install(session, backend, "cpu")
+    install(session, [backend], "cpu")
     session.run("dlf", "bench", "--backends", backend, "--json", f"bench-{backend}.json", *session.posargs)
 
 
-def install(session: nox.Session, backend: str, device: str) -> None:
-    """Install dlf with one backend, built for the device; without a GPU, skip and say so."""
-    extras = BACKENDS[backend]
+def install(session: nox.Session, backends: list[str], device: str) -> None:
+    """Install dlf with these backends, built for the device; without a GPU, skip and say so."""
+    extras = ",".join(BACKENDS[backend] for backend in backends)
     if device == "gpu":
         if not has_gpu():
             session.skip("no NVIDIA GPU found: `nvidia-smi` lists none")
-        extras = extras.replace(backend, f"{backend}-gpu", 1)
+        for backend in backends:
+            extras = extras.replace(backend, f"{backend}-gpu", 1)
     # A plain `pip install torch` on Linux is the newest GPU build; this version is to be had as a CPU build too.
-    pinned = ["torch==2.13.0"] if backend == "torch" and device == "cpu" else []
+    pinned = ["torch==2.13.0"] if "torch" in backends and device == "cpu" else []
     session.install(*pinned, "-e", f".[{extras}]", *GROUPS["test"])
-    if device == "gpu":
+    for backend in backends if device == "gpu" else ():
         # A CPU build, or one that does not fit the driver, would pass every test without ever touching the GPU.
         code = f"from dlf.backend_report import ask_backend as ask; print(ask({backend!r})['devices'][0])"
         first = session.run("python", "-c", code, silent=True)

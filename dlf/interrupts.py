@@ -33,8 +33,10 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        undo()
-        _UNDO.remove(undo)
+        try:
+            undo()
+        finally:
+            _UNDO.remove(undo)
 
 
 def undo_all() -> None:

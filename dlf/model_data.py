@@ -15,6 +15,7 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError
 from dlf.layers import layers_by_path
+from dlf.trees import in_order
 
 __all__ = ["make_batch"]
 
@@ -54,7 +55,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     vocabulary = min((each.input_dim for each in embeddings), default=10)
     # A Sequential model that was only built has lists alone, of one input and one output.
     one = isinstance(model, keras.Sequential)
-    inputs, outputs = (model.inputs[0], model.outputs[0]) if one else (model.input, model.output)
+    inputs, outputs = in_order((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
     if isinstance(loss, dict) and isinstance(outputs, list):
         loss = [loss[name] for name in model.output_names]

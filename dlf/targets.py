@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -83,13 +84,15 @@ def load_target(target: str, argument: str = "TARGET") -> Callable[..., Any]:
 
 
 def own_traceback(error: BaseException) -> str:
-    """Returns the traceback without the lines of dlf and of Python's import machinery."""
+    """Returns the traceback without the lines of dlf, of installed packages and of Python's import machinery."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<frozen") and Path(__file__).parent not in Path(frame.filename).parents
     ]
-    return "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)]).rstrip()
+    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
+    text = "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)  # Keras's colors.
 
 
 def _from_file(file: Path) -> ModuleType:

@@ -1,9 +1,10 @@
-"""The conformance suite for backends: what dlf relies on, checked.
+"""For test suites: the conformance suite of a backend, and parity of a model across backends.
 
 What is asked of it:
 
 * a backend's author writes one test, ``check_backend("name")``, and learns which promise is broken and how;
 * the numbers are held against derivatives derived on paper, within what float32 arithmetic can lose and no more;
+* a model's author writes one line, ``assert_parity(build)``, and reads the report of `dlf parity` where it fails;
 * lessons and second derivatives, which a path may leave out, are held so in float64: see `dlf.gradients.conformance`.
 """
 
@@ -13,6 +14,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -21,10 +23,41 @@ import numpy as np
 from dlf.backend_protocol import Backend, Batch, EpochRunner, GradientPath, Parameters
 from dlf.backend_registry import load_backend
 from dlf.backend_report import ask_backend, backend_environment, describe_backend
+from dlf.errors import BackendError
 from dlf.gradients.conformance import check_paths_in_float64, expect
 from dlf.keras_internals import build_for, random_functions
 
-__all__ = ["check_backend"]
+__all__ = ["assert_parity", "check_backend"]
+
+
+def assert_parity(build: str | Callable[[], Any], *, strict: bool = False, **options: Any) -> dict[str, Any]:
+    """Asserts that a Keras model computes and trains the same on every backend that is installed.
+
+    Args:
+        build: As in `dlf.check_parity`: a function at the top of a module that returns a model, or its place as text.
+        strict: Whether imprecision fails too.
+        **options: As in `dlf.check_parity`, such as backends, data, batch, steps and seed.
+
+    Returns:
+        The report of `dlf.check_parity`.
+
+    Raises:
+        AssertionError: The model differs; the message is the report that `dlf parity` prints.
+        DlfError: Nothing could be compared: a backend is absent or did not come through, or the request is wrong.
+
+    Example:
+        >>> assert_parity("models.py:build", backends=["jax", "torch"])  # doctest: +SKIP
+    """
+    from dlf.parity.check import check_parity
+    from dlf.parity.report import exit_code, report_text
+
+    report = check_parity(build, **options)
+    code = exit_code(report, strict=strict)
+    if code == 1:
+        raise AssertionError(report_text(report))
+    if code:
+        raise BackendError(report_text(report))
+    return report
 
 
 def check_backend(name: str) -> None:

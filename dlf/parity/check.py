@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import sysconfig
 from collections.abc import Callable
 from typing import Any
 
@@ -57,15 +59,19 @@ def target_of(target: str | Callable[[], Any]) -> str:
             received=target,
         )
     code = getattr(target, "__code__", None)
-    # A test's module is often not on the path of another process: its file is.
-    return (
-        f"{module}:{name}" if code is None or "." in module or not _is_local(module) else f"{code.co_filename}:{name}"
-    )
+    # A test's module is often not on the path of another process: its file is. One in a package has to be imported by
+    # its name, for its relative imports.
+    if code is None or _is_in_package(module) or not _is_local(module):
+        return f"{module}:{name}"
+    return f"{code.co_filename}:{name}"
+
+
+def _is_in_package(module: str) -> bool:
+    # pytest makes modules between, which stand for folders and have no file.
+    parent = module.rpartition(".")[0]
+    return bool(parent) and getattr(sys.modules.get(parent), "__file__", None) is not None
 
 
 def _is_local(module: str) -> bool:
-    import sys
-    import sysconfig
-
     file = getattr(sys.modules.get(module), "__file__", None)
     return file is None or not file.startswith((sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +15,14 @@ from rich.tree import Tree
 from dlf.files import whole_file
 from dlf.parity.options import STAGES
 
-__all__ = ["answer_of", "exit_code", "print_parity", "write_report"]
+__all__ = ["answer_of", "exit_code", "print_parity", "report_text", "write_report"]
 
 _SHOWN = 8
 """Lines of one stage."""
+_NAMED = 3
+"""Tensors in one line."""
+_NEWS = {"noisy": "", "precision": "", "tie": ", where any answer is right"}
+"""What is said of the same meaning; of what is unstable everywhere, the worst figure says enough."""
 
 
 def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:
@@ -73,6 +78,18 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
         console.print(f"Next: {_advice(report['first_divergence'])}", soft_wrap=True)
 
 
+def report_text(report: Mapping[str, Any], width: int = 100) -> str:
+    """Returns what `print_parity` prints, without colors.
+
+    Args:
+        report: What `run_parity` returned.
+        width: Of a line.
+    """
+    console = Console(file=io.StringIO(), record=True, width=width, highlight=False)
+    print_parity(report, console)
+    return console.export_text().rstrip()
+
+
 def write_report(report: Mapping[str, Any], path: Path) -> None:
     """Writes a report as JSON.
 
@@ -97,7 +114,8 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     floors = worst.get("noise_floors")
     cost = f"[dim]at most {floors:.1f} noise floors, {escape(_place(worst))} on {worst['backend']}[/]" if floors else ""
     head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
-    if stage == "trajectory" and not wrong and report["first_divergence"] is not None:
+    known = report["first_divergence"] is not None or any(each["verdict"] == "tie" for each in report["precision"])
+    if stage == "trajectory" and not wrong and known:
         head = "[dim]not judged: what differs above differs here too[/]"
     branch = tree.add(f"{stage:<11} {head}  {cost}".rstrip())
     for each in wrong[:_SHOWN]:
@@ -107,16 +125,12 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
         branch.add(f"[red]{escape(_place(each))}{where}[/]{by}")
     if len(wrong) > _SHOWN:
         branch.add(f"[dim]and {len(wrong) - _SHOWN} more[/]")
-    for verdict in ("noisy", "precision", "unstable"):
-        names = sorted(
-            {
-                f"{_place(e)} on {e['backend']}"
-                for e in report["precision"]
-                if e["stage"] == stage and e["verdict"] == verdict
-            }
-        )
-        if names and verdict != "unstable":
-            branch.add(f"[yellow]{verdict}[/]: {escape(', '.join(names[:3]))}{' and others' if len(names) > 3 else ''}")  # noqa: PLR2004
+    for verdict, meaning in _NEWS.items():
+        named = [each for each in report["precision"] if each["stage"] == stage and each["verdict"] == verdict]
+        names = sorted({f"{_place(each)}" + (f" on {each['backend']}" if each["backend"] else "") for each in named})
+        if names:
+            more = " and others" if len(names) > _NAMED else ""
+            branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
 
 
 def _place(finding: Mapping[str, Any]) -> str:

@@ -9,10 +9,9 @@ What is asked of it:
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,19 @@ import numpy as np
 
 from dlf.backend_registry import load_backend
 from dlf.backend_report import backend_environment
-from dlf.errors import DlfError, InvalidArgumentError
+from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError
+from dlf.files import temporary_folder
 from dlf.noise_floor import rms
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.records import Records
-from dlf.parity.verdict import Finding, floor_of, judge_calls, judge_simple, judge_tensor
+from dlf.parity.verdict import Finding, floor_of, is_suspect, judge_calls, judge_simple, judge_tensor, with_ties
 from dlf.workers import Session
 
 __all__ = ["SCHEMA", "run_parity"]
 
 SCHEMA = 1
+KNOWN = ("diverged", "tie")
+"""Of a part, it explains why the whole differs."""
 
 
 def run_parity(
@@ -49,14 +51,24 @@ def run_parity(
     Raises:
         DlfError: Fewer than two backends came through; the first one's error.
     """
-    folder = Path(tempfile.mkdtemp(prefix="dlf-parity-")) if keep is None else keep
-    run = _Run(options, folder, say)
+    with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
+        run = _Run(options, folder, say)
+        try:
+            return run.report()
+        finally:
+            run.close()
+
+
+def _checked(keep: Path) -> Path:
+    """The folder, where nothing of an earlier run can be taken for this one's."""
     try:
-        return run.report()
-    finally:
-        run.close()
-        if keep is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        keep.mkdir(parents=True, exist_ok=True)
+        found = sorted(each.name for each in keep.iterdir())
+    except OSError as error:
+        raise OutputError(f"{keep}: cannot be written ({error.strerror or error}). Name another folder.") from error
+    if found:
+        raise InvalidArgumentError("--keep", expected="a folder that is empty or not there", received=found[:5])
+    return keep
 
 
 class _Run:
@@ -80,13 +92,12 @@ class _Run:
     def report(self) -> dict[str, Any]:
         """Runs everything, in order."""
         options = asdict(self._options)
-        built = self._ask_all({name: {"do": "build", "options": options, "folder": ""} for name in self._sessions})
+        built = self._ask_all({name: {"do": "build", "options": options} for name in self._sessions})
         findings = _judge_build(built)
         if any(each.stage == "build" and each.verdict == "diverged" for each in findings):
             # Another model: what comes after would be of two different things.
             return self._summary(built, findings)
         leader, values = next(iter(built)), str(self._folder / "values.npz")
-        self._folder.mkdir(parents=True, exist_ok=True)
         self._ask_all({leader: {"do": "save_values", "file": values}})
         self._ask_all({name: {"do": "load_values", "file": values} for name in built})
         traced = self._ask_all(
@@ -112,13 +123,27 @@ class _Run:
         self._ask_all(trains)
         alive = self._alive(traced)
         records = {name: Records(self._at("replay", name)) for name in alive}
-        findings += judge_calls(records, truth, keys, traced[truth]["paths"])
+        findings += self._judge_layers(records, truth, keys, traced[truth]["paths"])
         findings += judge_simple(records, "loss", "loss")
         findings += judge_simple(records, "update", "update")
         findings += judge_simple(records, "update", "slot")
         findings += _judge_whole({name: Records(self._at("trace", name)) for name in alive}, findings)
         findings += _judge_training({name: Records(self._at("train", name)) for name in alive}, truth, findings)
         return self._summary(built, findings)
+
+    def _judge_layers(
+        self, records: Mapping[str, Records], truth: str, keys: list[str], paths: Mapping[str, str]
+    ) -> list[Finding]:
+        """Judges each layer; where gradients differ, once more from inputs beside those."""
+        findings = judge_calls(records, truth, keys, paths)
+        suspects = {each.layer for each in findings if is_suspect(each)}
+        again = [key for key in keys if paths[key] in suspects]
+        if not again:
+            return findings
+        request = {"do": "replay_beside", "truth": str(self._at("trace", truth)), "keys": again}
+        self._ask_all({name: request | {"to": str(self._at("beside", name))} for name in records})
+        beside = {name: Records(self._at("beside", name)) for name in self._alive(records)}
+        return with_ties(findings, judge_calls(beside, truth, again, paths)) if truth in beside else findings
 
     def _at(self, what: str, backend: str) -> Path:
         return self._folder / what / backend
@@ -136,11 +161,39 @@ class _Run:
             except DlfError as error:
                 self._failed[name] = error
 
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(ask, requests))
+        with ThreadPoolExecutor(len(requests)) as pool:
+            try:
+                list(pool.map(ask, requests))
+            except BaseException:
+                # The pool waits for its threads, and they for the workers.
+                self.close()
+                raise
+        for error in self._failed.values():
+            if isinstance(error, OutputError):
+                raise error  # They all write to one folder.
         if len(self._sessions) - len(self._failed) < 2:  # noqa: PLR2004 - two are what a comparison takes.
-            raise next(iter(self._failed.values()))
+            raise self._why_not()
         return {name: answers[name] for name in requests if name in answers}
+
+    def _why_not(self) -> DlfError:
+        if len(self._failed) == len(self._sessions):
+            return next(iter(self._failed.values()))
+        reasons = "\n".join(f"{name}: {error}" for name, error in self._failed.items())
+        return BackendError(
+            f"a comparison takes two backends, and there is one left of {len(self._sessions)}.\n{reasons}"
+        )
+
+    def _check_repeats(self, built: Mapping[str, Any]) -> None:
+        """Before anybody is told that a model differs between backends: it may differ from call to call."""
+        again = self._ask_all({name: {"do": "build_again"} for name in self._alive(built)})
+        other = [name for name, each in again.items() if each["digest"] != built[name]["digest"]]
+        if other:
+            raise InvalidArgumentError(
+                "TARGET",
+                expected="a function that builds the same model at each call",
+                received=self._options.target,
+                advice=f"On {', '.join(other)} its second model differs from its first: see what it draws or counts.",
+            )
 
     def _truth(self, traced: Mapping[str, Any]) -> str:
         """The backend whose layers get what goes in from: one whose loss the most others share."""
@@ -151,8 +204,10 @@ class _Run:
 
     def _summary(self, built: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
         order = {stage: number for number, stage in enumerate(STAGES)}
+        if any(each.verdict == "diverged" for each in findings):
+            self._check_repeats(built)
         wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: order[each.stage])
-        news = [each for each in findings if each.verdict in ("noisy", "precision", "unstable")]
+        news = [each for each in findings if each.verdict in ("noisy", "precision", "unstable", "tie")]
         stages = {}
         for stage in STAGES:
             own = [each for each in findings if each.stage == stage]
@@ -190,14 +245,15 @@ def _judge_build(built: Mapping[str, Any]) -> list[Finding]:
     findings = []
     names = list(built)
     rows = {name: [_row(each) for each in built[name]["variables"]] for name in names}
+    layers = {each["path"]: each["layer"] for name in names for each in built[name]["variables"]}
     for what in sorted({row for each in rows.values() for row in each}, key=str):
         have = [name for name in names if what in rows[name]]
         if len(have) == len(names):
             continue
         lack = [name for name in names if name not in have]
         odd = have if len(have) < len(lack) else lack if len(lack) < len(have) else [None]
-        layer, _, variable = what[0].rpartition("/")
-        findings += [Finding("build", layer or None, variable, name, "diverged", float("inf")) for name in odd]
+        variable = what[0].rpartition("/")[2]
+        findings += [Finding("build", layers[what[0]], variable, name, "diverged", float("inf")) for name in odd]
     digests = {name: built[name]["batches"] for name in names}
     if not findings and len({tuple(each) for each in digests.values()}) > 1:
         raise InvalidArgumentError(
@@ -206,7 +262,8 @@ def _judge_build(built: Mapping[str, Any]) -> list[Finding]:
             received=digests,
             advice="Draw from the generator that the function is given, with NumPy alone.",
         )
-    return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
+    # What is there in another shape is lacked in one and had in the other.
+    return list(dict.fromkeys(findings)) or [Finding("build", None, None, name, "identical", 0.0) for name in names]
 
 
 def _row(variable: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -217,7 +274,7 @@ def _row(variable: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _judge_whole(records: Mapping[str, Records], before: list[Finding]) -> list[Finding]:
     """The loss and the gradients of the whole model, where no part of it showed what differs."""
-    if any(each.verdict == "diverged" for each in before):
+    if any(each.verdict in KNOWN for each in before):
         return []
     first = next(iter(records.values()))
     findings: list[Finding] = []
@@ -237,7 +294,7 @@ def _judge_whole(records: Mapping[str, Records], before: list[Finding]) -> list[
 def _judge_training(records: Mapping[str, Records], truth: str, before: list[Finding]) -> list[Finding]:
     """A few steps of Keras's own training, in float64 against twins, and in the dtype under test."""
     findings: list[Finding] = []
-    known = any(each.verdict == "diverged" for each in before)
+    known = any(each.verdict in KNOWN for each in before)
     exact = records[truth]
     # One scale for all: a bias that stays at zero but for roundoff, which Adam blows up, is no larger for it.
     largest = max((rms(exact[name]) for name in exact if name.startswith("float64/end/")), default=0.0)

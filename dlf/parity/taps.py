@@ -18,6 +18,7 @@ from typing import Any
 import keras
 
 from dlf.keras_internals import mask_of, with_mask
+from dlf.trees import in_order
 
 __all__ = ["Call", "Listener", "listening"]
 
@@ -66,6 +67,7 @@ class Listener:
         self._times[path] += 1
         key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
         state = [variable.value for variable in layer.non_trainable_variables]
+        args, kwargs = in_order((args, kwargs))
         masks = [mask_of(each) for each in keras.tree.flatten((args, kwargs))]
         is_loop = isinstance(layer, _LOOPS)
         self._loops += is_loop
@@ -73,7 +75,8 @@ class Listener:
             outputs = original(layer, *args, **kwargs)
         finally:
             self._loops -= is_loop
-        self.calls.append(Call(key, path, layer, args, dict(kwargs), outputs, state, masks))
+        outputs = in_order(outputs)
+        self.calls.append(Call(key, path, layer, args, kwargs, outputs, state, masks))
         return self._tapped(key, outputs)
 
     def _tapped(self, key: str, outputs: Any) -> Any:

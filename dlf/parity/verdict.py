@@ -11,7 +11,7 @@ What is asked of it:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ import numpy as np
 from dlf.noise_floor import NOISY, rms, verdict_of
 from dlf.parity.records import Records
 
-__all__ = ["SAME", "Finding", "judge_calls", "judge_simple"]
+__all__ = ["SAME", "Finding", "judge_calls", "judge_simple", "with_ties"]
 
 SAME = 1e5
 """Noise floors of float64 within which results mean the same. Sound ones stay below a hundred; an epsilon of 1e-3 that
 is 1% off is 1e10 away, one of 1e-6 1e7."""
+ALIKE = 10.0
+"""Where every backend loses bits, and none ten times as many as another, it is the layer that loses them."""
 SMALLER = 2.0**-29
 """A unit in the last place of float64, in those of float32."""
 
@@ -49,7 +51,9 @@ class Finding:
             "backend": self.backend,
             "verdict": self.verdict,
             "relative_difference": self.relative_difference if np.isfinite(self.relative_difference) else None,
-            "noise_floors": self.noise_floors,
+            "noise_floors": None
+            if self.noise_floors is None or not np.isfinite(self.noise_floors)
+            else self.noise_floors,
         }
 
 
@@ -110,6 +114,34 @@ def judge_simple(records: Mapping[str, Records], stage: str, prefix: str) -> lis
     return findings
 
 
+def with_ties(findings: Sequence[Finding], beside: Sequence[Finding]) -> list[Finding]:
+    """Tells ties from defects: where gradients differ at a point, and nowhere beside it, any of them is right.
+
+    Args:
+        findings: Of each layer from its own inputs.
+        beside: Of the same layers from inputs that were moved a little, where there was a gradient to look into.
+
+    Example:
+        >>> at = Finding("gradient", "relu", "input/0", "jax", "diverged", 0.5)
+        >>> beside = Finding("gradient", "relu", "input/0", "jax", "rounding", 1e-16)
+        >>> with_ties([at], [beside])[0].verdict
+        'tie'
+    """
+    known = {(each.layer, each.variable) for each in beside}
+    wrong = {(each.layer, each.variable) for each in beside if each.verdict == "diverged"}
+    return [
+        replace(each, verdict="tie")
+        if is_suspect(each) and (each.layer, each.variable) in known - wrong and np.isfinite(each.relative_difference)
+        else each
+        for each in findings
+    ]
+
+
+def is_suspect(finding: Finding) -> bool:
+    """Tells whether this may be a tie: a gradient that differs."""
+    return finding.stage == "gradient" and finding.verdict == "diverged"
+
+
 def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float) -> float:
     """Returns the noise floor of float32 for one tensor: as `dlf.noise_floor.noise_floors`, from what was recorded."""
     eps = float(np.finfo(np.float32).eps)
@@ -136,9 +168,13 @@ def judge_tensor(  # noqa: PLR0913, PLR0917 - where it is, what it is, and how f
     sound = {backend: value for backend, value in there.items() if backend not in odd}
     costs = {backend: _floors(narrow[backend], value, floor) for backend, value in sound.items()}
     noisy = [backend for backend, cost in costs.items() if cost > NOISY]
+    lost = [backend for backend, cost in costs.items() if not np.isfinite(cost)]
     for backend, cost in costs.items():
         verdict = verdict_of(cost)
-        if verdict == "noisy" and len(noisy) == len(costs) > 1:
+        if lost and len(lost) < len(costs):
+            # No number on one backend, where others have one, is no matter of cost.
+            verdict = "diverged" if backend in lost else verdict
+        elif lost or (len(noisy) == len(costs) > 1 and max(costs.values()) <= ALIKE * min(costs.values())):
             verdict = "unstable"
         yield Finding(stage, layer, variable, backend, verdict, apart, cost)
 
@@ -187,7 +223,12 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
     """Returns the largest difference relative to the largest element; infinity for other shapes or no numbers."""
     if one.shape != other.shape:
         return float("inf")
-    apart = np.abs(one.astype(np.float64) - other.astype(np.float64)).max(initial=0.0)
+    one, other = one.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(one) & np.isfinite(other)
+    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+        return float("inf")
+    one, other = one[finite], other[finite]
+    apart = np.abs(one - other).max(initial=0.0)
     size = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
     return float(apart / size) if size else float(apart)
 
@@ -195,7 +236,9 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 def _floors(narrow: np.ndarray | None, truth: np.ndarray, floor: float) -> float:
     if narrow is None or truth.dtype.kind != "f":
         return 0.0
-    finite = np.isfinite(truth) & np.isfinite(narrow)
+    finite = np.isfinite(truth)
+    if not np.isfinite(narrow[finite]).all():
+        return float("inf")
     return rms(narrow[finite] - truth[finite]) / floor
 
 

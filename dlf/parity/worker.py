@@ -10,7 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,19 @@ import numpy as np
 from dlf.backend_protocol import Lesson
 from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend
+from dlf.errors import InvalidArgumentError
+from dlf.files import whole_file
 from dlf.gradients.model_loss import loss_function, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.keras_internals import with_mask
 from dlf.model_data import make_batch
+from dlf.noise_floor import rms
 from dlf.parity.records import Records
 from dlf.parity.subject import Subject, in_float64
 from dlf.parity.taps import Call, Listener, listening
 from dlf.randomness import common_randomness, set_seed
 from dlf.targets import load_target
+from dlf.trees import in_order
 from dlf.workers import say, serve
 
 __all__ = ["Worker"]
@@ -49,29 +53,38 @@ class Worker:
         answer: dict[str, Any] = getattr(self, request.pop("do"))(**request)
         return answer
 
-    def build(self, options: dict[str, Any], folder: str) -> dict[str, Any]:
+    def build(self, options: dict[str, Any]) -> dict[str, Any]:
         """Builds the model and makes the batches; the same seed gives the same on every backend."""
+        self._options = options
         set_seed(options["seed"])
-        self._folder, self._options = Path(folder), options
-        self._subject = Subject(load_target(options["target"]), options["loss"])
-        random = np.random.default_rng(options["seed"])
-        make = load_target(options["data"], "--data") if options["data"] else None
-        size = options["batch"]
-        self._batches = [
-            make(size, random) if make else make_batch(self._subject.model, self._subject.loss, size, random)
+        build, random = load_target(options["target"]), np.random.default_rng(options["seed"])
+        own = _own_batches(options, random) if options["data"] else []
+        set_seed(options["seed"])
+        self._subject = Subject(build, options["loss"], own[0][0] if own else None)
+        self._batches = in_order(own) or [
+            make_batch(self._subject.model, self._subject.loss, options["batch"], random)
             for _ in range(options["steps"])
         ]
+        self._subject.check_batch(self._batches[0], "--data" if own else "TARGET")
         self._path = find_path(None)
         return {
             **describe_backend(current_backend()),
             **self._subject.describe(),
+            "digest": self._subject.digest(),
             "values": {name: _digest(value) for name, value in self._subject.values().items()},
             "batches": [_digest(*keras.tree.flatten(each)) for each in self._batches],
         }
 
+    def build_again(self) -> dict[str, Any]:
+        """Builds the model a second time, as the first time: whoever asks wants to know whether it is the same."""
+        keras.utils.clear_session()  # Names are numbered from the beginning.
+        set_seed(self._options["seed"])
+        return {"digest": self._subject.again().digest()}
+
     def save_values(self, file: str) -> dict[str, Any]:
         """Writes the values that all backends are to start from."""
-        np.savez(file, **self._subject.values())
+        with whole_file(Path(file)) as place:
+            np.savez(place, **self._subject.values())
         return {}
 
     def load_values(self, file: str) -> dict[str, Any]:
@@ -90,7 +103,7 @@ class Worker:
             x, y = self._subject.batch(self._batches[0], wide=True)
             loss = model_loss(twin, self._subject.loss_in_float64(), names=parameters_of(self._subject.model))
             with keras.StatelessScope(), listening(Listener(layers)) as listener:
-                predictions = twin(x, training=True)
+                predictions = in_order(twin(x, training=True))
             for number, each in enumerate(keras.tree.flatten(predictions)):
                 records[f"prediction:{number}"] = to_numpy(each)
             taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in listener.calls for n, each in _outputs(call)}
@@ -133,6 +146,18 @@ class Worker:
         with common_randomness():
             self._replay_loss(given, records, np.float32)
             self._replay_update(given, records, np.float32)
+        records.close()
+        return {}
+
+    def replay_beside(self, truth: str, to: str, keys: list[str]) -> dict[str, Any]:
+        """Calls layers in float64 from inputs that are moved by a thousandth: off any point without a derivative."""
+        given, records = Records(Path(truth)), Records(Path(to))
+        with in_float64():
+            for number, key in enumerate(keys):
+                inputs = _Inputs(self._calls[key], given, "float32")
+                inputs.parameters(dict(inputs.named(self._subject.twin_layers[inputs.call.path])))
+                beside = inputs.moved(np.random.default_rng(number), _beside)
+                _write(records, "float64", key, self._replay_call(beside, np.float64))
         records.close()
         return {}
 
@@ -198,7 +223,7 @@ class Worker:
             mapping += list(zip(layer.non_trainable_variables, inputs.state, strict=True))
             with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
                 args, kwargs = inputs.arguments(values)
-                outputs = layer(*args, **kwargs)
+                outputs = in_order(layer(*args, **kwargs))
                 after = [scope.get_current_value(each) for each in layer.non_trainable_variables]
             return outputs, after
 
@@ -222,8 +247,8 @@ class Worker:
     def _replay_loss(self, given: Records, records: Records, kind: Any) -> None:
         """The loss and its gradient by the predictions, from the truth's predictions."""
         model = self._subject.twin if kind is np.float64 else self._subject.model
-        _, y = self._subject.batch(self._batches[0], wide=kind is np.float64)
-        structure = model(self._subject.batch(self._batches[0], wide=kind is np.float64)[0], training=False)
+        x, y = self._subject.batch(self._batches[0], wide=kind is np.float64)
+        structure = in_order(model(x, training=False))
         count = len(keras.tree.flatten(structure))
         parameters = {f"{n}": given[f"prediction:{n}"].astype(np.float32).astype(kind) for n in range(count)}
         loss = self._subject.loss_in_float64() if kind is np.float64 else self._subject.loss
@@ -259,6 +284,19 @@ class Worker:
             records[f"{title}/slot/{number}:{variable.path.split('/', 1)[-1]}"] = to_numpy(variable.value)
         for variable, value in zip(model.trainable_variables, before, strict=True):
             variable.assign(value)
+
+
+def _moved(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    step = np.spacing(np.abs(array).astype(np.float32)).astype(np.float64)
+    return np.asarray(array + random.choice([-1.0, 1.0], array.shape) * step)
+
+
+def _beside(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array + 2.0**-10 * (rms(array) or 1.0) * random.uniform(0.5, 1.0, array.shape))
 
 
 class _Inputs:
@@ -312,14 +350,23 @@ class _Inputs:
         """The incoming gradient by an output, in its dtype."""
         return keras.ops.cast(keras.ops.convert_to_tensor(self._incoming[number]), like.dtype)
 
-    def moved(self, random: np.random.Generator) -> _Inputs:
-        """The same, with everything of floating point moved by a unit in the last place."""
+    def moved(self, random: np.random.Generator, move: Callable[..., np.ndarray] = _moved) -> _Inputs:
+        """The same, with everything of floating point moved; by default by a unit in the last place."""
         other = object.__new__(_Inputs)
         other.__dict__ |= self.__dict__
-        other._tensors = {n: _moved(each, random) for n, each in self._tensors.items()}
-        other._variables = {name: _moved(each, random) for name, each in (self._variables or {}).items()}
-        other._incoming = {n: _moved(each, random) for n, each in self._incoming.items()}
+        other._tensors = {n: move(each, random) for n, each in self._tensors.items()}
+        other._variables = {name: move(each, random) for name, each in (self._variables or {}).items()}
+        other._incoming = {n: move(each, random) for n, each in self._incoming.items()}
         return other
+
+
+def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Any]:
+    make = load_target(options["data"], "--data")
+    batches = [make(options["batch"], random) for _ in range(options["steps"])]
+    for each in batches:
+        if not isinstance(each, tuple) or len(each) != 2:  # noqa: PLR2004 - x and y.
+            raise InvalidArgumentError("--data", expected="a function (batch size, random) -> (x, y)", received=each)
+    return batches
 
 
 def _record_call(records: Records, call: Call, gradients: Any) -> None:
@@ -347,13 +394,6 @@ def _float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
 def _write(records: Records, title: str, key: str, found: dict[str, np.ndarray]) -> None:
     for name, array in found.items():
         records[f"{title}/{key}|{name}"] = array
-
-
-def _moved(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return array
-    step = np.spacing(np.abs(array).astype(np.float32)).astype(np.float64)
-    return np.asarray(array + random.choice([-1.0, 1.0], array.shape) * step)
 
 
 def _wide(array: Any) -> np.ndarray:

@@ -1,0 +1,794 @@
+"""Parity, as far as it takes one backend or none: the verdict, the records, the report, and one worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+import pytest
+
+from dlf.backend_registry import backend_names, current_backend, is_installed, load_backend
+from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError, OutputError
+from dlf.files import temporary_folder
+from dlf.interrupts import undo_all, undone
+from dlf.layers import layers_by_path
+from dlf.model_data import make_batch
+from dlf.parity.check import target_of
+from dlf.parity.options import ParityOptions
+from dlf.parity.records import Records
+from dlf.parity.report import answer_of, exit_code, report_text, write_report
+from dlf.parity.runner import _judge_build, _Run, run_parity
+from dlf.parity.subject import Subject
+from dlf.parity.taps import Listener, listening
+from dlf.parity.verdict import Finding, _innermost, judge_calls, judge_simple, judge_tensor, odd_ones, with_ties
+from dlf.parity.worker import Worker
+from dlf.workers import Session
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+HERE = current_backend().name
+ABSENT = [name for name in backend_names() if not is_installed(load_backend(name))]
+FLOOR = 1e-7
+
+MODEL = """
+import os
+import warnings
+import keras
+import numpy as np
+from keras import layers, ops
+
+def compiled(*middle, loss="mse"):
+    model = keras.Sequential([keras.Input((4,)), *middle, layers.Dense(2, name="last")])
+    model.compile(keras.optimizers.Adam(1e-2), loss)
+    return model
+
+def build():
+    return compiled(layers.Dense(6, activation="tanh", name="first"), layers.BatchNormalization(name="bn"),
+                    layers.Dropout(0.3, name="drop"))
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.one, self.more = layers.Dense(3, name="one"), [layers.Dense(3, name="two"), layers.Dense(1, name="three")]
+    def call(self, x):
+        x = self.one(x)
+        for each in self.more:
+            x = each(x)
+        return x
+
+def own():
+    return Own()
+
+def own_built():
+    model = Own()
+    with warnings.catch_warnings(action="ignore"):
+        model.build((None, 4))  # Which builds none of its layers, and Keras only warns.
+    return model
+
+def data(size, random):
+    return random.normal(size=(size, 4)).astype("float32"), random.normal(size=(size, 1)).astype("float32")
+
+def wide(size, random):
+    return np.zeros((size, 5), "float32"), np.zeros((size, 2), "float32")
+
+def alone(size, random):
+    return np.zeros((size, 4), "float32")
+
+def nothing():
+    return None
+
+def uncompiled():
+    return keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+
+def broken():
+    return build().nothing
+
+def drawn():
+    return compiled(layers.Dense(2 + os.urandom(1)[0] + 256 * os.urandom(1)[0], name="drawn"))
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    place = tmp_path / "model.py"
+    place.write_text(MODEL)
+    return place
+
+
+def judged(
+    wide: dict[str, Any], narrow: dict[str, Any] | None = None, floor: float = FLOOR
+) -> dict[str | None, Finding]:
+    arrays = {name: np.asarray(value) for name, value in wide.items()}
+    found = judge_tensor(
+        "forward",
+        "layer",
+        None,
+        arrays,
+        {**arrays, **{name: np.asarray(value) for name, value in (narrow or {}).items()}},
+        floor,
+    )
+    return {each.backend: each for each in found}
+
+
+def verdicts(*arguments: Any, **keywords: Any) -> dict[str | None, str]:
+    return {backend: each.verdict for backend, each in judged(*arguments, **keywords).items()}
+
+
+ONES = np.ones(4)
+
+
+def test_the_majority_names_the_odd_one() -> None:
+    found = verdicts({"a": ONES, "b": ONES * (1 + 1e-8), "c": ONES})
+    assert found == {"a": "rounding", "b": "diverged", "c": "rounding"}
+
+
+def test_what_float64_rounds_means_the_same() -> None:
+    assert verdicts({"a": ONES, "b": ONES * (1 + 1e-14)}) == {"a": "rounding", "b": "rounding"}
+
+
+def test_of_two_backends_none_is_blamed() -> None:
+    assert verdicts({"a": ONES, "b": ONES * (1 + 1e-8)}) == {None: "diverged"}
+
+
+def test_three_that_all_differ_have_no_majority() -> None:
+    assert verdicts({"a": ONES, "b": ONES * 2, "c": ONES * 3}) == {None: "diverged"}
+
+
+def test_two_of_four_are_no_majority() -> None:
+    assert odd_ones({"a": ONES, "b": ONES, "c": ONES * 2, "d": ONES * 2}, FLOOR)[0] is None
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_must_be_none_everywhere(strange: float) -> None:
+    odd = np.array([1.0, strange])
+    assert verdicts({"a": odd, "b": odd}) == {"a": "rounding", "b": "rounding"}
+    assert verdicts({"a": odd, "b": odd, "c": np.ones(2)})["c"] == "diverged"
+    assert verdicts({"a": np.array([1.0, np.inf]), "b": np.array([1.0, -np.inf])}) == {None: "diverged"}
+
+
+def test_other_shapes_are_another_meaning() -> None:
+    found = judged({"a": np.ones(3), "b": np.ones((3, 1)), "c": np.ones(3)})
+    assert found["b"].verdict == "diverged"
+    assert found["b"].as_dict()["relative_difference"] is None  # JSON has no infinity.
+
+
+def test_integers_have_to_be_equal() -> None:
+    assert verdicts({"a": np.arange(3), "b": np.arange(3), "c": np.array([0, 1, 3])})["c"] == "diverged"
+    assert verdicts({"a": np.array([True]), "b": np.array([True])}) == {"a": "rounding", "b": "rounding"}
+
+
+def test_nothing_at_all_agrees() -> None:
+    assert verdicts({"a": np.zeros(0), "b": np.zeros(0)}) == {"a": "rounding", "b": "rounding"}
+    assert verdicts({"a": np.zeros(2), "b": np.zeros(2)}, floor=1e-38) == {"a": "rounding", "b": "rounding"}
+
+
+@pytest.mark.parametrize(
+    ("floors", "expected"),
+    [
+        ((3, 3), ("rounding", "rounding")),
+        ((100, 3), ("noisy", "rounding")),
+        ((8000, 3), ("precision", "rounding")),
+        ((100, 200), ("unstable", "unstable")),
+        ((4000, 4000), ("unstable", "unstable")),
+        ((31, 8000), ("noisy", "precision")),
+    ],
+)
+def test_what_the_dtype_costs_is_counted_in_noise_floors(floors: tuple[int, int], expected: tuple[str, str]) -> None:
+    narrow = {name: ONES + count * FLOOR for name, count in zip("ab", floors, strict=True)}
+    found = judged({"a": ONES, "b": ONES}, narrow)
+    assert tuple(each.verdict for each in found.values()) == expected
+    assert [each.noise_floors for each in found.values()] == pytest.approx(floors)
+
+
+def test_no_number_in_the_dtype_under_test_is_a_defect_on_one_backend_and_unstable_on_all() -> None:
+    lost = np.array([1.0, np.nan, 1.0, 1.0])
+    assert verdicts({"a": ONES, "b": ONES}, {"a": lost}) == {"a": "diverged", "b": "rounding"}
+    assert verdicts({"a": ONES, "b": ONES}, {"a": lost, "b": lost}) == {"a": "unstable", "b": "unstable"}
+
+
+def test_the_innermost_layer_is_named_and_sound_ones_stay() -> None:
+    findings = [
+        Finding("forward", "block", None, "a", "diverged", 1.0),
+        Finding("forward", "block/inner", None, "a", "diverged", 1.0),
+        Finding("forward", "block", None, "b", "rounding", 0.0),
+        Finding("forward", "blocks", None, "a", "diverged", 1.0),
+        Finding("forward", "block", None, "b", "diverged", 1.0),
+    ]
+    assert _innermost(findings) == findings[1:]
+
+
+def test_a_gradient_that_differs_at_a_point_alone_is_a_tie() -> None:
+    at = [
+        Finding("gradient", "relu", "input/0", "a", "diverged", 0.5),
+        Finding("gradient", "cut", "input/0", "a", "diverged", 0.5),
+        Finding("gradient", "lost", "input/0", "a", "diverged", np.inf),
+        Finding("forward", "relu", None, "a", "diverged", 0.5),
+        Finding("gradient", "elsewhere", "input/0", "a", "diverged", 0.5),
+    ]
+    beside = [
+        Finding("gradient", "relu", "input/0", "a", "rounding", 0.0),
+        Finding("gradient", "cut", "input/0", "a", "diverged", 0.5),
+        Finding("gradient", "lost", "input/0", "a", "rounding", 0.0),
+    ]
+    assert [each.verdict for each in with_ties(at, beside)] == ["tie", "diverged", "diverged", "diverged", "diverged"]
+
+
+def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) -> None:
+    records = {name: Records(tmp_path / name) for name in "abc"}
+    for name, each in records.items():
+        each["float64/dense|forward/0"] = ONES
+        each["float32/dense|forward/0"] = ONES + (1e-3 if name == "b" else 0)
+        each["float64/dense|gradient/variable/kernel"] = ONES * (2 if name == "c" else 1)
+        each["float64/loss/value"] = np.array(1.0 + (1e-3 if name == "a" else 0))
+    for n, sign in enumerate((1, -1)):
+        records["a"][f"twin{n}/dense|forward/0"] = ONES + sign * 1e-3
+    found = judge_calls(records, "a", ["dense"], {"dense": "dense"})
+    assert {each.verdict for each in found if each.stage == "forward"} == {"rounding"}
+    assert [(each.backend, each.variable) for each in found if each.verdict == "diverged"] == [("c", "kernel")]
+    assert [each.backend for each in judge_simple(records, "loss", "loss") if each.verdict == "diverged"] == ["a"]
+
+
+def test_what_is_built_is_compared_by_name_shape_and_dtype() -> None:
+    def answer(**changes: Any) -> dict[str, Any]:
+        row = {"path": "m/d/kernel", "layer": "d", "shape": [2, 3], "dtype": "float32", "trainable": True}
+        return {"variables": [row | changes], "batches": ["x"]}
+
+    assert [each.verdict for each in _judge_build({"a": answer(), "b": answer()})] == ["identical", "identical"]
+    for changes in ({"shape": [3, 2]}, {"dtype": "float16"}, {"trainable": False}):
+        (odd,) = _judge_build({"a": answer(), "b": answer(**changes), "c": answer()})
+        assert (odd.layer, odd.variable, odd.backend, odd.verdict) == ("d", "kernel", "b", "diverged")
+        assert [each.backend for each in _judge_build({"a": answer(), "b": answer(**changes)})] == [None]
+    seed = {"path": "m/drop/seed_generator_state", "trainable": False}
+    assert len(_judge_build({"a": answer(**seed, dtype="uint32"), "b": answer(**seed, dtype="int64")})) == 2
+    with pytest.raises(InvalidArgumentError, match="--data: expected the same batches on every backend"):
+        _judge_build({"a": answer(), "b": answer() | {"batches": ["y"]}})
+
+
+def test_records_come_back_under_any_name(tmp_path: Path) -> None:
+    records = Records(tmp_path / "r")
+    arrays = {"a/../b|c": np.arange(3), "ü": np.array(1.5), "": np.zeros((0, 2))}
+    for name, array in arrays.items():
+        records[name] = array
+    records["ü"] = np.array(2.5)
+    assert list(Records(tmp_path / "r")) == []  # Not before it is whole.
+    records.close()
+    again = Records(tmp_path / "r")
+    assert list(again) == list(arrays)
+    assert float(again["ü"]) == 2.5
+    assert "gone" not in again
+    assert again.get("gone") is None
+    assert sorted(each.name for each in (tmp_path / "r").iterdir()) == ["0.npy", "1.npy", "2.npy", "index.json"]
+
+
+def test_records_take_no_pickle(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allow_pickle"):
+        Records(tmp_path)["x"] = np.array([object()])
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OutputError, match=r"0.npy: cannot be written \(No space left on device\).* has space left"):
+        Records(tmp_path)["x"] = ONES
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    with pytest.raises(OutputError, match="Set TMPDIR"), temporary_folder("dlf-"):
+        pass
+
+
+def test_what_has_to_go_goes_at_the_end_and_when_the_process_is_stopped() -> None:
+    gone: list[str] = []
+
+    def fails() -> None:
+        raise OSError
+
+    with undone(lambda: gone.append("folder")), undone(lambda: gone.append("worker")):
+        undo_all()
+        assert gone == ["worker", "folder"]
+    assert gone == ["worker", "folder"] * 2
+    with suppress(OSError), undone(lambda: gone.append("first")), undone(fails):
+        undo_all()
+    assert gone[-2:] == ["first", "first"]  # One that fails keeps no other from going.
+    undo_all()
+    assert len(gone) == 6
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"target": "nope"}, "TARGET: expected file.py:function or package.module:function"),
+        ({"target": "gone.py:build"}, "There is no file gone.py."),
+        ({"data": "nope"}, "--data: expected file.py:function"),
+        ({"batch": 0}, "batch: expected a positive integer"),
+        ({"steps": -1}, "steps: expected a positive integer"),
+        ({"backends": [HERE]}, "--backends: expected two or more backends that are installed"),
+        ({"backends": [HERE, HERE]}, "two or more"),
+        ({"backends": [HERE, "jaxx"]}, "jaxx"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        ParityOptions(**({"target": "json:loads", "backends": ()} | asked))
+
+
+@pytest.mark.skipif(not ABSENT, reason="every backend is installed")
+def test_a_backend_that_is_not_installed_comes_with_its_command(run_python: Run, file: Path) -> None:
+    with pytest.raises(MissingPackageError, match="pip install"):
+        ParityOptions("json:loads", [HERE, ABSENT[0]])
+    ended = run_python("-m", "dlf", "parity", f"{file}:build", "--backends", f"{HERE},{ABSENT[0]}")
+    assert ended.returncode == 3
+    assert "pip install" in ended.stderr
+
+
+def test_a_function_is_found_by_other_processes() -> None:
+    assert target_of("a.b:c") == "a.b:c"
+    assert target_of(json.JSONDecoder) == "json.decoder:JSONDecoder"
+    assert target_of(test_a_function_is_found_by_other_processes) == f"{__file__}:{sys._getframe().f_code.co_name}"
+    with pytest.raises(InvalidArgumentError, match="a function at the top of a module"):
+        target_of(lambda: None)
+
+
+def subject_of(*layers: keras.Layer, shape: tuple[int, ...] = (4,), loss: Any = "mse") -> keras.Model:
+    model = keras.Sequential([keras.Input(shape), *layers])
+    model.compile("sgd", loss)
+    return model
+
+
+class Block(keras.layers.Layer):  # type: ignore[misc]
+    """Two layers in a layer, one of them called twice."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.one, self.two = keras.layers.Dense(4, name="one"), keras.layers.Dense(4, name="two")
+
+    def build(self, shape: Any) -> None:
+        self.one.build(shape)
+        self.two.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.one(self.two(self.one(x)))
+
+
+def calls_of(model: keras.Model, x: np.ndarray) -> Listener:
+    listener = Listener(layers_by_path(model))
+    with keras.StatelessScope(), listening(listener):
+        model(keras.ops.convert_to_tensor(x), training=True)
+    return listener
+
+
+def test_every_layer_is_heard_also_nested_and_called_twice() -> None:
+    model = subject_of(Block(name="block"), keras.layers.Dense(1, name="last"))
+    listener = calls_of(model, np.ones((2, 4), np.float32))
+    # A layer is heard when it is done: the inner ones first.
+    assert [each.key for each in listener.calls] == ["block/one", "block/two", "block/one#2", "block", "last"]
+    assert [each.path for each in listener.calls][2] == "block/one"
+
+
+def test_a_recurrent_layer_and_a_wrapper_are_one() -> None:
+    model = subject_of(
+        keras.layers.TimeDistributed(keras.layers.Dense(3), name="each"),
+        keras.layers.Bidirectional(keras.layers.GRU(2, return_sequences=True), name="both"),
+        keras.layers.LSTM(2, name="lstm"),
+        shape=(5, 4),
+    )
+    assert [each.key for each in calls_of(model, np.ones((2, 5, 4), np.float32)).calls] == [
+        "each",
+        "both/forward_gru",
+        "both/backward_gru",
+        "both",
+        "lstm",
+    ]
+
+
+def test_masks_and_states_are_kept_with_a_call() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((3,), dtype="int32"),
+            keras.layers.Embedding(5, 2, mask_zero=True, name="table"),
+            keras.layers.Dropout(0.5, seed=7, name="drop"),
+            keras.layers.LSTM(2, name="lstm"),
+        ]
+    )
+    by_key = {each.key: each for each in calls_of(model, np.array([[1, 2, 0]])).calls}
+    masks = [each for each in by_key["lstm"].masks if each is not None]
+    assert np.asarray(keras.ops.convert_to_numpy(masks[0])).tolist() == [[True, True, False]]
+    assert len(by_key["drop"].state) == 1
+
+
+def test_listening_ends() -> None:
+    original = keras.Layer.__call__
+    with pytest.raises(RuntimeError, match="inside"), listening(Listener({})):
+        raise RuntimeError("inside")
+    assert keras.Layer.__call__ is original
+
+
+@pytest.fixture
+def worker(file: Path) -> Iterator[Callable[..., tuple[Worker, dict[str, Any]]]]:
+    def start(name: str, **options: Any) -> tuple[Worker, dict[str, Any]]:
+        started = Worker()
+        asked = {"target": f"{file}:{name}", "data": None, "loss": None, "batch": 4, "steps": 2, "seed": 3} | options
+        return started, started.respond({"do": "build", "options": asked})
+
+    before = list(sys.path)
+    yield start
+    sys.path[:] = before
+    sys.modules.pop("model", None)
+
+
+def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Path) -> None:
+    started, built = worker("build")
+    assert [each["layer"] for each in built["variables"]][:2] == ["first", "first"]
+    before = started._subject.values()
+    answer = started.respond({"do": "trace", "to": str(tmp_path / "trace")})
+    assert answer["calls"] == ["first", "bn", "drop", "last"]
+    asked = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "replay"), "keys": answer["calls"], "twins": True}
+    started.respond({"do": "replay", **asked})
+    trace, replay = Records(tmp_path / "trace"), Records(tmp_path / "replay")
+    for key, after in zip(answer["calls"], answer["calls"][1:], strict=False):
+        # The inputs of a replay are rounded to float32.
+        np.testing.assert_allclose(replay[f"float64/{key}|forward/0"], trace[f"{after}/in:0"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            replay[f"float64/{after}|gradient/input/0"], trace[f"{key}/incoming:0"], rtol=1e-4, atol=1e-6
+        )
+    for key, name in (("first", "kernel"), ("bn", "gamma"), ("last", "bias")):
+        whole = next(each for each in trace if each.startswith("gradient/") and each.endswith(f"{key}/{name}"))
+        found = replay[f"float64/{key}|gradient/variable/{name}"]
+        np.testing.assert_allclose(found, trace[whole], rtol=1e-4, atol=1e-6)
+    twins = [replay[f"twin{n}/last|forward/0"] - replay["float64/last|forward/0"] for n in range(2)]
+    assert all(0 < np.abs(each).max() < 1e-5 for each in twins)
+    assert replay["float64/drop|forward/0"].dtype == np.float64
+    assert (replay["float64/drop|forward/0"] == 0).any()
+    assert ((replay["float64/drop|forward/0"] == 0) == (replay["float32/drop|forward/0"] == 0)).all()
+    started.respond({"do": "train", "to": str(tmp_path / "train"), "twins": True})
+    losses = Records(tmp_path / "train")["float64/losses"]
+    np.testing.assert_allclose(Records(tmp_path / "train")["float32/losses"], losses, rtol=1e-5)
+    assert all(np.array_equal(before[name], value) for name, value in started._subject.values().items())
+
+
+def test_a_worker_of_a_model_that_is_not_compiled_takes_no_step(worker: Any, tmp_path: Path) -> None:
+    started, _ = worker("uncompiled", loss="mse")
+    started.respond({"do": "trace", "to": str(tmp_path / "trace")})
+    started.respond({"do": "train", "to": str(tmp_path / "train"), "twins": False})
+    assert list(Records(tmp_path / "train")) == []
+
+
+@pytest.mark.parametrize("name", ["own", "own_built"])
+def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"expected a model that is built, .*--data module:function"):
+        worker(name, loss="mse")
+    started, built = worker(name, loss="mse", data=f"{file}:data")
+    assert len(built["variables"]) == 6
+    assert started.respond({"do": "trace", "to": str(tmp_path)})["calls"] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("nothing", {}, "model: expected a Keras model, received None"),
+        ("uncompiled", {}, "loss: expected a model that was compiled with a loss, or --loss"),
+        ("broken", {}, r"(?s)TARGET: expected a function without arguments.*return build\(\).nothing.*AttributeError"),
+        ("gone", {}, "TARGET: expected a function of .*model.py"),
+        ("build", {"data": "wide"}, r"(?s)--data: expected a batch that the model and its loss take.*\(4, 5\)"),
+        ("build", {"data": "alone"}, r"--data: expected a function \(batch size, random\) -> \(x, y\)"),
+    ],
+)
+def test_what_a_worker_cannot_take_is_one_clear_message(
+    worker: Any, file: Path, name: str, options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        worker(name, **{key: f"{file}:{value}" for key, value in options.items()})
+    assert "site-packages/keras" not in str(caught.value) or options
+    assert "dlf/parity" not in str(caught.value)
+
+
+def test_a_target_that_builds_another_model_each_time_is_seen(worker: Any) -> None:
+    for name, same in (("build", True), ("drawn", False)):
+        keras.utils.clear_session()  # As in a new process.
+        started, built = worker(name)
+        assert (started.respond({"do": "build_again"})["digest"] == built["digest"]) is same
+
+
+def test_the_batches_and_values_are_those_of_the_seed(worker: Any) -> None:
+    (_, one), (_, two), (_, other) = worker("build"), worker("build"), worker("build", seed=4)
+    assert one["batches"] == two["batches"] != other["batches"]
+    assert len(set(one["batches"])) == 2
+    assert list(one["values"].values()) == list(two["values"].values()) != list(other["values"].values())
+
+
+def test_the_subject_makes_its_optimizer_and_twin_anew() -> None:
+    subject = Subject(lambda: subject_of(keras.layers.Dense(1)), None)
+    assert subject.make_optimizer() is not subject.model.optimizer
+    assert subject.loss == "mse"
+
+
+def report_of(**changes: Any) -> dict[str, Any]:
+    stages = {
+        name: {"counts": {"rounding": 2}, "worst": None}
+        for name in ("build", "forward", "loss", "gradient", "update", "state", "trajectory")
+    }
+    backend = {"keras": "3", "framework": "1.0", "device": "cpu", "numeric_settings": {}}
+    return {
+        "verdict": "agree",
+        "target": "a_rather_long_folder/with_a_file.py:function",
+        "seed": 2025,
+        "backends": {"jax": backend, "tensorflow": backend, "torch": backend},
+        "failed": {},
+        "first_divergence": None,
+        "divergences": [],
+        "precision": [],
+        "stages": stages,
+    } | changes
+
+
+def finding(stage: str = "forward", verdict: str = "diverged", backend: str | None = "torch") -> dict[str, Any]:
+    return Finding(stage, "block/dense", "kernel", backend, verdict, 1e-4, 100.0).as_dict()
+
+
+def test_the_answer_comes_first_and_fits_80_columns() -> None:
+    wrong = finding()
+    report = report_of(verdict="diverge", first_divergence=wrong, divergences=[wrong] * 12)
+    lines = report_text(report, width=80).splitlines()
+    assert answer_of(report).startswith("torch differs from the others: it starts in the forward of block/dense")
+    assert " ".join(lines[:2]).startswith(answer_of(report))
+    text = "\n".join(lines)
+    for expected in (
+        "12 diverged",
+        "block/dense, kernel on torch, 1.0e-04 apart in float64",
+        "and 4 more",
+        "not judged",
+    ):
+        assert expected in text
+    assert lines[-1].startswith("Next: read the `call` of the layer block/dense")
+    assert max(len(each) for each in lines[:-1]) <= 80
+
+
+@pytest.mark.parametrize("stage", ["build", "forward", "loss", "gradient", "update", "state", "trajectory"])
+def test_every_stage_says_what_to_do_next(stage: str) -> None:
+    wrong = finding(stage, backend=None)
+    report = report_of(verdict="diverge", first_divergence=wrong, divergences=[wrong])
+    assert "Next: " in report_text(report)
+    assert answer_of(report).startswith("jax and tensorflow and torch differ: it starts in the")
+
+
+def test_news_and_failures_are_said() -> None:
+    news = [finding(verdict="noisy"), finding("gradient", "tie"), finding(verdict="unstable")]
+    text = report_text(report_of(precision=news, failed={"torch": "the worker\n  [died]"}))
+    assert text.startswith("The model computes and trains the same on jax and tensorflow.")
+    assert "noisy: block/dense, kernel on torch" in text
+    assert "tie, where any answer is right: block/dense, kernel on torch" in text
+    assert "trajectory  not judged" in text
+    assert "unstable" not in text
+    assert "torch did not come through: the worker\n  [died]" in text
+
+
+def test_a_stage_that_was_not_reached_is_no_agreement() -> None:
+    report = report_of()
+    report["stages"]["update"] = {"counts": {}, "worst": None}
+    assert "update      not reached" in report_text(report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "strict", "code"),
+    [
+        ({}, True, 0),
+        ({"verdict": "diverge"}, False, 1),
+        ({"precision": [finding(verdict="noisy")]}, False, 0),
+        ({"precision": [finding(verdict="noisy")]}, True, 1),
+        ({"precision": [finding(verdict="precision")]}, True, 1),
+        ({"precision": [finding(verdict="unstable"), finding("gradient", "tie")]}, True, 0),
+        ({"failed": {"torch": "died"}}, False, 3),
+        ({"failed": {"torch": "died"}, "verdict": "diverge"}, False, 1),
+    ],
+)
+def test_the_exit_code_is_the_answer(changes: dict[str, Any], strict: bool, code: int) -> None:
+    assert exit_code(report_of(**changes), strict=strict) == code
+
+
+def test_a_report_is_json(tmp_path: Path) -> None:
+    write_report(report_of(precision=[finding()]), tmp_path / "parity.json")
+    assert json.loads((tmp_path / "parity.json").read_text())["precision"][0]["noise_floors"] == 100.0
+
+
+def test_assert_parity_raises_with_the_report(monkeypatch: pytest.MonkeyPatch, assert_parity: Any) -> None:
+    from dlf import testing
+
+    assert assert_parity is testing.assert_parity
+    reports = {
+        "sound": report_of(),
+        "wrong": report_of(verdict="diverge", first_divergence=finding(), divergences=[finding()]),
+        "noisy": report_of(precision=[finding(verdict="noisy")]),
+        "failed": report_of(failed={"torch": "died"}),
+    }
+    monkeypatch.setattr("dlf.parity.check.check_parity", lambda target, **options: reports[target])
+    assert assert_parity("sound") == reports["sound"]
+    assert assert_parity("noisy") == reports["noisy"]
+    with pytest.raises(AssertionError, match=r"(?s)^torch differs from the others.*forward .*1 diverged.*Next: "):
+        assert_parity("wrong")
+    with pytest.raises(AssertionError, match="noisy: block/dense"):
+        assert_parity("noisy", strict=True)
+    with pytest.raises(BackendError, match="torch did not come through: died"):
+        assert_parity("failed")
+
+
+@pytest.mark.parity
+def test_the_marker_is_known(pytestconfig: pytest.Config) -> None:
+    """Under --strict-markers it would not even be collected otherwise."""
+    assert any(each.startswith("parity:") for each in pytestconfig.getini("markers"))
+
+
+@pytest.mark.parametrize("module", ["dlf.pytest_plugin", "dlf.parity.runner, dlf.parity.report, dlf.parity.check"])
+def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
+    code = f"import sys, {module}; print([n for n in ('jax', 'tensorflow', 'torch', 'keras') if n in sys.modules])"
+    assert run_python("-c", code).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nope"], 2, "TARGET: expected file.py:function"),
+        (["gone.py:build"], 2, "There is no file gone.py."),
+        (["MODEL:build", "--batch", "0"], 2, "Invalid value for '--batch'"),
+        (["MODEL:build", "--backends", HERE], 2, "--backends: expected two or more"),
+        (["MODEL:build", "--backends", f"{HERE},nope"], 3, "nope"),
+        ([], 2, "Missing argument 'TARGET'"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_clear_message(
+    run_python: Run, file: Path, arguments: list[str], code: int, message: str
+) -> None:
+    ended = run_python("-m", "dlf", "parity", *(each.replace("MODEL", str(file)) for each in arguments))
+    assert ended.returncode in {code, 2}, ended.stderr
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+class TwoOfOne(_Run):
+    """The runner with two workers of this one backend: what is asked of workers does not take two frameworks."""
+
+    def __init__(self, target: str, folder: Path, timeout: float = 120.0, **environment: str) -> None:
+        options = object.__new__(ParityOptions)
+        for name, value in {"target": target, "backends": ("one", "two"), "steps": 1, "timeout": timeout}.items():
+            object.__setattr__(options, name, value)
+        for name, value in {"data": None, "loss": None, "batch": 4, "seed": 1}.items():
+            object.__setattr__(options, name, value)
+        self._options, self._folder, self._say, self._failed = options, folder, lambda _: None, {}
+        self._sessions = {
+            name: Session(
+                "dlf.parity.worker",
+                {**os.environ, "WORKER": name, **environment},
+                title=name,
+                timeout=timeout,
+            )
+            for name in options.backends
+        }
+
+
+def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: Path) -> None:
+    run = TwoOfOne(f"{file}:build", tmp_path)
+    try:
+        report = run.report()
+    finally:
+        run.close()
+    assert report["verdict"] == "agree"
+    assert all(report["stages"][stage]["counts"] for stage in report["stages"])
+    assert max(each["relative_difference"] for each in report["findings"]) < 1e-12
+    assert json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("os._exit(3)", r"(?s)two: the worker of two ended with code 3.*last words"),
+        ("time.sleep(300)", r"(?s)two: the worker of two was ended after 40 s.*last words"),
+        ("raise RuntimeError('no such thing')", r"(?s)two: TARGET: expected .*in build.*RuntimeError: no such thing"),
+    ],
+)
+def test_a_worker_that_does_not_come_through_is_named(file: Path, tmp_path: Path, line: str, message: str) -> None:
+    """With a third one left the others would be compared: tests/test_parity_backends.py."""
+    words = "print('last words', file=sys.stderr, flush=True)"
+    source = (
+        f"import os, sys, time\nimport model\ndef build():\n    if os.environ['WORKER'] == 'two':\n        {words}\n"
+    )
+    (tmp_path / "unlike.py").write_text(f"{source}        {line}\n    return model.build()\n")
+    run = TwoOfOne(f"{tmp_path / 'unlike.py'}:build", tmp_path / "records", timeout=40.0)
+    try:
+        with pytest.raises(BackendError, match="a comparison takes two backends, and there is one left of 2") as caught:
+            run.report()
+    finally:
+        run.close()
+    assert caught.match(message)
+
+
+def test_a_target_that_draws_its_shape_is_not_called_a_divergence(file: Path, tmp_path: Path) -> None:
+    run = TwoOfOne(f"{file}:drawn", tmp_path)
+    try:
+        with pytest.raises(InvalidArgumentError, match="a function that builds the same model at each call"):
+            run.report()
+    finally:
+        run.close()
+
+
+def test_a_folder_that_is_kept_has_to_be_empty(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = object.__new__(ParityOptions)
+    with pytest.raises(InvalidArgumentError, match=r"--keep: expected a folder that is empty or not there.*model.py"):
+        run_parity(options, keep=tmp_path)
+    with pytest.raises(OutputError, match="cannot be written"):
+        run_parity(options, keep=file / "below")
+
+
+STOPPED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from dlf import cli
+from dlf.files import temporary_folder
+from test_parity import TwoOfOne
+import signal
+signal.signal(signal.SIGINT, cli._stop_at_once)
+with temporary_folder("dlf-parity-") as folder:
+    run = TwoOfOne({target!r}, folder)
+    print("started", flush=True)
+    run.report()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_parent_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
+    """In the midst of a request. After Ctrl-C there is no folder either; after a kill nobody is there to remove it."""
+    (tmp_path / "sleeper.py").write_text("import time\ndef build():\n    time.sleep(300)\n")
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    code = STOPPED.format(tests=str(Path(__file__).parent), target=f"{tmp_path / 'sleeper.py'}:build")
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(folder)}) as one:
+        assert one.stdout is not None
+        assert one.stdout.readline().strip() == "started"
+        workers = psutil.Process(one.pid).children()
+        assert len(workers) == 2
+        # Until they have read the request: before, they would end at the end of their input.
+        until = time.monotonic() + 60
+        while not all(_sleeps(each) for each in workers) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert any(folder.glob("dlf-parity-*"))
+        one.send_signal(how)
+        one.wait(30)
+    psutil.wait_procs(workers, 30)
+    assert not any(each.is_running() for each in workers)
+    if how == signal.SIGINT:
+        assert one.returncode == 130
+        assert not any(folder.glob("dlf-parity-*"))
+
+
+def _sleeps(process: psutil.Process) -> bool:
+    # It has imported its framework by then, and does nothing.
+    return process.cpu_times().user > 1 and process.cpu_percent(0.2) < 5
+
+
+def test_dictionaries_are_in_one_order_on_every_backend(tmp_path: Path) -> None:
+    """PyTorch's trees go by the order in which a dictionary was filled."""
+    inputs = {name: keras.Input((2,), name=name) for name in ("b", "a")}
+    outputs = {
+        name: keras.layers.Dense(size, name=name)(inputs["a"] + inputs["b"]) for name, size in (("d", 1), ("c", 3))
+    }
+    model = keras.Model(inputs, outputs)
+    x, y = make_batch(model, {"c": "mse", "d": "mse"}, 4, np.random.default_rng(0))
+    drawn = np.random.default_rng(0).standard_normal((4, 2)).astype("float32")
+    assert list(x) == ["a", "b"]
+    assert list(y) == ["c", "d"]
+    np.testing.assert_array_equal(x["a"], drawn)
+    heard = Listener({"model": model})
+    with listening(heard):
+        model({name: keras.ops.convert_to_tensor(x[name]) for name in ("b", "a")})
+    assert list(heard.calls[0].args[0]) == ["a", "b"]
+    assert list(heard.calls[0].outputs) == ["c", "d"]
