@@ -790,5 +790,6 @@ def test_dictionaries_are_in_one_order_on_every_backend(tmp_path: Path) -> None:
     heard = Listener({"model": model})
     with listening(heard):
         model({name: keras.ops.convert_to_tensor(x[name]) for name in ("b", "a")})
-    assert list(heard.calls[0].args[0]) == ["a", "b"]
+    assert list(heard.calls[0].asked[0][0]) == ["a", "b"]
+    assert list(heard.calls[0].as_given[0][0]) == ["b", "a"]
     assert list(heard.calls[0].outputs) == ["c", "d"]

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 
 from dlf.keras_internals import mask_of, with_mask
-from dlf.trees import in_order
+from dlf.trees import in_order, ordered_like
 
 __all__ = ["Call", "Listener", "listening"]
 
@@ -34,8 +34,10 @@ class Call:
     """The layer's path, and from the second call on its number, as in ``dense#2``."""
     path: str
     layer: keras.Layer
-    args: Any
-    kwargs: dict[str, Any]
+    asked: Any
+    """The arguments, ``(args, kwargs)``, with every dictionary in the order of its keys."""
+    as_given: Any
+    """The same in the order of the caller."""
     outputs: Any
     state: list[Any]
     """The values of the layer's non-trainable variables before the call, its seeds among them."""
@@ -67,17 +69,16 @@ class Listener:
         self._times[path] += 1
         key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
         state = [variable.value for variable in layer.non_trainable_variables]
-        args, kwargs = in_order((args, kwargs))
-        masks = [mask_of(each) for each in keras.tree.flatten((args, kwargs))]
+        asked = in_order((args, kwargs))
+        masks = [mask_of(each) for each in keras.tree.flatten(asked)]
         is_loop = isinstance(layer, _LOOPS)
         self._loops += is_loop
         try:
             outputs = original(layer, *args, **kwargs)
         finally:
             self._loops -= is_loop
-        outputs = in_order(outputs)
-        self.calls.append(Call(key, path, layer, args, kwargs, outputs, state, masks))
-        return self._tapped(key, outputs)
+        self.calls.append(Call(key, path, layer, asked, (args, kwargs), in_order(outputs), state, masks))
+        return ordered_like(self._tapped(key, in_order(outputs)), outputs)
 
     def _tapped(self, key: str, outputs: Any) -> Any:
         if not self._taps:

@@ -32,7 +32,7 @@ from dlf.parity.subject import Subject, in_float64
 from dlf.parity.taps import Call, Listener, listening
 from dlf.randomness import common_randomness, set_seed
 from dlf.targets import load_target
-from dlf.trees import in_order
+from dlf.trees import in_order, ordered_like
 from dlf.workers import say, serve
 
 __all__ = ["Worker"]
@@ -61,7 +61,7 @@ class Worker:
         own = _own_batches(options, random) if options["data"] else []
         set_seed(options["seed"])
         self._subject = Subject(build, options["loss"], own[0][0] if own else None)
-        self._batches = in_order(own) or [
+        self._batches = own or [
             make_batch(self._subject.model, self._subject.loss, options["batch"], random)
             for _ in range(options["steps"])
         ]
@@ -72,7 +72,7 @@ class Worker:
             **self._subject.describe(),
             "digest": self._subject.digest(),
             "values": {name: _digest(value) for name, value in self._subject.values().items()},
-            "batches": [_digest(*keras.tree.flatten(each)) for each in self._batches],
+            "batches": [_digest(*keras.tree.flatten(in_order(each))) for each in self._batches],
         }
 
     def build_again(self) -> dict[str, Any]:
@@ -304,7 +304,7 @@ class _Inputs:
 
     def __init__(self, call: Call, given: Records, dtype: str) -> None:
         self.call, self._dtype = call, dtype
-        count = len(keras.tree.flatten((call.args, call.kwargs)))
+        count = len(keras.tree.flatten(call.asked))
         self._tensors = {
             n: self._rounded(given[f"{call.key}/in:{n}"]) for n in range(count) if f"{call.key}/in:{n}" in given
         }
@@ -339,12 +339,12 @@ class _Inputs:
 
     def arguments(self, values: Any) -> Any:
         """The arguments of the call, with these inputs in their places."""
-        flat = list(keras.tree.flatten((self.call.args, self.call.kwargs)))
+        flat = list(keras.tree.flatten(self.call.asked))
         for n, array in self._tensors.items():
             tensor = values[f"input/{n}"] if array.dtype.kind == "f" else keras.ops.convert_to_tensor(array)
             mask = self._masks.get(n)
             flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
-        return keras.tree.pack_sequence_as((self.call.args, self.call.kwargs), flat)
+        return ordered_like(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
     def incoming(self, number: int, like: Any) -> Any:
         """The incoming gradient by an output, in its dtype."""
@@ -370,7 +370,7 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
 
 
 def _record_call(records: Records, call: Call, gradients: Any) -> None:
-    for n, (value, mask) in enumerate(zip(keras.tree.flatten((call.args, call.kwargs)), call.masks, strict=True)):
+    for n, (value, mask) in enumerate(zip(keras.tree.flatten(call.asked), call.masks, strict=True)):
         if keras.ops.is_tensor(value):
             records[f"{call.key}/in:{n}"] = to_numpy(value)
         if mask is not None:
