@@ -340,9 +340,12 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         return None if self._functions else self.examples.raw_arrays()
 
     def __iter__(self) -> Iterator[Any]:
+        started = self._epoch
         for index in range(len(self)):
             yield _notebook_arrays(self[index])
-        self.on_epoch_end()
+        # tf.data asks for one more, in a thread of its own, when the next epoch may have begun already.
+        if self._epoch == started:
+            self.on_epoch_end()
 
     def __repr__(self) -> str:
         return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self.examples!r}>"

@@ -378,7 +378,7 @@ def test_every_layer_is_heard_also_nested_and_called_twice() -> None:
 def test_a_recurrent_layer_and_a_wrapper_are_one() -> None:
     model = subject_of(
         keras.layers.TimeDistributed(keras.layers.Dense(3), name="each"),
-        keras.layers.Bidirectional(keras.layers.GRU(2, return_sequences=True), name="both"),
+        keras.layers.Bidirectional(keras.layers.GRU(2, return_sequences=True, name="gru"), name="both"),
         keras.layers.LSTM(2, name="lstm"),
         shape=(5, 4),
     )

@@ -43,6 +43,17 @@ def test_the_order_is_that_of_arrays(drop_remainder: bool) -> None:
         assert all(sorted(epoch) == list(range(70)) for epoch in orders[0])
 
 
+def test_an_iterator_that_ends_late_leaves_the_epoch_that_has_begun_alone() -> None:
+    """tf.data asks for the end in a thread of its own: on a busy machine, after Keras has begun the next epoch."""
+    batches = prepare_for_training((X, np.arange(70)), 16, seed=3)
+    late = iter(batches)
+    for _ in range(len(batches)):
+        next(late)
+    batches.begin(1)
+    assert next(late, None) is None
+    assert batches.epoch == 1
+
+
 def test_a_look_at_the_first_batch_uses_up_no_epoch() -> None:
     batches = prepare_for_training(source(), 16, seed=3)
     first = order(batches.take(1))

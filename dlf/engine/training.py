@@ -140,15 +140,25 @@ def _fit_by_keras(model: keras.Model, train: Any, validation: Any, options: dict
 
 
 class _EpochOrder(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Sees to it that the first epoch has the first order: Keras may begin and end one more while it builds."""
+    """Sees to it that each epoch has its own order: Keras may begin and end one more while it builds.
+
+    The order is set before an epoch's iterator is made, since tf.data reads ahead from then on, and once more when the
+    epoch begins, since of a `PyDataset` Keras itself says in between that an epoch has ended.
+    """
 
     def __init__(self, rows: BatchedDataset) -> None:
         super().__init__()
         self._rows, self._next = rows, rows.epoch
 
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._rows.begin(self._next)
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._rows.begin(self._next)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self._next += 1
+        self._rows.begin(self._next)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         self._rows.begin(self._next)
