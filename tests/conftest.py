@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,10 @@ from dlf.backend_registry import select_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 _DATA_DIR = os.environ.get("DLF_DATA_DIR")
+
+
+# Where the suite is started in the background, a shell has Ctrl-C ignored: tests of Ctrl-C press it themselves.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
