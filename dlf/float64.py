@@ -19,8 +19,9 @@ from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
 from dlf.keras_internals import float64_kept
 from dlf.layers import layers_by_path
+from dlf.randomness import common_randomness
 
-__all__ = ["float64_everywhere", "float64_twin"]
+__all__ = ["float64_everywhere", "float64_twin", "in_float64", "loss_in_float64"]
 
 
 @contextmanager
@@ -45,6 +46,21 @@ def float64_everywhere() -> Iterator[None]:
         finally:
             keras.config.set_floatx(floatx)
             keras.config.set_dtype_policy(policy)
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Makes Keras compute in float64 and draw the common masks, for as long as the context lasts."""
+    # In this order: with 64 bits on, JAX's own masks are others, and have to be replaced too.
+    with float64_everywhere(), common_randomness():
+        yield
+
+
+def loss_in_float64(loss: Any) -> Any:
+    """Returns a loss, or several, made anew: Keras's compute in the dtype that was the default when they were made."""
+    return keras.tree.map_structure(
+        lambda each: type(each).from_config(each.get_config()) if isinstance(each, keras.losses.Loss) else each, loss
+    )
 
 
 def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:

@@ -11,8 +11,7 @@ What is asked of it:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,7 +22,7 @@ from dlf.backend_protocol import Batch, GradientPath, Lesson, Loss, SecondDeriva
 from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
-from dlf.float64 import float64_everywhere, float64_twin
+from dlf.float64 import float64_twin, in_float64, loss_in_float64
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
@@ -222,18 +221,11 @@ def _model(target: Any, loss: Any, batch: Batch, *, training: bool) -> _Subject:
     check_model(model)
     parameters = parameters_of(model)
 
-    def in_float64() -> Loss:
+    def make_in_float64() -> Loss:
         twin = float64_twin(model, build)
-        return model_loss(twin, _loss_in_float64(loss), training=training, names=parameters)
+        return model_loss(twin, loss_in_float64(loss), training=training, names=parameters)
 
-    return _Subject(model_loss(model, loss, training=training), parameters, in_float64)
-
-
-def _loss_in_float64(loss: Any) -> Any:
-    """A Keras loss computes in the dtype that was the default when it was made: it is made anew."""
-    return keras.tree.map_structure(
-        lambda each: type(each).from_config(each.get_config()) if isinstance(each, keras.losses.Loss) else each, loss
-    )
+    return _Subject(model_loss(model, loss, training=training), parameters, make_in_float64)
 
 
 class _Examiner:
@@ -251,20 +243,20 @@ class _Examiner:
         self._wide_batch = keras.tree.map_structure(widened, batch)
         with common_randomness():
             self._narrow = self._gradients(subject.loss, subject.parameters, batch)
-        with _float64():
+        with in_float64():
             self._loss = subject.in_float64()
             self.truth = self._gradients(self._loss, self._wide, self._wide_batch)
             self._floors = self._noise_floors()
 
     def gradients(self) -> list[Finding]:
         """Holds each variable's gradient against finite differences, and its rounding against the noise floor."""
-        with _float64():
+        with in_float64():
             return [self._gradient(name) for name in self._wide]
 
     def hessian_vector_products(self) -> list[Finding]:
         """Holds ``H v`` against finite differences of the gradient along ``v``."""
         vector = {name: self._signs(value.shape) * _scale(value) for name, value in self._wide.items()}
-        with _float64():
+        with in_float64():
             received = self._second.hessian_vector_product(self._loss, self._wide, self._tensors(), vector)
             tried = [self._slopes(vector, step) for step in _STEPS_OF_GRADIENTS]
         findings = []
@@ -277,7 +269,7 @@ class _Examiner:
         """Holds them against the gradients of one example after the other."""
         count = len(keras.tree.flatten(self._wide_batch)[0])
         examples = [keras.tree.map_structure(lambda part, i=i: part[i : i + 1], self._wide_batch) for i in range(count)]
-        with _float64():
+        with in_float64():
             received = _arrays(self._second.per_example_gradients(self._loss, self._wide, self._tensors()))
             alone = [self._gradients(self._loss, self._wide, example) for example in examples]
         findings = []
@@ -419,13 +411,6 @@ def _evaluate(loss: Loss, parameters: Any, batch: Any) -> Any:
 
 def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
-
-
-@contextmanager
-def _float64() -> Iterator[None]:
-    # In this order: with 64 bits on, JAX's own masks are others, and have to be replaced too.
-    with float64_everywhere(), common_randomness():
-        yield
 
 
 def _arrays(tensors: Mapping[str, Any]) -> Arrays:

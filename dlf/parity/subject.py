@@ -5,29 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from dlf.errors import InvalidArgumentError
-from dlf.float64 import float64_everywhere, float64_twin
+from dlf.float64 import float64_twin, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy
 from dlf.layers import layers_by_path
-from dlf.randomness import common_randomness
+from dlf.noise_floor import widened
 from dlf.targets import own_traceback
 
-__all__ = ["Subject", "in_float64"]
-
-
-@contextmanager
-def in_float64() -> Iterator[None]:
-    """Keras computes in float64, and draws the common masks."""
-    # In this order: with 64 bits on, JAX's own masks are others, and have to be replaced too.
-    with float64_everywhere(), common_randomness():
-        yield
+__all__ = ["Subject"]
 
 
 class Subject:
@@ -156,11 +147,8 @@ class Subject:
             self.twin.compile(optimizer=self.make_optimizer(), loss=self.loss_in_float64(), jit_compile=False)
 
     def loss_in_float64(self) -> Any:
-        """A Keras loss computes in the dtype that was the default when it was made: it is made anew."""
-        return keras.tree.map_structure(
-            lambda each: type(each).from_config(each.get_config()) if isinstance(each, keras.losses.Loss) else each,
-            self.loss,
-        )
+        """The loss, made anew in the precision that Keras computes in now."""
+        return loss_in_float64(self.loss)
 
     def make_optimizer(self) -> Any:
         """A new optimizer like the model's own, in the precision that Keras computes in now."""
@@ -169,13 +157,9 @@ class Subject:
 
     def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
         """A batch as tensors; floating point in float64 where it is for the twin."""
-        return as_batch(*keras.tree.map_structure(_widened if wide else np.asarray, arrays))
+        return as_batch(*keras.tree.map_structure(widened if wide else np.asarray, arrays))
 
 
 def _is_whole(model: keras.Model) -> bool:
     # `build` marks a subclassed model as built, and leaves its layers as they are.
     return model.built and all(each.built for each in layers_by_path(model).values())
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array

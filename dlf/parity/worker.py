@@ -22,13 +22,14 @@ from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend
 from dlf.errors import InvalidArgumentError
 from dlf.files import whole_file
+from dlf.float64 import in_float64
 from dlf.gradients.model_loss import loss_function, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.keras_internals import with_mask
 from dlf.model_data import make_batch
-from dlf.noise_floor import rms
+from dlf.noise_floor import is_floating, moved, rms, widened
 from dlf.parity.records import Records
-from dlf.parity.subject import Subject, in_float64
+from dlf.parity.subject import Subject
 from dlf.parity.taps import Call, Listener, listening
 from dlf.randomness import common_randomness, set_seed
 from dlf.targets import load_target
@@ -191,7 +192,7 @@ class Worker:
             if random is not None:
                 for variable in model.trainable_variables:
                     variable.assign(_moved(to_numpy(variable.value), random))
-            x, y = keras.tree.map_structure(np.asarray if not wide else _wide, batch)
+            x, y = keras.tree.map_structure(np.asarray if not wide else widened, batch)
             # With metrics or several outputs, the loss is the first of a list.
             losses.append(float(np.ravel(model.train_on_batch(x, y))[0]))
             if step == 0:
@@ -287,10 +288,7 @@ class Worker:
 
 
 def _moved(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return array
-    step = np.spacing(np.abs(array).astype(np.float32)).astype(np.float64)
-    return np.asarray(array + random.choice([-1.0, 1.0], array.shape) * step)
+    return moved(array, np.float32, random) if is_floating(array.dtype) else array
 
 
 def _beside(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -394,11 +392,6 @@ def _float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
 def _write(records: Records, title: str, key: str, found: dict[str, np.ndarray]) -> None:
     for name, array in found.items():
         records[f"{title}/{key}|{name}"] = array
-
-
-def _wide(array: Any) -> np.ndarray:
-    found = np.asarray(array)
-    return found.astype(np.float64) if found.dtype.kind == "f" else found
 
 
 def _digest(*arrays: Any) -> str:
