@@ -210,12 +210,24 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
 
 
 @_dlf.command("parity", context_settings={"show_default": True})
-@click.argument("target")
+@click.argument("target", required=False)
 @click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
 @click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
 @click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
 @click.option("--batch", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")
 @click.option("--steps", metavar="N", type=click.IntRange(1, 10_000), default=3, help="Steps of the trajectory.")
+@click.option(
+    "--stages",
+    metavar="A,B",
+    help="build, forward, loss, gradient, update, state, trajectory: which to compare.  [default: all]",
+)
+@click.option(
+    "--dtype",
+    metavar="NAME",
+    default="float32",
+    help="float32, bfloat16, mixed_bfloat16 or float16: the policy under test.",
+)
+@click.option("--device", metavar="NAME", help="cpu or gpu.  [default: what each framework takes]")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Of weights, data, masks.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="For one answer.")
 @click.option("--strict", is_flag=True, help="Let imprecision (noisy, precision) fail too.")
@@ -225,26 +237,62 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
 @click.option(
     "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the whole report."
 )
-def _parity(backends: str | None, strict: bool, keep: Path | None, file: Path | None, **options: Any) -> int:
+@click.option(
+    "--from",
+    "earlier",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Judge a report of --json again, and run nothing; TARGET is left out.",
+)
+@click.option(
+    "--constant",
+    "constants",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    help="Judge by another constant, such as noisy=100.",
+)
+def _parity(  # noqa: PLR0913 - one for each option.
+    target: str | None,
+    backends: str | None,
+    stages: str | None,
+    strict: bool,
+    keep: Path | None,
+    file: Path | None,
+    earlier: Path | None,
+    constants: tuple[str, ...],
+    **options: Any,
+) -> int:
     r"""Does a model compute and train the same on every backend, and if not, in which layer does it start?
 
-    TARGET is file.py:function or package.module:function: a function without arguments that returns a Keras model.
+    TARGET is file.py:function or package.module:function, a function without arguments that returns a Keras model, or a
+    .keras file, which is loaded in safe mode.
 
     \b
     Examples:
       dlf parity model.py:build
+      dlf parity model.keras --loss mse --dtype mixed_bfloat16
       dlf parity package.models:build --backends jax,torch --json parity.json
+      dlf parity --from parity.json --constant noisy=100
     """
     from dlf.files import check_place
+    from dlf.parity.evidence import constants_of, judged, read_report
     from dlf.parity.options import ParityOptions
+    from dlf.parity.report import ParityProgress, exit_code, print_parity, write_report
 
-    asked = ParityOptions(backends=_names(backends), **options)
+    if (target is None) is (earlier is None):
+        raise click.UsageError("Name a TARGET, or an earlier report: --from FILE.")
+    judge_by = constants_of(constants)
     if file:
         check_place(file)
-    from dlf.parity.report import exit_code, print_parity, write_report
-    from dlf.parity.runner import run_parity
+    if earlier is not None:
+        report = judged(read_report(earlier), _names(backends), judge_by)
+    else:
+        asked = ParityOptions(target or "", _names(backends), stages=_names(stages), **options)
+        from dlf.parity.runner import run_parity
 
-    report = run_parity(asked, say=lambda text: click.echo(f"dlf: {text}", err=True), keep=keep)
+        with ParityProgress() as progress:
+            report = run_parity(asked, say=progress.say, keep=keep)
+        report = judged(report, (), judge_by) if constants else report
     if file:
         write_report(report, file)
     print_parity(report)

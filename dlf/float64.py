@@ -21,7 +21,7 @@ from dlf.keras_internals import float64_kept
 from dlf.layers import layers_by_path
 from dlf.randomness import common_randomness
 
-__all__ = ["float64_everywhere", "float64_twin", "in_float64", "loss_in_float64"]
+__all__ = ["float64_everywhere", "float64_twin", "in_float64", "loss_in_float64", "rebuilt"]
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
         ...     float64_twin(model).dtype
         'float64'
     """
-    twin = _rebuilt(model) if build is None else build()
+    twin = rebuilt(model, "float64") if build is None else build()
     if not twin.built:
         _build_like(twin, model)
     ours, theirs = model.variables, twin.variables
@@ -100,12 +100,25 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
     return twin
 
 
-def _rebuilt(model: keras.Model) -> keras.Model:
-    """The model from its own configuration, with every dtype in it changed."""
+def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
+    """Returns a model made anew from its own configuration, with every dtype policy in it changed.
+
+    Args:
+        model: A built model.
+        dtype: The name of a policy, such as ``"float64"`` or ``"mixed_bfloat16"``.
+
+    Raises:
+        InvalidArgumentError: It cannot be made anew; the message says why.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> rebuilt(model, "mixed_bfloat16").layers[0].compute_dtype
+        'bfloat16'
+    """
     kinds = {type(each).__name__: type(each) for each in (model, *layers_by_path(model).values())}
     kinds = {name: kind for name, kind in kinds.items() if not kind.__module__.startswith("keras.")}
     try:
-        config = _with_float64(keras.saving.serialize_keras_object(model))
+        config = _with_dtype(keras.saving.serialize_keras_object(model), dtype)
         # The layers are in this process already: there is nothing to be afraid of in a Lambda.
         twin: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
         if not twin.built:
@@ -113,7 +126,7 @@ def _rebuilt(model: keras.Model) -> keras.Model:
     except Exception as error:
         raise InvalidArgumentError(
             "model",
-            expected="a model that can be made anew from its configuration, in float64",
+            expected=f"a model that can be made anew from its configuration, in {dtype}",
             received=model,
             advice=f"Give a function that builds it instead. The reason: {' '.join(str(error).split())[:200]}",
         ) from error
@@ -126,15 +139,15 @@ def _build_like(twin: keras.Model, model: keras.Model) -> None:
         twin.build_from_config(config)
 
 
-def _with_float64(config: Any) -> Any:
-    """A configuration in which everything that computes in floating point does so in float64."""
+def _with_dtype(config: Any, dtype: str) -> Any:
+    """A configuration in which everything that computes in floating point does so by another policy."""
     if isinstance(config, list | tuple):
-        return [_with_float64(each) for each in config]
+        return [_with_dtype(each, dtype) for each in config]
     if not isinstance(config, dict):
         return config
     if config.get("class_name") == "DTypePolicy":
-        return {**config, "config": {"name": "float64"}}
+        return {**config, "config": {"name": dtype}}
     return {
-        name: "float64" if name == "dtype" and isinstance(each, str) and "float" in each else _with_float64(each)
+        name: dtype if name == "dtype" and isinstance(each, str) and "float" in each else _with_dtype(each, dtype)
         for name, each in config.items()
     }

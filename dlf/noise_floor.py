@@ -8,13 +8,24 @@ What is asked of it:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-__all__ = ["LOW_PRECISION", "NOISY", "eps_of", "is_floating", "moved", "noise_floors", "rms", "verdict_of", "widened"]
+__all__ = [
+    "LOW_PRECISION",
+    "NOISY",
+    "eps_of",
+    "floor_of",
+    "is_floating",
+    "moved",
+    "noise_floors",
+    "rms",
+    "verdict_of",
+    "widened",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -25,14 +36,10 @@ LOW_PRECISION = 1000.0
 
 
 def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) -> dict[str, float]:
-    """Returns, for each array, the error that rounding what goes in and what comes out explains.
-
-    It is the root of the mean square, over elements and twins, of how far the twins moved, and half a unit in the last
-    place of the array itself. Where an exact zero comes about by cancellation, such as the gradient by the key's bias
-    of attention, no twin moves: no floor is lower than the roundoff of the largest of the arrays.
+    """Returns, for each array, the error that rounding what goes in and what comes out explains: see `floor_of`.
 
     Args:
-        truth: Arrays in float64, by name.
+        truth: Arrays in float64, by name, which share a scale.
         moved: The same from inputs that were moved by one unit in the last place of the dtype under test.
         dtypes: The dtype under test of each.
 
@@ -42,12 +49,29 @@ def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) 
         True
     """
     largest = max((rms(each) for each in truth.values()), default=0.0)
-    floors = {}
-    for name, array in truth.items():
-        eps = eps_of(dtypes[name])
-        twins = max(rms(np.stack([each[name] - array for each in moved])), eps * largest)
-        floors[name] = float(np.hypot(twins, eps / 2 * rms(array))) or float(np.finfo(np.float32).tiny)
-    return floors
+    return {name: floor_of(each, [one[name] for one in moved], largest, dtypes[name]) for name, each in truth.items()}
+
+
+def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dtype: Any) -> float:
+    """Returns the noise floor of one array: how far its twins moved, or the roundoff of its scale, if that is more.
+
+    It is the root of the mean square, over elements and twins, of the distance. Where an exact zero comes about by
+    cancellation, such as the gradient by the key's bias of attention, no twin moves: no floor is lower than the
+    roundoff of the largest of the arrays that it is one of, nor than the smallest normal number, below which digits
+    are lost.
+
+    Args:
+        truth: In float64.
+        twins: The same from inputs that were moved by one unit in the last place of the dtype under test.
+        largest: The root of the mean square of the largest array that shares its scale.
+        dtype: The dtype under test.
+
+    Example:
+        >>> floor_of(np.zeros(2), [], 1.0, "float32") == 2.0**-23
+        True
+    """
+    distance = rms(np.stack([each - truth for each in twins])) if twins and truth.dtype.kind == "f" else 0.0
+    return max(distance, eps_of(dtype) * largest, _smallest_normal(dtype))
 
 
 def rms(array: np.ndarray) -> float:
@@ -55,14 +79,19 @@ def rms(array: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
 
 
-def verdict_of(floors: float) -> str:
+def verdict_of(floors: float, noisy: float = NOISY, low_precision: float = LOW_PRECISION) -> str:
     """Returns what an error of so many noise floors is called, where the meaning is the same.
+
+    Args:
+        floors: The error.
+        noisy: Above it, arithmetic costs more than it has to.
+        low_precision: Above it, it is another arithmetic.
 
     Example:
         >>> verdict_of(3.0), verdict_of(100.0), verdict_of(8000.0)
         ('rounding', 'noisy', 'precision')
     """
-    return "rounding" if floors <= NOISY else "noisy" if floors <= LOW_PRECISION else "precision"
+    return "rounding" if floors <= noisy else "noisy" if floors <= low_precision else "precision"
 
 
 def is_floating(dtype: Any) -> bool:
@@ -97,6 +126,11 @@ def moved(wide: np.ndarray, dtype: Any, random: np.random.Generator) -> np.ndarr
         return wide
     step = np.spacing(np.abs(wide).astype(dtype)).astype(np.float64)
     return np.asarray(wide + random.choice([-1.0, 1.0], wide.shape) * step)
+
+
+def _smallest_normal(dtype: Any) -> float:
+    finfo: Any = ml_dtypes.finfo
+    return float(finfo(np.dtype(dtype)).smallest_normal)
 
 
 def eps_of(dtype: Any) -> float:

@@ -20,17 +20,18 @@ from typing import Any
 
 from dlf.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["check_target", "load_target"]
+__all__ = ["check_target", "is_saved_model", "load_target", "own_traceback"]
 
 _FORM = "file.py:function or package.module:function"
 
 
-def check_target(target: str, argument: str = "TARGET") -> tuple[str, str]:
+def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) -> tuple[str, str]:
     """Returns the place and the name, without importing anything.
 
     Args:
         target: What was asked for.
         argument: What the caller calls it.
+        saved: Whether a file that Keras saved will do; it has a place and no name.
 
     Raises:
         InvalidArgumentError: It is not of that form, or the file does not exist.
@@ -39,12 +40,28 @@ def check_target(target: str, argument: str = "TARGET") -> tuple[str, str]:
         >>> check_target("package.module:build")
         ('package.module', 'build')
     """
+    if saved and is_saved_model(target):
+        if not Path(target).is_file():
+            raise InvalidArgumentError(
+                argument, expected=f"{_FORM}, or file.keras", received=target, advice=f"There is no file {target}."
+            )
+        return target, ""
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name.isidentifier():
-        raise InvalidArgumentError(argument, expected=_FORM, received=target)
+        raise InvalidArgumentError(argument, expected=_FORM + ", or file.keras" * saved, received=target)
     if place.endswith(".py") and not Path(place).is_file():
         raise InvalidArgumentError(argument, expected=_FORM, received=target, advice=f"There is no file {place}.")
     return place, name
+
+
+def is_saved_model(target: str) -> bool:
+    """Tells whether this names a file that Keras saved.
+
+    Example:
+        >>> is_saved_model("model.keras"), is_saved_model("model.py:build")
+        (True, False)
+    """
+    return target.endswith(".keras")
 
 
 def load_target(target: str, argument: str = "TARGET") -> Callable[..., Any]:

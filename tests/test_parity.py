@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -25,13 +26,14 @@ from dlf.interrupts import undo_all, undone
 from dlf.layers import layers_by_path
 from dlf.model_data import make_batch
 from dlf.parity.check import target_of
-from dlf.parity.options import ParityOptions
+from dlf.parity.measure import measure, measure_calls, measure_training
+from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.report import answer_of, exit_code, report_text, write_report
-from dlf.parity.runner import _judge_build, _Run, run_parity
+from dlf.parity.runner import Crew, _Run, run_parity
 from dlf.parity.subject import Subject
 from dlf.parity.taps import Listener, listening
-from dlf.parity.verdict import Finding, _innermost, judge_calls, judge_simple, judge_tensor, odd_ones, with_ties
+from dlf.parity.verdict import Constants, Finding, _innermost, judge, judge_build, judge_each
 from dlf.parity.worker import Worker
 from dlf.workers import Session
 
@@ -106,18 +108,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def judged(
-    wide: dict[str, Any], narrow: dict[str, Any] | None = None, floor: float = FLOOR
+    wide: dict[str, Any], narrow: dict[str, Any] | None = None, floor: float = FLOOR, dtype: str = "float32"
 ) -> dict[str | None, Finding]:
     arrays = {name: np.asarray(value) for name, value in wide.items()}
-    found = judge_tensor(
-        "forward",
-        "layer",
-        None,
-        arrays,
-        {**arrays, **{name: np.asarray(value) for name, value in (narrow or {}).items()}},
-        floor,
-    )
-    return {each.backend: each for each in found}
+    under_test = {**arrays, **{name: np.asarray(value) for name, value in (narrow or {}).items()}}
+    place = {"stage": "forward", "layer": "layer", "call": "layer", "variable": None, "mode": None}
+    measured = json.loads(json.dumps(place | measure(arrays, under_test, floor, dtype), allow_nan=False))
+    return {each.backend: each for each in judge_each(measured, list(arrays), Constants())}
 
 
 def verdicts(*arguments: Any, **keywords: Any) -> dict[str | None, str]:
@@ -132,8 +129,32 @@ def test_the_majority_names_the_odd_one() -> None:
     assert found == {"a": "rounding", "b": "diverged", "c": "rounding"}
 
 
+def test_the_same_bits_are_identical() -> None:
+    narrow = dict.fromkeys("ab", ONES + FLOOR)
+    assert verdicts({"a": ONES, "b": ONES}, narrow) == {"a": "identical", "b": "identical"}
+    assert verdicts({"a": ONES, "b": ONES}, narrow | {"b": ONES}) == {"a": "rounding", "b": "rounding"}
+
+
+def test_one_backend_alone_is_held_against_its_own_float64() -> None:
+    assert verdicts({"a": ONES}, {"a": ONES + 100 * FLOOR}) == {"a": "noisy"}
+
+
+def test_another_kind_of_number_is_another_meaning() -> None:
+    narrow = {"a": np.ones(4, "float32"), "b": np.ones(4, "float16"), "c": np.ones(4, "float32")}
+    assert verdicts({"a": ONES, "b": ONES, "c": ONES}, narrow)["b"] == "diverged"
+    numbers = {"a": np.arange(3, dtype="int32"), "b": np.arange(3, dtype="int64")}
+    assert verdicts(numbers) == {"a": "rounding", "b": "rounding"}  # How wide they are is the framework's business.
+
+
+def test_the_bound_goes_with_the_dtype_under_test() -> None:
+    apart = {"a": ONES, "b": ONES * (1 + 1e-8)}
+    for dtype, floor in (("bfloat16", 2.0**-7), ("float16", 2.0**-10), ("float64", 2.0**-52)):
+        assert judged(apart, floor=floor, dtype=dtype)[None].verdict == "diverged"
+
+
 def test_what_float64_rounds_means_the_same() -> None:
-    assert verdicts({"a": ONES, "b": ONES * (1 + 1e-14)}) == {"a": "rounding", "b": "rounding"}
+    wide = {"a": ONES, "b": ONES * (1 + 1e-14)}
+    assert verdicts(wide) == {"a": "rounding", "b": "rounding"}
 
 
 def test_of_two_backends_none_is_blamed() -> None:
@@ -145,13 +166,13 @@ def test_three_that_all_differ_have_no_majority() -> None:
 
 
 def test_two_of_four_are_no_majority() -> None:
-    assert odd_ones({"a": ONES, "b": ONES, "c": ONES * 2, "d": ONES * 2}, FLOOR)[0] is None
+    assert verdicts({"a": ONES, "b": ONES, "c": ONES * 2, "d": ONES * 2}) == {None: "diverged"}
 
 
 @pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_must_be_none_everywhere(strange: float) -> None:
     odd = np.array([1.0, strange])
-    assert verdicts({"a": odd, "b": odd}) == {"a": "rounding", "b": "rounding"}
+    assert verdicts({"a": odd, "b": odd}) == {"a": "identical", "b": "identical"}
     assert verdicts({"a": odd, "b": odd, "c": np.ones(2)})["c"] == "diverged"
     assert verdicts({"a": np.array([1.0, np.inf]), "b": np.array([1.0, -np.inf])}) == {None: "diverged"}
 
@@ -164,18 +185,18 @@ def test_other_shapes_are_another_meaning() -> None:
 
 def test_integers_have_to_be_equal() -> None:
     assert verdicts({"a": np.arange(3), "b": np.arange(3), "c": np.array([0, 1, 3])})["c"] == "diverged"
-    assert verdicts({"a": np.array([True]), "b": np.array([True])}) == {"a": "rounding", "b": "rounding"}
+    assert verdicts({"a": np.array([True]), "b": np.array([True])}) == {"a": "identical", "b": "identical"}
 
 
 def test_nothing_at_all_agrees() -> None:
-    assert verdicts({"a": np.zeros(0), "b": np.zeros(0)}) == {"a": "rounding", "b": "rounding"}
-    assert verdicts({"a": np.zeros(2), "b": np.zeros(2)}, floor=1e-38) == {"a": "rounding", "b": "rounding"}
+    assert verdicts({"a": np.zeros(0), "b": np.zeros(0)}) == {"a": "identical", "b": "identical"}
+    assert verdicts({"a": np.zeros(2), "b": np.zeros(2)}, floor=1e-38) == {"a": "identical", "b": "identical"}
 
 
 @pytest.mark.parametrize(
     ("floors", "expected"),
     [
-        ((3, 3), ("rounding", "rounding")),
+        ((3, 4), ("rounding", "rounding")),
         ((100, 3), ("noisy", "rounding")),
         ((8000, 3), ("precision", "rounding")),
         ((100, 200), ("unstable", "unstable")),
@@ -207,51 +228,123 @@ def test_the_innermost_layer_is_named_and_sound_ones_stay() -> None:
     assert _innermost(findings) == findings[1:]
 
 
-def test_a_gradient_that_differs_at_a_point_alone_is_a_tie() -> None:
-    at = [
-        Finding("gradient", "relu", "input/0", "a", "diverged", 0.5),
-        Finding("gradient", "cut", "input/0", "a", "diverged", 0.5),
-        Finding("gradient", "lost", "input/0", "a", "diverged", np.inf),
-        Finding("forward", "relu", None, "a", "diverged", 0.5),
-        Finding("gradient", "elsewhere", "input/0", "a", "diverged", 0.5),
-    ]
-    beside = [
-        Finding("gradient", "relu", "input/0", "a", "rounding", 0.0),
-        Finding("gradient", "cut", "input/0", "a", "diverged", 0.5),
-        Finding("gradient", "lost", "input/0", "a", "rounding", 0.0),
-    ]
-    assert [each.verdict for each in with_ties(at, beside)] == ["tie", "diverged", "diverged", "diverged", "diverged"]
+def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
+    """Records of each backend; what has no dtype is the same in both."""
+    records = {name: Records(tmp_path / name) for name in arrays}
+    for name, each in arrays.items():
+        for place, value in each.items():
+            for title in ("wide", "narrow") if place[0] not in "nstw" else ("",):
+                records[name][f"{title}/{place}".removeprefix("/")] = np.asarray(value, float)
+    return records
+
+
+CALL = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4}
+
+
+def test_a_gradient_that_differs_at_a_point_alone_is_a_tie(tmp_path: Path) -> None:
+    key = "relu|gradient/input/0"
+    at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * 2}, c={key: ONES})
+    beside = replayed(tmp_path / "beside", a={key: ONES}, b={key: ONES}, c={key: ONES})
+    apart = replayed(tmp_path / "apart", a={key: ONES}, b={key: ONES * 3}, c={key: ONES})
+    for records, verdict in ((None, "diverged"), (beside, "tie"), (apart, "diverged")):
+        found = judge(measure_calls(at, "a", [CALL], records), list("abc"))
+        assert {each.backend: each.verdict for each in found}["b"] == verdict
+    # Outputs that differ are no matter of derivatives.
+    key = "relu|forward/0"
+    at = replayed(tmp_path / "forward", a={key: ONES}, b={key: ONES * 2}, c={key: ONES})
+    assert judge(measure_calls(at, "a", [CALL], beside), list("abc"))[0].verdict == "diverged"
+
+
+def test_a_layer_that_has_no_float64_form_is_judged_in_its_own_dtype(tmp_path: Path) -> None:
+    """It does not see that its inputs have moved by 2^-40, and does see a thousandth."""
+    key = "relu|forward/0"
+    at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * (1 + 1e-6)})
+    still = {f"still/{key}": ONES, f"nudged/{key}": ONES, f"wide/{key}": ONES * 1.001}
+    for sees, verdicts_ in ((0.0, {"rounding"}), (1e-12, {"diverged"})):
+        each = still | {f"nudged/{key}": ONES + sees}
+        beside = replayed(tmp_path / f"beside{sees}", a=still, b=each)
+        found = judge(measure_calls(at, "a", [CALL], beside), list("ab"))
+        assert {each.verdict for each in found} == verdicts_
 
 
 def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) -> None:
     records = {name: Records(tmp_path / name) for name in "abc"}
     for name, each in records.items():
-        each["float64/dense|forward/0"] = ONES
-        each["float32/dense|forward/0"] = ONES + (1e-3 if name == "b" else 0)
-        each["float64/dense|gradient/variable/kernel"] = ONES * (2 if name == "c" else 1)
-        each["float64/loss/value"] = np.array(1.0 + (1e-3 if name == "a" else 0))
+        each["wide/relu|forward/0"] = ONES
+        each["narrow/relu|forward/0"] = ONES + (1e-3 if name == "b" else 0)
+        for title in ("wide", "narrow"):
+            each[f"{title}/relu|gradient/variable/kernel"] = ONES * (2 if name == "c" else 1)
+            each[f"{title}/|loss/value"] = np.array(1.0 + (1e-3 if name == "a" else 0))
     for n, sign in enumerate((1, -1)):
-        records["a"][f"twin{n}/dense|forward/0"] = ONES + sign * 1e-3
-    found = judge_calls(records, "a", ["dense"], {"dense": "dense"})
+        records["a"][f"twin{n}/relu|forward/0"] = ONES + sign * 1e-3
+    found = judge(measure_calls(records, "a", [CALL]), list("abc"))
     assert {each.verdict for each in found if each.stage == "forward"} == {"rounding"}
     assert [(each.backend, each.variable) for each in found if each.verdict == "diverged"] == [("c", "kernel")]
-    assert [each.backend for each in judge_simple(records, "loss", "loss") if each.verdict == "diverged"] == ["a"]
+    found = judge(measure_training(records, "a", {}, "float32"), list("abc"))
+    assert [each.backend for each in found if each.verdict == "diverged"] == ["a"]
+
+
+def measured(stage: str, variable: str | None, mode: str | None, apart: float, **place: Any) -> dict[str, Any]:
+    wide = {"a": ONES, "b": ONES + apart}
+    where = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": mode}
+    return where | measure(wide, wide, FLOOR, "float32") | place
+
+
+def test_what_differs_is_named_where_it_begins() -> None:
+    whole = [
+        measured("forward", "prediction:0", "whole", 1.0),
+        measured("forward", "the input of second", "whole", 1.0),
+        measured("loss", None, "whole", 1.0),
+        measured("gradient", "kernel", "whole", 1.0),
+    ]
+    steps = [measured("trajectory", "kernel", mode, 1.0, step=0, one_step=FLOOR) for mode in ("resynchronised", "free")]
+
+    def wrong(*given: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:
+        found = judge(given, ["a", "b"])
+        return [(each.stage, each.variable, each.mode) for each in found if each.verdict == "diverged"]
+
+    layer = measured("forward", None, None, 1.0, layer="second")
+    assert wrong(layer, *whole, *steps) == [("forward", None, None)]
+    assert wrong(*whole, *steps) == [("forward", "the input of second", "whole")]
+    assert wrong(*whole[2:], *steps) == [("loss", None, "whole")]
+    assert wrong(whole[3], *steps) == [("gradient", "kernel", "whole")]
+    assert wrong(*steps) == [("trajectory", "kernel", "resynchronised")]
+    assert wrong(steps[1]) == [("trajectory", "kernel", "free")]
+    # Roundoff grows on its way through the layers.
+    assert wrong(measured("forward", "prediction:0", "whole", 1e-10)) == []
+    assert wrong(measured("forward", None, None, 1e-10, layer="second")) == [("forward", None, None)]
+
+
+def test_a_free_run_that_goes_further_than_a_step_costs_is_chaos() -> None:
+    """But no further than its twins."""
+    wide = {"a": ONES, "b": ONES}
+    place = {"stage": "trajectory", "layer": None, "call": None, "variable": "kernel", "mode": "free", "step": 1}
+    for error, verdict in ((5e-7, "rounding"), (1e-4, "chaos"), (1e-2, "noisy")):
+        narrow = {"a": ONES + error, "b": ONES + 1.1 * error}
+        one = place | measure(wide, narrow, 1e-5 if verdict != "noisy" else 1e-4, "float32") | {"one_step": FLOOR}
+        assert [each.verdict for each in judge([one], ["a"])] == [verdict]
 
 
 def test_what_is_built_is_compared_by_name_shape_and_dtype() -> None:
     def answer(**changes: Any) -> dict[str, Any]:
         row = {"path": "m/d/kernel", "layer": "d", "shape": [2, 3], "dtype": "float32", "trainable": True}
-        return {"variables": [row | changes], "batches": ["x"]}
+        layers = [{"path": "d", "class": "Dense", "dtype": "float32"}]
+        return {"variables": [row | changes], "layers": layers, "outputs": [["", [8, 3], "float32"]]}
 
-    assert [each.verdict for each in _judge_build({"a": answer(), "b": answer()})] == ["identical", "identical"]
+    assert [each.verdict for each in judge_build({"a": answer(), "b": answer()})] == ["identical", "identical"]
     for changes in ({"shape": [3, 2]}, {"dtype": "float16"}, {"trainable": False}):
-        (odd,) = _judge_build({"a": answer(), "b": answer(**changes), "c": answer()})
+        (odd,) = judge_build({"a": answer(), "b": answer(**changes), "c": answer()})
         assert (odd.layer, odd.variable, odd.backend, odd.verdict) == ("d", "kernel", "b", "diverged")
-        assert [each.backend for each in _judge_build({"a": answer(), "b": answer(**changes)})] == [None]
+        assert [each.backend for each in judge_build({"a": answer(), "b": answer(**changes)})] == [None]
     seed = {"path": "m/drop/seed_generator_state", "trainable": False}
-    assert len(_judge_build({"a": answer(**seed, dtype="uint32"), "b": answer(**seed, dtype="int64")})) == 2
-    with pytest.raises(InvalidArgumentError, match="--data: expected the same batches on every backend"):
-        _judge_build({"a": answer(), "b": answer() | {"batches": ["y"]}})
+    found = judge_build({"a": answer(**seed, dtype="uint32"), "b": answer(**seed, dtype="int64")})
+    assert {each.verdict for each in found} == {"identical"}
+    # A layer without variables is one too, and so is what comes out.
+    more = {"path": "extra", "class": "ReLU", "dtype": "float32"}
+    (odd,) = judge_build({"a": answer(), "b": answer() | {"layers": [*answer()["layers"], more]}, "c": answer()})
+    assert (odd.layer, odd.variable, odd.backend) == ("extra", None, "b")
+    for outputs in ([["", [8, 4], "float32"]], [["x", [8, 3], "float32"]], [["", [8, 3], "float16"]]):
+        assert {each.backend for each in judge_build({"a": answer(), "b": answer() | {"outputs": outputs}})} == {None}
 
 
 def test_records_come_back_under_any_name(tmp_path: Path) -> None:
@@ -312,8 +405,10 @@ def test_what_has_to_go_goes_at_the_end_and_when_the_process_is_stopped() -> Non
         ({"data": "nope"}, "--data: expected file.py:function"),
         ({"batch": 0}, "batch: expected a positive integer"),
         ({"steps": -1}, "steps: expected a positive integer"),
-        ({"backends": [HERE]}, "--backends: expected two or more backends that are installed"),
-        ({"backends": [HERE, HERE]}, "two or more"),
+        ({"target": "gone.keras"}, "There is no file gone.keras."),
+        ({"stages": ["forwards"]}, "stages: expected one of build, forward, .*Did you mean 'forward'"),
+        ({"dtype": "float8"}, "dtype: expected one of float32, bfloat16, mixed_bfloat16, float16"),
+        ({"device": "tpu"}, "device: expected one of cpu, gpu"),
         ({"backends": [HERE, "jaxx"]}, "jaxx"),
     ],
 )
@@ -417,7 +512,8 @@ def test_listening_ends() -> None:
 def worker(file: Path) -> Iterator[Callable[..., tuple[Worker, dict[str, Any]]]]:
     def start(name: str, **options: Any) -> tuple[Worker, dict[str, Any]]:
         started = Worker()
-        asked = {"target": f"{file}:{name}", "data": None, "loss": None, "batch": 4, "steps": 2, "seed": 3} | options
+        asked = {"target": f"{file}:{name}", "data": None, "loss": None, "batch": 4, "steps": 2, "seed": 3}
+        asked |= {"dtype": "float32", "device": None} | options
         return started, started.respond({"do": "build", "options": asked})
 
     before = list(sys.path)
@@ -430,37 +526,53 @@ def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Pat
     started, built = worker("build")
     assert [each["layer"] for each in built["variables"]][:2] == ["first", "first"]
     before = started._subject.values()
-    answer = started.respond({"do": "trace", "to": str(tmp_path / "trace")})
-    assert answer["calls"] == ["first", "bn", "drop", "last"]
-    asked = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "replay"), "keys": answer["calls"], "twins": True}
+    traced = str(tmp_path / "trace")
+    answer = started.respond({"do": "trace", "to": traced, "gradients": True})
+    keys = [call["key"] for call in answer["calls"]]
+    assert keys == ["first", "bn", "drop", "last"]
+    assert [call["sources"] for call in answer["calls"]] == [[], ["first"], ["bn"], ["drop"]]
+    asked = {"truth": traced, "to": str(tmp_path / "replay"), "keys": keys, "twins": True, "gradients": True}
     started.respond({"do": "replay", **asked})
     trace, replay = Records(tmp_path / "trace"), Records(tmp_path / "replay")
-    for key, after in zip(answer["calls"], answer["calls"][1:], strict=False):
+    for key, after in itertools.pairwise(keys):
         # The inputs of a replay are rounded to float32.
-        np.testing.assert_allclose(replay[f"float64/{key}|forward/0"], trace[f"{after}/in:0"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(replay[f"wide/{key}|forward/0"], trace[f"{after}/in:0"], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
-            replay[f"float64/{after}|gradient/input/0"], trace[f"{key}/incoming:0"], rtol=1e-4, atol=1e-6
+            replay[f"wide/{after}|gradient/input/0"], trace[f"{key}/incoming:0"], rtol=1e-4, atol=1e-6
         )
     for key, name in (("first", "kernel"), ("bn", "gamma"), ("last", "bias")):
         whole = next(each for each in trace if each.startswith("gradient/") and each.endswith(f"{key}/{name}"))
-        found = replay[f"float64/{key}|gradient/variable/{name}"]
+        found = replay[f"wide/{key}|gradient/variable/{name}"]
         np.testing.assert_allclose(found, trace[whole], rtol=1e-4, atol=1e-6)
-    twins = [replay[f"twin{n}/last|forward/0"] - replay["float64/last|forward/0"] for n in range(2)]
+    twins = [replay[f"twin{n}/last|forward/0"] - replay["wide/last|forward/0"] for n in range(2)]
     assert all(0 < np.abs(each).max() < 1e-5 for each in twins)
-    assert replay["float64/drop|forward/0"].dtype == np.float64
-    assert (replay["float64/drop|forward/0"] == 0).any()
-    assert ((replay["float64/drop|forward/0"] == 0) == (replay["float32/drop|forward/0"] == 0)).all()
-    started.respond({"do": "train", "to": str(tmp_path / "train"), "twins": True})
-    losses = Records(tmp_path / "train")["float64/losses"]
-    np.testing.assert_allclose(Records(tmp_path / "train")["float32/losses"], losses, rtol=1e-5)
+    assert replay["wide/drop|forward/0"].dtype == np.float64
+    assert (replay["wide/drop|forward/0"] == 0).any()
+    assert ((replay["wide/drop|forward/0"] == 0) == (replay["narrow/drop|forward/0"] == 0)).all()
+    assert (replay["wide/drop|inference/0"] != 0).all()
+    started.respond({"do": "train", "to": str(tmp_path / "free")})
+    free, single = Records(tmp_path / "free"), {"truth": str(tmp_path / "free"), "to": str(tmp_path / "single")}
+    started.respond({"do": "train_from", **single, "twins": True})
+    steps = Records(tmp_path / "single")
+    np.testing.assert_allclose(steps["free/losses"], free["wide/losses"], rtol=1e-5)
+    for name in (each for each in free if each.startswith("wide/1/")):
+        # From where the truth was, the second step is the truth's.
+        np.testing.assert_allclose(steps[name], free[name], rtol=1e-12, atol=1e-14)
+    started.respond({"do": "train_twins", **single, "to": str(tmp_path / "twins"), "steps": [str(tmp_path / "single")]})
+    kernel = next(each for each in free if each.startswith("wide/1/") and each.endswith("first/kernel"))
+    spread = np.abs(Records(tmp_path / "twins")[kernel.replace("wide", "twin0")] - free[kernel]).max()
+    assert 0 < spread < 1e-3
     assert all(np.array_equal(before[name], value) for name, value in started._subject.values().items())
 
 
 def test_a_worker_of_a_model_that_is_not_compiled_takes_no_step(worker: Any, tmp_path: Path) -> None:
-    started, _ = worker("uncompiled", loss="mse")
-    started.respond({"do": "trace", "to": str(tmp_path / "trace")})
-    started.respond({"do": "train", "to": str(tmp_path / "train"), "twins": False})
-    assert list(Records(tmp_path / "train")) == []
+    started, built = worker("uncompiled", loss="mse")
+    assert not built["compiled"]
+    traced = str(tmp_path / "trace")
+    started.respond({"do": "trace", "to": traced, "gradients": True})
+    asked = {"truth": traced, "to": str(tmp_path / "training"), "twins": False, "stages": list(STAGES)}
+    started.respond({"do": "replay_training", **asked})
+    assert {name.split("|")[1].split("/")[0] for name in Records(tmp_path / "training")} == {"loss"}
 
 
 @pytest.mark.parametrize("name", ["own", "own_built"])
@@ -469,7 +581,8 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
         worker(name, loss="mse")
     started, built = worker(name, loss="mse", data=f"{file}:data")
     assert len(built["variables"]) == 6
-    assert started.respond({"do": "trace", "to": str(tmp_path)})["calls"] == ["one", "two", "three"]
+    answer = started.respond({"do": "trace", "to": str(tmp_path), "gradients": False})
+    assert [call["key"] for call in answer["calls"]] == ["one", "two", "three"]
 
 
 @pytest.mark.parametrize(
@@ -503,7 +616,7 @@ def test_the_batches_and_values_are_those_of_the_seed(worker: Any) -> None:
     (_, one), (_, two), (_, other) = worker("build"), worker("build"), worker("build", seed=4)
     assert one["batches"] == two["batches"] != other["batches"]
     assert len(set(one["batches"])) == 2
-    assert list(one["values"].values()) == list(two["values"].values()) != list(other["values"].values())
+    assert one["values"] == two["values"] != other["values"]
 
 
 def test_the_subject_makes_its_optimizer_and_twin_anew() -> None:
@@ -517,8 +630,14 @@ def report_of(**changes: Any) -> dict[str, Any]:
         name: {"counts": {"rounding": 2}, "worst": None}
         for name in ("build", "forward", "loss", "gradient", "update", "state", "trajectory")
     }
-    backend = {"keras": "3", "framework": "1.0", "device": "cpu", "numeric_settings": {}}
+    backend = {"keras": "3", "framework": "1.0", "device": "cpu", "numeric_settings": {}, "layers": []}
     return {
+        "schema": 1,
+        "dtype": "float32",
+        "stages_asked": list(stages),
+        "measurements": [],
+        "initial_values": [],
+        "compiled": True,
         "verdict": "agree",
         "target": "a_rather_long_folder/with_a_file.py:function",
         "seed": 2025,
@@ -558,7 +677,7 @@ def test_every_stage_says_what_to_do_next(stage: str) -> None:
     wrong = finding(stage, backend=None)
     report = report_of(verdict="diverge", first_divergence=wrong, divergences=[wrong])
     assert "Next: " in report_text(report)
-    assert answer_of(report).startswith("jax and tensorflow and torch differ: it starts in the")
+    assert answer_of(report).startswith("jax, tensorflow and torch differ: it starts in the")
 
 
 def test_news_and_failures_are_said() -> None:
@@ -639,9 +758,13 @@ def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
         (["nope"], 2, "TARGET: expected file.py:function"),
         (["gone.py:build"], 2, "There is no file gone.py."),
         (["MODEL:build", "--batch", "0"], 2, "Invalid value for '--batch'"),
-        (["MODEL:build", "--backends", HERE], 2, "--backends: expected two or more"),
+        (["MODEL:build", "--stages", "forwards"], 2, "Did you mean 'forward'?"),
+        (["MODEL:build", "--from", "x.json"], 2, "Name a TARGET, or an earlier report"),
+        (["--from", "gone.json"], 2, "--from: expected a report that `dlf parity --json FILE` wrote"),
+        (["--from", "MODEL"], 2, "it is no JSON"),
+        (["MODEL:build", "--constant", "noisy=x"], 2, "--constant: expected NAME=NUMBER with one of same, noisy"),
         (["MODEL:build", "--backends", f"{HERE},nope"], 3, "nope"),
-        ([], 2, "Missing argument 'TARGET'"),
+        ([], 2, "Name a TARGET, or an earlier report"),
     ],
 )
 def test_what_cannot_be_asked_is_one_clear_message(
@@ -657,21 +780,21 @@ class TwoOfOne(_Run):
     """The runner with two workers of this one backend: what is asked of workers does not take two frameworks."""
 
     def __init__(self, target: str, folder: Path, timeout: float = 120.0, **environment: str) -> None:
-        options = object.__new__(ParityOptions)
-        for name, value in {"target": target, "backends": ("one", "two"), "steps": 1, "timeout": timeout}.items():
-            object.__setattr__(options, name, value)
-        for name, value in {"data": None, "loss": None, "batch": 4, "seed": 1}.items():
-            object.__setattr__(options, name, value)
-        self._options, self._folder, self._say, self._failed = options, folder, lambda _: None, {}
-        self._sessions = {
+        options = ParityOptions(target, [HERE], batch=4, steps=2, seed=1, timeout=timeout)
+        crew = Crew([])
+        crew.sessions = {
             name: Session(
                 "dlf.parity.worker",
                 {**os.environ, "WORKER": name, **environment},
                 title=name,
                 timeout=timeout,
             )
-            for name in options.backends
+            for name in ("one", "two")
         }
+        super().__init__(options, folder, crew, lambda *_: None)
+
+    def close(self) -> None:
+        self._crew.close()
 
 
 def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: Path) -> None:
@@ -683,6 +806,7 @@ def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: P
     assert report["verdict"] == "agree"
     assert all(report["stages"][stage]["counts"] for stage in report["stages"])
     assert max(each["relative_difference"] for each in report["findings"]) < 1e-12
+    assert {each["mode"] for each in report["findings"]} == {None, "inference", "resynchronised", "free"}
     assert json.dumps(report, allow_nan=False)
 
 
@@ -719,8 +843,8 @@ def test_a_target_that_draws_its_shape_is_not_called_a_divergence(file: Path, tm
         run.close()
 
 
-def test_a_folder_that_is_kept_has_to_be_empty(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = object.__new__(ParityOptions)
+def test_a_folder_that_is_kept_has_to_be_empty(file: Path, tmp_path: Path) -> None:
+    options = ParityOptions(f"{file}:build", [HERE])
     with pytest.raises(InvalidArgumentError, match=r"--keep: expected a folder that is empty or not there.*model.py"):
         run_parity(options, keep=tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):

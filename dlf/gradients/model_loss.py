@@ -21,7 +21,16 @@ from dlf.backend_protocol import Batch, Loss, Parameters
 from dlf.errors import InvalidArgumentError
 from dlf.fit_checks import check_loss
 
-__all__ = ["as_batch", "check_model", "loss_function", "model_loss", "named_variables", "parameters_of", "to_numpy"]
+__all__ = [
+    "as_batch",
+    "check_model",
+    "loss_function",
+    "model_loss",
+    "named_variables",
+    "parameters_of",
+    "to_numpy",
+    "weights_of_losses",
+]
 
 
 def model_loss(
@@ -65,12 +74,13 @@ def model_loss(
     return compute
 
 
-def loss_function(loss: Any, model: keras.Model | None = None) -> Callable[[Any, Any], Any]:
+def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any = None) -> Callable[[Any, Any], Any]:
     """Returns what Keras makes of a loss: a function ``(y_true, y_pred) -> scalar``.
 
     Args:
         loss: As in Keras's `compile`; None is what the model was compiled with, its `loss_weights` included.
         model: The model whose predictions it is for: its outputs have the names that a loss may go by.
+        loss_weights: As in Keras's `compile`, where there is a loss.
 
     Returns:
         The function; regularizers and `add_loss` are not in it.
@@ -82,10 +92,9 @@ def loss_function(loss: Any, model: keras.Model | None = None) -> Callable[[Any,
         >>> float(loss_function("mse")(np.zeros((2, 1), "float32"), np.full((2, 1), 3.0, "float32")))
         9.0
     """
-    weights = None
     if loss is None and model is not None:
-        loss, weights = _compiled_loss(model)
-    judge = _judge_of(loss, model, weights)
+        loss, loss_weights = _compiled_loss(model)
+    judge = _judge_of(loss, model, loss_weights)
 
     def compute(y_true: Any, y_pred: Any) -> Any:
         # The scope drops what the judge would keep as its running mean.
@@ -240,6 +249,24 @@ def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
         )
     if not model.compiled or model.loss is None:
         raise _no_loss()
+    return model.loss, weights_of_losses(model)
+
+
+def weights_of_losses(model: keras.Model) -> Any:
+    """Returns the `loss_weights` that a model was compiled with.
+
+    Args:
+        model: A compiled Keras model.
+
+    Raises:
+        InvalidArgumentError: Keras cannot tell.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(loss="mse", loss_weights=[2.0])
+        >>> weights_of_losses(model)
+        [2.0]
+    """
     try:
         with warnings.catch_warnings():
             # That a lambda in it is not safe to load, say.
@@ -253,7 +280,7 @@ def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
             advice=f"Say loss=... again, or give it a get_config: {error}",
         ) from error
     # Keras writes a tuple as a dictionary.
-    return model.loss, keras.saving.deserialize_keras_object(weights)
+    return keras.saving.deserialize_keras_object(weights)
 
 
 def _no_loss() -> InvalidArgumentError:

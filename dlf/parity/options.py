@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlf.backend_registry import backend_names, is_installed, load_backend
-from dlf.errors import InvalidArgumentError, MissingPackageError, check_positive
+from dlf.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
 from dlf.targets import check_target
 
-__all__ = ["STAGES", "ParityOptions"]
+__all__ = ["DEVICES", "DTYPES", "STAGES", "ParityOptions"]
 
 STAGES = ("build", "forward", "loss", "gradient", "update", "state", "trajectory")
+DTYPES = ("float32", "bfloat16", "mixed_bfloat16", "float16")
+DEVICES = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -19,12 +21,15 @@ class ParityOptions:
     """A comparison of one model across backends.
 
     Args:
-        target: ``file.py:function`` or ``package.module:function``, which builds a Keras model.
-        backends: Which; none means all that are installed.
+        target: ``file.py:function`` or ``package.module:function``, which builds a Keras model, or a ``.keras`` file.
+        backends: Which; none means all that are installed. One alone is held against its own float64.
         data: A function ``(batch size, random) -> (x, y)``, as ``module:function``; by default data are made.
         loss: For a model that is not compiled: a loss of Keras, by name.
         batch: Examples in a batch.
         steps: Steps of the trajectory.
+        stages: Which are compared; none means all. Whatever is asked for, `build` comes first.
+        dtype: The dtype policy under test; ``"float32"`` leaves the model's own policies as they are.
+        device: ``"cpu"`` or ``"gpu"``; by default what each framework takes by itself.
         seed: Of weights, data and masks.
         timeout: Seconds after which a worker that does not answer is ended.
     """
@@ -35,28 +40,45 @@ class ParityOptions:
     loss: str | None = None
     batch: int = 8
     steps: int = 3
+    stages: Sequence[str] = ()
+    dtype: str = "float32"
+    device: str | None = None
     seed: int = 2025
     timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        check_target(self.target)
+        check_target(self.target, saved=True)
         if self.data is not None:
             check_target(self.data, "--data")
         check_positive("batch", self.batch)
         check_positive("steps", self.steps)
+        for stage in self.stages:
+            _check_choice("stages", stage, STAGES)
+        _check_choice("dtype", self.dtype, DTYPES)
+        if self.device is not None:
+            _check_choice("device", self.device, DEVICES)
         for name in self.backends:
             backend = load_backend(name)
             if not is_installed(backend):
                 raise MissingPackageError(
                     f"the backend {name!r}", package=backend.requires[0], command=backend.install_command
                 )
+        there = self.backends or [name for name in backend_names() if is_installed(load_backend(name))]
+        object.__setattr__(self, "backends", tuple(dict.fromkeys(there)))
+        object.__setattr__(
+            self, "stages", tuple(each for each in STAGES if each in (*(self.stages or STAGES), "build"))
+        )
         if not self.backends:
-            there = tuple(name for name in backend_names() if is_installed(load_backend(name)))
-            object.__setattr__(self, "backends", there)
-        if len(set(self.backends)) < 2:  # noqa: PLR2004 - two are what a comparison takes.
             raise InvalidArgumentError(
                 "--backends",
-                expected="two or more backends that are installed",
+                expected="a backend that is installed",
                 received=list(self.backends),
                 advice="See `dlf backends` for those that there are, and the commands that install them.",
             )
+
+
+def _check_choice(argument: str, received: str, known: Sequence[str]) -> None:
+    if received not in known:
+        raise InvalidArgumentError(
+            argument, expected=f"one of {', '.join(known)}", received=received, advice=did_you_mean(received, known)
+        )

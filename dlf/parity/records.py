@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import ml_dtypes  # noqa: F401 - it gives NumPy the name bfloat16.
 import numpy as np
 
 from dlf.files import whole_file
@@ -37,18 +38,21 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._index = folder / "index.json"
-        self._files: dict[str, str] = json.loads(self._index.read_text()) if self._index.exists() else {}
+        self._files: dict[str, tuple[str, str]] = json.loads(self._index.read_text()) if self._index.exists() else {}
 
     def __setitem__(self, name: str, array: np.ndarray) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         # Numbered: a layer's name may hold anything.
-        file = self._files.setdefault(name, f"{len(self._files)}.npy")
+        file, _ = self._files.get(name, (f"{len(self._files)}.npy", ""))
+        # Of bfloat16, NumPy's format keeps the bits and forgets what they mean.
+        self._files[name] = (file, array.dtype.name)
         with whole_file(self.folder / file) as place:
             np.save(place, array, allow_pickle=False)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        array: np.ndarray = np.load(self.folder / self._files[name], allow_pickle=False)
-        return array
+        file, dtype = self._files[name]
+        array: np.ndarray = np.load(self.folder / file, allow_pickle=False)
+        return array if array.dtype.kind != "V" else array.view(dtype)
 
     def get(self, name: str) -> np.ndarray | None:
         """Returns the array of this name, or None where there is none."""

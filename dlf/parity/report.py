@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
 
 from dlf.files import whole_file
 from dlf.parity.options import STAGES
 
-__all__ = ["answer_of", "exit_code", "print_parity", "report_text", "write_report"]
+__all__ = ["ParityProgress", "advice_of", "answer_of", "exit_code", "print_parity", "report_text", "write_report"]
 
 _SHOWN = 8
 """Lines of one stage."""
@@ -23,6 +24,40 @@ _NAMED = 3
 """Tensors in one line."""
 _NEWS = {"noisy": "", "precision": "", "tie": ", where any answer is right"}
 """What is said of the same meaning; of what is unstable everywhere, the worst figure says enough."""
+
+
+class ParityProgress:
+    """What each backend is doing: live lines in a terminal, and plain ones in a log."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, backend: str, text: str) -> None:
+        """Shows what a backend is doing now."""
+        if not self._console.is_terminal:
+            # In a log, a line for each layer is noise.
+            if not text.startswith("layer "):
+                self._console.print(f"dlf: {backend}: {text}", markup=False, soft_wrap=True)
+            return
+        if backend not in self._tasks:
+            self._tasks[backend] = self._progress.add_task("", total=None)
+        self._progress.update(self._tasks[backend], description=f"{backend}: {text}")
 
 
 def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:
@@ -43,16 +78,22 @@ def answer_of(report: Mapping[str, Any]) -> str:
         report: What `run_parity` returned.
 
     Example:
-        >>> answer_of({"first_divergence": None, "backends": {"jax": {}, "torch": {}}, "failed": {}})
+        >>> report = {"first_divergence": None, "backends": {"jax": {}, "torch": {}}, "failed": {}}
+        >>> answer_of(report | {"stages_asked": STAGES})
         'The model computes and trains the same on jax and torch.'
     """
     first = report["first_divergence"]
-    names = " and ".join(name for name in report["backends"] if name not in report["failed"])
+    names = [name for name in report["backends"] if name not in report["failed"]]
+    together = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004
+    if first is None and len(names) == 1:
+        return f"On {together} alone there is nothing to compare with: what its {report['dtype']} costs is below."
     if first is None:
-        return f"The model computes and trains the same on {names}."
+        whole = len(report["stages_asked"]) == len(STAGES)
+        what = "computes and trains" if whole else "is, as far as was asked,"
+        return f"The model {what} the same on {together}."
     where = _place(first)
     if first["backend"] is None:
-        return f"{names} differ: it starts in the {first['stage']} of {where}."
+        return f"{together} differ: it starts in the {first['stage']} of {where}."
     return f"{first['backend']} differs from the others: it starts in the {first['stage']} of {where}."
 
 
@@ -72,10 +113,12 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
     for stage in STAGES:
         _add_stage(tree, stage, report)
     console.print(tree)
+    for remark in _remarks(report):
+        console.print(f"[dim]{escape(remark)}[/]", soft_wrap=True)
     for name, reason in report["failed"].items():
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
     if report["first_divergence"] is not None:
-        console.print(f"Next: {_advice(report['first_divergence'])}", soft_wrap=True)
+        console.print(f"Next: {advice_of(report['first_divergence'])}", soft_wrap=True)
 
 
 def report_text(report: Mapping[str, Any], width: int = 100) -> str:
@@ -101,7 +144,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
         OutputError: It cannot be written.
     """
     with whole_file(path) as place:
-        place.write_text(json.dumps(report, indent=1, allow_nan=False, default=str))
+        place.write_text(json.dumps(report, allow_nan=False, default=str))
 
 
 def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
@@ -114,9 +157,12 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     floors = worst.get("noise_floors")
     cost = f"[dim]at most {floors:.1f} noise floors, {escape(_place(worst))} on {worst['backend']}[/]" if floors else ""
     head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
-    known = report["first_divergence"] is not None or any(each["verdict"] == "tie" for each in report["precision"])
+    known = any(each["stage"] != "build" for each in report["divergences"])
+    known = known or any(each["verdict"] == "tie" for each in report["precision"])
     if stage == "trajectory" and not wrong and known:
         head = "[dim]not judged: what differs above differs here too[/]"
+        tree.add(f"{stage:<11} {head}")
+        return
     branch = tree.add(f"{stage:<11} {head}  {cost}".rstrip())
     for each in wrong[:_SHOWN]:
         apart = each["relative_difference"]
@@ -133,14 +179,42 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
             branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
 
 
+def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a reader has to know beside the verdict."""
+    own = {each["layer"] for each in report["measurements"] if "own_dtype" in each}
+    if own:
+        yield f"Judged in its own dtype, for it has no form in float64, with room for its sums: {', '.join(sorted(own))}."
+    other = report["initial_values"]
+    if other:
+        more = " and others" if len(other) > _NAMED else ""
+        first = next(iter(report["backends"]))
+        yield (
+            f"Initialized otherwise on each backend: {', '.join(other[:_NAMED])}{more}. "
+            f"All were given the values of {first} before they were compared."
+        )
+    if not report["compiled"] and "update" in report["stages_asked"]:
+        yield "The model is not compiled: there is no optimizer to compare, and no training."
+
+
 def _place(finding: Mapping[str, Any]) -> str:
     layer, variable = finding.get("layer"), finding.get("variable")
-    if layer and variable:
-        return f"{layer}, {variable}"
-    return layer or variable or "the model"
+    when = "in inference" if finding.get("mode") == "inference" else ""
+    if finding.get("step") is not None:
+        when = f"at step {finding['step'] + 1}"
+    what = f"{layer}, {variable}" if layer and variable else layer or variable or "the model"
+    return f"{what} {when}".strip()
 
 
-def _advice(first: Mapping[str, Any]) -> str:
+def advice_of(first: Mapping[str, Any]) -> str:
+    """Returns what to do about a divergence.
+
+    Args:
+        first: A finding, as in the report.
+
+    Example:
+        >>> advice_of({"stage": "loss", "layer": None})
+        'read the loss: from the same predictions and targets it gives another value or gradient.'
+    """
     layer = f"the layer {first['layer']}" if first["layer"] else "the model"
     return {
         "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",

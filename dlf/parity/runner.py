@@ -1,49 +1,59 @@
-"""Runs one model on several backends, each in a process of its own, side by side, and judges what they recorded.
+"""Runs models on several backends, each in a process of its own, side by side, and measures what they recorded.
 
 What is asked of it:
 
 * the parent imports no framework; the workers start at once, and wait for one another only where they must;
 * a backend that fails is reported with its last words, and the others are compared without it;
-* records are removed at the end, whatever happens, unless somebody wants to keep them.
+* records are removed at the end, whatever happens, unless somebody wants to keep them;
+* one set of workers can answer for many models, one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from dlf.backend_registry import load_backend
 from dlf.backend_report import backend_environment
-from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError
+from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
 from dlf.files import temporary_folder
-from dlf.noise_floor import rms
-from dlf.parity.options import STAGES, ParityOptions
+from dlf.parity.evidence import judged
+from dlf.parity.measure import measure_calls, measure_training, measure_trajectory, measure_whole
+from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
-from dlf.parity.verdict import Finding, floor_of, is_suspect, judge_calls, judge_simple, judge_tensor, with_ties
+from dlf.parity.verdict import is_suspect, judge, judge_build
 from dlf.workers import Session
 
-__all__ = ["SCHEMA", "run_parity"]
+__all__ = ["SCHEMA", "Crew", "run_parity"]
 
 SCHEMA = 1
-KNOWN = ("diverged", "tie")
-"""Of a part, it explains why the whole differs."""
+NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+Say = Callable[[str, str], None]
+
+
+def _silent(backend: str, text: str) -> None:
+    """Says nothing."""
 
 
 def run_parity(
-    options: ParityOptions, say: Callable[[str], None] = lambda _: None, keep: Path | None = None
+    options: ParityOptions,
+    say: Say = _silent,
+    keep: Path | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, Any]:
     """Compares a model across backends.
 
     Args:
         options: What to compare.
-        say: Is told what is going on.
+        say: Is told what a backend is doing.
         keep: A folder where the records are left; by default they are removed.
+        crew: Workers that are running already; they go on running.
 
     Returns:
         The report, in JSON's types.
@@ -52,11 +62,42 @@ def run_parity(
         DlfError: Fewer than two backends came through; the first one's error.
     """
     with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
-        run = _Run(options, folder, say)
+        mine = crew or Crew(options.backends, device=options.device, timeout=options.timeout)
         try:
-            return run.report()
+            return _Run(options, folder, mine, say).report()
         finally:
-            run.close()
+            if crew is None:
+                mine.close()
+
+
+class Crew:
+    """A worker for each backend.
+
+    Args:
+        backends: Their names.
+        device: ``"cpu"`` hides GPUs from them.
+        timeout: Seconds after which a request without an answer ends a worker.
+    """
+
+    def __init__(self, backends: Sequence[str], device: str | None = None, timeout: float = 600.0) -> None:
+        hidden = NO_GPU if device == "cpu" else {}
+        self.sessions = {
+            name: Session(
+                "dlf.parity.worker", backend_environment(load_backend(name)) | hidden, title=name, timeout=timeout
+            )
+            for name in backends
+        }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for session in self.sessions.values():
+            session.close()
 
 
 def _checked(keep: Path) -> Path:
@@ -72,78 +113,119 @@ def _checked(keep: Path) -> Path:
 
 
 class _Run:
-    """The workers of one comparison, and what they answered."""
+    """One comparison: what the workers are asked, and what they answered."""
 
-    def __init__(self, options: ParityOptions, folder: Path, say: Callable[[str], None]) -> None:
-        self._options, self._folder, self._say = options, folder, say
+    def __init__(self, options: ParityOptions, folder: Path, crew: Crew, say: Say) -> None:
+        self._options, self._folder, self._crew, self._say = options, folder, crew, say
+        self._stages = set(options.stages)
         self._failed: dict[str, DlfError] = {}
-        self._sessions = {
-            name: Session(
-                "dlf.parity.worker", backend_environment(load_backend(name)), title=name, timeout=options.timeout
-            )
-            for name in options.backends
-        }
-
-    def close(self) -> None:
-        """Ends the workers."""
-        for session in self._sessions.values():
-            session.close()
+        self._built: dict[str, Any] = {}
+        self._calls: list[dict[str, Any]] = []
 
     def report(self) -> dict[str, Any]:
         """Runs everything, in order."""
-        options = asdict(self._options)
-        built = self._ask_all({name: {"do": "build", "options": options} for name in self._sessions})
-        findings = _judge_build(built)
-        if any(each.stage == "build" and each.verdict == "diverged" for each in findings):
-            # Another model: what comes after would be of two different things.
-            return self._summary(built, findings)
-        leader, values = next(iter(built)), str(self._folder / "values.npz")
-        self._ask_all({leader: {"do": "save_values", "file": values}})
-        self._ask_all({name: {"do": "load_values", "file": values} for name in built})
-        traced = self._ask_all(
-            {name: {"do": "trace", "to": str(self._at("trace", name))} for name in self._alive(built)}
-        )
-        truth = self._truth(traced)
-        keys = [key for key in traced[truth]["calls"] if all(key in each["calls"] for each in traced.values())]
-        replays = {
-            name: {
-                "do": "replay",
-                "truth": str(self._at("trace", truth)),
-                "to": str(self._at("replay", name)),
-                "keys": keys,
-                "twins": name == truth,
-            }
-            for name in traced
-        }
-        self._ask_all(replays)
-        trains = {
-            name: {"do": "train", "to": str(self._at("train", name)), "twins": name == truth}
-            for name in self._alive(traced)
-        }
-        self._ask_all(trains)
-        alive = self._alive(traced)
-        records = {name: Records(self._at("replay", name)) for name in alive}
-        findings += self._judge_layers(records, truth, keys, traced[truth]["paths"])
-        findings += judge_simple(records, "loss", "loss")
-        findings += judge_simple(records, "update", "update")
-        findings += judge_simple(records, "update", "slot")
-        findings += _judge_whole({name: Records(self._at("trace", name)) for name in alive}, findings)
-        findings += _judge_training({name: Records(self._at("train", name)) for name in alive}, truth, findings)
-        return self._summary(built, findings)
+        evidence = self._evidence()
+        report = judged(evidence)
+        if report["verdict"] == "diverge":
+            self._check_repeats()
+        return report
 
-    def _judge_layers(
-        self, records: Mapping[str, Records], truth: str, keys: list[str], paths: Mapping[str, str]
-    ) -> list[Finding]:
-        """Judges each layer; where gradients differ, once more from inputs beside those."""
-        findings = judge_calls(records, truth, keys, paths)
-        suspects = {each.layer for each in findings if is_suspect(each)}
-        again = [key for key in keys if paths[key] in suspects]
+    def _evidence(self) -> dict[str, Any]:
+        """What the verdict rests on, in JSON's types."""
+        self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._crew.sessions)
+        same_model = all(each.verdict != "diverged" for each in judge_build(self._built))
+        if same_model:
+            # Of another model, what follows would be of two different things.
+            self._check_batches()
+        evidence: dict[str, Any] = {
+            "schema": SCHEMA,
+            **{name: getattr(self._options, name) for name in ("target", "seed", "dtype", "batch", "steps")},
+            "stages_asked": list(self._options.stages),
+            "backends": {name: _introduction(each) for name, each in self._built.items()},
+            "compiled": all(each["compiled"] for each in self._built.values()),
+            "measurements": [],
+            "trajectory": None,
+        }
+        if same_model and self._stages - {"build"}:
+            evidence |= self._measured()
+        return evidence | {"failed": {name: str(error) for name, error in self._failed.items()}, "calls": self._calls}
+
+    def _measured(self) -> dict[str, Any]:
+        leader, values = self._alive(self._built)[0], str(self._folder / "values.npz")
+        self._ask_all({"do": "save_values", "file": values}, [leader])
+        self._ask_all({"do": "load_values", "file": values}, self._built)
+        gradients = bool(self._stages & {"loss", "gradient", "update"})
+        traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
+        truth = self._truth(traced)
+        self._calls = [
+            call for call in traced[truth]["calls"] if all(call["key"] in _keys(each) for each in traced.values())
+        ]
+        given = {"truth": str(self._at("trace", truth))}
+        layers = bool(self._stages & {"forward", "gradient", "state"})
+        if layers:
+            request = {"do": "replay", **given, "keys": [call["key"] for call in self._calls], "gradients": gradients}
+            self._ask_all(request, traced, to="replay", leader=truth)
+        if gradients:
+            request = {"do": "replay_training", **given, "stages": list(self._stages)}
+            self._ask_all(request, traced, to="training", leader=truth)
+        dtype = self._built[truth]["dtype"]
+        measurements = self._measure_layers(traced, truth, gradients=gradients) if layers else []
+        if gradients:
+            dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
+            measurements += measure_training(self._records("training"), truth, dtypes, dtype)
+        measurements += measure_whole(self._records("trace"), truth, self._calls, dtype)
+        curves = None
+        if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):
+            updates = {each["variable"]: each["floor"] for each in measurements if each["stage"] == "update"}
+            steps, curves = self._train(traced, truth, dtype, updates)
+            measurements += steps
+        return {
+            "measurements": [each for each in measurements if each["stage"] in self._stages],
+            "trajectory": curves,
+        }
+
+    def _measure_layers(self, names: Any, truth: str, *, gradients: bool) -> list[dict[str, Any]]:
+        """Measures each layer; those that differ once more, from inputs beside those and next to them."""
+        records = self._records("replay")
+        measurements = measure_calls(records, truth, self._calls)
+        suspects = {each.layer for each in judge(measurements, list(records)) if is_suspect(each)}
+        again = [call for call in self._calls if call["layer"] in suspects]
         if not again:
-            return findings
-        request = {"do": "replay_beside", "truth": str(self._at("trace", truth)), "keys": again}
-        self._ask_all({name: request | {"to": str(self._at("beside", name))} for name in records})
-        beside = {name: Records(self._at("beside", name)) for name in self._alive(records)}
-        return with_ties(findings, judge_calls(beside, truth, again, paths)) if truth in beside else findings
+            return measurements
+        request = {
+            "do": "replay_beside",
+            "truth": str(self._at("trace", truth)),
+            "keys": [call["key"] for call in again],
+            "gradients": gradients,
+        }
+        self._ask_all(request, self._alive(names), to="beside")
+        looked_into = measure_calls(self._records("replay"), truth, again, self._records("beside"))
+        keys, order = {call["key"] for call in again}, {call["key"]: n for n, call in enumerate(self._calls)}
+        return sorted(
+            [each for each in measurements if each["call"] not in keys] + looked_into,
+            key=lambda each: order[each["call"]],
+        )
+
+    def _train(
+        self, names: Any, truth: str, dtype: str, updates: Mapping[str, float]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        self._ask_all({"do": "train"}, self._alive(names), to="free")
+        given = {"truth": str(self._at("free", truth))}
+        self._ask_all({"do": "train_from", **given}, self._alive(names), to="single", leader=truth)
+        steps = [str(self._at("single", name)) for name in self._alive(names)]
+        self._ask_all({"do": "train_twins", **given, "steps": steps}, [truth], to="twins")
+        return measure_trajectory(
+            self._records("free"),
+            self._records("single"),
+            Records(self._at("twins", truth)),
+            truth,
+            self._options.steps,
+            dtype,
+            updates,
+        )
+
+    def _records(self, what: str) -> dict[str, Records]:
+        return {name: Records(self._at(what, name)) for name in self._alive(self._built)}
 
     def _at(self, what: str, backend: str) -> Path:
         return self._folder / what / backend
@@ -151,42 +233,74 @@ class _Run:
     def _alive(self, names: Any) -> list[str]:
         return [name for name in names if name not in self._failed]
 
-    def _ask_all(self, requests: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Asks the workers side by side; one that fails is left out from then on."""
+    def _ask_all(
+        self, request: Mapping[str, Any], names: Any, *, to: str | None = None, leader: str | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Asks the workers side by side; one that fails is left out from then on.
+
+        Args:
+            request: What is asked of each.
+            names: Of whom.
+            to: What their records are of.
+            leader: Who makes the twins.
+        """
         answers: dict[str, dict[str, Any]] = {}
+        alive = self._alive(names)
 
         def ask(name: str) -> None:
+            own = dict(request)
+            if to is not None:
+                own["to"] = str(self._at(to, name))
+            if leader is not None:
+                own["twins"] = name == leader
             try:
-                answers[name] = self._sessions[name].ask(requests[name], lambda text: self._say(f"{name}: {text}"))
+                answers[name] = self._crew.sessions[name].ask(own, lambda text: self._say(name, text))
             except DlfError as error:
                 self._failed[name] = error
 
-        with ThreadPoolExecutor(len(requests)) as pool:
+        with ThreadPoolExecutor(max(1, len(alive))) as pool:
             try:
-                list(pool.map(ask, requests))
+                list(pool.map(ask, alive))
             except BaseException:
                 # The pool waits for its threads, and they for the workers.
-                self.close()
+                self._crew.close()
                 raise
         for error in self._failed.values():
             if isinstance(error, OutputError):
                 raise error  # They all write to one folder.
-        if len(self._sessions) - len(self._failed) < 2:  # noqa: PLR2004 - two are what a comparison takes.
+        self._check_enough()
+        return {name: answers[name] for name in alive if name in answers}
+
+    def _check_enough(self) -> None:
+        if len(self._crew.sessions) - len(self._failed) < min(2, len(self._crew.sessions)):
             raise self._why_not()
-        return {name: answers[name] for name in requests if name in answers}
 
     def _why_not(self) -> DlfError:
-        if len(self._failed) == len(self._sessions):
+        if len(self._failed) == len(self._crew.sessions):
             return next(iter(self._failed.values()))
         reasons = "\n".join(f"{name}: {error}" for name, error in self._failed.items())
         return BackendError(
-            f"a comparison takes two backends, and there is one left of {len(self._sessions)}.\n{reasons}"
+            f"a comparison takes two backends, and there is one left of {len(self._crew.sessions)}.\n{reasons}"
         )
 
-    def _check_repeats(self, built: Mapping[str, Any]) -> None:
+    def _check_batches(self) -> None:
+        for name, each in self._built.items():
+            if each["refused"] is not None:
+                self._failed[name] = revive(InvalidArgumentError, each["refused"], {})
+        self._check_enough()
+        digests = {name: self._built[name]["batches"] for name in self._alive(self._built)}
+        if len({tuple(each) for each in digests.values()}) > 1:
+            raise InvalidArgumentError(
+                "--data",
+                expected="the same batches on every backend",
+                received=digests,
+                advice="Draw from the generator that the function is given, with NumPy alone.",
+            )
+
+    def _check_repeats(self) -> None:
         """Before anybody is told that a model differs between backends: it may differ from call to call."""
-        again = self._ask_all({name: {"do": "build_again"} for name in self._alive(built)})
-        other = [name for name, each in again.items() if each["digest"] != built[name]["digest"]]
+        again = self._ask_all({"do": "build_again"}, self._built)
+        other = [name for name, each in again.items() if each["digest"] != self._built[name]["digest"]]
         if other:
             raise InvalidArgumentError(
                 "TARGET",
@@ -196,123 +310,31 @@ class _Run:
             )
 
     def _truth(self, traced: Mapping[str, Any]) -> str:
-        """The backend whose layers get what goes in from: one whose loss the most others share."""
-        losses = {name: Records(self._at("trace", name))["loss"] for name in traced}
-        return max(
-            losses, key=lambda name: sum(bool(np.isclose(losses[name], each, rtol=1e-9)) for each in losses.values())
-        )
+        """The backend whose layers get what goes in from: one whose result the most others share."""
+        name = "loss" if all("loss" in each for each in self._records("trace").values()) else "wide/prediction:0"
+        values = {backend: self._records("trace")[backend][name] for backend in traced}
 
-    def _summary(self, built: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
-        order = {stage: number for number, stage in enumerate(STAGES)}
-        if any(each.verdict == "diverged" for each in findings):
-            self._check_repeats(built)
-        wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: order[each.stage])
-        news = [each for each in findings if each.verdict in ("noisy", "precision", "unstable", "tie")]
-        stages = {}
-        for stage in STAGES:
-            own = [each for each in findings if each.stage == stage]
-            counts = {
-                verdict: sum(each.verdict == verdict for each in own) for verdict in {each.verdict for each in own}
-            }
-            worst = max(own, key=lambda each: each.noise_floors or 0.0, default=None)
-            stages[stage] = {"counts": counts, "worst": None if worst is None else worst.as_dict()}
-        return {
-            "schema": SCHEMA,
-            "verdict": "diverge" if wrong else "agree",
-            "target": self._options.target,
-            "seed": self._options.seed,
-            "dtype": "float32",
-            "backends": {
-                name: {
-                    "keras": each["versions"]["keras"],
-                    "framework": next(v for key, v in each["versions"].items() if key != "keras"),
-                    "device": each["devices"][0].split(":")[0],
-                    "numeric_settings": each["numeric_settings"],
-                }
-                for name, each in built.items()
-            },
-            "failed": {name: str(error) for name, error in self._failed.items()},
-            "first_divergence": wrong[0].as_dict() if wrong else None,
-            "divergences": [each.as_dict() for each in wrong],
-            "precision": [each.as_dict() for each in news],
-            "stages": stages,
-            "findings": [each.as_dict() for each in findings],
-        }
-
-
-def _judge_build(built: Mapping[str, Any]) -> list[Finding]:
-    """Compares variables and layers; what differs is named, and who is in the minority."""
-    findings = []
-    names = list(built)
-    rows = {name: [_row(each) for each in built[name]["variables"]] for name in names}
-    layers = {each["path"]: each["layer"] for name in names for each in built[name]["variables"]}
-    for what in sorted({row for each in rows.values() for row in each}, key=str):
-        have = [name for name in names if what in rows[name]]
-        if len(have) == len(names):
-            continue
-        lack = [name for name in names if name not in have]
-        odd = have if len(have) < len(lack) else lack if len(lack) < len(have) else [None]
-        variable = what[0].rpartition("/")[2]
-        findings += [Finding("build", layers[what[0]], variable, name, "diverged", float("inf")) for name in odd]
-    digests = {name: built[name]["batches"] for name in names}
-    if not findings and len({tuple(each) for each in digests.values()}) > 1:
-        raise InvalidArgumentError(
-            "--data",
-            expected="the same batches on every backend",
-            received=digests,
-            advice="Draw from the generator that the function is given, with NumPy alone.",
-        )
-    # What is there in another shape is lacked in one and had in the other.
-    return list(dict.fromkeys(findings)) or [Finding("build", None, None, name, "identical", 0.0) for name in names]
-
-
-def _row(variable: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be the same of a variable; the integers of a seed are of another dtype on each backend."""
-    dtype = "a seed" if variable["path"].endswith("seed_generator_state") else variable["dtype"]
-    return variable["path"], tuple(variable["shape"]), dtype, variable["trainable"]
-
-
-def _judge_whole(records: Mapping[str, Records], before: list[Finding]) -> list[Finding]:
-    """The loss and the gradients of the whole model, where no part of it showed what differs."""
-    if any(each.verdict in KNOWN for each in before):
-        return []
-    first = next(iter(records.values()))
-    findings: list[Finding] = []
-    names = [name for name in first if name == "loss" or name.startswith("gradient/")]
-    largest = max(rms(first[name]) for name in names)
-    for name in names:
-        wide = {backend: each.get(name) for backend, each in records.items()}
-        floor = floor_of(first[name], [], rms(first[name]) if name == "loss" else largest)
-        # Roundoff grows from layer to layer: a thousand times that of one layer still means the same.
-        found = judge_tensor(
-            "loss" if name == "loss" else "gradient", None, name.removeprefix("gradient/"), wide, wide, 1e3 * floor
-        )
-        findings += [each for each in found if each.verdict == "diverged"]
-    return findings
-
-
-def _judge_training(records: Mapping[str, Records], truth: str, before: list[Finding]) -> list[Finding]:
-    """A few steps of Keras's own training, in float64 against twins, and in the dtype under test."""
-    findings: list[Finding] = []
-    known = any(each.verdict in KNOWN for each in before)
-    exact = records[truth]
-    # One scale for all: a bias that stays at zero but for roundoff, which Adam blows up, is no larger for it.
-    largest = max((rms(exact[name]) for name in exact if name.startswith("float64/end/")), default=0.0)
-    for name in exact:
-        title, _, part = name.partition("/")
-        if title != "float64":
-            continue
-        stage = "trajectory"
-        twins = [exact[f"twin{n}/{part}"] for n in range(2) if f"twin{n}/{part}" in exact]
-        floor = floor_of(exact[name], twins, largest)
-        wide = {backend: each.get(name) for backend, each in records.items()}
-        narrow = {backend: each.get(f"float32/{part}") for backend, each in records.items()}
-        for each in judge_tensor(stage, None, part.split("/", 1)[-1], wide, narrow, floor):
-            # What a layer, the loss or the optimizer does wrong shows here again.
-            if each.verdict == "diverged" and known:
-                continue
-            verdict = "chaos" if each.verdict in ("noisy", "unstable", "precision") else each.verdict
-            findings.append(
-                Finding(stage, None, each.variable, each.backend, verdict, each.relative_difference, each.noise_floors)
+        def shared(backend: str) -> int:
+            alike = [each.shape == values[backend].shape for each in values.values()]
+            return sum(
+                same and bool(np.allclose(values[backend], each, rtol=1e-9, atol=0.0, equal_nan=True))
+                for same, each in zip(alike, values.values(), strict=True)
             )
-    return findings
+
+        return max(values, key=shared)
+
+
+def _keys(traced: Mapping[str, Any]) -> set[str]:
+    return {call["key"] for call in traced["calls"]}
+
+
+def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
+    settings = built["numeric_settings"]
+    return {
+        "keras": built["versions"]["keras"],
+        "framework": next(version for package, version in built["versions"].items() if package != "keras"),
+        "device": built["devices"][0].split(":")[0],
+        "matmul_precision": next(iter(settings.values()), "unset"),
+        "numeric_settings": settings,
+        **{name: built[name] for name in ("layers", "variables", "outputs", "values", "drawn_alike")},
+    }

@@ -13,10 +13,11 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError
 from dlf.float64 import float64_twin, loss_in_float64
-from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy
+from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
 from dlf.layers import layers_by_path
 from dlf.noise_floor import widened
 from dlf.targets import own_traceback
+from dlf.trees import in_order
 
 __all__ = ["Subject"]
 
@@ -44,21 +45,22 @@ class Subject:
             raise InvalidArgumentError(
                 "loss", expected="a model that was compiled with a loss, or --loss", received=None
             )
+        # One loss has no weights, and what Keras cannot serialize may stand beside it.
+        several = self.model.compiled and isinstance(self.loss, dict | list | tuple)
+        self._loss_weights = weights_of_losses(self.model) if several and not loss else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
         self.twin: Any = None
+        self.predictions: Any = None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype that the model computes in."""
+        return str(self.model.compute_dtype)
 
     def _built(self) -> Any:
         """A model with all its variables."""
-        try:
-            model = self._build()
-        except Exception as error:
-            raise InvalidArgumentError(
-                "TARGET",
-                expected="a function without arguments that returns a Keras model",
-                received=getattr(self._build, "__name__", self._build),
-                advice=f"\n{own_traceback(error)}",
-            ) from error
+        model = self._build()
         if isinstance(model, keras.Model) and not _is_whole(model):
             if self._x is None:
                 raise InvalidArgumentError(
@@ -85,25 +87,46 @@ class Subject:
         text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def check_batch(self, batch: Any, argument: str) -> None:
-        """Raises where the model or its loss does not take a batch.
+    def outputs_for(self, batch: Any, argument: str) -> tuple[list[Any], str | None]:
+        """Returns what the model gives for a batch, place, shape and dtype of each output; and why the loss has none.
 
         Args:
             batch: ``(x, y)``.
             argument: Where it comes from.
+
+        Raises:
+            InvalidArgumentError: The model does not take it.
         """
         x, y = batch
-        compute = loss_function(self.loss)
-        try:
-            with keras.StatelessScope():
-                compute(as_batch(y), self.model(as_batch(x), training=False))
-        except Exception as error:
-            raise InvalidArgumentError(
+        compute, refused = self.compute_loss(wide=False), None
+
+        def refusal(error: Exception) -> InvalidArgumentError:
+            return InvalidArgumentError(
                 argument,
                 expected="a batch that the model and its loss take",
                 received=keras.tree.map_structure(np.shape, batch),
                 advice=f"\n{own_traceback(error)}",
-            ) from error
+            )
+
+        with keras.StatelessScope():
+            try:
+                predictions = in_order(self.model(as_batch(x), training=False))
+            except Exception as error:
+                raise refusal(error) from error
+            try:
+                compute(as_batch(y), predictions)
+            except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
+                refused = str(refusal(error))
+        outputs = [
+            [".".join(map(str, place)), list(each.shape), _kind(keras.backend.standardize_dtype(each.dtype))]
+            for place, each in keras.tree.flatten_with_path(predictions)
+        ]
+        return outputs, refused
+
+    def compute_loss(self, *, wide: bool) -> Callable[[Any, Any], Any]:
+        """The loss alone, without penalties, of the model or of its twin."""
+        model, loss = (self.twin, self.loss_in_float64()) if wide else (self.model, self.loss)
+        return loss_function(loss, model, self._loss_weights)
 
     def describe(self) -> dict[str, Any]:
         """Returns what `build` is compared by: variables and outputs, in JSON's types."""
@@ -124,7 +147,15 @@ class Subject:
                 }
                 for each in self.model.variables
             ],
-            "layers": {path: type(layer).__name__ for path, layer in self.layers.items()},
+            "layers": [
+                {
+                    "path": path,
+                    "class": type(layer).__name__,
+                    "dtype": layer.compute_dtype,
+                    "parameters": layer.count_params() if layer.built else 0,
+                }
+                for path, layer in self.layers.items()
+            ],
         }
 
     def values(self) -> dict[str, np.ndarray]:
@@ -144,7 +175,12 @@ class Subject:
             self.twin = float64_twin(self.model, self._built)
         self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
         if self.model.compiled:
-            self.twin.compile(optimizer=self.make_optimizer(), loss=self.loss_in_float64(), jit_compile=False)
+            self.twin.compile(
+                optimizer=self.make_optimizer(),
+                loss=self.loss_in_float64(),
+                loss_weights=self._loss_weights,
+                run_eagerly=self.model.run_eagerly,
+            )
 
     def loss_in_float64(self) -> Any:
         """The loss, made anew in the precision that Keras computes in now."""
@@ -163,3 +199,8 @@ class Subject:
 def _is_whole(model: keras.Model) -> bool:
     # `build` marks a subclassed model as built, and leaves its layers as they are.
     return model.built and all(each.built for each in layers_by_path(model).values())
+
+
+def _kind(dtype: str) -> str:
+    # JAX without x64 has no int64: how wide integers are is the framework's business.
+    return "integer" if "int" in dtype else dtype

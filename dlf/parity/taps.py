@@ -3,12 +3,14 @@
 What is asked of it:
 
 * each call of each layer is known by the layer's path and the number of the call, on every backend alike;
-* what goes in and comes out is kept, and what the layer's own state was before; nothing of the model changes;
+* what goes in and comes out is handed on at once, and not held: a model may have a thousand layers;
 * a layer that runs others in a loop (recurrent ones) is one: inside a loop there is nothing to listen at.
 """
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ import keras
 from dlf.keras_internals import mask_of, with_mask
 from dlf.trees import in_order, ordered_like
 
-__all__ = ["Call", "Listener", "listening"]
+__all__ = ["Call", "Listener", "listening", "takes_training"]
 
 _LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
 """They call what they hold in a loop, or in a way of their own."""
@@ -41,8 +43,20 @@ class Call:
     outputs: Any
     state: list[Any]
     """The values of the layer's non-trainable variables before the call, its seeds among them."""
+    training: bool
+    """The mode that the layer was in, by its own arguments or by those of the layer around it."""
     masks: list[Any] = field(default_factory=list)
     """Of each tensor in the arguments."""
+    sources: list[str] = field(default_factory=list)
+    """The calls whose outputs went in."""
+
+    def without_tensors(self) -> Call:
+        """Returns the call with the shape and dtype of each tensor in its place."""
+        parts = {
+            name: keras.tree.map_structure(_outline, getattr(self, name))
+            for name in ("asked", "as_given", "outputs", "state", "masks")
+        }
+        return Call(self.key, self.path, self.layer, training=self.training, sources=self.sources, **parts)
 
 
 class Listener:
@@ -52,14 +66,22 @@ class Listener:
         layers: By path.
         taps: What is added to each floating-point output, by ``key:number``; zeros, whose gradients are those by the
             outputs.
+        hear: Is given each call; what it returns is kept.
     """
 
-    def __init__(self, layers: Mapping[str, keras.Layer], taps: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        layers: Mapping[str, keras.Layer],
+        taps: Mapping[str, Any] | None = None,
+        hear: Callable[[Call], Any] = lambda call: call,
+    ) -> None:
         self._paths = {id(layer): path for path, layer in layers.items()}
-        self._taps = taps or {}
+        self._taps, self._hear = taps or {}, hear
         self._times: Counter[str] = Counter()
         self._loops = 0
-        self.calls: list[Call] = []
+        self._training = [True]
+        self._made: dict[int, tuple[Any, str]] = {}
+        self.calls: list[Any] = []
 
     def call(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
         """Stands in for the layer's own `__call__`."""
@@ -70,15 +92,34 @@ class Listener:
         key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
         state = [variable.value for variable in layer.non_trainable_variables]
         asked = in_order((args, kwargs))
-        masks = [mask_of(each) for each in keras.tree.flatten(asked)]
-        is_loop = isinstance(layer, _LOOPS)
+        tensors = keras.tree.flatten(asked)
+        masks, sources = [mask_of(each) for each in tensors], self._sources(tensors)
+        is_loop, said = isinstance(layer, _LOOPS), kwargs.get("training")
         self._loops += is_loop
+        self._training.append(self._training[-1] if said is None else bool(said))
         try:
             outputs = original(layer, *args, **kwargs)
         finally:
             self._loops -= is_loop
-        self.calls.append(Call(key, path, layer, asked, (args, kwargs), in_order(outputs), state, masks))
-        return ordered_like(self._tapped(key, in_order(outputs)), outputs)
+            training = self._training.pop()
+        call = Call(key, path, layer, asked, (args, kwargs), in_order(outputs), state, training, masks, sources)
+        self.calls.append(self._hear(call))
+        outputs = ordered_like(self._tapped(key, in_order(outputs)), outputs)
+        for each in keras.tree.flatten(outputs):
+            if keras.ops.is_tensor(each):
+                self._made[id(each)] = (_reference(each), key)
+        return outputs
+
+    def _sources(self, tensors: list[Any]) -> list[str]:
+        """The calls that made these tensors, each once."""
+        made = [self._made.get(id(each), (lambda: None, "")) for each in tensors if keras.ops.is_tensor(each)]
+        # What has the number of a tensor that is gone is another tensor.
+        there = [
+            key
+            for (reference, key), each in zip(made, filter(keras.ops.is_tensor, tensors), strict=True)
+            if reference() is each
+        ]
+        return list(dict.fromkeys(there))
 
     def _tapped(self, key: str, outputs: Any) -> Any:
         if not self._taps:
@@ -104,3 +145,23 @@ def listening(listener: Listener) -> Iterator[Listener]:
         yield listener
     finally:
         keras.Layer.__call__ = original
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Tells whether a layer computes in one way in training and in another in inference, as far as it says."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def _outline(value: Any) -> Any:
+    return (
+        keras.KerasTensor(value.shape, str(keras.backend.standardize_dtype(value.dtype)))
+        if keras.ops.is_tensor(value)
+        else value
+    )
+
+
+def _reference(tensor: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(tensor)
+    except TypeError:  # A tensor that is being traced, say.
+        return lambda: None

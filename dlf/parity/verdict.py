@@ -1,33 +1,47 @@
-"""What the records of several backends say: the same meaning or another, and what the dtype costs.
+"""What measurements say: the same meaning or another, and what the dtype costs.
 
 What is asked of it:
 
 * meaning is judged in float64, in units of float64's own noise floor; the majority names the odd one out, and of two
   backends neither is blamed;
 * cost is judged in the dtype under test, in noise floors, and is news, not a defect;
-* where a layer holds others, the innermost one that differs is named.
+* what is wrong is named once, where it begins: the innermost layer, the part and not the whole;
+* it is a function of the measurements and a few constants: it can be asked again.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
+from dlf.noise_floor import LOW_PRECISION, NOISY, eps_of, verdict_of
+from dlf.parity.measure import Measurement
+from dlf.parity.options import STAGES
 
-from dlf.noise_floor import NOISY, rms, verdict_of
-from dlf.parity.records import Records
+__all__ = ["Constants", "Finding", "is_suspect", "judge", "judge_build", "judge_each", "judge_values"]
 
-__all__ = ["SAME", "Finding", "judge_calls", "judge_simple", "with_ties"]
 
-SAME = 1e5
-"""Noise floors of float64 within which results mean the same. Sound ones stay below a hundred; an epsilon of 1e-3 that
-is 1% off is 1e10 away, one of 1e-6 1e7."""
-ALIKE = 10.0
-"""Where every backend loses bits, and none ten times as many as another, it is the layer that loses them."""
-SMALLER = 2.0**-29
-"""A unit in the last place of float64, in those of float32."""
+@dataclass(frozen=True)
+class Constants:
+    """What the verdict rests on.
+
+    Args:
+        same: Noise floors of float64 within which results mean the same. Sound ones stay below a hundred; an epsilon
+            of 1e-3 that is 1% off is 1e10 away, one of 1e-6 1e7.
+        noisy: Noise floors of the dtype under test above which arithmetic costs more than it has to.
+        low_precision: Noise floors above which only another arithmetic explains it.
+        alike: Where every backend loses bits, and none so many times as another, it is the layer that loses them.
+        whole: How many times as far apart as one layer's results those of a whole model may be: roundoff grows on its
+            way through the layers.
+    """
+
+    same: float = 1e5
+    noisy: float = NOISY
+    low_precision: float = LOW_PRECISION
+    alike: float = 10.0
+    whole: float = 1e3
 
 
 @dataclass(frozen=True)
@@ -39,164 +53,208 @@ class Finding:
     variable: str | None
     backend: str | None
     verdict: str
-    relative_difference: float
+    relative_difference: float | None = 0.0
     noise_floors: float | None = None
+    call: str | None = None
+    mode: str | None = None
+    step: int | None = None
+    reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it in JSON's types."""
-        return {
-            "stage": self.stage,
-            "layer": self.layer,
-            "variable": self.variable,
-            "backend": self.backend,
-            "verdict": self.verdict,
-            "relative_difference": self.relative_difference if np.isfinite(self.relative_difference) else None,
-            "noise_floors": None
-            if self.noise_floors is None or not np.isfinite(self.noise_floors)
-            else self.noise_floors,
-        }
+        return asdict(self)
 
 
-def judge_calls(
-    records: Mapping[str, Records], truth: str, keys: Sequence[str], paths: Mapping[str, str]
+def judge(
+    measurements: Sequence[Measurement], backends: Sequence[str], constants: Constants | None = None
 ) -> list[Finding]:
-    """Judges every call of every layer.
+    """Judges what was measured, on some of the backends that were.
 
     Args:
-        records: Of each backend, what `replay` wrote.
-        truth: The backend that has the twins.
-        keys: The calls, in their order.
-        paths: The path of each call's layer.
+        measurements: In the order of the stages.
+        backends: Which are compared.
+        constants: What the verdict rests on.
+
+    Returns:
+        Findings, in the order of the measurements; what is wrong once, where it begins.
     """
-    findings: list[Finding] = []
-    for key in keys:
-        names = [name.split("|", 1)[1] for name in records[truth] if name.startswith(f"float64/{key}|")]
-        for stage in ("forward", "gradient", "state"):
-            group = [name for name in names if name.startswith(f"{stage}/")]
-            findings += _judge_group(records, truth, key, group, stage, paths[key])
-    return _innermost(findings)
-
-
-def _judge_group(  # noqa: PLR0913, PLR0917 - which tensors, of what.
-    records: Mapping[str, Records], truth: str, key: str, names: Sequence[str], stage: str, layer: str
-) -> Iterator[Finding]:
-    """The tensors of one stage of one call, which share a scale."""
-    exact = {name: records[truth][f"float64/{key}|{name}"] for name in names}
-    largest = max((rms(each) for each in exact.values() if each.dtype.kind == "f"), default=0.0)
-    for name, value in exact.items():
-        twins = [records[truth][f"twin{n}/{key}|{name}"] for n in range(2) if f"twin{n}/{key}|{name}" in records[truth]]
-        floor = floor_of(value, twins, largest)
-        part = name.split("/", 1)[1]
-        variable = None if stage == "forward" else part.removeprefix("variable/")
-        wide = {backend: each.get(f"float64/{key}|{name}") for backend, each in records.items()}
-        narrow = {backend: each.get(f"float32/{key}|{name}") for backend, each in records.items()}
-        yield from judge_tensor(stage, layer, variable, wide, narrow, floor)
-
-
-def judge_simple(records: Mapping[str, Records], stage: str, prefix: str) -> list[Finding]:
-    """Judges tensors that belong to no layer: of the loss, the update and the optimizer's slots.
-
-    Args:
-        records: Of each backend, what `replay` wrote.
-        stage: What the findings are of.
-        prefix: What their names begin with, after the dtype.
-    """
-    first = next(iter(records.values()))
-    names = [name.split("/", 1)[1] for name in first if name.startswith(f"float64/{prefix}/")]
-    findings: list[Finding] = []
-    for name in names:
-        wide = {backend: each.get(f"float64/{name}") for backend, each in records.items()}
-        narrow = {backend: each.get(f"float32/{name}") for backend, each in records.items()}
-        value = next(each for each in wide.values() if each is not None)
-        findings += judge_tensor(
-            stage, None, name.removeprefix(f"{prefix}/"), wide, narrow, floor_of(value, [], rms(value))
-        )
-    return findings
-
-
-def with_ties(findings: Sequence[Finding], beside: Sequence[Finding]) -> list[Finding]:
-    """Tells ties from defects: where gradients differ at a point, and nowhere beside it, any of them is right.
-
-    Args:
-        findings: Of each layer from its own inputs.
-        beside: Of the same layers from inputs that were moved a little, where there was a gradient to look into.
-
-    Example:
-        >>> at = Finding("gradient", "relu", "input/0", "jax", "diverged", 0.5)
-        >>> beside = Finding("gradient", "relu", "input/0", "jax", "rounding", 1e-16)
-        >>> with_ties([at], [beside])[0].verdict
-        'tie'
-    """
-    known = {(each.layer, each.variable) for each in beside}
-    wrong = {(each.layer, each.variable) for each in beside if each.verdict == "diverged"}
-    return [
-        replace(each, verdict="tie")
-        if is_suspect(each) and (each.layer, each.variable) in known - wrong and np.isfinite(each.relative_difference)
-        else each
-        for each in findings
+    constants = constants or Constants()
+    parts = [each for each in measurements if each["mode"] != "whole" and each["stage"] != "trajectory"]
+    whole = [each for each in measurements if each["mode"] == "whole"]
+    steps = [each for each in measurements if each["stage"] == "trajectory"]
+    findings = _innermost([each for one in parts for each in judge_each(one, backends, constants)])
+    if not _explains(findings):
+        # Where a part is wrong, the whole is wrong too; and what rounding costs was said of the parts.
+        wrong = [each for one in whole for each in judge_each(one, backends, constants) if each.verdict == "diverged"]
+        findings += _where_it_begins(wrong)
+    known = _explains(findings)
+    trained = [each for one in steps for each in judge_each(one, backends, constants)]
+    # A step by itself that goes wrong takes the free run with it.
+    alone = any(each.verdict == "diverged" and each.mode == "resynchronised" for each in trained)
+    return findings + [
+        each for each in trained if each.verdict != "diverged" or not (known or (alone and each.mode == "free"))
     ]
 
 
-def is_suspect(finding: Finding) -> bool:
-    """Tells whether this may be a tie: a gradient that differs."""
-    return finding.stage == "gradient" and finding.verdict == "diverged"
-
-
-def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float) -> float:
-    """Returns the noise floor of float32 for one tensor: as `dlf.noise_floor.noise_floors`, from what was recorded."""
-    eps = float(np.finfo(np.float32).eps)
-    moved = rms(np.stack([each - truth for each in twins])) if twins and truth.dtype.kind == "f" else 0.0
-    return max(moved, eps * largest, eps / 2 * rms(truth)) or float(np.finfo(np.float32).tiny)
-
-
-def judge_tensor(  # noqa: PLR0913, PLR0917 - where it is, what it is, and how far apart it may be.
-    stage: str,
-    layer: str | None,
-    variable: str | None,
-    wide: Mapping[str, np.ndarray | None],
-    narrow: Mapping[str, np.ndarray | None],
-    floor: float,
-) -> Iterator[Finding]:
+def judge_each(measured: Measurement, backends: Sequence[str], constants: Constants) -> Iterator[Finding]:
     """Judges one tensor: its meaning by float64, and on each backend that means the same what the dtype costs."""
-    there = {backend: value for backend, value in wide.items() if value is not None}
-    odd, apart = odd_ones(there, floor)
-    for backend in odd or ():
-        yield Finding(stage, layer, variable, backend, "diverged", apart)
-    if odd is None:
-        yield Finding(stage, layer, variable, None, "diverged", apart)
+    there = [name for name in backends if name in measured["backends"]]
+    if not there:
         return
-    sound = {backend: value for backend, value in there.items() if backend not in odd}
-    costs = {backend: _floors(narrow[backend], value, floor) for backend, value in sound.items()}
-    noisy = [backend for backend, cost in costs.items() if cost > NOISY]
-    lost = [backend for backend, cost in costs.items() if not np.isfinite(cost)]
-    for backend, cost in costs.items():
-        verdict = verdict_of(cost)
+    place = Finding(
+        measured["stage"],
+        measured["layer"],
+        measured["variable"],
+        None,
+        "diverged",
+        call=measured["call"],
+        mode=measured["mode"],
+        step=measured.get("step"),
+    )
+    odd, apart = _odd_ones(measured, there, _bound(measured, constants))
+    wrong = "tie" if odd != [] and _is_tie(measured, there, constants) else "diverged"
+    for name in [None] if odd is None else odd:
+        yield replace(place, backend=name, verdict=wrong, relative_difference=apart)
+    if odd is None:
+        return
+    costs = {name: _cost(measured, name) for name in there if name not in odd}
+    noisy = [name for name, cost in costs.items() if cost > constants.noisy]
+    lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
+    same_bits = len({measured["digests"].get(name) for name in there}) == 1 < len(there) and not noisy
+    for name, cost in costs.items():
+        verdict = "identical" if same_bits else verdict_of(cost, constants.noisy, constants.low_precision)
         if lost and len(lost) < len(costs):
             # No number on one backend, where others have one, is no matter of cost.
-            verdict = "diverged" if backend in lost else verdict
-        elif lost or (len(noisy) == len(costs) > 1 and max(costs.values()) <= ALIKE * min(costs.values())):
+            verdict = "diverged" if name in lost else verdict
+        elif lost or (len(noisy) == len(costs) > 1 and max(costs.values()) <= constants.alike * min(costs.values())):
             verdict = "unstable"
-        yield Finding(stage, layer, variable, backend, verdict, apart, cost)
+        if measured["mode"] == "free" and verdict in {"rounding", "identical"}:
+            # Within what the twins show: but is it more than one step costs?
+            verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
+        yield replace(
+            place,
+            backend=name,
+            verdict=verdict,
+            relative_difference=apart,
+            noise_floors=cost if math.isfinite(cost) else None,
+        )
 
 
-def odd_ones(values: Mapping[str, np.ndarray], floor: float) -> tuple[list[str] | None, float]:
-    """Returns the backends that mean something else than the majority, and by how much relative to the tensor.
+def is_suspect(finding: Finding) -> bool:
+    """Tells whether this has to be looked into: a layer that differs may be at a tie, or have no float64 form."""
+    return finding.verdict == "diverged" and finding.layer is not None and finding.stage in {"forward", "gradient"}
+
+
+def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Compares what each backend has built: layers, variables, outputs; who is in the minority is named.
 
     Args:
-        values: In float64, by backend.
-        floor: The noise floor of float32.
-
-    Returns:
-        The odd ones, none where all mean the same, or None where there is no majority.
+        built: Of each backend, what the worker says: ``layers``, ``variables`` and ``outputs``.
 
     Example:
-        >>> odd_ones({"a": np.ones(2), "b": np.ones(2), "c": np.full(2, 1.001)}, 1e-7)[0]
-        ['c']
+        >>> def one(dtype):
+        ...     return {"layers": [], "variables": [], "outputs": [["", [8, 2], dtype]]}
+        >>> [(each.variable, each.backend) for each in judge_build({"a": one("float32"), "b": one("float16")})]
+        [('output', None)]
     """
-    names = list(values)
-    same = {name: [other for other in names if is_same(values[name], values[other], floor)] for name in names}
-    largest = max(same.values(), key=len)
-    apart = max((difference(values[name], values[largest[0]]) for name in names), default=0.0)
+    names = list(built)
+    rows = {name: dict(_rows(built[name])) for name in names}
+    findings = []
+    for place in dict.fromkeys(place for each in rows.values() for place in each):
+        having: dict[Any, list[str]] = {}
+        for name in names:
+            having.setdefault(rows[name].get(place), []).append(name)
+        if len(having) > 1:
+            most = max(having.values(), key=len)
+            odd = [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
+            _, layer, variable = place
+            findings += [Finding("build", layer, variable, name, "diverged", None) for name in odd]
+    # Of a layer that is not there, its variables are not either.
+    absent = {each.layer for each in findings if each.variable is None}
+    findings = [each for each in findings if each.variable is None or each.layer not in absent]
+    return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
+
+
+def judge_values(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Compares initial values, which dlf draws alike wherever they are drawn by Keras's own means.
+
+    Where a model draws by a framework's own, as the worker finds, other numbers are no difference; but a constant is,
+    and another size than chance explains: six standard deviations of that of a sample.
+
+    Args:
+        built: Of each backend, what the worker says: ``variables``, ``values`` and ``drawn_alike``.
+
+    Example:
+        >>> def one(digest, rms):
+        ...     value = {"digest": digest, "rms": rms, "size": 100, "constant": False}
+        ...     variables = [{"path": "d/kernel", "layer": "d"}]
+        ...     return {"variables": variables, "values": {"0:d/kernel": value}, "drawn_alike": False}
+        >>> judge_values({"a": one("1", 0.1), "b": one("2", 0.101)})
+        []
+        >>> [each.variable for each in judge_values({"a": one("1", 0.1), "b": one("2", 0.2)})]
+        ['kernel']
+    """
+    names, findings = list(built), []
+    together = all(each["drawn_alike"] for each in built.values())
+    for place, each in zip(built[names[0]]["values"], built[names[0]]["variables"], strict=True):
+        values = {name: built[name]["values"].get(place) for name in names}
+        alike = {
+            one: [other for other in names if _is_alike(values[one], values[other], drawn_alike=together)]
+            for one in names
+        }
+        most = max(alike.values(), key=len)
+        if len(most) < len(names):
+            odd = [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
+            variable = each["path"].rpartition("/")[2]
+            findings += [Finding("build", each["layer"], variable, name, "diverged", None) for name in odd]
+    return findings
+
+
+def _is_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None, *, drawn_alike: bool) -> bool:
+    if one is None or other is None or one["digest"] == other["digest"]:
+        return one is not None and other is not None
+    if one["constant"] or other["constant"]:
+        return False
+    # Of the same numbers, scaling may round the last place otherwise.
+    room = 1e-5 if drawn_alike else 6 / math.sqrt(2 * one["size"])
+    return bool(abs(one["rms"] - other["rms"]) <= room * max(one["rms"], other["rms"]))
+
+
+def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None, str | None], Any]]:
+    """What has to be the same, by its place: of a layer its class and dtype, of a variable its shape, dtype and use."""
+    for each in described["layers"]:
+        yield ("layer", each["path"], None), (each["class"], each["dtype"])
+    for each in described["variables"]:
+        # The integers of a seed are of another dtype on each backend.
+        dtype = "a seed" if each["path"].endswith("seed_generator_state") else each["dtype"]
+        name = each["path"].rpartition("/")[2]
+        yield (f"variable {each['path']}", each["layer"], name), (tuple(each["shape"]), dtype, each["trainable"])
+    for place, shape, dtype in described["outputs"]:
+        yield ("output", None, f"output {place}".strip()), (tuple(shape), dtype)
+
+
+def _bound(measured: Measurement, constants: Constants) -> float:
+    """How far apart two results in float64 may be."""
+    if "own_dtype" in measured:
+        # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
+        return max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
+    room = constants.whole if measured["mode"] == "whole" else 1.0
+    return room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
+
+
+def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tuple[list[str] | None, float | None]:
+    """The backends that mean something else than the majority, none where there is no majority; and how far apart."""
+
+    def is_same(one: str, other: str) -> bool:
+        if one == other:
+            return True
+        apart = _of_pair(measured["same"], one, other)
+        return apart is not None and apart <= bound
+
+    alike = {one: [other for other in names if is_same(one, other)] for one in names}
+    largest = max(alike.values(), key=len)
+    every = [_of_pair(measured["apart"], largest[0], name) for name in names if name != largest[0]]
+    apart = None if None in every else max((each for each in every if each is not None), default=0.0)
     if len(largest) == len(names):
         return [], apart
     if 2 * len(largest) <= len(names):
@@ -204,47 +262,44 @@ def odd_ones(values: Mapping[str, np.ndarray], floor: float) -> tuple[list[str] 
     return [name for name in names if name not in largest], apart
 
 
-def is_same(one: np.ndarray, other: np.ndarray, floor: float) -> bool:
-    """Tells whether two results in float64 mean the same."""
-    if one.shape != other.shape:
+def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
+    """Whether gradients differ at a point and nowhere beside it: any of them is right then."""
+    beside = measured.get("beside")
+    if measured["stage"] != "gradient" or beside is None or None in measured["apart"].values():
         return False
-    if one.dtype.kind != "f" or other.dtype.kind != "f":
-        return bool(np.array_equal(one, other))
-    finite = np.isfinite(one)
-    if not np.array_equal(finite, np.isfinite(other)):
-        return False
-    # Where one is infinite or no number, the other has to be the same.
-    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
-        return False
-    return rms(one[finite] - other[finite]) <= SAME * SMALLER * floor
+    odd, _ = _odd_ones(
+        {**measured, **beside, "apart": measured["apart"]}, names, _bound({**measured, **beside}, constants)
+    )
+    return odd == []
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the largest difference relative to the largest element; infinity for other shapes or no numbers."""
-    if one.shape != other.shape:
-        return float("inf")
-    one, other = one.astype(np.float64), other.astype(np.float64)
-    finite = np.isfinite(one) & np.isfinite(other)
-    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
-        return float("inf")
-    one, other = one[finite], other[finite]
-    apart = np.abs(one - other).max(initial=0.0)
-    size = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
-    return float(apart / size) if size else float(apart)
+def _of_pair(table: Mapping[str, float | None], one: str, other: str) -> float | None:
+    return table[f"{one}|{other}"] if f"{one}|{other}" in table else table.get(f"{other}|{one}")
 
 
-def _floors(narrow: np.ndarray | None, truth: np.ndarray, floor: float) -> float:
-    if narrow is None or truth.dtype.kind != "f":
-        return 0.0
-    finite = np.isfinite(truth)
-    if not np.isfinite(narrow[finite]).all():
-        return float("inf")
-    return rms(narrow[finite] - truth[finite]) / floor
+def _cost(measured: Measurement, name: str) -> float:
+    error = measured["errors"].get(name)
+    return math.inf if error is None else float(error) / float(measured["floor"])
+
+
+def _explains(findings: Sequence[Finding]) -> bool:
+    """Whether a part shows why the whole differs."""
+    return any(each.verdict in {"diverged", "tie"} for each in findings)
+
+
+def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
+    """Of what differs in the whole model: what follows from the rest is left out."""
+    first = min((STAGES.index(each.stage) for each in wrong), default=None)
+    found = [each for each in wrong if STAGES.index(each.stage) == first]
+    # Where outputs differ and no layer does by itself, something between them does: in front of the first layer that
+    # gets something else.
+    between = [each for each in found if str(each.variable).startswith("the input of ")]
+    return [each for each in found if each.variable == between[0].variable] if between else found
 
 
 def _innermost(findings: list[Finding]) -> list[Finding]:
     """Without what a layer has from one that it holds: that one has it too."""
-    wrong = {(each.layer, each.backend) for each in findings if each.verdict == "diverged"}
+    wrong = {(each.layer, each.backend) for each in findings if each.verdict in {"diverged", "tie"}}
 
     def is_inherited(each: Finding) -> bool:
         return each.verdict == "diverged" and any(

@@ -1,16 +1,16 @@
-"""One backend in a process of its own: builds the model, traces it in float64, and replays each layer by itself.
+"""One backend in a process of its own: builds the model, traces it in float64, and replays each part by itself.
 
 What is asked of it:
 
-* every layer is judged from the same inputs, incoming gradients, weights and state: those of the truth, rounded to the
-  dtype under test, so that what one layer does wrong is not seen in those after it;
-* one array at a time goes to disk; nothing of the model is changed for good.
+* every layer, the loss and the optimizer are judged from the same inputs, incoming gradients, weights and state: those
+  of the truth, rounded to the dtype under test, so that what one does wrong is not seen in those after it;
+* one array at a time goes to disk; nothing of the model is changed for good;
+* it answers for one model after the other.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,25 @@ import numpy as np
 from dlf.backend_protocol import Lesson
 from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend
-from dlf.errors import InvalidArgumentError
+from dlf.errors import InvalidArgumentError, MissingPackageError
 from dlf.files import whole_file
 from dlf.float64 import in_float64
-from dlf.gradients.model_loss import loss_function, model_loss, parameters_of, to_numpy
+from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
-from dlf.keras_internals import with_mask
 from dlf.model_data import make_batch
-from dlf.noise_floor import is_floating, moved, rms, widened
+from dlf.noise_floor import rms
+from dlf.parity.building import builder_of
 from dlf.parity.records import Records
+from dlf.parity.replay import Inputs, beside, float_outputs, moved_by, nudged, replay_call, replay_loss, replay_update
 from dlf.parity.subject import Subject
-from dlf.parity.taps import Call, Listener, listening
-from dlf.randomness import common_randomness, set_seed
+from dlf.parity.taps import Call, Listener, listening, takes_training
+from dlf.parity.trainer import Trainer
+from dlf.randomness import common_randomness, randomness_report, set_seed
 from dlf.targets import load_target
-from dlf.trees import in_order, ordered_like
+from dlf.trees import in_order
 from dlf.workers import say, serve
 
-__all__ = ["Worker"]
+__all__ = ["TWINS", "Worker"]
 
 TWINS = 2
 """How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
@@ -47,6 +49,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._subject: Any = None
+        self._trainer: Any = None
         self._calls: dict[str, Call] = {}
 
     def respond(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -56,36 +59,52 @@ class Worker:
 
     def build(self, options: dict[str, Any]) -> dict[str, Any]:
         """Builds the model and makes the batches; the same seed gives the same on every backend."""
+        self.__init__()  # type: ignore[misc]  # Nothing of an earlier model is left.
         self._options = options
+        description = describe_backend(current_backend())
+        _check_device(options["device"], description["devices"][0])
+        keras.utils.clear_session()  # Names are numbered from the beginning.
         set_seed(options["seed"])
-        build, random = load_target(options["target"]), np.random.default_rng(options["seed"])
+        build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
         own = _own_batches(options, random) if options["data"] else []
         set_seed(options["seed"])
-        self._subject = Subject(build, options["loss"], own[0][0] if own else None)
+        with common_randomness():
+            # Initializers of somebody's own draw alike too, where they draw by keras.random.
+            self._subject = Subject(build, options["loss"], own[0][0] if own else None)
+        drawn = randomness_report(self._subject.model)
         self._batches = own or [
             make_batch(self._subject.model, self._subject.loss, options["batch"], random)
             for _ in range(options["steps"])
         ]
-        self._subject.check_batch(self._batches[0], "--data" if own else "TARGET")
+        outputs, refused = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
         self._path = find_path(None)
         return {
-            **describe_backend(current_backend()),
+            **description,
             **self._subject.describe(),
+            "outputs": outputs,
+            "refused": refused,
+            "dtype": self._subject.dtype,
+            "compiled": self._subject.model.compiled,
             "digest": self._subject.digest(),
-            "values": {name: _digest(value) for name, value in self._subject.values().items()},
+            "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
+            "values": {name: _summary(value) for name, value in self._subject.values().items()},
             "batches": [_digest(*keras.tree.flatten(in_order(each))) for each in self._batches],
         }
 
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, as the first time: whoever asks wants to know whether it is the same."""
-        keras.utils.clear_session()  # Names are numbered from the beginning.
+        keras.utils.clear_session()
         set_seed(self._options["seed"])
         return {"digest": self._subject.again().digest()}
 
     def save_values(self, file: str) -> dict[str, Any]:
-        """Writes the values that all backends are to start from."""
+        """Writes the values that all backends are to start from; bfloat16 as the float32 that it is."""
+        values = {
+            name: each.astype("float32") if each.dtype.kind == "V" else each
+            for name, each in self._subject.values().items()
+        }
         with whole_file(Path(file)) as place:
-            np.savez(place, **self._subject.values())
+            np.savez(place, **values)
         return {}
 
     def load_values(self, file: str) -> dict[str, Any]:
@@ -94,116 +113,176 @@ class Worker:
             self._subject.assign(dict(stored))
         return {}
 
-    def trace(self, to: str) -> dict[str, Any]:
-        """Runs the whole model in float64, and records what every layer got and gave."""
+    def trace(self, to: str, *, gradients: bool) -> dict[str, Any]:
+        """Runs the whole model in float64, and records what every layer got and gave; then in the dtype under test."""
         say("the whole model in float64")
-        records = Records(Path(to))
+        records, subject = Records(Path(to)), self._subject
         with in_float64():
-            self._subject.make_twin()
-            twin, layers = self._subject.twin, self._subject.twin_layers
-            x, y = self._subject.batch(self._batches[0], wide=True)
-            loss = model_loss(twin, self._subject.loss_in_float64(), names=parameters_of(self._subject.model))
-            with keras.StatelessScope(), listening(Listener(layers)) as listener:
-                predictions = in_order(twin(x, training=True))
-            for number, each in enumerate(keras.tree.flatten(predictions)):
-                records[f"prediction:{number}"] = to_numpy(each)
-            taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in listener.calls for n, each in _outputs(call)}
-            names = list(parameters_of(self._subject.model))
-            parameters = dict(zip(names, parameters_of(twin).values(), strict=True))
-
-            def whole(values: Any, batch: Any) -> Any:
-                given = {name: values[f"tap/{name}"] for name in taps}
-                with listening(Listener(layers, given)):
-                    return loss({name: values[name] for name in names}, batch)
-
-            everything = parameters | {f"tap/{name}": value for name, value in taps.items()}
-            value, gradients = self._take(whole, everything, (x, y))
-            records["loss"] = to_numpy(value)
-            for name in names:
-                records[f"gradient/{name}"] = to_numpy(gradients[name])
-            for call in listener.calls:
-                _record_call(records, call, gradients)
-                self._calls[call.key] = call
+            subject.make_twin()
+            x, y = subject.batch(self._batches[0], wide=True)
+            with keras.StatelessScope():
+                _record_outputs(records, "wide/inference", subject.twin(x, training=False))
+            calls = self._record_calls(records, x)
+            if gradients:
+                self._record_gradients(records, calls, (x, y))
+        with common_randomness(), keras.StatelessScope():
+            x, y = subject.batch(self._batches[0], wide=False)
+            _record_outputs(records, "narrow/inference", subject.model(x, training=False))
+        with common_randomness():
+            self._record_layers(records, x)
         records.close()
-        return {"calls": [call.key for call in listener.calls], "paths": {c.key: c.path for c in listener.calls}}
+        self._calls = {call.key: call for call in calls}
+        return {"calls": [self._describe_call(call) for call in calls]}
 
-    def replay(self, truth: str, to: str, keys: list[str], *, twins: bool) -> dict[str, Any]:
+    def _record_calls(self, records: Records, x: Any) -> list[Call]:
+        def hear(call: Call) -> Call:
+            _record_call(records, call)
+            return call.without_tensors()
+
+        listener = Listener(self._subject.twin_layers, hear=hear)
+        with keras.StatelessScope(), listening(listener):
+            predictions = in_order(self._subject.twin(x, training=True))
+        _record_outputs(records, "wide/prediction", predictions)
+        self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
+        return listener.calls
+
+    def _record_layers(self, records: Records, x: Any) -> None:
+        """What each layer gives in the dtype under test, with all that it has inherited from those before it."""
+
+        def hear(call: Call) -> None:
+            _record_outputs(records, f"narrow/{call.key}", call.outputs)
+
+        with keras.StatelessScope(), listening(Listener(self._subject.layers, hear=hear)):
+            _record_outputs(records, "narrow/prediction", self._subject.model(x, training=True))
+
+    def _record_gradients(self, records: Records, calls: list[Call], batch: Any) -> None:
+        """The loss, and its gradient by every variable and by every layer's outputs.
+
+        Here the framework holds what is between the layers all at once, as it does when it trains.
+        """
+        subject, names = self._subject, list(parameters_of(self._subject.model))
+        own = None if subject.model.compiled else subject.loss_in_float64()
+        loss = model_loss(subject.twin, own, names=names)
+        taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in calls for n, each in float_outputs(call.outputs)}
+
+        def whole(values: Any, batch: Any) -> Any:
+            given = {name: values[f"tap/{name}"] for name in taps}
+            with listening(Listener(subject.twin_layers, given, hear=lambda _: None)):
+                return loss({name: values[name] for name in names}, batch)
+
+        parameters = dict(zip(names, parameters_of(subject.twin).values(), strict=True))
+        value, gradients = self._take(whole, parameters | {f"tap/{name}": each for name, each in taps.items()}, batch)
+        records["loss"] = to_numpy(value)
+        for name in names:
+            records[f"gradient/{name}"] = to_numpy(gradients[name])
+        for name in taps:
+            key, _, number = name.rpartition(":")
+            records[f"{key}/incoming:{number}"] = to_numpy(gradients[f"tap/{name}"])
+
+    def _describe_call(self, call: Call) -> dict[str, Any]:
+        layer, outputs = self._subject.layers[call.path], keras.tree.flatten(call.outputs)
+        asked = [each for each in keras.tree.flatten(call.asked) if isinstance(each, keras.KerasTensor)]
+        return {
+            "key": call.key,
+            "layer": call.path,
+            "sources": call.sources,
+            "shape": [list(each.shape) for each in outputs if isinstance(each, keras.KerasTensor)],
+            "dtype": layer.compute_dtype,
+            # What its sums may be as long as.
+            "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
+        }
+
+    def replay(self, truth: str, to: str, keys: list[str], *, twins: bool, gradients: bool) -> dict[str, Any]:
         """Calls each layer by itself from the truth's inputs, in float64 and in the dtype under test."""
-        given, records, dtype = Records(Path(truth)), Records(Path(to)), "float32"
+        given, records = Records(Path(truth)), Records(Path(to))
         for number, key in enumerate(keys):
             say(f"layer {number + 1} of {len(keys)}")
+            inputs, random = self._inputs(key, given), np.random.default_rng(number)
             with in_float64():
-                inputs = _Inputs(self._calls[key], given, dtype)
-                _write(records, "float64", key, self._replay_call(inputs, np.float64))
-                if twins:
-                    random = np.random.default_rng(number)
-                    for twin in range(TWINS):
-                        _write(records, f"twin{twin}", key, self._replay_call(inputs.moved(random), np.float64))
+                self._write(records, "wide", inputs, gradients=gradients, wide=True)
+                for twin in range(TWINS if twins else 0):
+                    move = inputs.moved(lambda each, dtype: moved_by(each, dtype, random))  # noqa: B023 - used at once.
+                    self._write(records, f"twin{twin}", move, gradients=gradients, wide=True)
             with common_randomness():
-                _write(records, dtype, key, self._replay_call(inputs, np.float32))
-        with in_float64():
-            self._replay_loss(given, records, np.float64)
-            self._replay_update(given, records, np.float64)
-        with common_randomness():
-            self._replay_loss(given, records, np.float32)
-            self._replay_update(given, records, np.float32)
+                self._write(records, "narrow", inputs, gradients=gradients, wide=False)
         records.close()
         return {}
 
-    def replay_beside(self, truth: str, to: str, keys: list[str]) -> dict[str, Any]:
-        """Calls layers in float64 from inputs that are moved by a thousandth: off any point without a derivative."""
+    def replay_beside(self, truth: str, to: str, keys: list[str], *, gradients: bool) -> dict[str, Any]:
+        """Calls layers in float64 from other inputs: off any point without a derivative, and off by next to nothing."""
         given, records = Records(Path(truth)), Records(Path(to))
         with in_float64():
             for number, key in enumerate(keys):
-                inputs = _Inputs(self._calls[key], given, "float32")
-                inputs.parameters(dict(inputs.named(self._subject.twin_layers[inputs.call.path])))
-                beside = inputs.moved(np.random.default_rng(number), _beside)
-                _write(records, "float64", key, self._replay_call(beside, np.float64))
+                inputs, random = self._inputs(key, given), np.random.default_rng(number)
+                aside = inputs.moved(lambda each, _: beside(each, random))  # noqa: B023 - used at once.
+                self._write(records, "wide", aside, gradients=gradients, wide=True)
+                close = inputs.moved(lambda each, _: nudged(each))
+                if close.differs(inputs):
+                    self._write(records, "still", inputs, gradients=False, wide=True)
+                    self._write(records, "nudged", close, gradients=False, wide=True)
         records.close()
         return {}
 
-    def train(self, to: str, *, twins: bool) -> dict[str, Any]:
-        """Trains for a few steps by Keras's own `train_on_batch`, in float64 and in the dtype under test."""
-        records, start = Records(Path(to)), self._subject.values()
-        if not self._subject.model.compiled:
-            records.close()
-            return {}
-        say("training in float64")
+    def replay_training(self, truth: str, to: str, *, twins: bool, stages: list[str]) -> dict[str, Any]:
+        """Computes the loss from the truth's predictions, and two updates from the truth's gradients."""
+        given, records, subject = Records(Path(truth)), Records(Path(to)), self._subject
+        runs = [
+            ("wide", None),
+            *((f"twin{twin}", np.random.default_rng(twin)) for twin in range(TWINS if twins else 0)),
+        ]
+
+        def run(title: str, random: Any, *, wide: bool) -> None:
+            found = {}
+            if "loss" in stages:
+                found |= replay_loss(subject, self._path, self._batches[0], given, random, wide=wide)
+            if "update" in stages and subject.model.compiled:
+                found |= replay_update(subject, given, random, wide=wide)
+            for name, array in found.items():
+                records[f"{title}/|{name}"] = array
+
         with in_float64():
-            self._train(records, "float64", self._subject.twin, start, None)
-            for twin in range(TWINS if twins else 0):
-                self._subject.twin.compile(
-                    optimizer=self._subject.make_optimizer(), loss=self._subject.loss_in_float64(), jit_compile=False
-                )
-                self._train(records, f"twin{twin}", self._subject.twin, start, np.random.default_rng(twin))
-        say("training in float32")
+            for title, random in runs:
+                run(title, random, wide=True)
         with common_randomness():
-            self._train(records, "float32", self._subject.model, start, None)
-        self._subject.assign(start)
+            run("narrow", None, wide=False)
         records.close()
         return {}
 
-    def _train(self, records: Records, title: str, model: Any, start: Any, random: Any) -> None:
-        wide = model is self._subject.twin
-        for variable, value in zip(model.variables[: len(start)], start.values(), strict=True):
-            variable.assign(value)
-        losses = []
-        for step, batch in enumerate(self._batches):
-            if random is not None:
-                for variable in model.trainable_variables:
-                    variable.assign(_moved(to_numpy(variable.value), random))
-            x, y = keras.tree.map_structure(np.asarray if not wide else widened, batch)
-            # With metrics or several outputs, the loss is the first of a list.
-            losses.append(float(np.ravel(model.train_on_batch(x, y))[0]))
-            if step == 0:
-                self._record_variables(records, f"{title}/step1", model)
-        records[f"{title}/losses"] = np.array(losses)
-        self._record_variables(records, f"{title}/end", model)
+    def train(self, to: str) -> dict[str, Any]:
+        """Trains the twin in float64 for a few steps, by Keras's own `train_on_batch`."""
+        say("training in float64")
+        self._trainer = Trainer(self._subject, self._batches)
+        self._trainer.run_in_float64(Records(Path(to)))
+        return {}
 
-    def _record_variables(self, records: Records, title: str, model: Any) -> None:
-        for name, variable in zip(self._subject.names, model.variables, strict=False):
-            if "float" in variable.dtype:
-                records[f"{title}/{name}"] = to_numpy(variable.value)
+    def train_from(self, truth: str, to: str, *, twins: bool) -> dict[str, Any]:
+        """Takes each step from where the truth was before it, and all of them in the dtype under test."""
+        say("training step by step")
+        self._trainer.run_from(Records(Path(truth)), Records(Path(to)), TWINS if twins else 0)
+        return {}
+
+    def train_twins(self, truth: str, to: str, steps: list[str]) -> dict[str, Any]:
+        """Trains twins that are perturbed after each step by the largest error that was measured for it."""
+        say("perturbed twins")
+        self._trainer.run_twins(Records(Path(truth)), [Records(Path(each)) for each in steps], Records(Path(to)), TWINS)
+        return {}
+
+    def _inputs(self, key: str, given: Records) -> Inputs:
+        call = self._calls[key]
+        return Inputs(call, given, self._subject.layers[call.path])
+
+    def _write(self, records: Records, title: str, inputs: Inputs, *, gradients: bool, wide: bool) -> None:
+        layer = (self._subject.twin_layers if wide else self._subject.layers)[inputs.call.path]
+        found = replay_call(layer, inputs, self._path if gradients else None, wide=wide)
+        if takes_training(layer) and inputs.call.training:
+            inference = replay_call(layer, inputs, None, wide=wide, training=False)
+            found |= {
+                name.replace("forward/", "inference/"): each
+                for name, each in inference.items()
+                if name.startswith("forward/")
+            }
+        for name, array in found.items():
+            records[f"{title}/{inputs.call.key}|{name}"] = array
 
     def _take(self, function: Any, parameters: Any, batch: Any) -> Any:
         # Run an operation at a time, JAX compiles each by itself.
@@ -212,150 +291,14 @@ class Worker:
             take = self._path.compiled(take)
         return take(function, parameters, batch)
 
-    def _replay_call(self, inputs: _Inputs, kind: Any) -> dict[str, np.ndarray]:
-        """The outputs, the state after, and the gradients by inputs and variables, of one call."""
-        wide = kind is np.float64
-        layer = (self._subject.twin_layers if wide else self._subject.layers)[inputs.call.path]
-        variables = dict(inputs.named(layer))
-        parameters = {name: value.astype(kind) for name, value in inputs.parameters(variables).items()}
 
-        def run(values: Any) -> tuple[Any, Any]:
-            mapping = [(variable, values[f"variable/{name}"]) for name, variable in variables.items()]
-            mapping += list(zip(layer.non_trainable_variables, inputs.state, strict=True))
-            with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
-                args, kwargs = inputs.arguments(values)
-                outputs = in_order(layer(*args, **kwargs))
-                after = [scope.get_current_value(each) for each in layer.non_trainable_variables]
-            return outputs, after
-
-        def function(values: Any, _: Any) -> Any:
-            outputs, _state = run(values)
-            flat = dict(_float_outputs(outputs))
-            return sum(
-                keras.ops.sum(flat[n] * inputs.incoming(n, flat[n])) for n in inputs.incoming_numbers if n in flat
-            )
-
-        tensors = {name: keras.ops.convert_to_tensor(value) for name, value in parameters.items()}
-        outputs, after = run(tensors)
-        found = {f"forward/{n}": to_numpy(each) for n, each in enumerate(keras.tree.flatten(outputs))}
-        for variable, value in zip(layer.non_trainable_variables, after, strict=True):
-            found[f"state/{variable.path.rsplit('/', 1)[-1]}"] = to_numpy(value)
-        if parameters and inputs.incoming_numbers:
-            _, gradients = self._path.loss_and_gradients(function, parameters, (np.zeros(1, kind), np.zeros(1, kind)))
-            found |= {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
-        return found
-
-    def _replay_loss(self, given: Records, records: Records, kind: Any) -> None:
-        """The loss and its gradient by the predictions, from the truth's predictions."""
-        model = self._subject.twin if kind is np.float64 else self._subject.model
-        x, y = self._subject.batch(self._batches[0], wide=kind is np.float64)
-        structure = in_order(model(x, training=False))
-        count = len(keras.tree.flatten(structure))
-        parameters = {f"{n}": given[f"prediction:{n}"].astype(np.float32).astype(kind) for n in range(count)}
-        loss = self._subject.loss_in_float64() if kind is np.float64 else self._subject.loss
-        compute = loss_function(loss)
-
-        def function(values: Any, batch: Any) -> Any:
-            predictions = keras.tree.pack_sequence_as(structure, [values[f"{n}"] for n in range(count)])
-            return compute(batch[1], predictions)
-
-        value, gradients = self._path.loss_and_gradients(function, parameters, (np.zeros(1, kind), y))
-        title = np.dtype(kind).name
-        records[f"{title}/loss/value"] = to_numpy(value)
-        for name, gradient in gradients.items():
-            records[f"{title}/loss/gradient/{name}"] = to_numpy(gradient)
-
-    def _replay_update(self, given: Records, records: Records, kind: Any) -> None:
-        """Two updates by the optimizer, from the truth's gradients."""
-        if not self._subject.model.compiled:
-            return
-        model = self._subject.twin if kind is np.float64 else self._subject.model
-        optimizer, title = self._subject.make_optimizer(), np.dtype(kind).name
-        before = [to_numpy(each.value) for each in model.trainable_variables]
-        names = list(parameters_of(self._subject.model))
-        gradients = [given[f"gradient/{name}"].astype(np.float32).astype(kind) for name in names]
-        optimizer.build(model.trainable_variables)
-        for factor in (1.0, -0.25):
-            optimizer.apply(
-                [keras.ops.convert_to_tensor(kind(factor) * each) for each in gradients], model.trainable_variables
-            )
-        for name, variable in zip(names, model.trainable_variables, strict=True):
-            records[f"{title}/update/{name}"] = to_numpy(variable.value)
-        for number, variable in enumerate(optimizer.variables):
-            records[f"{title}/slot/{number}:{variable.path.split('/', 1)[-1]}"] = to_numpy(variable.value)
-        for variable, value in zip(model.trainable_variables, before, strict=True):
-            variable.assign(value)
-
-
-def _moved(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return moved(array, np.float32, random) if is_floating(array.dtype) else array
-
-
-def _beside(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    if array.dtype.kind != "f":
-        return array
-    return np.asarray(array + 2.0**-10 * (rms(array) or 1.0) * random.uniform(0.5, 1.0, array.shape))
-
-
-class _Inputs:
-    """What a call is replayed from: the truth's arrays, rounded to the dtype under test."""
-
-    def __init__(self, call: Call, given: Records, dtype: str) -> None:
-        self.call, self._dtype = call, dtype
-        count = len(keras.tree.flatten(call.asked))
-        self._tensors = {
-            n: self._rounded(given[f"{call.key}/in:{n}"]) for n in range(count) if f"{call.key}/in:{n}" in given
-        }
-        self._masks = {n: given[f"{call.key}/mask:{n}"] for n in range(count) if f"{call.key}/mask:{n}" in given}
-        self.state = [given[f"{call.key}/state:{n}"] for n in range(len(call.state))]
-        self._incoming = {
-            n: self._rounded(given[f"{call.key}/incoming:{n}"])
-            for n in range(len(keras.tree.flatten(call.outputs)))
-            if f"{call.key}/incoming:{n}" in given
-        }
-        self.incoming_numbers = list(self._incoming)
-        self._variables: dict[str, np.ndarray] | None = None
-
-    def _rounded(self, array: np.ndarray) -> np.ndarray:
-        return array.astype(self._dtype) if array.dtype.kind == "f" else array
-
-    def named(self, layer: Any) -> Iterator[tuple[str, Any]]:
-        """The layer's trainable variables, by the ends of their paths."""
-        names: dict[str, int] = {}
-        for variable in layer.trainable_variables:
-            # Below the layer's own name, which the twin may have another of.
-            name = variable.path.split(f"{layer.name}/", 1)[-1]
-            names[name] = names.get(name, 0) + 1
-            yield (name if names[name] == 1 else f"{name}_{names[name]}"), variable
-
-    def parameters(self, variables: Any) -> dict[str, np.ndarray]:
-        """Inputs and variables that a gradient is taken by."""
-        if self._variables is None:
-            self._variables = {f"variable/{name}": to_numpy(each.value) for name, each in variables.items()}
-        inputs = {f"input/{n}": each for n, each in self._tensors.items() if each.dtype.kind == "f"}
-        return inputs | self._variables
-
-    def arguments(self, values: Any) -> Any:
-        """The arguments of the call, with these inputs in their places."""
-        flat = list(keras.tree.flatten(self.call.asked))
-        for n, array in self._tensors.items():
-            tensor = values[f"input/{n}"] if array.dtype.kind == "f" else keras.ops.convert_to_tensor(array)
-            mask = self._masks.get(n)
-            flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
-        return ordered_like(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
-
-    def incoming(self, number: int, like: Any) -> Any:
-        """The incoming gradient by an output, in its dtype."""
-        return keras.ops.cast(keras.ops.convert_to_tensor(self._incoming[number]), like.dtype)
-
-    def moved(self, random: np.random.Generator, move: Callable[..., np.ndarray] = _moved) -> _Inputs:
-        """The same, with everything of floating point moved; by default by a unit in the last place."""
-        other = object.__new__(_Inputs)
-        other.__dict__ |= self.__dict__
-        other._tensors = {n: move(each, random) for n, each in self._tensors.items()}
-        other._variables = {name: move(each, random) for name, each in (self._variables or {}).items()}
-        other._incoming = {n: move(each, random) for n, each in self._incoming.items()}
-        return other
+def _check_device(asked: str | None, first: str) -> None:
+    if asked is not None and not first.startswith(asked):
+        raise MissingPackageError(
+            f"--device {asked}: this backend computes on {first}",
+            package="a build of the framework for that device",
+            command="dlf backends",
+        )
 
 
 def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Any]:
@@ -367,7 +310,7 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
     return batches
 
 
-def _record_call(records: Records, call: Call, gradients: Any) -> None:
+def _record_call(records: Records, call: Call) -> None:
     for n, (value, mask) in enumerate(zip(keras.tree.flatten(call.asked), call.masks, strict=True)):
         if keras.ops.is_tensor(value):
             records[f"{call.key}/in:{n}"] = to_numpy(value)
@@ -375,23 +318,24 @@ def _record_call(records: Records, call: Call, gradients: Any) -> None:
             records[f"{call.key}/mask:{n}"] = to_numpy(mask)
     for n, value in enumerate(call.state):
         records[f"{call.key}/state:{n}"] = to_numpy(value)
-    for n, _ in _outputs(call):
-        records[f"{call.key}/incoming:{n}"] = to_numpy(gradients[f"tap/{call.key}:{n}"])
 
 
-def _outputs(call: Call) -> Iterator[tuple[int, Any]]:
-    return _float_outputs(call.outputs)
+def _record_outputs(records: Records, title: str, outputs: Any) -> None:
+    for number, each in enumerate(keras.tree.flatten(in_order(outputs))):
+        records[f"{title}:{number}"] = to_numpy(each)
 
 
-def _float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
-    for number, each in enumerate(keras.tree.flatten(outputs)):
-        if keras.ops.is_tensor(each) and "float" in keras.backend.standardize_dtype(each.dtype):
-            yield number, each
-
-
-def _write(records: Records, title: str, key: str, found: dict[str, np.ndarray]) -> None:
-    for name, array in found.items():
-        records[f"{title}/{key}|{name}"] = array
+def _summary(array: np.ndarray) -> dict[str, Any]:
+    """What initial values are compared by: their bits, or what they are drawn from."""
+    if array.dtype.kind in "iu":
+        array = array.astype("int64")  # The integers of a seed are of another dtype on each backend.
+    wide = array.astype("float64")
+    return {
+        "digest": _digest(array),
+        "rms": rms(wide),
+        "size": array.size,
+        "constant": bool(array.size == 0 or wide.min() == wide.max()),
+    }
 
 
 def _digest(*arrays: Any) -> str:

@@ -1,0 +1,159 @@
+"""From evidence to a report: what was measured, and what the verdict makes of it, which can be made again.
+
+What is asked of it:
+
+* the report holds the evidence: `dlf parity --from FILE` needs nothing else;
+* it is judged on any of the backends that were measured, by any constants.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dlf.errors import InvalidArgumentError
+from dlf.parity.options import STAGES
+from dlf.parity.verdict import Constants, Finding, judge, judge_build, judge_values
+
+__all__ = ["EVIDENCE", "constants_of", "judged", "read_report"]
+
+EVIDENCE = (
+    "schema",
+    "target",
+    "seed",
+    "dtype",
+    "batch",
+    "steps",
+    "stages_asked",
+    "compiled",
+    "backends",
+    "failed",
+    "calls",
+    "measurements",
+    "trajectory",
+)
+NEWS = ("noisy", "precision", "unstable", "tie")
+
+
+def judged(
+    evidence: Mapping[str, Any], backends: Sequence[str] = (), constants: Constants | None = None
+) -> dict[str, Any]:
+    """Returns the report on some evidence.
+
+    Args:
+        evidence: What was measured, or a report that holds it.
+        backends: Which of those that were measured are compared; none means all.
+        constants: What the verdict rests on.
+
+    Returns:
+        The report, in JSON's types.
+
+    Raises:
+        InvalidArgumentError: A backend was not measured.
+    """
+    constants = constants or Constants()
+    measured = [name for name in evidence["backends"] if name not in evidence["failed"]]
+    unknown = [name for name in backends if name not in measured]
+    if unknown:
+        raise InvalidArgumentError(
+            "--backends", expected=f"some of those that were measured: {', '.join(measured)}", received=unknown
+        )
+    names = [name for name in measured if not backends or name in backends]
+    built = {name: evidence["backends"][name] for name in names}
+    findings = judge_build(built)
+    if all(each.verdict != "diverged" for each in findings):
+        # Of another model, other values are no news.
+        findings = judge_values(built) or findings
+    findings += judge(evidence["measurements"], names, constants)
+    wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
+    return {
+        **{name: evidence[name] for name in EVIDENCE},
+        "backends": {name: evidence["backends"][name] for name in names},
+        "layers": evidence["backends"][names[0]]["layers"],
+        "constants": asdict(constants),
+        "verdict": "diverge" if wrong else "agree",
+        "first_divergence": wrong[0].as_dict() if wrong else None,
+        "divergences": [each.as_dict() for each in wrong],
+        "precision": [each.as_dict() for each in findings if each.verdict in NEWS],
+        "stages": {stage: _stage([each for each in findings if each.stage == stage]) for stage in STAGES},
+        "findings": [each.as_dict() for each in findings],
+        "initial_values": _other_values([each["values"] for each in built.values()]),
+    }
+
+
+def read_report(file: Path) -> dict[str, Any]:
+    """Reads a report that `dlf parity --json` wrote.
+
+    Args:
+        file: The file.
+
+    Raises:
+        InvalidArgumentError: It is not there, or is no such report.
+    """
+    try:
+        report: Any = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _no_report(file, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _no_report(file, f"it is no JSON: {error}") from error
+    lacking = [name for name in EVIDENCE if not isinstance(report, dict) or name not in report]
+    if lacking:
+        raise _no_report(file, f"it has no {', '.join(lacking[:3])}")
+    if report["schema"] != 1:
+        raise _no_report(file, f"its schema is {report['schema']}, and this version of dlf reads 1")
+    found: dict[str, Any] = report
+    return found
+
+
+def constants_of(changes: Sequence[str]) -> Constants:
+    """Returns the constants with some of them changed.
+
+    Args:
+        changes: ``name=number`` each.
+
+    Raises:
+        InvalidArgumentError: There is no such constant, or it is no number.
+
+    Example:
+        >>> constants_of(["noisy=100"]).noisy
+        100.0
+    """
+    constants = Constants()
+    for change in changes:
+        name, _, value = change.partition("=")
+        try:
+            if name not in asdict(constants) or not float(value) > 0:
+                raise ValueError  # noqa: TRY301 - as if it were no number.
+            constants = replace(constants, **{name: float(value)})
+        except ValueError:
+            raise InvalidArgumentError(
+                "--constant", expected=f"NAME=NUMBER with one of {', '.join(asdict(constants))}", received=change
+            ) from None
+    return constants
+
+
+def _no_report(file: Path, reason: str) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "--from", expected="a report that `dlf parity --json FILE` wrote", received=str(file), advice=f"{reason}."
+    )
+
+
+def _stage(findings: Sequence[Finding]) -> dict[str, Any]:
+    verdicts = sorted({each.verdict for each in findings})
+    worst = max(findings, key=lambda each: each.noise_floors or 0.0, default=None)
+    return {
+        "counts": {verdict: sum(each.verdict == verdict for each in findings) for verdict in verdicts},
+        "worst": None if worst is None else worst.as_dict(),
+    }
+
+
+def _other_values(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The variables that the backends have initialized to other values, before all got the same ones."""
+    return [
+        name.split(":", 1)[1]
+        for name in values[0]
+        if len({each[name]["digest"] if name in each else None for each in values}) > 1
+    ]

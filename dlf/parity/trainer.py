@@ -1,0 +1,158 @@
+"""A few steps of Keras's own `train_on_batch`: free, each from where the truth was, and by perturbed twins.
+
+What is asked of it:
+
+* a step taken from the truth's weights, statistics, seeds and slots shows what that step alone does;
+* the twins of a free run are perturbed after each step by the largest error that was measured for that step: how far
+  they come apart is how far rounding may take a run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.float64 import in_float64
+from dlf.gradients.model_loss import to_numpy
+from dlf.noise_floor import is_floating, rms, widened
+from dlf.parity.records import Records
+from dlf.parity.replay import moved_by
+from dlf.parity.subject import Subject
+from dlf.randomness import common_randomness
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """One model and its twin, and the batches that they are trained on.
+
+    Args:
+        subject: The model, which is compiled, with the values to start from.
+        batches: One for each step.
+    """
+
+    def __init__(self, subject: Subject, batches: list[Any]) -> None:
+        self._subject, self._batches = subject, batches
+        _build_optimizer(subject.model)
+        with in_float64():
+            _build_optimizer(subject.twin)
+            self._start = self._state(subject.twin)
+        self._first = self._state(subject.model)
+
+    def run_in_float64(self, records: Records) -> None:
+        """Takes every step in float64."""
+        with in_float64():
+            self._run(self._subject.twin, self._start, records, "wide")
+        records.close()
+
+    def run_from(self, truth: Records, records: Records, twins: int) -> None:
+        """Takes each step from where the truth was before it, in both precisions; then all, in the dtype under test.
+
+        Args:
+            truth: What `run_in_float64` wrote on the backend that is taken for the truth.
+            records: Where to.
+            twins: How many more times each step is taken, from weights that are moved by a unit in the last place.
+        """
+        subject, steps = self._subject, range(len(self._batches))
+        with in_float64():
+            for step in steps:
+                self._take(subject.twin, self._before(truth, step), step)
+                self._record(records, f"wide/{step}", subject.twin)
+                for twin in range(twins):
+                    random = np.random.default_rng((twin, step))
+                    self._take(subject.twin, self._before(truth, step), step, random)
+                    self._record(records, f"twin{twin}/{step}", subject.twin)
+            self._assign(subject.twin, self._start)
+        with common_randomness():
+            for step in steps:
+                self._take(subject.model, self._first if step == 0 else self._before(truth, step), step)
+                self._record(records, f"narrow/{step}", subject.model)
+            self._run(subject.model, self._first, records, "free")
+            self._assign(subject.model, self._first)
+        records.close()
+
+    def run_twins(self, truth: Records, others: list[Records], records: Records, count: int) -> None:
+        """Takes every step in float64, and adds to each tensor after each step an error of the size that was measured.
+
+        Args:
+            truth: What `run_in_float64` wrote on the backend that is taken for the truth.
+            others: What `run_from` wrote on each backend.
+            records: Where to.
+            count: How many twins there are.
+        """
+        with in_float64():
+            for twin in range(count):
+                random = np.random.default_rng(twin)
+                self._assign(self._subject.twin, self._start)
+                for step in range(len(self._batches)):
+                    self._step(self._subject.twin, step)
+                    state = self._state(self._subject.twin)
+                    for name, value in state.items():
+                        if is_floating(value.dtype):
+                            size = max(_error(each, truth, step, name) for each in others)
+                            state[name] = value + size * random.standard_normal(value.shape)
+                    self._assign(self._subject.twin, state)
+                    self._record(records, f"twin{twin}/{step}", self._subject.twin)
+            self._assign(self._subject.twin, self._start)
+        records.close()
+
+    def _run(self, model: Any, start: Any, records: Records, title: str) -> None:
+        losses = []
+        self._assign(model, start)
+        for step in range(len(self._batches)):
+            losses.append(self._step(model, step))
+            self._record(records, f"{title}/{step}", model)
+        records[f"{title}/losses"] = np.array(losses)
+        self._assign(model, start)
+
+    def _take(self, model: Any, start: Any, step: int, random: Any = None) -> None:
+        self._assign(model, start)
+        if random is not None:
+            for variable in model.trainable_variables:
+                variable.assign(moved_by(to_numpy(variable.value), self._subject.dtype, random))
+        self._step(model, step)
+
+    def _step(self, model: Any, step: int) -> float:
+        change = widened if model is self._subject.twin else np.asarray
+        x, y = keras.tree.map_structure(change, self._batches[step])
+        model.reset_metrics()  # Or what comes back is the mean over the steps so far.
+        # With metrics or several outputs, the loss is the first of a list.
+        return float(np.ravel(model.train_on_batch(x, y))[0])
+
+    def _variables(self, model: Any) -> dict[str, Any]:
+        # By the names that the model's own optimizer has: that of a twin may have others.
+        names = [f"slot:{n}:{_own_path(each)}" for n, each in enumerate(self._subject.model.optimizer.variables)]
+        slots = dict(zip(names, model.optimizer.variables, strict=True))
+        return dict(zip(self._subject.names, model.variables, strict=True)) | slots
+
+    def _state(self, model: Any) -> dict[str, np.ndarray]:
+        return {name: to_numpy(each.value) for name, each in self._variables(model).items()}
+
+    def _assign(self, model: Any, state: dict[str, np.ndarray]) -> None:
+        for name, variable in self._variables(model).items():
+            variable.assign(keras.ops.convert_to_tensor(state[name], variable.dtype))
+
+    def _before(self, truth: Records, step: int) -> dict[str, np.ndarray]:
+        return {name: self._start[name] if step == 0 else truth[f"wide/{step - 1}/{name}"] for name in self._start}
+
+    def _record(self, records: Records, title: str, model: Any) -> None:
+        for name, value in self._state(model).items():
+            records[f"{title}/{name}"] = value
+
+
+def _build_optimizer(model: Any) -> None:
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def _own_path(variable: Any) -> str:
+    # The optimizer's own name is numbered: each worker has made others before.
+    return str(variable.path.split("/", 1)[-1])
+
+
+def _error(records: Records, truth: Records, step: int, name: str) -> float:
+    narrow, wide = records[f"narrow/{step}/{name}"], truth[f"wide/{step}/{name}"]
+    found = rms(widened(narrow) - wide)
+    return found if np.isfinite(found) else 0.0

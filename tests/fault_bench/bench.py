@@ -1,0 +1,189 @@
+"""Runs every model of the bench and prints what was caught, placed and falsely called: ``python tests/fault_bench/bench.py``.
+
+What is asked of it:
+
+* each model runs once, on all backends; each pair of them is judged on the same measurements;
+* the ways that people compare by today are judged on the same records;
+* what was missed is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import catalog
+from planting import Fault, Sound
+from rich.console import Console
+from rich.table import Table
+
+from dlf.errors import DlfError
+from dlf.parity.evidence import judged
+from dlf.parity.options import ParityOptions
+from dlf.parity.records import Records
+from dlf.parity.runner import Crew, run_parity
+
+BACKENDS = ("jax", "tensorflow", "torch")
+SETTINGS = (*combinations(BACKENDS, 2), BACKENDS)
+WAYS = {
+    "allclose, 1e-3, on the outputs": (1e-3, 1e-3),
+    "allclose, 1e-5, on the outputs": (1e-5, 1e-5),
+    "torch.testing.assert_close, on the outputs": (1.3e-6, 1e-5),
+}
+"""Relative and absolute tolerance."""
+FIRST_LAYER = "the first layer above 1e-5"
+
+
+@dataclass
+class Score:
+    """What one way to judge has found on one set of backends."""
+
+    faults: int = 0
+    caught: int = 0
+    placed: int = 0
+    sound: int = 0
+    alarms: int = 0
+    wrong: list[str] = field(default_factory=list)
+    """What was missed, misplaced or falsely called."""
+
+    def add(self, model: Fault | Sound, *, diverges: bool, placed: bool, faulty: bool, said: str) -> None:
+        """Adds one model."""
+        if faulty:
+            self.faults += 1
+            self.caught += diverges
+            self.placed += diverges and placed
+        else:
+            self.sound += 1
+            self.alarms += diverges
+        if diverges is not faulty or (faulty and not placed):
+            self.wrong.append(f"{model.name}: {said}")
+
+
+def main() -> int:
+    """Runs the bench; the exit code is 1 where anything was missed or falsely called."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="run the models whose name holds this text")
+    parser.add_argument("--json", type=Path, help="write everything there")
+    asked = parser.parse_args()
+    console = Console(highlight=False)
+    scores: dict[str, dict[str, Score]] = {}
+    seconds: list[float] = []
+    failed: list[str] = []
+    with Crew(BACKENDS) as crew:
+        for number, (file, model) in enumerate(_models(asked.only)):
+            faulty = BACKENDS[number % len(BACKENDS)]
+            start = time.monotonic()
+            try:
+                with tempfile.TemporaryDirectory() as folder:
+                    report = _run(file, model, faulty, Path(folder) / "records", crew)
+                    _score(scores, model, faulty, report, Path(folder) / "records")
+            except DlfError as error:
+                failed.append(f"{model.name}: {error}")
+                console.print(f"{model.name}: {error}", markup=False)
+                continue
+            seconds.append(time.monotonic() - start)
+            print(f"{number + 1} {model.name} {seconds[-1]:.1f} s {report['verdict']}", file=sys.stderr)
+    _print(console, scores, seconds, failed)
+    if asked.json:
+        rows = {way: {name: asdict(score) for name, score in each.items()} for way, each in scores.items()}
+        asked.json.write_text(json.dumps({"scores": rows, "seconds": seconds, "failed": failed}, indent=1))
+    own = scores["dlf parity"].values()
+    return int(bool(failed) or any(each.caught < each.faults or each.alarms for each in own))
+
+
+def _models(only: str) -> Iterator[tuple[str, Fault | Sound]]:
+    tables: list[Mapping[str, Mapping[str, Fault | Sound]]] = [catalog.FAULTS, catalog.SOUND]
+    for table in tables:
+        for file, models in table.items():
+            yield from ((file, model) for name, model in models.items() if only in name)
+
+
+def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, crew: Crew) -> dict[str, Any]:
+    target = catalog.address(file, model, faulty)
+    data = f"{target.rpartition(':')[0]}:{model.data}" if model.data else None
+    return run_parity(ParityOptions(target, BACKENDS, data=data), keep=keep, crew=crew)
+
+
+def _score(
+    scores: dict[str, dict[str, Score]], model: Fault | Sound, faulty: str, report: Mapping[str, Any], kept: Path
+) -> None:
+    for names in SETTINGS:
+        setting, planted = " ".join(names), isinstance(model, Fault) and faulty in names
+        one = judged(report, names)
+        first = one["first_divergence"]
+        blamed = None if len(names) == 2 else faulty  # noqa: PLR2004 - of two, neither is blamed.
+        placed = first is not None and (first["stage"], first["layer"], first["backend"]) == (
+            getattr(model, "stage", None),
+            getattr(model, "layer", None),
+            blamed,
+        )
+        said = (
+            "agree" if first is None else f"{first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
+        )
+        verdicts = {"dlf parity": (first is not None, placed, said)} | dict(_todays_ways(model, names, report, kept))
+        for way, (diverges, is_placed, words) in verdicts.items():
+            score = scores.setdefault(way, {}).setdefault(setting, Score())
+            score.add(model, diverges=diverges, placed=is_placed, faulty=planted, said=words)
+
+
+def _todays_ways(
+    model: Fault | Sound, names: Sequence[str], report: Mapping[str, Any], kept: Path
+) -> Iterator[tuple[str, tuple[bool, bool, str]]]:
+    """Whether outputs in float32 are alike, and the first layer whose outputs are not."""
+    records = {name: Records(kept / "trace" / name) for name in names}
+    keys = [call["key"] for call in report["calls"]]
+
+    def differs(name: str, rtol: float, atol: float) -> bool:
+        arrays = [each.get(name) for each in records.values()]
+        return any(
+            one is None or other is None or not _is_close(one, other, rtol, atol)
+            for one, other in combinations(arrays, 2)
+        )
+
+    every = [name for each in records.values() for name in each if name.startswith("narrow/")]
+    outputs = sorted({name for name in every if name.startswith(("narrow/prediction", "narrow/inference"))})
+    for way, (rtol, atol) in WAYS.items():
+        yield way, (any(differs(name, rtol, atol) for name in outputs), False, "")
+    for key in keys:
+        if any(differs(name, 0.0, 1e-5) for name in dict.fromkeys(every) if name.rpartition(":")[0] == f"narrow/{key}"):
+            layer = next(call["layer"] for call in report["calls"] if call["key"] == key)
+            yield FIRST_LAYER, (True, layer == getattr(model, "layer", None), layer)
+            return
+    yield FIRST_LAYER, (False, False, "")
+
+
+def _is_close(one: np.ndarray, other: np.ndarray, rtol: float, atol: float) -> bool:
+    return one.shape == other.shape and bool(
+        np.allclose(one.astype(np.float64), other.astype(np.float64), rtol=rtol, atol=atol, equal_nan=True)
+    )
+
+
+def _print(
+    console: Console, scores: Mapping[str, Mapping[str, Score]], seconds: Sequence[float], failed: Sequence[str]
+) -> None:
+    table = Table("judged by", "on", "faults caught", "placed exactly", "false alarms")
+    for way, each in scores.items():
+        for setting, score in each.items():
+            placed = f"{score.placed} of {score.faults}" if way in {"dlf parity", FIRST_LAYER} else "—"
+            table.add_row(way, setting, f"{score.caught} of {score.faults}", placed, f"{score.alarms} of {score.sound}")
+    console.print(table)
+    console.print(f"{np.median(seconds):.1f} s a model (median of {len(seconds)}); {len(failed)} did not come through")
+    for setting, score in scores["dlf parity"].items():
+        for line in score.wrong:
+            console.print(f"{setting}: {line}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

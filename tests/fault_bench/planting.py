@@ -1,0 +1,116 @@
+"""On which backend a fault is planted, and which models there are.
+
+A target is addressed by the backend that is to have the fault, ``faults_layers.py:epsilon_on_torch``; without one, as
+``faults_layers.py:epsilon``, nothing is planted. Files that hold models are imported anew for each target, while this
+module stays: what was looked up last is what counts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+__all__ = ["Fault", "Faults", "Sound", "SoundModels", "off", "plant", "planted"]
+
+Build = Callable[[], Any]
+
+_place: list[str | None] = [None]
+
+
+def plant(backend: str | None) -> None:
+    """Says which backend has the fault from now on."""
+    _place[:] = [backend]
+
+
+def planted() -> bool:
+    """Tells whether this process has the fault. Layers ask when they are called, which may be long after the build."""
+    return bool(keras.config.backend() == _place[0])
+
+
+def off(factor: float) -> float:
+    """What a number is to be multiplied by: 1 but where the fault is planted."""
+    return factor if planted() else 1.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A model with a fault, and where the fault begins."""
+
+    name: str
+    stage: str
+    layer: str | None
+    variable: str | None
+    data: str | None
+    """A function ``(size, random) -> (x, y)`` of the same file, for a model that needs it."""
+    build: Build
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A model that must not be called faulty."""
+
+    name: str
+    planted: bool
+    """Whether one backend does the same in another way: it is addressed as a fault is."""
+    data: str | None
+    build: Build
+
+
+class Faults(dict[str, Fault]):
+    """The faults of one file, by name."""
+
+    def fault(
+        self, stage: str, layer: str | None = None, variable: str | None = None, data: str | None = None
+    ) -> Callable[[Build], Build]:
+        """Registers a function that builds a model."""
+
+        def register(build: Build) -> Build:
+            name = build.__name__
+            self[name] = Fault(name, stage, layer, variable, data, build)
+            return _without_fault(build)
+
+        return register
+
+    def find(self, name: str) -> Build:
+        """What a module's `__getattr__` has to do: see `_find`."""
+        return _find({each.name: each.build for each in self.values()}, name)
+
+
+class SoundModels(dict[str, Sound]):
+    """The sound models of one file, by name."""
+
+    def sound(self, *, planted: bool = False, data: str | None = None) -> Callable[[Build], Build]:
+        """Registers a function that builds a model."""
+
+        def register(build: Build) -> Build:
+            name = build.__name__
+            self[name] = Sound(name, planted, data, build)
+            return _without_fault(build)
+
+        return register
+
+    def find(self, name: str) -> Build:
+        """What a module's `__getattr__` has to do: see `_find`."""
+        return _find({each.name: each.build for each in self.values() if each.planted}, name)
+
+
+def _find(builds: dict[str, Build], address: str) -> Build:
+    """Splits ``name_on_backend``, plants the fault there and returns what builds the model."""
+    name, _, backend = address.rpartition("_on_")
+    if name not in builds:
+        raise AttributeError(address)
+    plant(backend)
+    return builds[name]
+
+
+def _without_fault(build: Build) -> Build:
+    @functools.wraps(build)
+    def control() -> Any:
+        plant(None)
+        return build()
+
+    return control
