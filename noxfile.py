@@ -53,8 +53,29 @@ def parity(session: nox.Session, device: str) -> None:
     install(session, list(BACKENDS), device)
     # Each test starts a process for each backend by itself.
     session.run(
-        "pytest", "--backend", "jax", "tests/test_parity_backends.py", *session.posargs, env={"OMP_NUM_THREADS": "1"}
+        "pytest",
+        "--backend",
+        "jax",
+        "tests/test_parity_backends.py",
+        "tests/test_known_differences.py",
+        *session.posargs,
+        env={"OMP_NUM_THREADS": "1"},
     )
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Plant faults, and see which are caught and placed, and which sound models are called faulty (20 minutes)."""
+    install(session, list(BACKENDS), "cpu")
+    session.run("python", "tests/fault_bench/bench.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def zoo(session: nox.Session) -> None:
+    """Compare everything in Keras across backends; stopped and started again, it goes on where it was."""
+    install(session, list(BACKENDS), "cpu")
+    asked = session.posargs or ["--json", "zoo.json", "--html", "zoo.html"]
+    session.run("python", "-m", "dlf.zoo", *asked, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -138,10 +138,11 @@ def _backends(as_json: bool) -> int:
 @click.option("--growth", is_flag=True, help="Also time an example at ten times the rows.")
 @click.option("--memory", is_flag=True, help="Also measure the peak of memory, beside Keras's fit.")
 @click.option("--startup", is_flag=True, help="Also measure the start with an empty and a filled compilation cache.")
+@click.option("--parity", is_flag=True, help="Measure `dlf parity` instead: time and memory.")
 @click.option(
     "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures."
 )
-def _bench(backends: str | None, models: str, file: Path | None, **options: Any) -> int:
+def _bench(backends: str | None, models: str, file: Path | None, parity: bool, **options: Any) -> int:
     r"""Time Keras's fit, dlf's fused engine and hand-written loops, in turns; none before its results agree.
 
     \b
@@ -156,6 +157,16 @@ def _bench(backends: str | None, models: str, file: Path | None, **options: Any)
     asked = BenchOptions(_names(backends), _names(models), **options)
     if file:
         check_place(file)
+    if parity:
+        from dlf.bench.parity import print_parity_bench, run_parity_bench
+        from dlf.files import whole_file
+
+        found = run_parity_bench(asked.backends, asked.repeats, say=lambda text: click.echo(f"dlf: {text}", err=True))
+        if file:
+            with whole_file(file) as place:
+                place.write_text(json.dumps(found, indent=1))
+        print_parity_bench(found)
+        return int(any(each["verdict"] != "agree" for each in [*found["rounds"], *found["large"].values()]))
     # What was measured is kept at once: the whole may take hours.
     keep = partial(write_bench, path=file) if file else lambda _: None
     report = run_bench(asked, say=lambda text: click.echo(f"dlf: {text}", err=True), keep=keep)
@@ -238,6 +249,9 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
     "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the whole report."
 )
 @click.option(
+    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at."
+)
+@click.option(
     "--from",
     "earlier",
     metavar="FILE",
@@ -252,12 +266,14 @@ def _gradients(paths: str | None, as_json: bool, page: Path | None, **options: A
     help="Judge by another constant, such as noisy=100.",
 )
 def _parity(  # noqa: PLR0913 - one for each option.
+    *,
     target: str | None,
     backends: str | None,
     stages: str | None,
     strict: bool,
     keep: Path | None,
     file: Path | None,
+    page: Path | None,
     earlier: Path | None,
     constants: tuple[str, ...],
     **options: Any,
@@ -272,7 +288,7 @@ def _parity(  # noqa: PLR0913 - one for each option.
       dlf parity model.py:build
       dlf parity model.keras --loss mse --dtype mixed_bfloat16
       dlf parity package.models:build --backends jax,torch --json parity.json
-      dlf parity --from parity.json --constant noisy=100
+      dlf parity --from parity.json --html parity.html --constant noisy=100
     """
     from dlf.files import check_place
     from dlf.parity.evidence import constants_of, judged, read_report
@@ -282,8 +298,9 @@ def _parity(  # noqa: PLR0913 - one for each option.
     if (target is None) is (earlier is None):
         raise click.UsageError("Name a TARGET, or an earlier report: --from FILE.")
     judge_by = constants_of(constants)
-    if file:
-        check_place(file)
+    for place in (file, page):
+        if place:
+            check_place(place)
     if earlier is not None:
         report = judged(read_report(earlier), _names(backends), judge_by)
     else:
@@ -295,6 +312,10 @@ def _parity(  # noqa: PLR0913 - one for each option.
         report = judged(report, (), judge_by) if constants else report
     if file:
         write_report(report, file)
+    if page:
+        from dlf.parity.page import write_page
+
+        write_page(report, page)
     print_parity(report)
     return exit_code(report, strict=strict)
 

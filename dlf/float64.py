@@ -147,6 +147,8 @@ def _with_dtype(config: Any, dtype: str) -> Any:
         return config
     if config.get("class_name") == "DTypePolicy":
         return {**config, "config": {"name": dtype}}
+    if config.get("class_name") == "InputLayer" and dtype.startswith("mixed"):
+        return config  # Which has a dtype and no policy: what comes in stays float32.
     return {
         name: dtype if name == "dtype" and isinstance(each, str) and "float" in each else _with_dtype(each, dtype)
         for name, each in config.items()

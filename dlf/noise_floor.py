@@ -70,7 +70,9 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
         >>> floor_of(np.zeros(2), [], 1.0, "float32") == 2.0**-23
         True
     """
-    distance = rms(np.stack([each - truth for each in twins])) if twins and truth.dtype.kind == "f" else 0.0
+    # A twin that is no number anywhere says nothing of how far rounding goes.
+    apart = [each - truth for each in twins if truth.dtype.kind == "f" and np.isfinite(each).all()]
+    distance = rms(np.stack(apart)) if apart else 0.0
     return max(distance, eps_of(dtype) * largest, _smallest_normal(dtype))
 
 

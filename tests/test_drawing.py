@@ -17,7 +17,7 @@ from keras import layers
 
 from dlf.drawing import ModelDrawing, plot_history, visualize_model
 from dlf.errors import InvalidArgumentError, OutputError
-from dlf.model_drawing import _lay_out
+from dlf.graph_layout import lay_out
 
 SVG = "{http://www.w3.org/2000/svg}"
 Box = tuple[float, float, float, float]
@@ -186,7 +186,7 @@ def test_no_lane_touches_a_card_in_any_graph() -> None:
     for _ in range(100):
         count = random.randint(2, 25)
         edges = sorted({(random.randint(max(0, j - 8), j - 1), j) for j in range(1, count) for _ in range(3)})
-        layout = _lay_out([random.choice([60, 96, 114]) for _ in range(count)], edges)
+        layout = lay_out([random.choice([60, 96, 114]) for _ in range(count)], edges)
         for row in range(len(layout.rows)):
             spans = [
                 (x - 150, x + 150) for (x, _), at in zip(layout.top_centre, layout.row_of, strict=True) if at == row

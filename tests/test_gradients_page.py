@@ -23,10 +23,11 @@ from matplotlib.image import imread
 from dlf.errors import OutputError
 from dlf.gradients.options import GradientsOptions
 from dlf.gradients.page import write_page
-from dlf.gradients.page_plots import COLOURS, MARKS, differences
+from dlf.gradients.page_plots import MARKS, differences
 from dlf.gradients.page_source import align, source_rows
 from dlf.gradients.report import answer_of
 from dlf.gradients.runner import run_gradients
+from dlf.page_style import COLOURS
 
 HOSTILE = "</td></style></script><script>window.pwned = 1</script><img src=x onerror='window.pwned=1'>\"'&$\\frac"
 VOID = {"meta", "input", "br", "wbr", "img", "link", "hr"}

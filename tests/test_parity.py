@@ -621,7 +621,7 @@ def test_the_batches_and_values_are_those_of_the_seed(worker: Any) -> None:
 
 def test_the_subject_makes_its_optimizer_and_twin_anew() -> None:
     subject = Subject(lambda: subject_of(keras.layers.Dense(1)), None)
-    assert subject.make_optimizer() is not subject.model.optimizer
+    assert subject.make_optimizer(subject.model) is not subject.model.optimizer
     assert subject.loss == "mse"
 
 

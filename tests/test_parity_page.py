@@ -107,6 +107,7 @@ def measured(stage: str, layer: str | None, variable: str | None, costs: dict[st
             "verdict": "diverged" if name == wrong else "noisy" if cost > 30 else "rounding",
             "relative_difference": 0.25 if wrong else 1e-16,
             "noise_floors": None if name == wrong else cost,
+            "reason": None,
         }
         for name, cost in costs.items()
     ]
@@ -217,6 +218,7 @@ def broken() -> dict[str, Any]:
         "variable": "kernel",
         "backend": None,
         "verdict": "diverged",
+        "reason": None,
     }
     wrong |= {"relative_difference": None, "noise_floors": None, "call": None, "mode": None, "step": None}
     made |= {"measurements": [], "calls": [], "trajectory": None, "findings": [wrong], "divergences": [wrong]}

@@ -19,10 +19,11 @@ import click
 
 import dlf
 from dlf.files import whole_file
-from dlf.gradients.page_plots import COLOURS, MARKS, differences, plot_differences, plot_losses, steps_together
+from dlf.gradients.page_plots import MARKS, differences, plot_differences, plot_losses, steps_together
 from dlf.gradients.page_source import highlight_styles, source_rows
 from dlf.gradients.report import answer_of
 from dlf.noise_floor import LOW_PRECISION, NOISY
+from dlf.page_style import COLOURS
 
 __all__ = ["write_page"]
 
@@ -64,13 +65,13 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("dlf.gradients", "."),
+        loader=PackageLoader("dlf", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("page.html.jinja").render(_view(report))
+    page = environment.get_template("gradients/page.html.jinja").render(_view(report))
     with whole_file(file) as place:
         # A file name that is no UTF-8 reaches the report as characters that UTF-8 has no bytes for.
         place.write_text(page, encoding="utf-8", errors="replace")

@@ -2,44 +2,35 @@
 
 What is asked of it:
 
-* colours are the page's own (CSS variables), so that they follow light, dark and print;
-* text is text, and none of it comes from the report: names stand in the page's legend;
+* what `dlf.page_style` is asked for;
+* no text comes from the report: names stand in the page's legend;
 * curves on top of one another can be told apart: each has marks of its own shape, at steps of its own.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dlf.page_style import COLOURS, CURVES, PAPER, picture
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["COLOURS", "MARKS", "differences", "plot_differences", "plot_losses", "steps_together"]
+__all__ = ["MARKS", "differences", "plot_differences", "plot_losses", "steps_together"]
 
-COLOURS = 8
-"""How many colours of curves the page's CSS has; further curves take them again, with the next mark."""
 MARKS = "osD^vXP*p"
+"""Of curves; beyond the colours that there are, further curves take them again, with the next mark."""
 _MARKS_ON_A_CURVE = 6
 _MOST_LOSSES, _MOST_DIFFERENCES = 1000, 40
 """Points of a curve: of a longer training, each stands for several steps. Differences jump at every step."""
 _DASHES = 9.0
 """The length of a stretch of a curve, in widths of its line."""
-_SIZE = (6.0, 4.0)
 _STEEP = 10.0
 """Where the largest loss is so many times the smallest, the axis is logarithmic."""
-
-# Colours that stand for a variable of the page's CSS until the picture is drawn: Matplotlib takes only real ones.
-_INK, _GRID, _PAPER = "#fe0001", "#fe0002", "#fe0003"
-_VARIABLES = {_INK: "--ink", _GRID: "--rule", _PAPER: "--paper"}
-_CURVES = [f"#fd00{number:02x}" for number in range(COLOURS)]
-_VARIABLES |= {colour: f"--curve-{number}" for number, colour in enumerate(_CURVES)}
 
 
 def differences(losses: Sequence[float], reference: Sequence[float]) -> list[float]:
@@ -70,12 +61,13 @@ def plot_losses(curves: Mapping[int, Sequence[float]]) -> str:
         '<svg'
     """
     finite = [value for values in curves.values() for value in values if math.isfinite(value)]
-    with _picture("loss", "The loss at each step, a curve for each path") as (panel, out):
+    with picture("loss", "The loss at each step, a curve for each path") as (panel, out):
         _draw(
             panel, {number: _thinned(values, _MOST_LOSSES, np.mean) for number, values in curves.items()}, dashed=True
         )
         if finite and min(finite) > 0 and max(finite) > _STEEP * min(finite):
             _logarithmic(panel)
+        panel.set_xlabel("step")
         panel.set_ylabel("loss")
     return "".join(out)
 
@@ -93,7 +85,7 @@ def plot_differences(curves: Mapping[int, Sequence[float]]) -> str:
         >>> plot_differences({1: [0.0, 2.0, 10.0]})[:4]
         '<svg'
     """
-    with _picture("difference", "How far each loss is from the reference's, at each step") as (panel, out):
+    with picture("difference", "How far each loss is from the reference's, at each step") as (panel, out):
         _draw(panel, {number: _thinned(values, _MOST_DIFFERENCES, np.max) for number, values in curves.items()})
         panel.set_yscale("symlog", linthresh=1.0, linscale=0.5)
         largest = max((value for values in curves.values() for value in values if math.isfinite(value)), default=1.0)
@@ -103,44 +95,9 @@ def plot_differences(curves: Mapping[int, Sequence[float]]) -> str:
         panel.set_yticks(ticks, [f"{tick:,}" if tick < 10**5 else f"1e{round(math.log10(tick))}" for tick in ticks])
         panel.minorticks_off()
         panel.set_ylim(-0.15, 1.2 * min(tick for tick in ticks if tick >= min(max(largest, 1.0), ticks[-1])))
+        panel.set_xlabel("step")
         panel.set_ylabel("float32 last places")
     return "".join(out)
-
-
-@contextmanager
-def _picture(name: str, title: str) -> Iterator[tuple[Axes, list[str]]]:
-    """Gives axes to draw on; afterwards the SVG is in the list."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 13,
-        "axes.edgecolor": _INK,
-        "axes.labelcolor": _INK,
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "text.color": _INK,
-        "grid.color": _GRID,
-        "axes.unicode_minus": True,
-    }
-    out: list[str] = []
-    # All of it, not what is set here alone: a user's matplotlibrc is for the user's own figures.
-    with mpl.rc_context(mpl.rcParamsDefault | settings):
-        figure = Figure(figsize=_SIZE, layout="constrained")
-        panel = figure.add_subplot()
-        panel.grid(linewidth=1)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        yield panel, out
-        panel.set_xlabel("step")
-        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
-        picture = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(picture, format="svg", transparent=True, metadata=nothing)
-    out.append(_for_page(picture.getvalue(), name, title))
 
 
 def _draw(panel: Axes, curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], *, dashed: bool = False) -> None:
@@ -148,7 +105,7 @@ def _draw(panel: Axes, curves: Mapping[int, tuple[Sequence[float], Sequence[floa
         apart = max(len(values) / _MARKS_ON_A_CURVE, 1.0)
         # Each curve starts its marks a little later than the one before, so that none hides another's.
         first = int(apart * place / len(curves))
-        colour = _CURVES[number % COLOURS]
+        colour = CURVES[number % COLOURS]
         panel.plot(
             steps,
             [value if math.isfinite(value) else math.nan for value in values],
@@ -161,7 +118,7 @@ def _draw(panel: Axes, curves: Mapping[int, tuple[Sequence[float], Sequence[floa
             else "-",
             linewidth=2.5,
             markersize=8,
-            markerfacecolor=_PAPER,
+            markerfacecolor=PAPER,
             markeredgecolor=colour,
             markeredgewidth=2,
             zorder=3 + place,
@@ -197,17 +154,3 @@ def _thinned(values: Sequence[float], most: int, summary: Any) -> tuple[list[flo
     width = max(math.ceil(len(values) / most), 1)
     starts = range(0, len(values), width)
     return list(starts), [float(summary(values[start : start + width])) for start in starts]
-
-
-def _for_page(svg: str, name: str, title: str) -> str:
-    """Makes a file's SVG one for inside a page: no prologue, no fixed size, ids and colours of its own."""
-    svg = svg[svg.index("<svg") :]
-    head, rest = svg.split(">", 1)
-    box = re.search(r'viewBox="[^"]*"', head)
-    assert box is not None  # noqa: S101 - Matplotlib always writes it.
-    rest = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\1{name}-", rest)
-    rest = re.sub(r"<style.*?</style>", "", rest, flags=re.DOTALL)  # It would hold for the whole page.
-    rest = re.sub(r"font-family: [^;]*;", "", rest)
-    for colour, variable in _VARIABLES.items():
-        rest = rest.replace(colour, f"var({variable})")
-    return f'<svg {box[0]} role="img" aria-label="{title}">{rest.strip()}'

@@ -8,6 +8,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -56,16 +57,20 @@ def _called(function: Callable[[], Any], dtype: str) -> Any:
 
 def _loaded(file: Path, dtype: str) -> Any:
     try:
-        model = keras.saving.load_model(file, safe_mode=True)
+        with warnings.catch_warnings():
+            # Of one that was not trained no slots were saved; training starts from new ones.
+            warnings.filterwarnings("ignore", message=r"(?s).*optimizer")
+            model = keras.saving.load_model(file, safe_mode=True)
     except Exception as error:
-        reason = " ".join(str(error).split())
+        # Keras puts the whole configuration around what it has to say.
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("Full object config")[0]
         raise InvalidArgumentError(
             "TARGET",
             expected="a file that Keras saved, of Keras's own layers alone: it is loaded in safe mode, which runs no "
             "code of the file's",
             received=str(file),
             advice="For a model with a Lambda or with classes of your own, give a function instead: a file.py:function "
-            f"that imports them and calls keras.saving.load_model. Keras says: {_shortened(reason)}",
+            f"that imports them and calls keras.saving.load_model. Keras says: {_shortened(' '.join(reason.split()))}",
         ) from error
     if not _is_asked_for(dtype) or not isinstance(model, keras.Model):
         return model

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlf.errors import InvalidArgumentError
+from dlf.parity.known import with_reasons
 from dlf.parity.options import STAGES
 from dlf.parity.verdict import Constants, Finding, judge, judge_build, judge_values
 
@@ -29,6 +30,7 @@ EVIDENCE = (
     "steps",
     "stages_asked",
     "compiled",
+    "optimizer",
     "backends",
     "failed",
     "calls",
@@ -68,6 +70,7 @@ def judged(
         # Of another model, other values are no news.
         findings = judge_values(built) or findings
     findings += judge(evidence["measurements"], names, constants)
+    findings = with_reasons(findings, evidence["backends"][names[0]]["layers"], evidence["optimizer"], names)
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
     return {
         **{name: evidence[name] for name in EVIDENCE},

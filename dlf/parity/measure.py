@@ -173,8 +173,8 @@ def measure_trajectory(  # noqa: PLR0913, PLR0917 - three kinds of runs.
     """
     found: list[Measurement] = []
     names = [name.split("/", 2)[2] for name in free[truth] if name.startswith("wide/0/")]
-    distance: dict[str, list[float]] = {backend: [] for backend in free}
-    envelope: list[float] = []
+    distance: dict[str, list[float | None]] = {backend: [] for backend in free}
+    envelope: list[float | None] = []
     for step in range(steps):
         squares, spread = dict.fromkeys(free, 0.0), 0.0
         exact = {name: free[truth][f"wide/{step}/{name}"] for name in names}
@@ -187,7 +187,7 @@ def measure_trajectory(  # noqa: PLR0913, PLR0917 - three kinds of runs.
             for kind in (True, False)
         }
         for name in names:
-            place = {
+            place: dict[str, Any] = {
                 "stage": "trajectory",
                 "layer": None,
                 "call": None,
@@ -211,11 +211,11 @@ def measure_trajectory(  # noqa: PLR0913, PLR0917 - three kinds of runs.
                         squares[backend] += float(np.sum((widened(value) - exact[name]) ** 2))
                 spread += max((float(np.sum((each - exact[name]) ** 2)) for each in apart), default=0.0)
         for backend, square in squares.items():
-            distance[backend].append(square**0.5)
-        envelope.append(spread**0.5)
+            distance[backend].append(_number(square**0.5))
+        envelope.append(_number(spread**0.5))
     losses = {
-        "float64": {backend: each["wide/losses"].tolist() for backend, each in free.items()},
-        "narrow": {backend: each["free/losses"].tolist() for backend, each in single.items()},
+        "float64": {backend: _numbers(each["wide/losses"]) for backend, each in free.items()},
+        "narrow": {backend: _numbers(each["free/losses"]) for backend, each in single.items()},
     }
     return found, {"losses": losses, "distance": distance, "envelope": envelope}
 
@@ -311,7 +311,7 @@ def _measure_group(
     for name in names:
         value = records[truth][f"wide/{key}|{name}"]
         twins = [records[truth][place] for n in range(2) if (place := f"twin{n}/{key}|{name}") in records[truth]]
-        floor = floor_of(value, [each for each in twins if np.isfinite(each).all()], largest, dtype)
+        floor = floor_of(value, twins, largest, dtype)
         wide = {backend: each.get(f"wide/{key}|{name}") for backend, each in records.items()}
         narrow = {backend: each.get(f"narrow/{key}|{name}") for backend, each in records.items()}
         yield {"name": name} | measure(wide, narrow, floor, dtype)
@@ -390,6 +390,10 @@ def _plain(value: Any) -> float | int | bool | None:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _numbers(array: np.ndarray) -> list[float | None]:
+    return [_number(float(each)) for each in array]
 
 
 def _rounded(value: float | None) -> float | None:

@@ -21,11 +21,12 @@ import click
 
 import dlf
 from dlf.files import whole_file
+from dlf.page_style import COLOURS
 from dlf.parity.options import STAGES
 from dlf.parity.page_graph import draw_calls
 from dlf.parity.page_plots import MARKS, plot_depth, plot_distance
 from dlf.parity.page_rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
-from dlf.parity.report import _remarks, advice_of, answer_of
+from dlf.parity.report import advice_of, answer_of, remarks_of
 
 __all__ = ["write_page"]
 
@@ -37,7 +38,6 @@ _NAMED = 12
 _ROWS_OF_A_LAYER = 200
 _PRINTED = 20
 """Layers whose details are printed."""
-_COLOURS = 8
 _TURNS = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Characters that say in which direction a text runs."""
 
@@ -62,10 +62,10 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
         >>> file.read_text(encoding="utf-8").splitlines()[0]
         '<!doctype html>'
     """
-    from jinja2 import Environment, PackageLoader, PrefixLoader, StrictUndefined
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PrefixLoader({name: PackageLoader(f"dlf.{name}", ".") for name in ("parity", "gradients")}),
+        loader=PackageLoader("dlf", "."),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_visible,
@@ -105,7 +105,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "facts": [report["dtype"], f"seed {report['seed']}", f"{len(layers) - 1:,} layers"],
         "backends": backends,
         "places": [_place(name, each) for name, each in report["backends"].items()],
-        "remarks": list(_remarks(report)),
+        "remarks": list(remarks_of(report)),
         "failures": [(name, click.unstyle(reason)) for name, reason in report["failed"].items()],
         "look": _where_to_look(report, numbers),
         "more": max(len({each["layer"] for each in report["divergences"]}) - _NAMED, 0),
@@ -121,7 +121,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "lines": {name: report.get("constants", {}).get(name) for name in ("noisy", "low_precision")},
         "depth": Markup(_depth(report, layers)),  # noqa: S704 - Matplotlib's own, without a word of the report.
         **_trajectory(report),
-        "legend": [(name, number % _COLOURS, MARKS[number % len(MARKS)]) for number, name in enumerate(backends)],
+        "legend": [(name, number % COLOURS, MARKS[number % len(MARKS)]) for number, name in enumerate(backends)],
         "rows": rows,
         "numbers": numbers,
         "left_out": left_out,

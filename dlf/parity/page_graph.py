@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from dlf.model_drawing import _add, _continue, _cut, _lay_out, _rectangle, _text, _title
+from dlf.graph_layout import CARD_WIDTH, lay_out
 from dlf.parity.page_rows import SIGNS, Layer, worst_of
+from dlf.svg import add_element, add_rectangle, add_span, add_text, add_title, shorten
 
 __all__ = ["draw_calls"]
 
-_WIDTH, _HEIGHT, _MARGIN, _HEAD = 300, 46, 8, 7
+_HEIGHT, _MARGIN = 46, 8
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,17 @@ def draw_calls(report: Mapping[str, Any], layers: Sequence[Layer]) -> str:
     classes = {each["path"]: each["class"] for each in report.get("layers", ())}
     cards = [_card(call, by_path.get(call["layer"], layers[0]), classes) for call in calls]
     arrows = _arrows(calls)
-    layout = _lay_out([_HEIGHT] * len(cards), arrows)
+    layout = lay_out([_HEIGHT] * len(cards), arrows)
     width, height = layout.width + 2 * _MARGIN, layout.height + 2 * _MARGIN
     svg = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {width:.0f} {height:.0f}")
     svg.attrib.update({"width": f"{width:.0f}", "height": f"{height:.0f}", "role": "group"})
     svg.set("aria-label", "The model's graph: each card leads to the details of its layer")
-    drawing = _add(svg, "g", transform=f"translate({_MARGIN} {_MARGIN})")
+    drawing = add_element(svg, "g", transform=f"translate({_MARGIN} {_MARGIN})")
     for source, target in arrows:
-        x, y = layout.top_centre[target]
-        _add(drawing, "path", d=layout.way(source, target), **{"class": "arrow"})
-        _add(drawing, "path", d=f"M{x:.1f},{y - 1:.1f}l-4.5,-{_HEAD}h9z", **{"class": "head"})
+        add_element(drawing, "path", d=layout.way(source, target), **{"class": "arrow"})
+        add_element(drawing, "path", d=layout.head(target), **{"class": "head"})
     for card, (x, y) in zip(cards, layout.top_centre, strict=True):
-        _draw(drawing, card, x - _WIDTH / 2, y)
+        _draw(drawing, card, x - CARD_WIDTH / 2, y)
     return ET.tostring(svg, encoding="unicode")
 
 
@@ -98,15 +98,15 @@ def _inside(calls: Sequence[Mapping[str, Any]]) -> dict[int, list[int]]:
 
 
 def _draw(parent: ET.Element, card: _Card, left: float, top: float) -> None:
-    link = _add(parent, "a", href=f"#layer-{card.layer.number}", **{"class": f"card {card.level}"})
+    link = add_element(parent, "a", href=f"#layer-{card.layer.number}", **{"class": f"card {card.level}"})
     word = card.verdict or "not judged"
     link.set("aria-label", f"{card.title}, {card.class_name}: {word}")
-    _title(link, f"{card.title}\n{card.class_name}: {word}")
-    _rectangle(link, (left, top, _WIDTH, _HEIGHT), 8, "none", "none")
-    _text(link, (left + 19, top + 30), SIGNS[card.level], 20, text_anchor="middle", **{"class": "mark", "fill": ""})
+    add_title(link, f"{card.title}\n{card.class_name}: {word}")
+    add_rectangle(link, (left, top, CARD_WIDTH, _HEIGHT), 8)
+    add_text(link, (left + 19, top + 30), SIGNS[card.level], 20, text_anchor="middle", **{"class": "mark"})
     # The end of a long path says which layer it is, and its beginning whose.
     title = card.title if len(card.title) < 32 else f"…{card.title[-30:]}"  # noqa: PLR2004 - what a card has room for.
-    _text(link, (left + 38, top + 20), _cut(title, _WIDTH - 48, 14), 14, font_weight="600", fill="")
-    class_name = _cut(card.class_name, _WIDTH - 150, 12)
-    quiet = _text(link, (left + 38, top + 37), class_name, 12, fill="", **{"class": "quiet"})
-    _continue(quiet, word, gap=8, size=12)
+    add_text(link, (left + 38, top + 20), shorten(title, CARD_WIDTH - 48, 14), 14, font_weight="600")
+    class_name = shorten(card.class_name, CARD_WIDTH - 150, 12)
+    quiet = add_text(link, (left + 38, top + 37), class_name, 12, **{"class": "quiet"})
+    add_span(quiet, word, gap=8, size=12)

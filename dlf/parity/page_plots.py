@@ -2,20 +2,19 @@
 
 What is asked of it:
 
-* colours, marks and text are as in the plots of `dlf gradients`: the page's own, and none of it from the report;
+* what `dlf.page_style` is asked for;
+* no text comes from the report: names stand in the page's legend;
 * where nothing finite is to be shown there is no plot, rather than an empty one;
 * a thousand layers are one picture still.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from dlf.gradients.page_plots import _CURVES, _GRID, _INK, _PAPER, COLOURS, _for_page
+from dlf.page_style import BAD, COLOURS, CURVES, GRID, INK, PAPER, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +28,6 @@ _LOWEST = 0.01
 """Noise floors below which it is the same bits to the eye."""
 _MANY = 60
 """Points of a curve beyond which marks hide it."""
-_BAD = "#b3261e"
 
 
 def plot_depth(
@@ -54,9 +52,9 @@ def plot_depth(
         return ""
     top = max([*values, *(value for _, value in wrong if value is not None), lines[-1]]) * 3
     count = max(map(len, curves.values()), default=1)
-    with _picture("depth", "Error of each layer in noise floors, a curve for each backend", (9.0, 4.0)) as (panel, out):
+    with picture("depth", "Error of each layer in noise floors, a curve for each backend", (9.0, 4.0)) as (panel, out):
         for line in lines:
-            panel.axhline(line, color=_INK, linewidth=1.2, linestyle=(0, (6, 4)), zorder=2)
+            panel.axhline(line, color=INK, linewidth=1.2, linestyle=(0, (6, 4)), zorder=2)
             panel.annotate(
                 f"{line:g}", (1, line), xycoords=("axes fraction", "data"), xytext=(4, 0),
                 textcoords="offset points", va="center", fontsize=11,
@@ -68,14 +66,15 @@ def plot_depth(
             places = [place + 1 for place, _ in wrong]
             heights = [top / 2 if value is None else max(value, _LOWEST) for _, value in wrong]
             panel.plot(
-                places, heights, linestyle="", marker="X", markersize=13, color=_BAD, markeredgecolor=_PAPER, zorder=20
+                places, heights, linestyle="", marker="X", markersize=13, color=BAD, markeredgecolor=PAPER, zorder=20
             )
         panel.set_yscale("log")
         panel.set_ylim(min([*(max(value, _LOWEST) for value in values), 0.5]) / 2, top)
         panel.set_xlim(0.5 - 0.01 * count, count + 0.5 + 0.01 * count)
         panel.set_xlabel("layer, in the order of computing")
         panel.set_ylabel("noise floors")
-    return "".join(out).replace(_BAD, "var(--bad)")
+        _plain_powers(panel)
+    return "".join(out)
 
 
 def plot_distance(curves: Mapping[int, Sequence[float | None]], envelope: Sequence[float | None]) -> str:
@@ -98,20 +97,18 @@ def plot_distance(curves: Mapping[int, Sequence[float | None]], envelope: Sequen
     if not values:
         return ""
     low, high = min(values) / 3, max(values) * 3
-    with _picture("distance", "Distance from the truth after each step, a curve for each backend", (6.0, 4.0)) as (
-        panel,
-        out,
-    ):
+    with picture("distance", "Distance from the truth after each step, a curve for each backend") as (panel, out):
         if edge:
             steps, heights = zip(*edge, strict=True)
-            panel.fill_between(steps, [low] * len(steps), heights, color=_GRID, alpha=0.6, linewidth=0, zorder=1)
-            panel.plot(steps, heights, color=_INK, linewidth=1.5, linestyle=(0, (6, 4)), zorder=2)
+            panel.fill_between(steps, [low] * len(steps), heights, color=GRID, alpha=0.6, linewidth=0, zorder=1)
+            panel.plot(steps, heights, color=INK, linewidth=1.5, linestyle=(0, (6, 4)), zorder=2)
         for number, points in drawn.items():
             _curve(panel, number, points, len(curves[number]))
         panel.set_yscale("log")
         panel.set_ylim(low, high)
         panel.set_xlabel("after step")
         panel.set_ylabel("distance from the truth")
+        _plain_powers(panel)
     return "".join(out)
 
 
@@ -121,7 +118,7 @@ def _positive(curve: Sequence[float | None]) -> list[tuple[int, float]]:
 
 
 def _curve(panel: Axes, number: int, points: Sequence[tuple[int, float]], count: int) -> None:
-    colour, mark = _CURVES[number % COLOURS], MARKS[number % len(MARKS)]
+    colour, mark = CURVES[number % COLOURS], MARKS[number % len(MARKS)]
     panel.plot(
         [place for place, _ in points],
         [value for _, value in points],
@@ -129,43 +126,11 @@ def _curve(panel: Axes, number: int, points: Sequence[tuple[int, float]], count:
         linewidth=2 if count <= _MANY else 1,
         marker=mark if count <= _MANY or len(points) == 1 else "",
         markersize=8,
-        markerfacecolor=_PAPER,
+        markerfacecolor=PAPER,
         markeredgecolor=colour,
         markeredgewidth=2,
         zorder=5 + number,
     )
-
-
-@contextmanager
-def _picture(name: str, title: str, size: tuple[float, float]) -> Iterator[tuple[Axes, list[str]]]:
-    """Gives axes to draw on; afterwards the SVG is in the list."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "font.size": 13,
-        "axes.unicode_minus": True,
-        "axes.formatter.use_mathtext": False,
-        "grid.color": _GRID,
-        **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "text.color"), _INK),
-    }
-    out: list[str] = []
-    with mpl.rc_context(mpl.rcParamsDefault | settings):
-        figure = Figure(figsize=size, layout="constrained")
-        panel = figure.add_subplot()
-        panel.grid(linewidth=1)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        yield panel, out
-        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
-        _plain_powers(panel)
-        picture = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(picture, format="svg", transparent=True, metadata=nothing)
-    out.append(_for_page(picture.getvalue(), name, title))
 
 
 def _plain_powers(panel: Axes) -> None:

@@ -10,7 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -64,11 +64,20 @@ class Inputs:
             for n in range(len(keras.tree.flatten(call.outputs)))
             if f"{call.key}/incoming:{n}" in given
         }
-        self._values = {f"variable/{name}": widened(to_numpy(each.value)) for name, each in named(layer).items()}
+        # The names that the twin's layers have may be others.
+        self._names = names_of(layer, layer.trainable_variables)
+        self.state_names = names_of(layer, layer.non_trainable_variables)
+        self._values = {
+            f"variable/{name}": widened(to_numpy(each.value)) for name, each in self.variables(layer).items()
+        }
+
+    def variables(self, layer: keras.Layer) -> dict[str, Any]:
+        """The trainable variables of the layer, or of its twin, by name."""
+        return dict(zip(self._names, layer.trainable_variables, strict=True))
 
     def parameters(self, layer: keras.Layer, *, wide: bool) -> dict[str, Any]:
         """Inputs and variables that a gradient is taken by, as tensors."""
-        dtypes = {f"variable/{name}": each.dtype for name, each in named(layer).items()}
+        dtypes = {f"variable/{name}": each.dtype for name, each in self.variables(layer).items()}
         arrays = self._values | {f"input/{n}": each for n, each in self._tensors.items() if each.dtype.kind == "f"}
         return {
             name: keras.ops.convert_to_tensor(each, "float64" if wide else dtypes.get(name, self.dtype))
@@ -98,17 +107,16 @@ class Inputs:
         return any(not np.array_equal(mine[name], others[name]) for name in mine)
 
 
-def named(layer: keras.Layer) -> dict[str, Any]:
-    """The layer's trainable variables, by the ends of their paths."""
-    names: dict[str, Any] = {}
-    for variable in layer.trainable_variables:
-        # Below the layer's own name, which the twin may have another of.
+def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
+    """The ends of the paths of some of a layer's variables, below the layer's own name; each once."""
+    names: list[str] = []
+    for variable in variables:
         name = first = variable.path.split(f"{layer.name}/", 1)[-1]
         number = 1
         while name in names:
             number += 1
             name = f"{first}_{number}"
-        names[name] = variable
+        names.append(name)
     return names
 
 
@@ -124,7 +132,8 @@ def replay_call(
         wide: Whether it computes in float64.
         training: The mode, where it is another than in the call.
     """
-    variables, penalties = named(layer), []
+    variables = inputs.variables(layer)
+    penalties: list[Any] = []
     parameters = inputs.parameters(layer, wide=wide)
     mode = inputs.call.training if training is None else training
 
@@ -148,8 +157,7 @@ def replay_call(
     found = {f"forward/{n}": to_numpy(each) for n, each in enumerate(keras.tree.flatten(outputs)) if _is_number(each)}
     if penalties:
         found["loss/penalty"] = np.sum([to_numpy(each) for each in penalties], axis=0)
-    for variable, value in zip(layer.non_trainable_variables, after, strict=True):
-        found[f"state/{variable.path.rsplit('/', 1)[-1]}"] = to_numpy(value)
+    found |= {f"state/{name}": to_numpy(value) for name, value in zip(inputs.state_names, after, strict=True)}
     numbers = dict(float_outputs(outputs))
     if path is not None and parameters and any(n in numbers for n in inputs.incoming):
         nothing = keras.ops.zeros(1)
@@ -182,8 +190,9 @@ def replay_loss(  # noqa: PLR0913 - of what, and in which way.
 
 
 def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) -> dict[str, np.ndarray]:
-    """Returns variables and slots after two updates by the optimizer, from the truth's gradients."""
-    model, optimizer = (subject.twin if wide else subject.model), subject.make_optimizer()
+    """Returns variables and slots after three updates by the optimizer, from the truth's gradients."""
+    model = subject.twin if wide else subject.model
+    optimizer = subject.make_optimizer(model)
     before = [to_numpy(each.value) for each in model.trainable_variables]
     names = parameters_of(subject.model)
     gradients = [
@@ -195,7 +204,8 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
         step = eps_of(subject.dtype) * max(rms(each) for each in gradients)
         gradients = [each + random.choice([-1.0, 1.0], each.shape) * step for each in gradients]
     optimizer.build(model.trainable_variables)
-    for factor in (1.0, -0.25):
+    # Of both signs and three sizes: where gradients are clipped, two would cancel.
+    for factor in (1.0, -0.25, 0.5):
         scaled = [
             keras.ops.convert_to_tensor(factor * each, variable.dtype)
             for each, variable in zip(gradients, model.trainable_variables, strict=True)

@@ -16,7 +16,16 @@ from rich.tree import Tree
 from dlf.files import whole_file
 from dlf.parity.options import STAGES
 
-__all__ = ["ParityProgress", "advice_of", "answer_of", "exit_code", "print_parity", "report_text", "write_report"]
+__all__ = [
+    "ParityProgress",
+    "advice_of",
+    "answer_of",
+    "exit_code",
+    "print_parity",
+    "remarks_of",
+    "report_text",
+    "write_report",
+]
 
 _SHOWN = 8
 """Lines of one stage."""
@@ -113,7 +122,7 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
     for stage in STAGES:
         _add_stage(tree, stage, report)
     console.print(tree)
-    for remark in _remarks(report):
+    for remark in remarks_of(report):
         console.print(f"[dim]{escape(remark)}[/]", soft_wrap=True)
     for name, reason in report["failed"].items():
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
@@ -150,7 +159,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     counts = report["stages"][stage]["counts"]
     if not counts:
-        tree.add(f"[dim]{stage:<11} not reached[/]")
+        tree.add(f"[dim]{stage:<11} {'not reached' if stage in report['stages_asked'] else 'not asked for'}[/]")
         return
     wrong = [each for each in report["divergences"] if each["stage"] == stage]
     worst = report["stages"][stage]["worst"] or {}
@@ -179,11 +188,17 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
             branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
 
 
-def _remarks(report: Mapping[str, Any]) -> Iterator[str]:
-    """What a reader has to know beside the verdict."""
+def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a reader has to know beside the verdict, a sentence or two each.
+
+    Args:
+        report: What `run_parity` returned.
+    """
+    for reason in dict.fromkeys(each["reason"] for each in report["divergences"] if each["reason"]):
+        yield f"Known: {reason}"
     own = {each["layer"] for each in report["measurements"] if "own_dtype" in each}
     if own:
-        yield f"Judged in its own dtype, for it has no form in float64, with room for its sums: {', '.join(sorted(own))}."
+        yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."
     other = report["initial_values"]
     if other:
         more = " and others" if len(other) > _NAMED else ""

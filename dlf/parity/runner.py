@@ -143,6 +143,7 @@ class _Run:
             "stages_asked": list(self._options.stages),
             "backends": {name: _introduction(each) for name, each in self._built.items()},
             "compiled": all(each["compiled"] for each in self._built.values()),
+            "optimizer": next(iter(self._built.values()))["optimizer"],
             "measurements": [],
             "trajectory": None,
         }

@@ -12,8 +12,10 @@ import keras
 import numpy as np
 
 from dlf.errors import InvalidArgumentError
+from dlf.files import without_nan
 from dlf.float64 import float64_twin, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
+from dlf.keras_internals import decay_of_weights
 from dlf.layers import layers_by_path
 from dlf.noise_floor import widened
 from dlf.targets import own_traceback
@@ -153,6 +155,7 @@ class Subject:
                     "class": type(layer).__name__,
                     "dtype": layer.compute_dtype,
                     "parameters": layer.count_params() if layer.built else 0,
+                    "config": _plain_config(layer),
                 }
                 for path, layer in self.layers.items()
             ],
@@ -176,7 +179,7 @@ class Subject:
         self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
         if self.model.compiled:
             self.twin.compile(
-                optimizer=self.make_optimizer(),
+                optimizer=self.make_optimizer(self.twin),
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
@@ -186,10 +189,16 @@ class Subject:
         """The loss, made anew in the precision that Keras computes in now."""
         return loss_in_float64(self.loss)
 
-    def make_optimizer(self) -> Any:
-        """A new optimizer like the model's own, in the precision that Keras computes in now."""
-        optimizer = self.model.optimizer
-        return type(optimizer).from_config(optimizer.get_config())
+    def make_optimizer(self, model: Any) -> Any:
+        """A new optimizer like the model's own, for it or its twin, in the precision that Keras computes in now."""
+        own = self.model.optimizer
+        made = type(own).from_config(own.get_config())
+        decays = decay_of_weights(own)
+        if decays is not None:
+            # Which is not in the configuration.
+            pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
+            made.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
+        return made
 
     def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
         """A batch as tensors; floating point in float64 where it is for the twin."""
@@ -199,6 +208,25 @@ class Subject:
 def _is_whole(model: keras.Model) -> bool:
     # `build` marks a subclassed model as built, and leaves its layers as they are.
     return model.built and all(each.built for each in layers_by_path(model).values())
+
+
+def _plain_config(layer: keras.Layer) -> dict[str, Any]:
+    """The numbers and words of a layer's configuration, for people and for what is known of it."""
+    try:
+        config = layer.get_config()
+    except Exception:  # noqa: BLE001 - somebody's own get_config may raise anything.
+        return {}
+    simple = (bool, int, float, str)
+    plain = {
+        name: list(value) if isinstance(value, list | tuple) else value
+        for name, value in config.items()
+        if name not in {"name", "trainable"}
+        and (
+            isinstance(value, simple) or (isinstance(value, list | tuple) and all(isinstance(x, simple) for x in value))
+        )
+    }
+    found: dict[str, Any] = without_nan(plain)
+    return found
 
 
 def _kind(dtype: str) -> str:

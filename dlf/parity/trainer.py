@@ -16,7 +16,7 @@ import numpy as np
 
 from dlf.float64 import in_float64
 from dlf.gradients.model_loss import to_numpy
-from dlf.noise_floor import is_floating, rms, widened
+from dlf.noise_floor import rms, widened
 from dlf.parity.records import Records
 from dlf.parity.replay import moved_by
 from dlf.parity.subject import Subject
@@ -74,7 +74,7 @@ class Trainer:
         records.close()
 
     def run_twins(self, truth: Records, others: list[Records], records: Records, count: int) -> None:
-        """Takes every step in float64, and adds to each tensor after each step an error of the size that was measured.
+        """Takes every step in float64, and adds to each weight after each step an error of the size that was measured.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
@@ -88,12 +88,11 @@ class Trainer:
                 self._assign(self._subject.twin, self._start)
                 for step in range(len(self._batches)):
                     self._step(self._subject.twin, step)
-                    state = self._state(self._subject.twin)
-                    for name, value in state.items():
-                        if is_floating(value.dtype):
-                            size = max(_error(each, truth, step, name) for each in others)
-                            state[name] = value + size * random.standard_normal(value.shape)
-                    self._assign(self._subject.twin, state)
+                    # Slots stay as they are: of a second moment below zero there is no root.
+                    for name, variable in self._trainable(self._subject.twin).items():
+                        value = to_numpy(variable.value)
+                        size = max(_error(each, truth, step, name) for each in others)
+                        variable.assign(value + size * random.standard_normal(value.shape))
                     self._record(records, f"twin{twin}/{step}", self._subject.twin)
             self._assign(self._subject.twin, self._start)
         records.close()
@@ -126,6 +125,10 @@ class Trainer:
         names = [f"slot:{n}:{_own_path(each)}" for n, each in enumerate(self._subject.model.optimizer.variables)]
         slots = dict(zip(names, model.optimizer.variables, strict=True))
         return dict(zip(self._subject.names, model.variables, strict=True)) | slots
+
+    def _trainable(self, model: Any) -> dict[str, Any]:
+        mine = {id(each) for each in model.trainable_variables}
+        return {name: each for name, each in self._variables(model).items() if id(each) in mine}
 
     def _state(self, model: Any) -> dict[str, np.ndarray]:
         return {name: to_numpy(each.value) for name, each in self._variables(model).items()}

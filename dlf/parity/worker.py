@@ -11,6 +11,7 @@ What is asked of it:
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ class Worker:
             "refused": refused,
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
+            "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
             "digest": self._subject.digest(),
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
             "values": {name: _summary(value) for name, value in self._subject.values().items()},
@@ -224,7 +226,7 @@ class Worker:
         return {}
 
     def replay_training(self, truth: str, to: str, *, twins: bool, stages: list[str]) -> dict[str, Any]:
-        """Computes the loss from the truth's predictions, and two updates from the truth's gradients."""
+        """Computes the loss from the truth's predictions, and three updates from the truth's gradients."""
         given, records, subject = Records(Path(truth)), Records(Path(to)), self._subject
         runs = [
             ("wide", None),
@@ -232,7 +234,7 @@ class Worker:
         ]
 
         def run(title: str, random: Any, *, wide: bool) -> None:
-            found = {}
+            found: dict[str, np.ndarray] = {}
             if "loss" in stages:
                 found |= replay_loss(subject, self._path, self._batches[0], given, random, wide=wide)
             if "update" in stages and subject.model.compiled:
@@ -266,6 +268,14 @@ class Worker:
         say("perturbed twins")
         self._trainer.run_twins(Records(Path(truth)), [Records(Path(each)) for each in steps], Records(Path(to)), TWINS)
         return {}
+
+    def peak_memory(self) -> dict[str, Any]:
+        """Returns the most memory that this process has held, in bytes."""
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # In bytes on macOS, in KiB elsewhere.
+        return {"bytes": peak if sys.platform == "darwin" else peak * 1024}
 
     def _inputs(self, key: str, given: Records) -> Inputs:
         call = self._calls[key]

@@ -51,7 +51,13 @@ class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 _TENSORFLOW = "works on strings or tables of TensorFlow on every backend: there is nothing to compare"
 
+_DRAWN = "draws from a distribution, or in a way, that has no common stream: other numbers on each backend"
+
 NOT_APPLICABLE = {
+    "AugMix": _DRAWN,
+    "CutMix": _DRAWN,
+    "MixUp": _DRAWN,
+    "RandomElasticTransform": _DRAWN,
     "HashedCrossing": _TENSORFLOW,
     "Hashing": _TENSORFLOW,
     "IntegerLookup": _TENSORFLOW,
@@ -116,15 +122,12 @@ _GEOMETRY = given(Spec((8, 7, 3)), data="images", scale=_BYTES)(
 )
 
 _COLORS = given(Spec((8, 7, 3)), data="images", scale=_BYTES, stages=_OUTPUTS)(
-    AugMix=lambda: layers.AugMix(seed=7),
     AutoContrast=layers.AutoContrast,
     ContrastLimitedAdaptiveHistogramEqualization=lambda: layers.ContrastLimitedAdaptiveHistogramEqualization(
         tile_grid_size=(2, 2)
     ),
-    CutMix=lambda: layers.CutMix(seed=7),
     Equalization=lambda: Held(layers.Equalization(name="equalization")),
     Equalization__few_bins=lambda: Held(layers.Equalization(bins=16, name="equalization")),
-    MixUp=lambda: layers.MixUp(seed=7),
     RandAugment=lambda: layers.RandAugment(seed=7),
     RandomBrightness=lambda: layers.RandomBrightness(0.4, seed=7),
     RandomColorDegeneration=lambda: layers.RandomColorDegeneration(0.7, seed=7),
@@ -148,7 +151,6 @@ _COLORS = given(Spec((8, 7, 3)), data="images", scale=_BYTES, stages=_OUTPUTS)(
 def _moves(data_format: str) -> dict[str, Any]:
     keywords = {"seed": 7, "data_format": data_format}
     return {
-        "RandomElasticTransform": lambda: layers.RandomElasticTransform(0.9, scale=0.8, **keywords),
         "RandomPerspective": lambda: layers.RandomPerspective(0.9, scale=0.4, **keywords),
         "RandomRotation": lambda: layers.RandomRotation(0.2, **keywords),
         "RandomRotation__constant": lambda: layers.RandomRotation(

@@ -1,4 +1,4 @@
-"""Runs every model of the bench and prints what was caught, placed and falsely called: ``python tests/fault_bench/bench.py``.
+"""Runs every model of the bench and prints what was caught, placed and falsely called.
 
 What is asked of it:
 
@@ -43,6 +43,8 @@ WAYS = {
     "torch.testing.assert_close, on the outputs": (1.3e-6, 1e-5),
 }
 """Relative and absolute tolerance."""
+TOGETHER = 20
+"""Models that one set of workers answers for: compiled functions pile up in a process."""
 FIRST_LAYER = "the first layer above 1e-5"
 
 
@@ -77,24 +79,26 @@ def main() -> int:
     parser.add_argument("--only", default="", help="run the models whose name holds this text")
     parser.add_argument("--json", type=Path, help="write everything there")
     asked = parser.parse_args()
-    console = Console(highlight=False)
+    console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     scores: dict[str, dict[str, Score]] = {}
     seconds: list[float] = []
     failed: list[str] = []
-    with Crew(BACKENDS) as crew:
-        for number, (file, model) in enumerate(_models(asked.only)):
-            faulty = BACKENDS[number % len(BACKENDS)]
-            start = time.monotonic()
-            try:
-                with tempfile.TemporaryDirectory() as folder:
-                    report = _run(file, model, faulty, Path(folder) / "records", crew)
-                    _score(scores, model, faulty, report, Path(folder) / "records")
-            except DlfError as error:
-                failed.append(f"{model.name}: {error}")
-                console.print(f"{model.name}: {error}", markup=False)
-                continue
-            seconds.append(time.monotonic() - start)
-            print(f"{number + 1} {model.name} {seconds[-1]:.1f} s {report['verdict']}", file=sys.stderr)
+    models = list(_models(asked.only))
+    for start in range(0, len(models), TOGETHER):
+        with Crew(BACKENDS) as crew:
+            for number, (file, model) in enumerate(models[start : start + TOGETHER], start):
+                began = time.monotonic()
+                faulty = BACKENDS[number % len(BACKENDS)]
+                try:
+                    with tempfile.TemporaryDirectory() as folder:
+                        report = _run(file, model, faulty, Path(folder) / "records", crew)
+                        _score(scores, model, faulty, report, Path(folder) / "records")
+                except DlfError as error:
+                    failed.append(f"{model.name}: {error}")
+                    console.print(failed[-1], markup=False)
+                    continue
+                seconds.append(time.monotonic() - began)
+                progress.print(f"{number + 1} {model.name}: {report['verdict']}, {seconds[-1]:.1f} s", markup=False)
     _print(console, scores, seconds, failed)
     if asked.json:
         rows = {way: {name: asdict(score) for name, score in each.items()} for way, each in scores.items()}
@@ -123,7 +127,7 @@ def _score(
         setting, planted = " ".join(names), isinstance(model, Fault) and faulty in names
         one = judged(report, names)
         first = one["first_divergence"]
-        blamed = None if len(names) == 2 else faulty  # noqa: PLR2004 - of two, neither is blamed.
+        blamed = None if len(names) == 2 else faulty
         placed = first is not None and (first["stage"], first["layer"], first["backend"]) == (
             getattr(model, "stage", None),
             getattr(model, "layer", None),

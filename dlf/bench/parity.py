@@ -1,0 +1,114 @@
+"""Times `dlf parity`, in units of what one backend needs to start and train a step; and measures its memory.
+
+What is asked of it:
+
+* both are timed in turns, each in processes of its own: the machine is as noisy for the one as for the other;
+* memory is the most that any worker has held, as its operating system tells.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dlf.backend_registry import load_backend
+from dlf.backend_report import backend_environment
+from dlf.errors import BackendError
+from dlf.parity.options import ParityOptions
+from dlf.parity.runner import Crew, run_parity
+
+__all__ = ["print_parity_bench", "run_parity_bench"]
+
+_STEP = """
+import numpy as np
+from dlf.bench.parity_models import mlp
+mlp().train_on_batch(np.zeros((8, 28, 28), "float32"), np.zeros(8, "int32"))
+"""
+"""Imports the framework and Keras, and trains one step, compiled as Keras compiles it."""
+
+
+def run_parity_bench(
+    backends: Sequence[str], repeats: int, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Times and weighs `dlf parity`.
+
+    Args:
+        backends: Which are compared.
+        repeats: Rounds of the smallest model; the others run once.
+        say: Is told what is going on.
+
+    Returns:
+        Seconds of each round, the ratio, and for the larger models seconds and the peak of memory in bytes.
+
+    Raises:
+        BackendError: A backend cannot train a step.
+    """
+    rounds = []
+    for number in range(repeats):
+        say(f"the lab's MLP, round {number + 1} of {repeats}")
+        steps = {name: _time_step(name) for name in backends}
+        start = time.perf_counter()
+        report = run_parity(_options("mlp", backends))
+        rounds.append({"steps": steps, "parity": time.perf_counter() - start, "verdict": report["verdict"]})
+    large = {}
+    for model, stages, batch in (
+        ("mobilenet", ("forward", "gradient"), 8),
+        ("shallow", ("forward",), 4096),
+        ("deep", ("forward",), 4096),
+        ("shallow", (), 4096),
+        ("deep", (), 4096),
+    ):
+        title = f"{model}, {' and '.join(stages) or 'all stages'}"
+        say(title)
+        large[title] = _weigh(_options(model, backends, stages=stages, batch=batch))
+    ratios = [each["parity"] / max(each["steps"].values()) for each in rounds]
+    return {"rounds": rounds, "ratio": statistics.median(ratios), "ratios": ratios, "large": large}
+
+
+def print_parity_bench(found: dict[str, Any], console: Console | None = None) -> None:
+    """Prints what `run_parity_bench` returned."""
+    console = console or Console(highlight=False)
+    ratios = ", ".join(f"{each:.2f}" for each in found["ratios"])
+    console.print(
+        f"parity of the lab's MLP, all stages: {found['ratio']:.2f} times the slowest backend's own start and one step "
+        f"({ratios})"
+    )
+    table = Table("model", "seconds", "peak of a worker, MiB", "verdict")
+    for title, each in found["large"].items():
+        memory = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in each["memory"].items())
+        table.add_row(title, f"{each['seconds']:.1f}", memory, each["verdict"])
+    console.print(table)
+
+
+def _options(model: str, backends: Sequence[str], **more: Any) -> ParityOptions:
+    return ParityOptions(f"dlf.bench.parity_models:{model}", backends, **more)
+
+
+def _time_step(name: str) -> float:
+    start = time.perf_counter()
+    ended = subprocess.run(
+        [sys.executable, "-c", _STEP],
+        env=backend_environment(load_backend(name)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        raise BackendError(f"{name}: one step of the lab's MLP failed:\n{ended.stderr[-500:]}")
+    return time.perf_counter() - start
+
+
+def _weigh(options: ParityOptions) -> dict[str, Any]:
+    start = time.perf_counter()
+    with Crew(options.backends, timeout=options.timeout) as crew:
+        report = run_parity(options, crew=crew)
+        seconds = time.perf_counter() - start
+        memory = {name: session.ask({"do": "peak_memory"})["bytes"] for name, session in crew.sessions.items()}
+    return {"seconds": seconds, "memory": memory, "verdict": report["verdict"]}

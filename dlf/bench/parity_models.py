@@ -1,0 +1,43 @@
+"""What `dlf bench --parity` compares: the lab's model, one of Keras's large ones, and nets of two depths."""
+
+from __future__ import annotations
+
+import keras
+
+from dlf.lab import build_model
+
+__all__ = ["deep", "mlp", "mobilenet", "shallow"]
+
+WIDTH = 256
+
+
+def mlp() -> keras.Model:
+    """Returns the lab's MLP, compiled as the lab compiles it."""
+    model = build_model((28, 28), 10)
+    model.compile(keras.optimizers.Adam(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def mobilenet() -> keras.Model:
+    """Returns MobileNetV2 for images of 96x96."""
+    model = keras.applications.MobileNetV2((96, 96, 3), weights=None, classes=10)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def shallow() -> keras.Model:
+    """Returns a net of 10 layers."""
+    return _net(10)
+
+
+def deep() -> keras.Model:
+    """Returns a net of 200 layers."""
+    return _net(200)
+
+
+def _net(depth: int) -> keras.Model:
+    # Without weights of its own, a layer is what goes through it: what is to be seen is whether that is held.
+    layers = [keras.layers.LayerNormalization() for _ in range(depth - 1)]
+    model = keras.Sequential([keras.Input((WIDTH,)), *layers, keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model

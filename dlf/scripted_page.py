@@ -1,0 +1,84 @@
+"""Writes pages that hold scripts of their own, from templates beside the code.
+
+What is asked of it:
+
+* a page fetches nothing, and nothing runs in it but its own scripts, whatever words got in;
+* words are text: escaped, and those that would turn the direction of what follows are shown;
+* its libraries are imported when a page is written, and not before.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dlf
+from dlf.files import whole_file
+
+__all__ = ["DATATABLES", "write_scripted_page"]
+
+DATATABLES = ("parity/vendor/datatables/dataTables.min.js", "page_table.js")
+"""The scripts of a page whose table sorts and filters; `page_table.css` is its style."""
+
+_FOLDER = Path(__file__).parent
+_EARLY_SCRIPT = 'document.documentElement.classList.add("scripted")'
+"""Before anything is drawn: thousands of rows need not be, where a script is to show them a few at a time."""
+_TURNS = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that say in which direction a text runs."""
+
+
+def write_scripted_page(template: str, view: Mapping[str, Any], scripts: Sequence[str], file: Path) -> None:
+    """Writes a page.
+
+    Args:
+        template: Its name, from the folder of this package. Beside the view it has ``early_script``, ``scripts``, their
+            ``policy``, the ``license`` of DataTables, and dlf's ``version``.
+        view: What the template shows.
+        scripts: Files, from the same folder, in the order in which they run.
+        file: Where to.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("dlf", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_visible,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    texts = [_EARLY_SCRIPT, *map(_own_file, scripts)]
+    page = environment.get_template(
+        template
+    ).render(
+        **view,
+        policy=" ".join(f"'sha256-{_digest(each)}'" for each in texts),
+        # Files of the package, and no words of a report.
+        early_script=Markup(texts[0]),  # noqa: S704
+        scripts=[Markup(each) for each in texts[1:]],  # noqa: S704
+        license=_own_file("parity/vendor/datatables/License.txt"),
+        version=dlf.__version__,
+    )
+    with whole_file(file) as place:
+        # A file name that is no UTF-8 reaches a report as characters that UTF-8 has no bytes for.
+        place.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _visible(value: Any) -> Any:
+    """Shows what would turn the text round that follows it."""
+    return value.translate(_TURNS) if isinstance(value, str) else value
+
+
+def _own_file(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

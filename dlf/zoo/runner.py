@@ -1,0 +1,147 @@
+"""Runs parity over everything in Keras, keeps each result at once, and goes on where it was stopped.
+
+What is asked of it:
+
+* one set of workers for hundreds of small models; one that dies is started anew, and costs one entry;
+* what was run with these versions already is not run again;
+* untested entries are in the summary beside the tested ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dlf.errors import DlfError
+from dlf.files import whole_file
+from dlf.parity.options import ParityOptions
+from dlf.parity.report import answer_of
+from dlf.parity.runner import Crew, run_parity
+from dlf.zoo.entry import Entry
+
+__all__ = ["run_zoo", "summary_of"]
+
+SCHEMA = 1
+TOGETHER = 20
+"""Entries that one set of workers answers for: compiled functions pile up in a process."""
+
+
+def run_zoo(
+    entries: Sequence[Entry], backends: Sequence[str], folder: Path, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Runs what was not run yet.
+
+    Args:
+        entries: Of what.
+        backends: On which backends.
+        folder: Where each report is kept, as ``kind-Name-case.json``.
+        say: Is told of each entry.
+
+    Returns:
+        The summary, in JSON's types: see `summary_of`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
+    say(f"{len(waiting)} of {len(entries)} entries are to be run")
+    for start in range(0, len(waiting), TOGETHER):
+        crew: Crew | None = None
+        for number, entry in enumerate(waiting[start : start + TOGETHER], start + 1):
+            crew = crew or Crew(backends)
+            result, crew = _run(entry, backends, crew)
+            with whole_file(_place(folder, entry)) as place:
+                place.write_text(json.dumps(result, allow_nan=False))
+            say(f"{number} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
+        if crew is not None:
+            crew.close()
+    return summary_of(entries, folder)
+
+
+def summary_of(entries: Iterable[Entry], folder: Path) -> dict[str, Any]:
+    """Returns what is known of each entry.
+
+    Args:
+        entries: Of what.
+        folder: Where the reports are kept.
+
+    Returns:
+        ``rows``, one for each entry, ``counts`` of their verdicts, and the ``backends`` with their versions.
+    """
+    rows: list[dict[str, Any]] = []
+    backends: dict[str, Any] = {}
+    for entry in entries:
+        row: dict[str, Any] = {"kind": entry.kind, "name": entry.name, "case": entry.case, "target": entry.target}
+        row |= {"verdict": entry.status, "answer": entry.reason or "", "findings": [], "news": []}
+        place = _place(folder, entry)
+        if entry.status == "tested":
+            row["verdict"] = "not run"
+        if entry.status == "tested" and place.exists():
+            found = json.loads(place.read_text())
+            row |= {name: found[name] for name in ("verdict", "answer", "findings", "news")}
+            backends = found.get("backends") or backends
+        rows.append(row)
+    return {
+        "schema": SCHEMA,
+        "backends": backends,
+        "counts": dict(Counter(row["verdict"] for row in rows)),
+        "rows": rows,
+    }
+
+
+def title_of(entry: Entry) -> str:
+    """Returns what an entry is called.
+
+    Example:
+        >>> title_of(Entry("layers", "Dense", "no_bias"))
+        'layers Dense, no bias'
+    """
+    return f"{entry.kind} {entry.name}" + (f", {entry.case.replace('_', ' ')}" if entry.case else "")
+
+
+def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> tuple[dict[str, Any], Crew | None]:
+    """The result of one entry; and the workers, where all of them are still alive."""
+    options = ParityOptions(
+        entry.target or "", backends, data=entry.data, stages=entry.stages, steps=entry.steps, timeout=900.0
+    )
+    try:
+        report = run_parity(options, crew=crew)
+    except DlfError as error:
+        crew.close()
+        return _failed(entry, str(error)), None
+    result = {
+        "entry": asdict(entry),
+        "verdict": _verdict(report),
+        "answer": answer_of(report),
+        "findings": report["divergences"],
+        "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
+        "failed": report["failed"],
+        "worst": {stage: each["worst"] for stage, each in report["stages"].items()},
+        "backends": {
+            name: {part: each[part] for part in ("keras", "framework", "device")}
+            for name, each in report["backends"].items()
+        },
+    }
+    if report["failed"]:
+        result["answer"] += " " + " ".join(f"{name}: {text}" for name, text in report["failed"].items())
+        crew.close()
+        return result, None
+    return result, crew
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    if report["failed"]:
+        return "failed"
+    if report["verdict"] == "agree":
+        return "agree"
+    return "known" if all(each["reason"] for each in report["divergences"]) else "diverge"
+
+
+def _failed(entry: Entry, text: str) -> dict[str, Any]:
+    return {"entry": asdict(entry), "verdict": "failed", "answer": text, "findings": [], "news": [], "failed": {}}
+
+
+def _place(folder: Path, entry: Entry) -> Path:
+    return folder / f"{entry.kind}-{entry.name}-{entry.case}.json"
