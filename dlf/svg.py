@@ -148,7 +148,7 @@ def shorten(text: str, width: float, size: float, *, mono: bool = False) -> str:
 
     Example:
         >>> shorten("a_long_name_of_a_layer", 80, 10), shorten("short", 80, 10)
-        ('a_long_name_…', 'short')
+        ('a_long_name…', 'short')
     """
     if text_width(text, size, mono=mono) <= width:
         return text

@@ -155,6 +155,11 @@ class Session:
         how = f"was ended after {self._timeout:.0f} s" if late.is_set() else f"ended with code {self._worker.wait()}"
         raise BackendError(f"the worker of {self._title} {how}, and said at last:\n  {self._last_words()}")
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker can be asked."""
+        return self._worker.poll() is None
+
     def close(self) -> None:
         """Ends the worker."""
         self._undone.close()

@@ -11,35 +11,27 @@ What is asked of it:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-import dlf
-from dlf.files import whole_file
 from dlf.page_style import COLOURS
 from dlf.parity.options import STAGES
 from dlf.parity.page_graph import draw_calls
 from dlf.parity.page_plots import MARKS, plot_depth, plot_distance
 from dlf.parity.page_rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
 from dlf.parity.report import advice_of, answer_of, remarks_of
+from dlf.scripted_page import DATATABLES, write_scripted_page
 
 __all__ = ["write_page"]
 
-_SCRIPTS = ("vendor/datatables/dataTables.min.js", "page.js")
-_EARLY_SCRIPT = 'document.documentElement.classList.add("scripted")'
-"""Before anything is drawn: thousands of rows need not be, where a script is to show them a few at a time."""
 _NAMED = 12
 """Layers in the list of where to look."""
 _ROWS_OF_A_LAYER = 200
 _PRINTED = 20
 """Layers whose details are printed."""
-_TURNS = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""Characters that say in which direction a text runs."""
 
 
 def write_page(report: Mapping[str, Any], file: Path) -> None:
@@ -62,25 +54,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
         >>> file.read_text(encoding="utf-8").splitlines()[0]
         '<!doctype html>'
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("dlf", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("parity/page.html.jinja").render(_view(report))
-    with whole_file(file) as place:
-        # A file name that is no UTF-8 reaches the report as characters that UTF-8 has no bytes for.
-        place.write_text(page, encoding="utf-8", errors="replace")
-
-
-def _visible(value: Any) -> Any:
-    """Shows what would turn the text round that follows it."""
-    return value.translate(_TURNS) if isinstance(value, str) else value
+    write_scripted_page("parity/page.html.jinja", _view(report), [*DATATABLES, "parity/page.js"], file)
 
 
 def _view(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +65,6 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
     layers = layers_of(report, rows)
     numbers = {layer.path: layer.number for layer in layers}
     first = report["first_divergence"]
-    scripts = [_EARLY_SCRIPT, *map(_own_file, _SCRIPTS)]
     backends = list(report["backends"])
     return {
         "answer": answer_of(report),
@@ -128,21 +101,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "verdicts": [(name, level, meaning) for name, (level, meaning) in MEANINGS.items()],
         "there": [name for name in MEANINGS if any(cell.verdict == name for row in rows for cell in row.cells)],
         "all_stages": [stage for stage in STAGES if any(row.stage == stage for row in rows)],
-        "policy": " ".join(f"'sha256-{_digest(each)}'" for each in scripts),
-        # Files of the package, and no words of the report.
-        "early_script": Markup(scripts[0]),  # noqa: S704
-        "scripts": [Markup(each) for each in scripts[1:]],  # noqa: S704
-        "license": _own_file("vendor/datatables/License.txt"),
-        "version": dlf.__version__,
     }
-
-
-def _own_file(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _place(name: str, each: Mapping[str, Any]) -> tuple[str, str, str, str]:

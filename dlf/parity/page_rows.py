@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
 
+from dlf.parity.page_numbers import difference_order, difference_text, finite, floors_text
+
 __all__ = ["MEANINGS", "SIGNS", "Cell", "Element", "Layer", "Row", "layers_of", "rows_of", "worst_of"]
 
 MEANINGS = {
@@ -104,12 +106,12 @@ class Row:
     @property
     def apart_text(self) -> str:
         """The largest of the differences in float64."""
-        return _difference(self.apart)
+        return difference_text(self.apart)
 
     @property
     def apart_order(self) -> str:
         """What it is sorted by."""
-        return "-1" if self.apart is None else f"{min(self.apart, 1e308):.4g}"
+        return difference_order(self.apart)
 
     @property
     def floors(self) -> float:
@@ -220,13 +222,13 @@ def _row(number: int, of: Mapping[str, Any], findings: Sequence[Mapping[str, Any
     # Where no backend is blamed, all are in it.
     wrong = {name for name in backends if verdicts[name] in ("diverged", "known")}
     floors |= {name: _off(of, name, wrong) for name in wrong if of.get("floor")}
-    cells = [Cell(verdicts[name], _number(floors.get(name)), _finite(floors.get(name))) for name in backends]
+    cells = [Cell(verdicts[name], floors_text(floors.get(name)), finite(floors.get(name))) for name in backends]
     apart = of.get("apart", {})
     pairs = []
     for a, b in _pairs(backends):
         key = next((key for key in (f"{a}|{b}", f"{b}|{a}") if key in apart), None)
         is_wrong = (a in wrong) != (b in wrong) or (a in wrong and len(wrong) == len(backends))
-        pairs.append(("—" if key is None else _difference(apart[key]), is_wrong and key is not None))
+        pairs.append(("—" if key is None else difference_text(apart[key]), is_wrong and key is not None))
     largest = [math.inf if value is None else value for value in apart.values()]
     largest = largest or [value for f in findings if (value := f["relative_difference"]) is not None]
     call, layer = of.get("call"), of.get("layer")
@@ -298,26 +300,6 @@ def _value(value: Any, digits: int = 12) -> str:
     if value is None:
         return "not finite"
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _number(floors: float | None) -> str:
-    floors = _finite(floors)
-    if floors is None:
-        return ""
-    if floors >= 1e6:  # noqa: PLR2004 - more digits than anybody reads.
-        return f"{floors:.0e}"
-    return "0" if floors == 0 else f"{floors:.2f}" if floors < 10 else f"{floors:,.0f}"  # noqa: PLR2004 - three digits.
-
-
-def _difference(value: float | None) -> str:
-    """A relative difference; none is one between other shapes, or between a number and what is none."""
-    if value is None or math.isinf(value):
-        return "no measure"
-    return "0" if value == 0 else f"{value:.1e}"
 
 
 def _shape(shape: Sequence[int | None] | None) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "advice_of",
     "answer_of",
     "exit_code",
+    "place_of",
     "print_parity",
     "remarks_of",
     "report_text",
@@ -100,7 +101,7 @@ def answer_of(report: Mapping[str, Any]) -> str:
         whole = len(report["stages_asked"]) == len(STAGES)
         what = "computes and trains" if whole else "is, as far as was asked,"
         return f"The model {what} the same on {together}."
-    where = _place(first)
+    where = place_of(first)
     if first["backend"] is None:
         return f"{together} differ: it starts in the {first['stage']} of {where}."
     return f"{first['backend']} differs from the others: it starts in the {first['stage']} of {where}."
@@ -164,7 +165,7 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     wrong = [each for each in report["divergences"] if each["stage"] == stage]
     worst = report["stages"][stage]["worst"] or {}
     floors = worst.get("noise_floors")
-    cost = f"[dim]at most {floors:.1f} noise floors, {escape(_place(worst))} on {worst['backend']}[/]" if floors else ""
+    cost = f"[dim]at most {floors:.1f} noise floors, {escape(place_of(worst))} on {worst['backend']}[/]" if floors else ""
     head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
     known = any(each["stage"] != "build" for each in report["divergences"])
     known = known or any(each["verdict"] == "tie" for each in report["precision"])
@@ -177,12 +178,12 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
         apart = each["relative_difference"]
         by = f", {apart:.1e} apart in float64" if apart is not None else ""
         where = f" on {each['backend']}" if each["backend"] else ""
-        branch.add(f"[red]{escape(_place(each))}{where}[/]{by}")
+        branch.add(f"[red]{escape(place_of(each))}{where}[/]{by}")
     if len(wrong) > _SHOWN:
         branch.add(f"[dim]and {len(wrong) - _SHOWN} more[/]")
     for verdict, meaning in _NEWS.items():
         named = [each for each in report["precision"] if each["stage"] == stage and each["verdict"] == verdict]
-        names = sorted({f"{_place(each)}" + (f" on {each['backend']}" if each["backend"] else "") for each in named})
+        names = sorted({f"{place_of(each)}" + (f" on {each['backend']}" if each["backend"] else "") for each in named})
         if names:
             more = " and others" if len(names) > _NAMED else ""
             branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
@@ -211,7 +212,16 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
         yield "The model is not compiled: there is no optimizer to compare, and no training."
 
 
-def _place(finding: Mapping[str, Any]) -> str:
+def place_of(finding: Mapping[str, Any]) -> str:
+    """Returns where it is, in words.
+
+    Args:
+        finding: As in the report.
+
+    Example:
+        >>> place_of({"layer": "dense", "variable": "kernel", "step": 1})
+        'dense, kernel at step 2'
+    """
     layer, variable = finding.get("layer"), finding.get("variable")
     when = "in inference" if finding.get("mode") == "inference" else ""
     if finding.get("step") is not None:

@@ -80,13 +80,19 @@ class Crew:
     """
 
     def __init__(self, backends: Sequence[str], device: str | None = None, timeout: float = 600.0) -> None:
-        hidden = NO_GPU if device == "cpu" else {}
-        self.sessions = {
-            name: Session(
-                "dlf.parity.worker", backend_environment(load_backend(name)) | hidden, title=name, timeout=timeout
-            )
-            for name in backends
-        }
+        self._hidden, self._timeout = (NO_GPU if device == "cpu" else {}), timeout
+        self.sessions = {name: self._start(name) for name in backends}
+
+    def _start(self, name: str) -> Session:
+        environment = backend_environment(load_backend(name)) | self._hidden
+        return Session("dlf.parity.worker", environment, title=name, timeout=self._timeout)
+
+    def revive(self) -> None:
+        """Starts anew what has died since."""
+        for name, session in self.sessions.items():
+            if not session.is_alive:
+                session.close()
+                self.sessions[name] = self._start(name)
 
     def __enter__(self) -> Self:
         return self
@@ -132,6 +138,7 @@ class _Run:
 
     def _evidence(self) -> dict[str, Any]:
         """What the verdict rests on, in JSON's types."""
+        self._crew.revive()
         self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._crew.sessions)
         same_model = all(each.verdict != "diverged" for each in judge_build(self._built))
         if same_model:

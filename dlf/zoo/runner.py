@@ -48,15 +48,12 @@ def run_zoo(
     waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
     say(f"{len(waiting)} of {len(entries)} entries are to be run")
     for start in range(0, len(waiting), TOGETHER):
-        crew: Crew | None = None
-        for number, entry in enumerate(waiting[start : start + TOGETHER], start + 1):
-            crew = crew or Crew(backends)
-            result, crew = _run(entry, backends, crew)
-            with whole_file(_place(folder, entry)) as place:
-                place.write_text(json.dumps(result, allow_nan=False))
-            say(f"{number} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
-        if crew is not None:
-            crew.close()
+        with Crew(backends, timeout=900.0) as crew:
+            for number, entry in enumerate(waiting[start : start + TOGETHER], start + 1):
+                result = _run(entry, backends, crew)
+                with whole_file(_place(folder, entry)) as place:
+                    place.write_text(json.dumps(result, allow_nan=False))
+                say(f"{number} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
     return summary_of(entries, folder)
 
 
@@ -101,20 +98,24 @@ def title_of(entry: Entry) -> str:
     return f"{entry.kind} {entry.name}" + (f", {entry.case.replace('_', ' ')}" if entry.case else "")
 
 
-def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> tuple[dict[str, Any], Crew | None]:
-    """The result of one entry; and the workers, where all of them are still alive."""
-    options = ParityOptions(
-        entry.target or "", backends, data=entry.data, stages=entry.stages, steps=entry.steps, timeout=900.0
-    )
+def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> dict[str, Any]:
+    options = ParityOptions(entry.target or "", backends, data=entry.data, stages=entry.stages, steps=entry.steps)
     try:
         report = run_parity(options, crew=crew)
     except DlfError as error:
-        crew.close()
-        return _failed(entry, str(error)), None
-    result = {
+        return {
+            "entry": asdict(entry),
+            "verdict": "failed",
+            "answer": str(error),
+            "findings": [],
+            "news": [],
+            "failed": {},
+        }
+    failed = [f"{name}: {text}" for name, text in report["failed"].items()]
+    return {
         "entry": asdict(entry),
         "verdict": _verdict(report),
-        "answer": answer_of(report),
+        "answer": "\n".join([answer_of(report), *failed]),
         "findings": report["divergences"],
         "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
         "failed": report["failed"],
@@ -124,11 +125,6 @@ def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> tuple[dict[str, A
             for name, each in report["backends"].items()
         },
     }
-    if report["failed"]:
-        result["answer"] += " " + " ".join(f"{name}: {text}" for name, text in report["failed"].items())
-        crew.close()
-        return result, None
-    return result, crew
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
@@ -137,10 +133,6 @@ def _verdict(report: Mapping[str, Any]) -> str:
     if report["verdict"] == "agree":
         return "agree"
     return "known" if all(each["reason"] for each in report["divergences"]) else "diverge"
-
-
-def _failed(entry: Entry, text: str) -> dict[str, Any]:
-    return {"entry": asdict(entry), "verdict": "failed", "answer": text, "findings": [], "news": [], "failed": {}}
 
 
 def _place(folder: Path, entry: Entry) -> Path:

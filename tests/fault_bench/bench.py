@@ -29,7 +29,7 @@ from planting import Fault, Sound
 from rich.console import Console
 from rich.table import Table
 
-from dlf.errors import DlfError
+from dlf.errors import BackendError, DlfError
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
@@ -92,6 +92,8 @@ def main() -> int:
                 try:
                     with tempfile.TemporaryDirectory() as folder:
                         report = _run(file, model, faulty, Path(folder) / "records", crew)
+                        for name, words in report["failed"].items():
+                            raise BackendError(f"{name}: {words}")
                         _score(scores, model, faulty, report, Path(folder) / "records")
                 except DlfError as error:
                     failed.append(f"{model.name}: {error}")
