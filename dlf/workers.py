@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from dlf import errors
 from dlf.errors import BackendError, revive
 from dlf.interrupts import undone
+from dlf.targets import own_traceback
 
 __all__ = ["Session", "answer", "end_with_parent", "run_worker", "say", "serve"]
 
@@ -191,10 +192,13 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
     # In a thread of its own, which sees that the parent is gone also in the midst of a long request.
     threading.Thread(target=read, daemon=True).start()
     while True:
+        request = json.loads(requests.get())
         try:
-            said: dict[str, Any] = {"found": respond(json.loads(requests.get()))}
+            said: dict[str, Any] = {"found": respond(dict(request))}
         except errors.DlfError as error:
             said = {"refused": [type(error).__name__, str(error)]}
+        except Exception as error:  # noqa: BLE001 - what a framework or a model raises costs this answer, not the worker.
+            said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{own_traceback(error)}"]}
         print(json.dumps(said), flush=True)
 
 

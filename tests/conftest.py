@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,6 +62,38 @@ def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
             text=True,
             check=False,
             timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Opens a page in a browser without a window; its options say what for."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("needs a Chromium: `apt-get install chromium`, or Chrome")
+
+    def run(address: str, *options: str, width: int = 1440, height: int = 2400) -> subprocess.CompletedProcess[str]:
+        quiet = ("quic", "background-networking", "component-update", "sync", "gpu", "extensions", "default-apps")
+        return subprocess.run(
+            [
+                str(browser),
+                "--headless",
+                "--no-sandbox",
+                "--no-first-run",
+                "--hide-scrollbars",
+                "--enable-logging=stderr",
+                *(f"--disable-{each}" for each in quiet),
+                f"--user-data-dir={tmp_path / 'profile'}",
+                f"--window-size={width},{height}",
+                *options,
+                address,
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
         )
 
     return run

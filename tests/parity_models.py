@@ -121,6 +121,41 @@ def trained_otherwise() -> Any:
     return model
 
 
+class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """Trains by Keras's own step until it has taken one."""
+
+    def compute_loss(self, *arguments: Any, **keywords: Any) -> Any:
+        value = super().compute_loss(*arguments, **keywords)
+        late = ops.cast(self.optimizer.iterations, value.dtype) if bad and self.optimizer.built else 0.0
+        return value * (1.0 + 0.01 * late)
+
+
+def stepped_otherwise() -> Any:
+    x = keras.Input((4,))
+    model = OwnStep(x, layers.Dense(2)(layers.Dense(3, activation="tanh")(x)))
+    model.compile("sgd", "mse")
+    return model
+
+
+class Between(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """Does by itself what is wrong, between sound layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = layers.Dense(3, name="one"), layers.Dense(1, name="two")
+
+    def call(self, x: Any) -> Any:
+        return self.two(self.one(x) * (1.001 if bad else 1.0))
+
+
+def between() -> Any:
+    return Between()
+
+
+def initialized_otherwise() -> Any:
+    return model_of(layers.Dense(3, kernel_initializer="he_normal" if bad else "glorot_uniform", name="first"))
+
+
 # Sound models.
 
 

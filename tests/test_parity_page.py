@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import html
 import json
 import math
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from pages import HOSTILE, Browse, Page, check_self_contained, check_structure, look_inside, probe
 
 import dlf.parity
 from dlf.errors import OutputError
@@ -28,53 +25,8 @@ from dlf.parity.page import write_page
 from dlf.parity.page_rows import MEANINGS, layers_of, rows_of
 from dlf.parity.report import advice_of, answer_of
 
-HOSTILE = (
-    "</td></svg></style></script><script>window.pwned = 1</script><img src=x onerror='pwned=1'>\"'&\n\u202e`$\\frac"
-)
-VOID = {"meta", "input", "br", "wbr", "img", "link", "hr"}
 BACKENDS = ("jax", "tensorflow", "torch")
 VENDOR = Path(dlf.parity.__file__).parent / "vendor" / "datatables"
-
-
-class Page(HTMLParser):
-    """The page as a browser would read it: elements with their attributes and words, and whether all are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.open: list[int] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self.words.append("")
-        if tag not in VOID:
-            self.open.append(len(self.elements) - 1)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.elements[self.open.pop()][0] == tag
-        if tag in ("td", "th"):
-            self.handle_data(" ")
-
-    def handle_data(self, data: str) -> None:
-        for place in self.open:
-            self.words[place] += data
-
-    def all(self, tag: str, **attributes: str) -> list[str]:
-        """The words of each such element."""
-        return [
-            " ".join(words.split())
-            for (name, has), words in zip(self.elements, self.words, strict=True)
-            if name == tag and attributes.items() <= has.items()
-        ]
 
 
 def measured(stage: str, layer: str | None, variable: str | None, costs: dict[str, float], wrong: str = "") -> Any:
@@ -242,44 +194,15 @@ KINDS = pytest.mark.parametrize("kind", ["sound", "diverging", "hostile", "broke
 
 @KINDS
 def test_structure(kind: str, page_of: Write, request: pytest.FixtureRequest) -> None:
-    page = page_of(request.getfixturevalue(kind))
-    assert page.text.startswith("<!doctype html>\n<html lang=")
-    assert len(page.all("h1")) == len(page.all("main")) == 1
-    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
-    assert levels[0] == 1
-    assert all(after - before <= 1 for before, after in pairwise(levels))
-    assert len(page.all("table")) == len(page.all("caption"))
-    assert all("scope" in has for tag, has in page.elements if tag == "th")
-    scrolls = [has for tag, has in page.elements if "scroll" in has.get("class", "").split() or tag == "pre"]
-    assert all(has["tabindex"] == "0" and {"aria-label", "aria-labelledby"} & has.keys() for has in scrolls)
-
-    ids = Counter(has["id"] for _, has in page.elements if "id" in has)
-    assert set(ids.values()) == {1}
-    named = [has["aria-labelledby"] for _, has in page.elements if "aria-labelledby" in has]
-    linked = [has[name][1:] for _, has in page.elements for name in ("href", "xlink:href") if name in has]
-    assert {*named, *linked, *re.findall(r"url\(#([^)]*)\)", page.text)} <= ids.keys()
+    check_structure(page_of(request.getfixturevalue(kind)))
 
 
 @KINDS
 def test_it_needs_nothing_else(kind: str, page_of: Write, request: pytest.FixtureRequest) -> None:
     page = page_of(request.getfixturevalue(kind))
-    assert not {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "base", "form"}
-    for _, has in page.elements:
-        assert not [name for name in has if name.startswith("on") or name in ("src", "srcset", "data", "action")]
-        assert all(has[name].startswith("#") for name in ("href", "xlink:href") if name in has)
-    styles = " ".join([*page.all("style"), *(has.get("style", "") for _, has in page.elements)])
-    assert "@import" not in styles
-    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", styles))
+    assert check_self_contained(page) == set()
     assert not re.search("#f[de]00", re.sub("<script>.*?</script>", "", page.text, flags=re.DOTALL))
     assert len(page.text.encode()) < 400_000
-
-    # Its own three scripts, by their digests, and no other.
-    scripts = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
-    assert len(scripts) == len(page.all("script")) == 3
-    digests = {base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts}
-    (policy,) = [has["content"] for tag, has in page.elements if "http-equiv" in has]
-    assert set(re.findall("sha256-([^']*)'", policy)) == digests
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-")
 
 
 def test_hostile_words_are_words(hostile: dict[str, Any], page_of: Write) -> None:
@@ -486,79 +409,6 @@ def test_libraries_come_with_the_first_page(run_python: Callable[..., subprocess
     assert ran.stdout == "set()\n", ran.stderr
 
 
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("needs a Chromium: `apt-get install chromium`, or Chrome")
-
-    def run(address: str, *options: str, width: int = 1440, height: int = 2400) -> subprocess.CompletedProcess[str]:
-        quiet = ("quic", "background-networking", "component-update", "sync", "gpu", "extensions", "default-apps")
-        return subprocess.run(
-            [
-                str(browser),
-                "--headless",
-                "--no-sandbox",
-                "--no-first-run",
-                "--hide-scrollbars",
-                "--enable-logging=stderr",
-                *(f"--disable-{each}" for each in quiet),
-                f"--user-data-dir={tmp_path / 'profile'}",
-                f"--window-size={width},{height}",
-                *options,
-                address,
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-
-    return run
-
-
-Browse = Callable[..., subprocess.CompletedProcess[str]]
-PROBE = """
-<pre id="found"></pre>
-<script>
-const started = performance.now();
-const all = (what) => [...document.querySelectorAll(what)];
-const shown = () => all(".layer").filter((each) => each.offsetHeight).map((each) => each.id).join();
-const rows = () => all("#rows tbody tr").map((row) => row.innerText.replace(/\\s+/g, " ").trim());
-const count = () => document.querySelector(".dt-info").textContent;
-const settled = () => new Promise((resolve) => setTimeout(resolve, 100));
-const click = (what) => document.querySelector(what).dispatchEvent(new MouseEvent("click", {bubbles: true}));
-const choose = (what, value) => {
-  const field = document.querySelector(what);
-  field.value = value;
-  field.dispatchEvent(new Event(field.type === "search" ? "input" : "change", {bubbles: true}));
-};
-const timed = (work) => {
-  const before = performance.now();
-  work();
-  return document.body.offsetHeight && performance.now() - before;
-};
-(async () => {
-  const found = {opened: started};
-  SCRIPT
-  document.getElementById("found").textContent = JSON.stringify(found);
-})();
-</script>
-"""
-
-
-def probe(browse: Browse, folder: Path, page: str, script: str) -> dict[str, Any]:
-    """What a script finds in a page; the page's own ban on scripts is lifted."""
-    page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
-    file = folder / "probe.html"
-    file.write_text(page.replace("</body>", PROBE.replace("SCRIPT", script) + "</body>"), encoding="utf-8")
-    ran = browse(file.as_uri(), "--virtual-time-budget=5000", "--dump-dom", height=1000)
-    seen = re.search(r'<pre id="found">(.+?)</pre>', ran.stdout)
-    assert seen is not None, ran.stderr[-2000:]
-    found: dict[str, Any] = json.loads(html.unescape(seen[1]))
-    return found
-
-
 def test_a_click_leads_to_a_layers_details(
     diverging: dict[str, Any], page_of: Write, browse: Browse, tmp_path: Path
 ) -> None:
@@ -651,19 +501,8 @@ def test_the_table_sorts_and_filters(diverging: dict[str, Any], page_of: Write, 
 def test_a_browser_has_room_and_runs_nothing(
     width: int, hostile: dict[str, Any], page_of: Write, browse: Browse, tmp_path: Path
 ) -> None:
-    def look(page: str) -> dict[str, Any]:
-        page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
-        frame = f'<iframe style="width: {width}px; height: 800px; border: 0" srcdoc="{html.escape(page)}"></iframe>'
-        script = """
-        await new Promise((resolve) => addEventListener("load", resolve));
-        const frame = document.querySelector("iframe"), root = frame.contentDocument.documentElement;
-        Object.assign(found, {width: root.clientWidth, needed: root.scrollWidth, pwned: frame.contentWindow.pwned ?? 0,
-          svg: [...root.querySelectorAll("figure svg")].map((each) => each.getBoundingClientRect().width)});
-        """
-        return probe(browse, tmp_path, f'<!doctype html><body style="margin: 0">{frame}</body>', script)
-
     page = page_of(hostile).text
-    found = look(page)
+    found = look_inside(browse, tmp_path, page, width)
     assert found["needed"] <= found["width"] == width
     assert found["pwned"] == 0
     assert len(found["svg"]) == 3
@@ -671,7 +510,7 @@ def test_a_browser_has_room_and_runs_nothing(
 
     # What is looked for would be found.
     spoilt = page.replace("<main>", "<script>window.pwned = 1</script><div style='width: 3000px'>x</div><main>")
-    found = look(spoilt)
+    found = look_inside(browse, tmp_path, spoilt, width)
     assert found["pwned"] == 1
     assert found["needed"] > width
 

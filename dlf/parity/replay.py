@@ -137,7 +137,9 @@ def replay_call(
     parameters = inputs.parameters(layer, wide=wide)
     mode = inputs.call.training if training is None else training
 
-    def run(values: Any) -> tuple[Any, Any]:
+    def run(given: Any) -> tuple[Any, Any]:
+        # TensorFlow's way of taking gradients hands out variables, and not every layer takes one for a tensor.
+        values = {name: keras.ops.copy(each) for name, each in given.items()}
         mapping = [(variable, values[f"variable/{name}"]) for name, variable in variables.items()]
         mapping += list(zip(layer.non_trainable_variables, inputs.state, strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
@@ -180,9 +182,8 @@ def replay_loss(  # noqa: PLR0913 - of what, and in which way.
     compute = subject.compute_loss(wide=wide)
 
     def function(values: Any, batch: Any) -> Any:
-        return compute(
-            batch[1], keras.tree.pack_sequence_as(subject.predictions, [values[f"{n}"] for n in range(count)])
-        )
+        predictions = [keras.ops.copy(values[f"{n}"]) for n in range(count)]
+        return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
 
     _, y = subject.batch(batch, wide=wide)
     value, gradients = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))

@@ -165,7 +165,9 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     wrong = [each for each in report["divergences"] if each["stage"] == stage]
     worst = report["stages"][stage]["worst"] or {}
     floors = worst.get("noise_floors")
-    cost = f"[dim]at most {floors:.1f} noise floors, {escape(place_of(worst))} on {worst['backend']}[/]" if floors else ""
+    cost = (
+        f"[dim]at most {floors:.1f} noise floors, {escape(place_of(worst))} on {worst['backend']}[/]" if floors else ""
+    )
     head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
     known = any(each["stage"] != "build" for each in report["divergences"])
     known = known or any(each["verdict"] == "tie" for each in report["precision"])

@@ -59,7 +59,7 @@ def _view(summary: Mapping[str, Any]) -> dict[str, Any]:
     lines = lines_of(summary)
     backends = list(summary["backends"])
     counts = Counter(line.verdict for line in lines)
-    verdicts = [name for name in [*VERDICTS, *(set(counts) - set(VERDICTS))] if counts[name]]
+    verdicts = [name for name in [*VERDICTS, *sorted(set(counts) - set(VERDICTS))] if counts[name]]
     kinds = list(dict.fromkeys(line.kind for line in sorted(lines, key=lambda line: line.number)))
     diverging = [line for line in lines if line.verdict == "diverge"]
     level = _level(counts)
@@ -70,11 +70,13 @@ def _view(summary: Mapping[str, Any]) -> dict[str, Any]:
         "signs": SIGNS,
         "counts": [
             (name, level_of(name) if counts[name] else "", counts[name])
-            for name in [*VERDICTS, *verdicts]
-            if name not in VERDICTS or counts[name] or name in _ALWAYS
+            for name in dict.fromkeys([*VERDICTS, *verdicts])
+            if counts[name] or name in _ALWAYS
         ],
         "compared": any(counts[name] for name in _COMPARED),
-        "places": [(name, each["framework"], each["keras"], each["device"]) for name, each in summary["backends"].items()],
+        "places": [
+            (name, each["framework"], each["keras"], each["device"]) for name, each in summary["backends"].items()
+        ],
         "diverging": diverging[:_NAMED],
         "more": max(len(diverging) - _NAMED, 0),
         "failed": [line for line in lines if line.verdict == "failed"],
@@ -127,7 +129,9 @@ def _known(lines: Sequence[Line]) -> list[dict[str, Any]]:
     for line in lines:
         for start in line.starts:
             if start.reason:
-                of = found.setdefault(start.reason, {"parts": linked(start.reason), "on": {}, "stages": {}, "lines": {}})
+                of = found.setdefault(
+                    start.reason, {"parts": linked(start.reason), "on": {}, "stages": {}, "lines": {}}
+                )
                 of["on"][start.on] = of["stages"][start.stage] = None
                 of["lines"][line.number] = line
     return [

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from dlf.parity.options import STAGES
-from dlf.parity.page_numbers import difference_order, difference_text, floors_text
+from dlf.parity.page_numbers import difference_order, difference_text, finite, floors_text
 from dlf.parity.page_rows import MEANINGS
 from dlf.parity.report import place_of
 
@@ -34,9 +34,9 @@ VERDICTS = {
 """Worst first, each with how alarming it is and what it means."""
 _SILENT = {"untested": "No case in the zoo.", "not run": "Not run yet."}
 """What is said where a row says nothing."""
-_CUT = 400
+_CUT = 200
 """Characters of an answer in the table: what fails may have a lot to say, and does so above it."""
-_LINK = re.compile(r"https?://[\w.-]+(?:/[^\s<>\"'`]*[\w/])?")
+_LINK = re.compile(r"https?://[\w.-]*\w(?:/(?:[^\s<>\"'`]*[\w/])?)?")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class News:
     verdict: str
     level: str
     floors: str
+    order: float
     place: str
     more: int
 
@@ -93,6 +94,11 @@ class Line:
     def stage_order(self) -> int:
         """What is sorted by where it starts; what does not is last."""
         return _stage_order(self.starts[0].stage) if self.starts else len(STAGES) + 1
+
+    @property
+    def news_order(self) -> float:
+        """What is sorted by its news: the largest number of noise floors, and less than none where there are none."""
+        return max((each.order for each in self.news), default=-1.0)
 
     @property
     def title(self) -> str:
@@ -143,8 +149,8 @@ def linked(text: str) -> list[tuple[str, bool]]:
     Example:
         >>> linked("It is mended: https://example.org/pull/1.")
         [('It is mended: ', False), ('https://example.org/pull/1', True), ('.', False)]
-        >>> linked("javascript:alert(1)")
-        [('javascript:alert(1)', False)]
+        >>> linked("javascript:alert(1) https://x.org.")[1:]
+        [('https://x.org', True), ('.', False)]
     """
     parts: list[tuple[str, bool]] = []
     last = 0
@@ -170,18 +176,18 @@ def _line(number: int, row: Mapping[str, Any], backends: Sequence[str]) -> Line:
         target=row["target"] or "",
         verdict=row["verdict"],
         answer=click.unstyle(row["answer"]) or _SILENT.get(row["verdict"], ""),
-        starts=[_start(each, backends) for each in found],
+        starts=[_start(each) for each in found],
         news=_news(row["news"]),
         backends=on,
     )
 
 
-def _start(each: Mapping[str, Any], backends: Sequence[str]) -> Start:
+def _start(each: Mapping[str, Any]) -> Start:
     apart = each.get("relative_difference")
     return Start(
         stage=each["stage"],
         place=place_of(each),
-        on=each["backend"] or " and ".join(backends),
+        on=each["backend"] or "all",
         difference=difference_text(apart),
         order=difference_order(apart),
         reason=each.get("reason") or "",
@@ -198,7 +204,8 @@ def _news(all_news: Sequence[Mapping[str, Any]]) -> list[News]:
             worst = max(own, key=lambda each: each.get("noise_floors") or 0.0)
             on = f" on {worst['backend']}" if worst["backend"] else ""
             place = f"{worst['stage']} of {place_of(worst)}{on}"
-            found.append(News(verdict, level, floors_text(worst.get("noise_floors")), place, len(own) - 1))
+            floors = finite(worst.get("noise_floors"))
+            found.append(News(verdict, level, floors_text(floors), floors or 0.0, place, len(own) - 1))
     return found
 
 
