@@ -138,7 +138,9 @@ class Trainer:
             variable.assign(keras.ops.convert_to_tensor(state[name], variable.dtype))
 
     def _before(self, truth: Records, step: int) -> dict[str, np.ndarray]:
-        return {name: self._start[name] if step == 0 else truth[f"wide/{step - 1}/{name}"] for name in self._start}
+        # What the truth has no value of, as where its optimizer has other slots, starts as it started here.
+        then = {} if step == 0 else {name: truth.get(f"wide/{step - 1}/{name}") for name in self._start}
+        return self._start | {name: value for name, value in then.items() if value is not None}
 
     def _record(self, records: Records, title: str, model: Any) -> None:
         for name, value in self._state(model).items():
