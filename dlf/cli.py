@@ -308,8 +308,7 @@ def _parity(  # noqa: PLR0913 - one for each option.
         from dlf.parity.runner import run_parity
 
         with ParityProgress() as progress:
-            report = run_parity(asked, say=progress.say, keep=keep)
-        report = judged(report, (), judge_by) if constants else report
+            report = run_parity(asked, say=progress.say, keep=keep, constants=judge_by)
     if file:
         write_report(report, file)
     if page:

@@ -57,10 +57,18 @@ def in_float64() -> Iterator[None]:
 
 
 def loss_in_float64(loss: Any) -> Any:
-    """Returns a loss, or several, made anew: Keras's compute in the dtype that was the default when they were made."""
-    return keras.tree.map_structure(
-        lambda each: type(each).from_config(each.get_config()) if isinstance(each, keras.losses.Loss) else each, loss
-    )
+    """Returns a loss, or several, made anew: Keras's compute in the dtype that was the default when they were made.
+
+    Somebody's own, that cannot be made anew from its configuration, is left as it is.
+    """
+
+    def made(each: Any) -> Any:
+        try:
+            return type(each).from_config(each.get_config()) if isinstance(each, keras.losses.Loss) else each
+        except Exception:  # noqa: BLE001 - somebody's own get_config may raise anything.
+            return each
+
+    return keras.tree.map_structure(made, loss)
 
 
 def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:

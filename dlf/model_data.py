@@ -59,6 +59,8 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
     if isinstance(loss, dict) and isinstance(outputs, list):
         loss = [loss[name] for name in model.output_names]
+    if isinstance(loss, dict) and isinstance(outputs, dict):
+        loss = {name: loss.get(name) for name in outputs}  # An output may go without.
     losses = loss if isinstance(loss, dict | list | tuple) else keras.tree.map_structure(lambda _: loss, outputs)
     y = keras.tree.map_structure_up_to(outputs, lambda spec, one: _targets(spec, one, size, random), outputs, losses)
     return x, y

@@ -17,12 +17,14 @@ import numpy as np
 __all__ = [
     "LOW_PRECISION",
     "NOISY",
+    "TWINS",
     "eps_of",
     "floor_of",
     "is_floating",
     "moved",
     "noise_floors",
     "rms",
+    "scale_of",
     "verdict_of",
     "widened",
 ]
@@ -33,6 +35,9 @@ NOISY = 30.0
 """Noise floors above which a gradient is worse than arithmetic costs; sound ones stay below ten."""
 LOW_PRECISION = 1000.0
 """Noise floors above which only another arithmetic explains it, such as TF32 (13 bits fewer: 8,000)."""
+
+TWINS = 2
+"""How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
 
 
 def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) -> dict[str, float]:
@@ -70,8 +75,9 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
         >>> floor_of(np.zeros(2), [], 1.0, "float32") == 2.0**-23
         True
     """
-    # A twin that is no number anywhere says nothing of how far rounding goes.
-    apart = [each - truth for each in twins if truth.dtype.kind == "f" and np.isfinite(each).all()]
+    # What is no number, here or in a twin, says nothing of how far rounding goes.
+    there = np.isfinite(truth) if truth.dtype.kind == "f" else np.zeros(truth.shape, bool)
+    apart = [each[there] - truth[there] for each in twins if np.isfinite(each[there]).all()]
     distance = rms(np.stack(apart)) if apart else 0.0
     return max(distance, eps_of(dtype) * largest, _smallest_normal(dtype))
 
@@ -79,6 +85,16 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
 def rms(array: np.ndarray) -> float:
     """Returns the root of the mean square; 0 of no elements."""
     return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+
+
+def scale_of(array: np.ndarray) -> float:
+    """Returns the root of the mean square of what is finite in an array; 0 of integers.
+
+    Example:
+        >>> scale_of(np.array([3.0, -np.inf])), scale_of(np.arange(3))
+        (3.0, 0.0)
+    """
+    return rms(array[np.isfinite(array)]) if array.dtype.kind == "f" else 0.0
 
 
 def verdict_of(floors: float, noisy: float = NOISY, low_precision: float = LOW_PRECISION) -> str:

@@ -199,7 +199,7 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
             said = {"refused": [type(error).__name__, str(error)]}
         except Exception as error:  # noqa: BLE001 - what a framework or a model raises costs this answer, not the worker.
             said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{own_traceback(error)}"]}
-        print(json.dumps(said), flush=True)
+        _tell(said)
 
 
 def answer(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
@@ -213,14 +213,19 @@ def answer(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         said: dict[str, Any] = {"found": respond(json.loads(sys.argv[1]))}
     except errors.DlfError as error:
         said = {"refused": [type(error).__name__, str(error)]}
-    print(json.dumps(said), flush=True)
+    _tell(said)
     # Threads of a training that still waits, and of TensorFlow, make an orderly end a matter of luck.
     os._exit(0)
 
 
 def say(text: str) -> None:
     """Tells the parent what this worker is doing."""
-    print(json.dumps({"doing": text}), flush=True)
+    _tell({"doing": text})
+
+
+def _tell(message: Mapping[str, Any]) -> None:
+    # On a line of its own, whatever somebody's model has printed before it.
+    print("\n" + json.dumps(message), flush=True)
 
 
 def end_with_parent() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -13,42 +14,88 @@ import pytest
 from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.backend_report import backend_environment
 from dlf.parity.known import KnownDifference, known_differences, with_reasons
+from dlf.parity.options import STAGES
 from dlf.parity.verdict import Finding
 
 INSTALLED = [name for name in backend_names() if is_installed(load_backend(name))]
 RUN = """
 import json, sys, warnings
 import numpy as np
-names = {}
-exec(sys.stdin.read(), names)
-import keras
-found = np.asarray(keras.ops.convert_to_numpy(names["found"]), "float64")
-print(json.dumps([list(found.shape), found.ravel().tolist()]))
+
+def plain(found):
+    import keras
+    array = np.asarray(keras.ops.convert_to_numpy(found), "float64")
+    return [list(array.shape), array.ravel().tolist()]
+
+for shows in json.load(sys.stdin):
+    names = {}
+    try:
+        exec(shows, names)
+        found = names["found"]
+        print(json.dumps([plain(each) for each in (found if isinstance(found, list) else [found])]), flush=True)
+    except Exception as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"), flush=True)
 """
 
 
-def shown(known: KnownDifference, backend: str) -> Any:
-    command = [sys.executable, "-c", RUN]
-    environment = backend_environment(load_backend(backend))
+def run(known: list[KnownDifference], backend: str) -> list[Any]:
+    """What each finds on a backend, one after the other in one process, or the error; none after the process died."""
     ended = subprocess.run(
-        command, input=known.shows, env=environment, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", RUN],
+        input=json.dumps([each.shows for each in known]),
+        env=backend_environment(load_backend(backend)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
+    found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith(("[", '"'))]
+    assert ended.returncode < 0 or len(found) == len(known), ended.stderr
+    return found
+
+
+@functools.cache
+def found_on(backend: str) -> dict[str, Any]:
+    """By name what is found on a backend: what ends the process there has one of its own."""
+    apart = [each for each in known_differences() if each.kills and backend in each.backends]
+    together = [each for each in known_differences() if each not in apart]
+    found = {each.name: one for each, one in zip(together, run(together, backend), strict=True)}
+    return found | {each.name: (run([each], backend) or ["it ends the process"])[0] for each in apart}
+
+
+def is_apart(one: Any, other: Any) -> bool:
     # What fails on one backend alone differs too.
-    return json.loads(ended.stdout.splitlines()[-1]) if ended.returncode == 0 else ended.stderr.splitlines()[-1]
+    if isinstance(one, str):
+        return True
+    pairs = zip(one, other, strict=True)
+    return all(a[0] != b[0] or not np.allclose(a[1], b[1], rtol=1e-4, atol=1e-6) for a, b in pairs)
 
 
 @pytest.mark.parity
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="a comparison takes two backends: see the nox session parity")
 @pytest.mark.parametrize("known", known_differences(), ids=lambda each: each.name)
 def test_it_is_still_there(known: KnownDifference) -> None:
-    if known.backend not in INSTALLED:
-        pytest.skip(f"{known.backend} is not installed")
-    found = {name: shown(known, name) for name in INSTALLED}
-    own = found.pop(known.backend)
-    for other in found.values():
-        assert not isinstance(other, str), f"it fails elsewhere too: {other}"
-        differs = isinstance(own, str) or own[0] != other[0] or not np.allclose(own[1], other[1], rtol=1e-4, atol=1e-6)
-        assert differs, f"{known.name} is mended: take it from the list"
+    sound = [name for name in INSTALLED if name not in known.backends]
+    defective = [name for name in INSTALLED if name in known.backends]
+    if not sound or not defective:
+        pytest.skip(f"of {', '.join(known.backends)} and the others, one of each has to be installed")
+    for other in sound:
+        expected = found_on(other)[known.name]
+        assert not isinstance(expected, str), f"it fails elsewhere too, on {other}: {expected}"
+        for name in defective:
+            differs = is_apart(found_on(name)[known.name], expected)
+            assert differs, f"{known.name} is mended on {name}: take it from the list"
+
+
+@pytest.mark.parametrize("known", known_differences(), ids=lambda each: each.name)
+def test_it_says_where_and_of_what(known: KnownDifference) -> None:
+    assert set(known.stages) <= set(STAGES)
+    assert known.backends
+    assert set(known.backends) < set(backend_names())
+    assert set(known.versions) == {"keras", *known.backends}
+    # Without one it would explain whatever differs.
+    assert not known.stages or known.layers or known.optimizers
+    assert [each.name for each in known_differences()].count(known.name) == 1
 
 
 def test_a_divergence_that_is_known_says_why() -> None:
@@ -68,3 +115,20 @@ def test_a_divergence_that_is_known_says_why() -> None:
         assert [each.reason for each in with_reasons(*other)] == [None]
     (found,) = with_reasons([Finding("forward", "pool", None, None, "diverged", 0.1)], [layer], "SGD", names[1:])
     assert found.reason is not None
+
+
+def test_where_most_have_a_defect_those_that_do_not_are_blamed() -> None:
+    def reasons(backends: list[str], *blamed: str | None) -> list[bool]:
+        wrong = [Finding("update", None, "kernel", each, "diverged", 0.1) for each in blamed]
+        found = with_reasons(wrong, [], "ScheduleFreeAdamW", backends)
+        return ["momentum before the step" in str(each.reason) for each in found]
+
+    names = ["jax", "tensorflow", "torch"]
+    assert reasons(names, "jax") == [True]
+    assert reasons(names, "torch") == [True]
+    assert reasons(names, "jax", "torch") == [False, True]
+    assert reasons(names[:2], None) == [True]
+    assert reasons(names, None) == [True]
+    assert reasons(["jax", "other"], None) == [False]
+    assert reasons([*names, "other"], "jax") == [False]
+    assert reasons([*names, "other"], "jax", "other") == [True, True]

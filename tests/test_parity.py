@@ -352,15 +352,23 @@ def test_records_come_back_under_any_name(tmp_path: Path) -> None:
     arrays = {"a/../b|c": np.arange(3), "ü": np.array(1.5), "": np.zeros((0, 2))}
     for name, array in arrays.items():
         records[name] = array
-    records["ü"] = np.array(2.5)
     assert list(Records(tmp_path / "r")) == []  # Not before it is whole.
     records.close()
     again = Records(tmp_path / "r")
     assert list(again) == list(arrays)
-    assert float(again["ü"]) == 2.5
+    assert float(again["ü"]) == 1.5
     assert "gone" not in again
     assert again.get("gone") is None
-    assert sorted(each.name for each in (tmp_path / "r").iterdir()) == ["0.npy", "1.npy", "2.npy", "index.json"]
+    assert [each.name for each in (tmp_path / "r").iterdir()] == ["records.npz"]
+    again["more"] = np.ones(2)  # What was read can be added to, and read again.
+    assert [again["more"].tolist(), list(again)] == [[1.0, 1.0], [*arrays, "more"]]
+
+
+def test_records_keep_bfloat16(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    records["x"] = np.ones(2, "bfloat16")
+    assert records["x"].dtype.name == "bfloat16"
+    np.testing.assert_array_equal(records["x"].astype("float32"), np.ones(2))
 
 
 def test_records_take_no_pickle(tmp_path: Path) -> None:
@@ -372,8 +380,10 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "save", full)
-    with pytest.raises(OutputError, match=r"0.npy: cannot be written \(No space left on device\).* has space left"):
+    monkeypatch.setattr(np.lib.format, "write_array", full)
+    with pytest.raises(
+        OutputError, match=r"records.npz: cannot be written \(No space left on device\).* has space left"
+    ):
         Records(tmp_path)["x"] = ONES
     monkeypatch.setattr("tempfile.mkdtemp", full)
     with pytest.raises(OutputError, match="Set TMPDIR"), temporary_folder("dlf-"):
@@ -536,9 +546,9 @@ def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Pat
     trace, replay = Records(tmp_path / "trace"), Records(tmp_path / "replay")
     for key, after in itertools.pairwise(keys):
         # The inputs of a replay are rounded to float32.
-        np.testing.assert_allclose(replay[f"wide/{key}|forward/0"], trace[f"{after}/in:0"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(replay[f"wide/{key}|forward/0"], trace[f"call/{after}/in:0"], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
-            replay[f"wide/{after}|gradient/input/0"], trace[f"{key}/incoming:0"], rtol=1e-4, atol=1e-6
+            replay[f"wide/{after}|gradient/input/0"], trace[f"call/{key}/incoming:0"], rtol=1e-4, atol=1e-6
         )
     for key, name in (("first", "kernel"), ("bn", "gamma"), ("last", "bias")):
         whole = next(each for each in trace if each.startswith("gradient/") and each.endswith(f"{key}/{name}"))
@@ -552,7 +562,7 @@ def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Pat
     assert (replay["wide/drop|inference/0"] != 0).all()
     started.respond({"do": "train", "to": str(tmp_path / "free")})
     free, single = Records(tmp_path / "free"), {"truth": str(tmp_path / "free"), "to": str(tmp_path / "single")}
-    started.respond({"do": "train_from", **single, "twins": True})
+    started.respond({"do": "train_from", **single, "twins": True, "aside": True})
     steps = Records(tmp_path / "single")
     np.testing.assert_allclose(steps["free/losses"], free["wide/losses"], rtol=1e-5)
     for name in (each for each in free if each.startswith("wide/1/")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -58,7 +59,8 @@ def target_of(target: str | Callable[[], Any]) -> str:
             expected="a function at the top of a module: each backend's process imports it anew",
             received=target,
         )
-    code = getattr(target, "__code__", None)
+    # A decorator's function is in another file.
+    code = getattr(inspect.unwrap(target), "__code__", None)
     # A test's module is often not on the path of another process: its file is. One in a package has to be imported by
     # its name, for its relative imports.
     if code is None or _is_in_package(module) or not _is_local(module):

@@ -27,21 +27,23 @@ class KnownDifference:
 
     Args:
         name: Short, for people.
-        stages: Where it shows.
-        backend: Whose it is.
+        stages: Where it shows; none where nothing that is compared does.
+        backends: Whose it is.
         reason: One sentence.
-        shows: Code that sets ``found``, an array or a number, which differs between this backend and the others.
+        shows: Code that sets ``found``, an array or a number or a list of them, each of which differs between these
+            backends and the others; on these it may raise.
         versions: Where it was seen.
         layers: Classes; none means any.
         optimizers: Likewise.
         variable: A regular expression that the variable's name holds.
         config: What the layer's configuration says.
         upstream: Where it was reported.
+        kills: Whether it ends the process on these backends.
     """
 
     name: str
     stages: tuple[str, ...]
-    backend: str
+    backends: tuple[str, ...]
     reason: str
     shows: str
     versions: Mapping[str, str]
@@ -50,6 +52,7 @@ class KnownDifference:
     variable: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     upstream: str = ""
+    kills: bool = False
 
 
 def known_differences() -> list[KnownDifference]:
@@ -81,26 +84,46 @@ def with_reasons(
     if not any(each.verdict == "diverged" for each in findings):
         return list(findings)
     known, by_path = known_differences(), {each["path"]: each for each in layers}
+    blamed: dict[Any, set[str | None]] = {}
+    for each in findings:
+        if each.verdict == "diverged":
+            blamed.setdefault(_place(each), set()).add(each.backend)
 
     def reason_of(finding: Finding) -> str | None:
         for each in known:
-            # Of two backends none is blamed; that the known one is among them has to do.
-            blamed = finding.backend in {each.backend, None} and each.backend in backends
-            if blamed and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer):
+            whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
+            if whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer):
                 return f"{each.reason} {each.upstream}".strip()
         return None
 
     return [replace(each, reason=reason_of(each)) if each.verdict == "diverged" else each for each in findings]
 
 
+def _place(finding: Finding) -> tuple[Any, ...]:
+    return finding.stage, finding.layer, finding.variable, finding.call, finding.mode, finding.step
+
+
+def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | None], compared: Sequence[str]) -> bool:
+    if backend is None:
+        # Of two backends none is blamed; that a known one is among them has to do.
+        return any(each in compared for each in known.backends)
+    # Where most have a defect, the majority blames those that do not.
+    return backend in known.backends or blamed == set(compared) - set(known.backends)
+
+
 def _is_of(
     known: KnownDifference, finding: Finding, layers: Mapping[str, Mapping[str, Any]], optimizer: str | None
 ) -> bool:
-    layer = layers.get(finding.layer or "", {})
-    config = layer.get("config", {})
+    # A loss and a step are of the whole model: that it has such a layer has to do.
+    whole = finding.layer is None and finding.stage in {"loss", "trajectory"}
+    candidates = list(layers.values()) if whole else [layers.get(finding.layer or "", {})]
     return (
-        (not known.layers or layer.get("class") in known.layers)
-        and (not known.optimizers or optimizer in known.optimizers)
-        and all(config.get(name) == value for name, value in known.config.items())
+        (not known.optimizers or optimizer in known.optimizers)
+        and (not known.layers or any(_is_such(known, each) for each in candidates))
         and re.search(known.variable, finding.variable or "") is not None
     )
+
+
+def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
+    config = layer.get("config", {})
+    return layer.get("class") in known.layers and all(config.get(name) == each for name, each in known.config.items())

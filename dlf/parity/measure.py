@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlf.noise_floor import eps_of, floor_of, rms, widened
+from dlf.noise_floor import TWINS, eps_of, floor_of, rms, scale_of, widened
 from dlf.parity.records import Records
 
-__all__ = ["Measurement", "measure", "measure_calls", "measure_training", "measure_trajectory", "measure_whole"]
+__all__ = ["Arrays", "Measurement", "finite", "measure", "measure_calls", "measure_training", "measure_whole"]
 
 Measurement: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = Mapping[str, np.ndarray | None]
@@ -95,15 +95,20 @@ def measure_training(
         dtype: The dtype under test.
     """
     found: list[Measurement] = []
+    own_dtype = all(_loss_is_in_own_dtype(each) for each in records.values())
+    gradients = [name for name in _names(records[truth], "") if name.startswith("loss/gradient/")]
+    longest = max((records[truth][f"wide/|{name}"].size for name in gradients), default=1)
     for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
         names = [name for name in _names(records[truth], "") if name.startswith(f"{kind}/")]
-        for one in _measure_group(
-            records, truth, "", names, dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
-        ):
+        narrow = dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
+        for one in _measure_group(records, truth, "", names, narrow):
             variable = one.pop("name").split("/", 1)[1]
             if kind == "slot":
                 variable = variable.split(":", 1)[1]
-            found.append({"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None} | one)
+            place = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
+            if kind == "loss" and own_dtype:
+                place["own_dtype"] = longest
+            found.append(place | one)
     return found
 
 
@@ -125,7 +130,7 @@ def measure_whole(
         wide = {backend: each.get(name) for backend, each in records.items()}
         there = name.startswith("wide/")
         narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else wide
-        size = rms(exact[name]) if largest is None else largest
+        size = scale_of(exact[name]) if largest is None else largest
         place = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": "whole"}
         found.append(place | measure(wide, narrow, floor_of(exact[name], [], size, dtype), dtype))
         return found[-1]
@@ -135,89 +140,16 @@ def measure_whole(
     if any(_is_apart(each) for each in outputs):
         # Where no layer is to blame, what is between them is: the first that gets something else says where.
         for call in calls:
-            inputs = [name for name in names if name.startswith(f"{call['key']}/in:")]
+            inputs = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
             if any(_is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
                 break
     if "loss" in exact:
         add("loss", "loss", None)
     gradients = [name for name in names if name.startswith("gradient/")]
-    largest = max((rms(exact[name]) for name in gradients), default=0.0)
+    largest = max((scale_of(exact[name]) for name in gradients), default=0.0)
     for name in gradients:
         add("gradient", name, name.removeprefix("gradient/"), largest)
     return found
-
-
-def measure_trajectory(  # noqa: PLR0913, PLR0917 - three kinds of runs.
-    free: Mapping[str, Records],
-    single: Mapping[str, Records],
-    twins: Records,
-    truth: str,
-    steps: int,
-    dtype: str,
-    updates: Mapping[str, float],
-) -> tuple[list[Measurement], dict[str, Any]]:
-    """Measures training: each step from where the truth was, and free runs against perturbed twins.
-
-    Args:
-        free: Of each backend, what `train` wrote.
-        single: Of each backend, what `train_from` wrote.
-        twins: What `train_twins` wrote.
-        truth: The backend that is taken for the truth.
-        steps: How many were taken.
-        dtype: The dtype under test.
-        updates: The noise floor of one update of each variable: the optimizer may blow up a gradient that is zero but
-            for roundoff, as Adam does.
-
-    Returns:
-        The measurements, and the curves: losses, distances from the truth, and the envelope of the twins.
-    """
-    found: list[Measurement] = []
-    names = [name.split("/", 2)[2] for name in free[truth] if name.startswith("wide/0/")]
-    distance: dict[str, list[float | None]] = {backend: [] for backend in free}
-    envelope: list[float | None] = []
-    for step in range(steps):
-        squares, spread = dict.fromkeys(free, 0.0), 0.0
-        exact = {name: free[truth][f"wide/{step}/{name}"] for name in names}
-        # One scale for all: a bias that stays at zero but for roundoff, which Adam blows up, is no larger for it.
-        largest = {
-            kind: max(
-                (rms(each) for name, each in exact.items() if _is_slot(name) is kind and each.dtype.kind == "f"),
-                default=0.0,
-            )
-            for kind in (True, False)
-        }
-        for name in names:
-            place: dict[str, Any] = {
-                "stage": "trajectory",
-                "layer": None,
-                "call": None,
-                "variable": name.split(":", 2 if _is_slot(name) else 1)[-1],
-                "step": step,
-            }
-            moved = [single[truth][key] for n in range(2) if (key := f"twin{n}/{step}/{name}") in single[truth]]
-            wide = {backend: each.get(f"wide/{step}/{name}") for backend, each in single.items()}
-            narrow = {backend: each.get(f"narrow/{step}/{name}") for backend, each in single.items()}
-            floor = floor_of(exact[name], moved, largest[_is_slot(name)], dtype)
-            floor = max(floor, updates.get(place["variable"], 0.0))
-            found.append(place | {"mode": "resynchronised"} | measure(wide, narrow, floor, dtype))
-            apart = [twins[key] for n in range(2) if (key := f"twin{n}/{step}/{name}") in twins]
-            wide = {backend: each.get(f"wide/{step}/{name}") for backend, each in free.items()}
-            narrow = {backend: each.get(f"free/{step}/{name}") for backend, each in single.items()}
-            wandered = floor_of(exact[name], apart, largest[_is_slot(name)], dtype)
-            found.append(place | {"mode": "free", "one_step": floor} | measure(wide, narrow, wandered, dtype))
-            if exact[name].dtype.kind == "f" and not _is_slot(name):
-                for backend, value in narrow.items():
-                    if value is not None:
-                        squares[backend] += float(np.sum((widened(value) - exact[name]) ** 2))
-                spread += max((float(np.sum((each - exact[name]) ** 2)) for each in apart), default=0.0)
-        for backend, square in squares.items():
-            distance[backend].append(_number(square**0.5))
-        envelope.append(_number(spread**0.5))
-    losses = {
-        "float64": {backend: _numbers(each["wide/losses"]) for backend, each in free.items()},
-        "narrow": {backend: _numbers(each["free/losses"]) for backend, each in single.items()},
-    }
-    return found, {"losses": losses, "distance": distance, "envelope": envelope}
 
 
 def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measurement:
@@ -245,7 +177,7 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
     found: Measurement = {
         "dtype": dtype,
         "shape": list(first.shape),
-        "size": _number(rms(first)) if first.dtype.kind == "f" else None,
+        "size": finite(rms(first)) if first.dtype.kind == "f" else None,
         "floor": floor,
         "backends": list(there),
         "same": {pair: _rounded(value) for pair, value in same.items()},
@@ -307,10 +239,10 @@ def _measure_group(
 ) -> Iterator[Measurement]:
     """The tensors of one stage of one call, which share a scale."""
     sizes = {name: records[truth][f"wide/{key}|{name}"] for name in names}
-    largest = max((rms(each[np.isfinite(each)]) for each in sizes.values() if each.dtype.kind == "f"), default=0.0)
+    largest = max(map(scale_of, sizes.values()), default=0.0)
     for name in names:
         value = records[truth][f"wide/{key}|{name}"]
-        twins = [records[truth][place] for n in range(2) if (place := f"twin{n}/{key}|{name}") in records[truth]]
+        twins = [records[truth][place] for n in range(TWINS) if (place := f"twin{n}/{key}|{name}") in records[truth]]
         floor = floor_of(value, twins, largest, dtype)
         wide = {backend: each.get(f"wide/{key}|{name}") for backend, each in records.items()}
         narrow = {backend: each.get(f"narrow/{key}|{name}") for backend, each in records.items()}
@@ -318,12 +250,14 @@ def _measure_group(
 
 
 def _names(records: Records, key: str) -> list[str]:
-    return [name.split("|", 1)[1] for name in records if name.startswith(f"wide/{key}|")]
+    before = f"wide/{key}|"
+    return [name.removeprefix(before) for name in records if name.startswith(before)]
 
 
 def _is_in_own_dtype(records: Records, key: str) -> bool:
     """Whether a layer does not see that its inputs have moved where only float64 can tell, and else does."""
-    names = [name.split("|", 1)[1] for name in records if name.startswith(f"still/{key}|forward/")]
+    before = f"still/{key}|"
+    names = [name.removeprefix(before) for name in records if name.startswith(f"{before}forward/")]
 
     def moves(title: str) -> bool:
         return any(
@@ -331,6 +265,15 @@ def _is_in_own_dtype(records: Records, key: str) -> bool:
         )
 
     return bool(names) and not moves("nudged") and moves("wide")
+
+
+def _loss_is_in_own_dtype(records: Records) -> bool:
+    """The same of the loss."""
+    place = "/|loss/value"
+    if f"nudged{place}" not in records:
+        return False
+    value = records[f"wide{place}"]
+    return np.array_equal(value, records[f"nudged{place}"]) and not np.array_equal(value, records[f"aside{place}"])
 
 
 def _variable(kind: str, name: str) -> str | None:
@@ -345,18 +288,16 @@ def _variable(kind: str, name: str) -> str | None:
     )
 
 
-def _is_slot(name: str) -> bool:
-    return name.startswith("slot:")
-
-
 def _is_apart(found: Measurement) -> bool:
     limit = _LOOKED_AT * eps_of("float64") / eps_of(found["dtype"]) * found["floor"]
     return any(each is None or each > limit for each in found["same"].values())
 
 
 def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
-    if narrow is None or truth.dtype.kind != "f" or narrow.shape != truth.shape:
+    if truth.dtype.kind != "f":
         return 0.0
+    if narrow is None or narrow.shape != truth.shape:
+        return None
     narrow, finite = widened(narrow), np.isfinite(truth)
     return rms(narrow[finite] - truth[finite]) if np.isfinite(narrow[finite]).all() else None
 
@@ -365,14 +306,14 @@ def _elements(
     wide: Mapping[str, np.ndarray], narrow: Arrays, limit: float, *, costly: bool
 ) -> Iterator[dict[str, Any]]:
     """The first elements that differ, between backends or from the truth, by a thousandth of what most do."""
-    shapes = {each.shape for each in wide.values()}
-    if len(shapes) > 1:
+    under_test = [widened(each) for each in narrow.values() if each is not None]
+    if len({each.shape for each in [*wide.values(), *under_test]}) > 1 or not under_test:
         return
     stacked = np.stack([np.asarray(each, np.float64) for each in wide.values()])
     with np.errstate(invalid="ignore"):
         apart = stacked.max(axis=0) - stacked.min(axis=0)
         if costly and not (apart > limit).any():
-            apart = np.max([np.abs(widened(each) - stacked[0]) for each in narrow.values() if each is not None], axis=0)
+            apart = np.max([np.abs(each - stacked[0]) for each in under_test], axis=0)
     apart = np.where(np.isfinite(apart), apart, np.where(np.isnan(stacked).all(axis=0), 0.0, np.inf))
     most = apart[np.isfinite(apart)].max(initial=0.0)
     for index in np.argwhere(apart > max(most / 1000, 0.0))[:_ELEMENTS]:
@@ -385,15 +326,12 @@ def _elements(
 
 
 def _plain(value: Any) -> float | int | bool | None:
-    return _number(float(value))
+    return finite(float(value))
 
 
-def _number(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """Returns a number as JSON has one, or None."""
     return None if value is None or not np.isfinite(value) else float(value)
-
-
-def _numbers(array: np.ndarray) -> list[float | None]:
-    return [_number(float(each)) for each in array]
 
 
 def _rounded(value: float | None) -> float | None:

@@ -26,8 +26,10 @@ from dlf.trees import in_order, ordered_like
 
 __all__ = [
     "Inputs",
+    "Move",
     "beside",
     "float_outputs",
+    "is_number",
     "moved_by",
     "nudged",
     "replay_call",
@@ -52,17 +54,21 @@ class Inputs:
         self.call, self.dtype = call, str(layer.compute_dtype)
         count = len(keras.tree.flatten(call.asked))
         self._tensors = {
-            n: rounded(given[f"{call.key}/in:{n}"], self.dtype) for n in range(count) if f"{call.key}/in:{n}" in given
+            n: rounded(given[f"call/{call.key}/in:{n}"], self.dtype)
+            for n in range(count)
+            if f"call/{call.key}/in:{n}" in given
         }
-        self._masks = {n: given[f"{call.key}/mask:{n}"] for n in range(count) if f"{call.key}/mask:{n}" in given}
+        self._masks = {
+            n: given[f"call/{call.key}/mask:{n}"] for n in range(count) if f"call/{call.key}/mask:{n}" in given
+        }
         self.state = [
-            rounded(given[f"{call.key}/state:{n}"], variable.dtype)
+            rounded(given[f"call/{call.key}/state:{n}"], variable.dtype)
             for n, variable in enumerate(layer.non_trainable_variables)
         ]
         self.incoming = {
-            n: rounded(given[f"{call.key}/incoming:{n}"], self.dtype)
+            n: rounded(given[f"call/{call.key}/incoming:{n}"], self.dtype)
             for n in range(len(keras.tree.flatten(call.outputs)))
-            if f"{call.key}/incoming:{n}" in given
+            if f"call/{call.key}/incoming:{n}" in given
         }
         # The names that the twin's layers have may be others.
         self._names = names_of(layer, layer.trainable_variables)
@@ -156,7 +162,7 @@ def replay_call(
         return sum([*parts, *(keras.ops.cast(each, parts[0].dtype) for each in penalties)])
 
     outputs, after = run(parameters)
-    found = {f"forward/{n}": to_numpy(each) for n, each in enumerate(keras.tree.flatten(outputs)) if _is_number(each)}
+    found = {f"forward/{n}": to_numpy(each) for n, each in enumerate(keras.tree.flatten(outputs)) if is_number(each)}
     if penalties:
         found["loss/penalty"] = np.sum([to_numpy(each) for each in penalties], axis=0)
     found |= {f"state/{name}": to_numpy(value) for name, value in zip(inputs.state_names, after, strict=True)}
@@ -169,20 +175,23 @@ def replay_call(
 
 
 def replay_loss(  # noqa: PLR0913 - of what, and in which way.
-    subject: Subject, path: Any, batch: Any, given: Records, random: Any, *, wide: bool
+    subject: Subject, path: Any, batch: Any, given: Records, move: Move | None, *, wide: bool
 ) -> dict[str, np.ndarray]:
     """Returns the loss and its gradient by the predictions, from the truth's predictions."""
     count = len(keras.tree.flatten(subject.predictions))
-    parameters = {}
+    parameters: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
     for n in range(count):
         dtype = given[f"narrow/prediction:{n}"].dtype.name
         array = rounded(given[f"wide/prediction:{n}"], dtype)
-        array = array if random is None else moved_by(array, dtype, random)
-        parameters[f"{n}"] = keras.ops.convert_to_tensor(array, "float64" if wide and is_floating(dtype) else dtype)
+        array = array if move is None else move(array, dtype)
+        floating = is_floating(dtype)
+        tensor = keras.ops.convert_to_tensor(array, "float64" if wide and floating else dtype)
+        (parameters if floating else fixed)[f"{n}"] = tensor
     compute = subject.compute_loss(wide=wide)
 
     def function(values: Any, batch: Any) -> Any:
-        predictions = [keras.ops.copy(values[f"{n}"]) for n in range(count)]
+        predictions = [keras.ops.copy((values | fixed)[f"{n}"]) for n in range(count)]
         return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
 
     _, y = subject.batch(batch, wide=wide)
@@ -194,7 +203,6 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
     """Returns variables and slots after three updates by the optimizer, from the truth's gradients."""
     model = subject.twin if wide else subject.model
     optimizer = subject.make_optimizer(model)
-    before = [to_numpy(each.value) for each in model.trainable_variables]
     names = parameters_of(subject.model)
     gradients = [
         rounded(given[f"gradient/{name}"], like.dtype)
@@ -205,21 +213,17 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
         step = eps_of(subject.dtype) * max(rms(each) for each in gradients)
         gradients = [each + random.choice([-1.0, 1.0], each.shape) * step for each in gradients]
     optimizer.build(model.trainable_variables)
+    weights = [each.value for each in model.trainable_variables]
+    slots = [each.value for each in optimizer.variables]
     # Of both signs and three sizes: where gradients are clipped, two would cancel.
     for factor in (1.0, -0.25, 0.5):
         scaled = [
             keras.ops.convert_to_tensor(factor * each, variable.dtype)
             for each, variable in zip(gradients, model.trainable_variables, strict=True)
         ]
-        optimizer.apply(scaled, model.trainable_variables)
-    found = {
-        f"update/{name}": to_numpy(each.value) for name, each in zip(names, model.trainable_variables, strict=True)
-    }
-    for number, variable in enumerate(optimizer.variables):
-        found[f"slot/{number}:{variable.path.split('/', 1)[-1]}"] = to_numpy(variable.value)
-    for variable, value in zip(model.trainable_variables, before, strict=True):
-        variable.assign(value)
-    return found
+        weights, slots = optimizer.stateless_apply(slots, scaled, weights)
+    found = {f"update/{name}": to_numpy(each) for name, each in zip(names, weights, strict=True)}
+    return found | {f"slot/{name}": to_numpy(each) for name, each in zip(subject.slot_names(), slots, strict=True)}
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -271,5 +275,6 @@ def _like(array: np.ndarray, tensor: Any) -> Any:
     return keras.ops.convert_to_tensor(array, keras.backend.standardize_dtype(tensor.dtype))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Tells whether an output is one that can be compared; a layer may return None beside it."""
     return keras.ops.is_tensor(value) or isinstance(value, bool | int | float)

@@ -154,7 +154,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
         OutputError: It cannot be written.
     """
     with whole_file(path) as place:
-        place.write_text(json.dumps(report, allow_nan=False, default=str))
+        place.write_text(json.dumps(report, allow_nan=False))
 
 
 def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
@@ -199,7 +199,7 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     """
     for reason in dict.fromkeys(each["reason"] for each in report["divergences"] if each["reason"]):
         yield f"Known: {reason}"
-    own = {each["layer"] for each in report["measurements"] if "own_dtype" in each}
+    own = {each["layer"] or "the loss" for each in report["measurements"] if _is_in_own_dtype(each)}
     if own:
         yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."
     other = report["initial_values"]
@@ -212,6 +212,10 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
         )
     if not report["compiled"] and "update" in report["stages_asked"]:
         yield "The model is not compiled: there is no optimizer to compare, and no training."
+
+
+def _is_in_own_dtype(measured: Mapping[str, Any]) -> bool:
+    return "own_dtype" in measured and measured["mode"] != "whole" and measured["stage"] != "trajectory"
 
 
 def place_of(finding: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -23,17 +23,21 @@ from dlf.backend_registry import load_backend
 from dlf.backend_report import backend_environment
 from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
 from dlf.files import temporary_folder
+from dlf.noise_floor import scale_of
 from dlf.parity.evidence import judged
-from dlf.parity.measure import measure_calls, measure_training, measure_trajectory, measure_whole
+from dlf.parity.measure import measure_calls, measure_training, measure_whole
 from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
-from dlf.parity.verdict import is_suspect, judge, judge_build
+from dlf.parity.trajectory import Runs, measure_trajectory
+from dlf.parity.verdict import Constants, is_suspect, judge_build, judge_each
 from dlf.workers import Session
 
 __all__ = ["SCHEMA", "Crew", "run_parity"]
 
 SCHEMA = 1
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+CANCELLED = 1e-10
+"""Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
 Say = Callable[[str, str], None]
 
 
@@ -46,6 +50,7 @@ def run_parity(
     say: Say = _silent,
     keep: Path | None = None,
     crew: Crew | None = None,
+    constants: Constants | None = None,
 ) -> dict[str, Any]:
     """Compares a model across backends.
 
@@ -53,7 +58,9 @@ def run_parity(
         options: What to compare.
         say: Is told what a backend is doing.
         keep: A folder where the records are left; by default they are removed.
-        crew: Workers that are running already; they go on running.
+        crew: Workers of the same backends that are running already, on their device and with their time limit; they go
+            on running.
+        constants: What the verdict rests on.
 
     Returns:
         The report, in JSON's types.
@@ -64,7 +71,7 @@ def run_parity(
     with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
         mine = crew or Crew(options.backends, device=options.device, timeout=options.timeout)
         try:
-            return _Run(options, folder, mine, say).report()
+            return _Run(options, folder, mine, say, constants).report()
         finally:
             if crew is None:
                 mine.close()
@@ -121,8 +128,12 @@ def _checked(keep: Path) -> Path:
 class _Run:
     """One comparison: what the workers are asked, and what they answered."""
 
-    def __init__(self, options: ParityOptions, folder: Path, crew: Crew, say: Say) -> None:
+    def __init__(
+        self, options: ParityOptions, folder: Path, crew: Crew, say: Say, constants: Constants | None = None
+    ) -> None:
         self._options, self._folder, self._crew, self._say = options, folder, crew, say
+        self._constants = constants or Constants()
+        self._truth: str | None = None
         self._stages = set(options.stages)
         self._failed: dict[str, DlfError] = {}
         self._built: dict[str, Any] = {}
@@ -131,9 +142,11 @@ class _Run:
     def report(self) -> dict[str, Any]:
         """Runs everything, in order."""
         evidence = self._evidence()
-        report = judged(evidence)
+        report = judged(evidence, (), self._constants)
         if report["verdict"] == "diverge":
-            self._check_repeats()
+            # Whoever does not come through now has answered everything before.
+            with suppress(BackendError):
+                self._check_repeats()
         return report
 
     def _evidence(self) -> dict[str, Any]:
@@ -154,8 +167,13 @@ class _Run:
             "measurements": [],
             "trajectory": None,
         }
-        if same_model and self._stages - {"build"}:
-            evidence |= self._measured()
+        while same_model and self._stages - {"build"}:
+            try:
+                evidence |= self._measured()
+                break
+            except _TruthLostError:
+                # Whose numbers the others were given: they begin again without it.
+                self._folder, self._truth = self._folder / "again", None
         return evidence | {"failed": {name: str(error) for name, error in self._failed.items()}, "calls": self._calls}
 
     def _measured(self) -> dict[str, Any]:
@@ -164,7 +182,7 @@ class _Run:
         self._ask_all({"do": "load_values", "file": values}, self._built)
         gradients = bool(self._stages & {"loss", "gradient", "update"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
-        truth = self._truth(traced)
+        truth = self._truth = self._choose_truth(traced)
         self._calls = [
             call for call in traced[truth]["calls"] if all(call["key"] in _keys(each) for each in traced.values())
         ]
@@ -184,9 +202,18 @@ class _Run:
         measurements += measure_whole(self._records("trace"), truth, self._calls, dtype)
         curves = None
         if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):
-            updates = {each["variable"]: each["floor"] for each in measurements if each["stage"] == "update"}
-            steps, curves = self._train(traced, truth, dtype, updates)
-            measurements += steps
+            try:
+                steps, curves = self._train(traced, truth, dtype, measurements)
+                measurements += steps
+            except (BackendError, _TruthLostError):
+                # What was measured before is kept.
+                self._say(truth, "the trajectory was given up")
+        own_dtype = max((each["own_dtype"] for each in measurements if "own_dtype" in each), default=None)
+        if own_dtype is not None:
+            # What one layer does in its own dtype is in the whole too.
+            for each in measurements:
+                if each["mode"] == "whole" or each["stage"] == "trajectory":
+                    each["own_dtype"] = own_dtype
         return {
             "measurements": [each for each in measurements if each["stage"] in self._stages],
             "trajectory": curves,
@@ -196,7 +223,8 @@ class _Run:
         """Measures each layer; those that differ once more, from inputs beside those and next to them."""
         records = self._records("replay")
         measurements = measure_calls(records, truth, self._calls)
-        suspects = {each.layer for each in judge(measurements, list(records)) if is_suspect(each)}
+        found = [each for one in measurements for each in judge_each(one, list(records), self._constants)]
+        suspects = {each.layer for each in found if is_suspect(each)}
         again = [call for call in self._calls if call["layer"] in suspects]
         if not again:
             return measurements
@@ -215,22 +243,28 @@ class _Run:
         )
 
     def _train(
-        self, names: Any, truth: str, dtype: str, updates: Mapping[str, float]
+        self, names: Any, truth: str, dtype: str, measured: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         self._ask_all({"do": "train"}, self._alive(names), to="free")
-        given = {"truth": str(self._at("free", truth))}
-        self._ask_all({"do": "train_from", **given}, self._alive(names), to="single", leader=truth)
-        steps = [str(self._at("single", name)) for name in self._alive(names)]
-        self._ask_all({"do": "train_twins", **given, "steps": steps}, [truth], to="twins")
-        return measure_trajectory(
+        request = {
+            "do": "train_from",
+            "truth": str(self._at("free", truth)),
+            "aside": any("beside" in m for m in measured),
+        }
+        self._ask_all(request, self._alive(names), to="single", leader=truth)
+        single = [str(self._at("single", name)) for name in self._alive(names)]
+        request = {"do": "train_twins", "truth": str(self._at("free", truth)), "steps": single}
+        self._ask_all(request, [truth], to="twins")
+        runs = Runs(
+            truth,
             self._records("free"),
             self._records("single"),
             Records(self._at("twins", truth)),
-            truth,
-            self._options.steps,
-            dtype,
-            updates,
+            trainable={each["path"] for each in self._built[truth]["variables"] if each["trainable"]},
+            updates={each["variable"]: each["floor"] for each in measured if each["stage"] == "update"},
+            cancelled=_cancelled(Records(self._at("trace", truth))),
         )
+        return measure_trajectory(runs, self._options.steps, dtype)
 
     def _records(self, what: str) -> dict[str, Records]:
         return {name: Records(self._at(what, name)) for name in self._alive(self._built)}
@@ -277,6 +311,8 @@ class _Run:
             if isinstance(error, OutputError):
                 raise error  # They all write to one folder.
         self._check_enough()
+        if self._truth in self._failed:
+            raise _TruthLostError
         return {name: answers[name] for name in alive if name in answers}
 
     def _check_enough(self) -> None:
@@ -317,7 +353,7 @@ class _Run:
                 advice=f"On {', '.join(other)} its second model differs from its first: see what it draws or counts.",
             )
 
-    def _truth(self, traced: Mapping[str, Any]) -> str:
+    def _choose_truth(self, traced: Mapping[str, Any]) -> str:
         """The backend whose layers get what goes in from: one whose result the most others share."""
         name = "loss" if all("loss" in each for each in self._records("trace").values()) else "wide/prediction:0"
         values = {backend: self._records("trace")[backend][name] for backend in traced}
@@ -330,6 +366,17 @@ class _Run:
             )
 
         return max(values, key=shared)
+
+
+class _TruthLostError(Exception):
+    """The backend that is taken for the truth did not come through."""
+
+
+def _cancelled(trace: Records) -> set[str]:
+    """The variables whose gradients are zero but for roundoff, where others are not."""
+    sizes = {name.removeprefix("gradient/"): scale_of(trace[name]) for name in trace if name.startswith("gradient/")}
+    largest = max(sizes.values(), default=0.0)
+    return {name for name, size in sizes.items() if size <= CANCELLED * largest}
 
 
 def _keys(traced: Mapping[str, Any]) -> set[str]:

@@ -40,16 +40,21 @@ class Subject:
         self._build, self._asked_loss, self._x = build, loss, x
         self.model = self._built()
         check_model(self.model)
-        self.loss = loss or (self.model.loss if self.model.compiled else None)
+        own = self.model.loss if self.model.compiled else None
+        if loss and own is not None:
+            raise InvalidArgumentError(
+                "--loss", expected="none, for a model that was compiled with one", received=loss, advice="Leave it out."
+            )
+        if loss and self.model.compiled:
+            self.model.compile(optimizer=self.model.optimizer, loss=loss)
+        self.loss = loss or own
         if isinstance(self.loss, dict):
             self.loss = dict(self.loss)  # Keras hands back a dictionary of a class of its own.
         if self.loss is None:
             raise InvalidArgumentError(
                 "loss", expected="a model that was compiled with a loss, or --loss", received=None
             )
-        # One loss has no weights, and what Keras cannot serialize may stand beside it.
-        several = self.model.compiled and isinstance(self.loss, dict | list | tuple)
-        self._loss_weights = weights_of_losses(self.model) if several and not loss else None
+        self._loss_weights = self._weights_of_losses() if self.model.compiled else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
         self.twin: Any = None
@@ -178,7 +183,9 @@ class Subject:
             self.twin = float64_twin(self.model, self._built)
         self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
         if self.model.compiled:
-            self.twin.compile(
+            # The method of Keras: a model's own may take other arguments.
+            keras.Model.compile(
+                self.twin,
                 optimizer=self.make_optimizer(self.twin),
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
@@ -192,13 +199,42 @@ class Subject:
     def make_optimizer(self, model: Any) -> Any:
         """A new optimizer like the model's own, for it or its twin, in the precision that Keras computes in now."""
         own = self.model.optimizer
-        made = type(own).from_config(own.get_config())
-        decays = decay_of_weights(own)
+        kinds = {type(each).__name__: type(each) for each in vars(own).values() if hasattr(each, "get_config")}
+        try:
+            with keras.saving.custom_object_scope(kinds):
+                made = type(own).from_config(own.get_config())
+        except Exception as error:
+            raise InvalidArgumentError(
+                "optimizer",
+                expected="one that can be made anew from its get_config",
+                received=own,
+                advice=f"\n{own_traceback(error)}",
+            ) from error
+        # Keras puts one that scales the loss around another.
+        decays = decay_of_weights(getattr(own, "inner_optimizer", own))
         if decays is not None:
             # Which is not in the configuration.
             pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
-            made.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
+            getattr(made, "inner_optimizer", made).exclude_from_weight_decay(
+                var_list=[other for one, other in pairs if not decays(one)]
+            )
         return made
+
+    def _weights_of_losses(self) -> Any:
+        try:
+            return weights_of_losses(self.model)
+        except InvalidArgumentError:
+            # What Keras cannot serialize stands beside them; of one loss there are hardly any.
+            if isinstance(self.loss, dict | list | tuple):
+                raise
+            return None
+
+    def slot_names(self) -> list[str]:
+        """The names of the optimizer's variables, numbered; those of a twin's optimizer may be others."""
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        return [f"{number}:{each.path.split('/', 1)[-1]}" for number, each in enumerate(optimizer.variables)]
 
     def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
         """A batch as tensors; floating point in float64 where it is for the twin."""

@@ -125,11 +125,15 @@ class Listener:
         if not self._taps:
             return outputs
         flat = keras.tree.flatten(outputs)
-        added = [
-            with_mask(each + self._taps[f"{key}:{number}"], mask_of(each)) if f"{key}:{number}" in self._taps else each
-            for number, each in enumerate(flat)
-        ]
-        return keras.tree.pack_sequence_as(outputs, added)
+
+        def added(number: int, each: Any) -> Any:
+            if f"{key}:{number}" not in self._taps:
+                return each
+            # A layer that casts by itself gives another dtype than the model's.
+            tap = keras.ops.cast(self._taps[f"{key}:{number}"], keras.backend.standardize_dtype(each.dtype))
+            return with_mask(each + tap, mask_of(each))
+
+        return keras.tree.pack_sequence_as(outputs, [added(number, each) for number, each in enumerate(flat)])
 
 
 @contextmanager

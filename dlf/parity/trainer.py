@@ -9,6 +9,8 @@ What is asked of it:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -16,9 +18,9 @@ import numpy as np
 
 from dlf.float64 import in_float64
 from dlf.gradients.model_loss import to_numpy
-from dlf.noise_floor import rms, widened
+from dlf.noise_floor import TWINS, rms, widened
 from dlf.parity.records import Records
-from dlf.parity.replay import moved_by
+from dlf.parity.replay import beside, moved_by
 from dlf.parity.subject import Subject
 from dlf.randomness import common_randomness
 
@@ -35,9 +37,10 @@ class Trainer:
 
     def __init__(self, subject: Subject, batches: list[Any]) -> None:
         self._subject, self._batches = subject, batches
-        _build_optimizer(subject.model)
+        self._slots = subject.slot_names()
         with in_float64():
-            _build_optimizer(subject.twin)
+            if not subject.twin.optimizer.built:
+                subject.twin.optimizer.build(subject.twin.trainable_variables)
             self._start = self._state(subject.twin)
         self._first = self._state(subject.model)
 
@@ -47,13 +50,15 @@ class Trainer:
             self._run(self._subject.twin, self._start, records, "wide")
         records.close()
 
-    def run_from(self, truth: Records, records: Records, twins: int) -> None:
+    def run_from(self, truth: Records, records: Records, twins: int, *, aside: bool = False) -> None:
         """Takes each step from where the truth was before it, in both precisions; then all, in the dtype under test.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
             records: Where to.
             twins: How many more times each step is taken, from weights that are moved by a unit in the last place.
+            aside: Whether each is taken once more from weights that are moved by a thousandth: off any point without a
+                derivative.
         """
         subject, steps = self._subject, range(len(self._batches))
         with in_float64():
@@ -62,8 +67,12 @@ class Trainer:
                 self._record(records, f"wide/{step}", subject.twin)
                 for twin in range(twins):
                     random = np.random.default_rng((twin, step))
-                    self._take(subject.twin, self._before(truth, step), step, random)
+                    self._take(subject.twin, self._before(truth, step), step, self._last_place(random))
                     self._record(records, f"twin{twin}/{step}", subject.twin)
+                if aside:
+                    random = np.random.default_rng((TWINS, step))
+                    self._take(subject.twin, self._before(truth, step), step, partial(beside, random=random))
+                    self._record(records, f"aside/{step}", subject.twin)
             self._assign(subject.twin, self._start)
         with common_randomness():
             for step in steps:
@@ -106,11 +115,15 @@ class Trainer:
         records[f"{title}/losses"] = np.array(losses)
         self._assign(model, start)
 
-    def _take(self, model: Any, start: Any, step: int, random: Any = None) -> None:
+    def _last_place(self, random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        return partial(moved_by, dtype=self._subject.dtype, random=random)
+
+    def _take(
+        self, model: Any, start: Any, step: int, move: Callable[[np.ndarray], np.ndarray] = lambda each: each
+    ) -> None:
         self._assign(model, start)
-        if random is not None:
-            for variable in model.trainable_variables:
-                variable.assign(moved_by(to_numpy(variable.value), self._subject.dtype, random))
+        for variable in model.trainable_variables:
+            variable.assign(move(to_numpy(variable.value)))
         self._step(model, step)
 
     def _step(self, model: Any, step: int) -> float:
@@ -121,10 +134,9 @@ class Trainer:
         return float(np.ravel(model.train_on_batch(x, y))[0])
 
     def _variables(self, model: Any) -> dict[str, Any]:
-        # By the names that the model's own optimizer has: that of a twin may have others.
-        names = [f"slot:{n}:{_own_path(each)}" for n, each in enumerate(self._subject.model.optimizer.variables)]
-        slots = dict(zip(names, model.optimizer.variables, strict=True))
-        return dict(zip(self._subject.names, model.variables, strict=True)) | slots
+        slots = [f"slot:{name}" for name in self._slots]
+        names = [*self._subject.names, *slots]
+        return dict(zip(names, [*model.variables, *model.optimizer.variables], strict=True))
 
     def _trainable(self, model: Any) -> dict[str, Any]:
         mine = {id(each) for each in model.trainable_variables}
@@ -145,16 +157,6 @@ class Trainer:
     def _record(self, records: Records, title: str, model: Any) -> None:
         for name, value in self._state(model).items():
             records[f"{title}/{name}"] = value
-
-
-def _build_optimizer(model: Any) -> None:
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
-
-
-def _own_path(variable: Any) -> str:
-    # The optimizer's own name is numbered: each worker has made others before.
-    return str(variable.path.split("/", 1)[-1])
 
 
 def _error(records: Records, truth: Records, step: int, name: str) -> float:

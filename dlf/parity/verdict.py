@@ -83,16 +83,20 @@ def judge(
     whole = [each for each in measurements if each["mode"] == "whole"]
     steps = [each for each in measurements if each["stage"] == "trajectory"]
     findings = _innermost([each for one in parts for each in judge_each(one, backends, constants)])
-    if not _explains(findings):
+    broken = any(each.verdict == "diverged" for each in findings)
+    tied = any(each.verdict == "tie" for each in findings)
+    if not broken:
         # Where a part is wrong, the whole is wrong too; and what rounding costs was said of the parts.
         wrong = [each for one in whole for each in judge_each(one, backends, constants) if each.verdict == "diverged"]
+        # A tie makes gradients differ, and nothing that comes before them.
+        wrong = [each for each in wrong if each.stage != "gradient" or not tied]
         findings += _where_it_begins(wrong)
-    known = _explains(findings)
+        broken = bool(wrong)
     trained = [each for one in steps for each in judge_each(one, backends, constants)]
-    # A step by itself that goes wrong takes the free run with it.
-    alone = any(each.verdict == "diverged" and each.mode == "resynchronised" for each in trained)
+    # A step by itself that goes wrong, or meets a tie, takes the free run with it.
+    apart = any(each.verdict in {"diverged", "tie"} and each.mode == "resynchronised" for each in trained)
     return findings + [
-        each for each in trained if each.verdict != "diverged" or not (known or (alone and each.mode == "free"))
+        each for each in trained if each.verdict != "diverged" or not (broken or (apart and each.mode == "free"))
     ]
 
 
@@ -235,10 +239,13 @@ def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None,
 
 def _bound(measured: Measurement, constants: Constants) -> float:
     """How far apart two results in float64 may be."""
+    room = constants.whole if measured["mode"] == "whole" else 1.0
     if "own_dtype" in measured:
         # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
-        return max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
-    room = constants.whole if measured["mode"] == "whole" else 1.0
+        return room * max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
+    if "cancelled" in measured:
+        # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
+        return constants.noisy * float(measured["floor"])
     return room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
 
 
@@ -265,7 +272,7 @@ def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tupl
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
     """Whether gradients differ at a point and nowhere beside it: any of them is right then."""
     beside = measured.get("beside")
-    if measured["stage"] != "gradient" or beside is None or None in measured["apart"].values():
+    if beside is None or None in measured["apart"].values():
         return False
     odd, _ = _odd_ones(
         {**measured, **beside, "apart": measured["apart"]}, names, _bound({**measured, **beside}, constants)
@@ -282,11 +289,6 @@ def _cost(measured: Measurement, name: str) -> float:
     return math.inf if error is None else float(error) / float(measured["floor"])
 
 
-def _explains(findings: Sequence[Finding]) -> bool:
-    """Whether a part shows why the whole differs."""
-    return any(each.verdict in {"diverged", "tie"} for each in findings)
-
-
 def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
     """Of what differs in the whole model: what follows from the rest is left out."""
     first = min((STAGES.index(each.stage) for each in wrong), default=None)
@@ -298,13 +300,16 @@ def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
 
 
 def _innermost(findings: list[Finding]) -> list[Finding]:
-    """Without what a layer has from one that it holds: that one has it too."""
-    wrong = {(each.layer, each.backend) for each in findings if each.verdict in {"diverged", "tie"}}
+    """Without what a layer has from one that it holds: that one has it too, at this stage or before."""
+    wrong = {(each.layer, each.backend, STAGES.index(each.stage)) for each in findings if each.verdict == "diverged"}
 
     def is_inherited(each: Finding) -> bool:
         return each.verdict == "diverged" and any(
-            layer is not None and layer.startswith(f"{each.layer}/") and backend == each.backend
-            for layer, backend in wrong
+            layer is not None
+            and layer.startswith(f"{each.layer}/")
+            and backend == each.backend
+            and stage <= STAGES.index(each.stage)
+            for layer, backend, stage in wrong
         )
 
     return [each for each in findings if not is_inherited(each)]

@@ -27,10 +27,21 @@ from dlf.float64 import in_float64
 from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.model_data import make_batch
-from dlf.noise_floor import rms
+from dlf.noise_floor import TWINS, scale_of
 from dlf.parity.building import builder_of
 from dlf.parity.records import Records
-from dlf.parity.replay import Inputs, beside, float_outputs, moved_by, nudged, replay_call, replay_loss, replay_update
+from dlf.parity.replay import (
+    Inputs,
+    Move,
+    beside,
+    float_outputs,
+    is_number,
+    moved_by,
+    nudged,
+    replay_call,
+    replay_loss,
+    replay_update,
+)
 from dlf.parity.subject import Subject
 from dlf.parity.taps import Call, Listener, listening, takes_training
 from dlf.parity.trainer import Trainer
@@ -39,10 +50,15 @@ from dlf.targets import load_target
 from dlf.trees import in_order
 from dlf.workers import say, serve
 
-__all__ = ["TWINS", "Worker"]
+__all__ = ["Worker"]
 
-TWINS = 2
-"""How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
+_AS_STARTED = {
+    keras.config.set_floatx: keras.config.floatx(),
+    keras.config.set_epsilon: keras.config.epsilon(),
+    keras.config.set_image_data_format: keras.config.image_data_format(),
+    keras.config.set_dtype_policy: keras.config.dtype_policy(),
+}
+"""Keras's own configuration, which somebody's file may change."""
 
 
 class Worker:
@@ -64,9 +80,13 @@ class Worker:
         self._options = options
         description = describe_backend(current_backend())
         _check_device(options["device"], description["devices"][0])
-        keras.utils.clear_session()  # Names are numbered from the beginning.
+        # Names are numbered from the beginning. To free memory would take a second, of a large heap.
+        keras.utils.clear_session(free_memory=False)
+        for change, value in _AS_STARTED.items():
+            change(value)
         set_seed(options["seed"])
         build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
+        self._policy = keras.config.dtype_policy()  # That of the file, which is not imported again.
         own = _own_batches(options, random) if options["data"] else []
         set_seed(options["seed"])
         with common_randomness():
@@ -95,7 +115,8 @@ class Worker:
 
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, as the first time: whoever asks wants to know whether it is the same."""
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
+        keras.config.set_dtype_policy(self._policy)
         set_seed(self._options["seed"])
         return {"digest": self._subject.again().digest()}
 
@@ -152,7 +173,7 @@ class Worker:
         """What each layer gives in the dtype under test, with all that it has inherited from those before it."""
 
         def hear(call: Call) -> None:
-            _record_outputs(records, f"narrow/{call.key}", call.outputs)
+            _record_outputs(records, f"narrow/call/{call.key}", call.outputs)
 
         with keras.StatelessScope(), listening(Listener(self._subject.layers, hear=hear)):
             _record_outputs(records, "narrow/prediction", self._subject.model(x, training=True))
@@ -179,7 +200,7 @@ class Worker:
             records[f"gradient/{name}"] = to_numpy(gradients[name])
         for name in taps:
             key, _, number = name.rpartition(":")
-            records[f"{key}/incoming:{number}"] = to_numpy(gradients[f"tap/{name}"])
+            records[f"call/{key}/incoming:{number}"] = to_numpy(gradients[f"tap/{name}"])
 
     def _describe_call(self, call: Call) -> dict[str, Any]:
         layer, outputs = self._subject.layers[call.path], keras.tree.flatten(call.outputs)
@@ -228,25 +249,31 @@ class Worker:
     def replay_training(self, truth: str, to: str, *, twins: bool, stages: list[str]) -> dict[str, Any]:
         """Computes the loss from the truth's predictions, and three updates from the truth's gradients."""
         given, records, subject = Records(Path(truth)), Records(Path(to)), self._subject
-        runs = [
-            ("wide", None),
-            *((f"twin{twin}", np.random.default_rng(twin)) for twin in range(TWINS if twins else 0)),
-        ]
 
-        def run(title: str, random: Any, *, wide: bool) -> None:
-            found: dict[str, np.ndarray] = {}
-            if "loss" in stages:
-                found |= replay_loss(subject, self._path, self._batches[0], given, random, wide=wide)
-            if "update" in stages and subject.model.compiled:
-                found |= replay_update(subject, given, random, wide=wide)
+        def write(title: str, found: dict[str, np.ndarray]) -> None:
             for name, array in found.items():
                 records[f"{title}/|{name}"] = array
 
-        with in_float64():
-            for title, random in runs:
-                run(title, random, wide=True)
-        with common_randomness():
-            run("narrow", None, wide=False)
+        def run_loss(title: str, move: Move | None = None, *, wide: bool = True) -> None:
+            write(title, replay_loss(subject, self._path, self._batches[0], given, move, wide=wide))
+
+        if "loss" in stages:
+            random = np.random.default_rng(0)
+            with in_float64():
+                run_loss("wide")
+                run_loss("nudged", lambda each, _: nudged(each))
+                run_loss("aside", lambda each, _: beside(each, random))
+                for twin in range(TWINS if twins else 0):
+                    run_loss(f"twin{twin}", lambda each, dtype: moved_by(each, dtype, random))
+            with common_randomness():
+                run_loss("narrow", wide=False)
+        if "update" in stages and subject.model.compiled:
+            with in_float64():
+                write("wide", replay_update(subject, given, None, wide=True))
+                for twin in range(TWINS if twins else 0):
+                    write(f"twin{twin}", replay_update(subject, given, np.random.default_rng(twin), wide=True))
+            with common_randomness():
+                write("narrow", replay_update(subject, given, None, wide=False))
         records.close()
         return {}
 
@@ -257,10 +284,10 @@ class Worker:
         self._trainer.run_in_float64(Records(Path(to)))
         return {}
 
-    def train_from(self, truth: str, to: str, *, twins: bool) -> dict[str, Any]:
+    def train_from(self, truth: str, to: str, *, twins: bool, aside: bool) -> dict[str, Any]:
         """Takes each step from where the truth was before it, and all of them in the dtype under test."""
         say("training step by step")
-        self._trainer.run_from(Records(Path(truth)), Records(Path(to)), TWINS if twins else 0)
+        self._trainer.run_from(Records(Path(truth)), Records(Path(to)), TWINS if twins else 0, aside=aside)
         return {}
 
     def train_twins(self, truth: str, to: str, steps: list[str]) -> dict[str, Any]:
@@ -323,16 +350,17 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
 def _record_call(records: Records, call: Call) -> None:
     for n, (value, mask) in enumerate(zip(keras.tree.flatten(call.asked), call.masks, strict=True)):
         if keras.ops.is_tensor(value):
-            records[f"{call.key}/in:{n}"] = to_numpy(value)
+            records[f"call/{call.key}/in:{n}"] = to_numpy(value)
         if mask is not None:
-            records[f"{call.key}/mask:{n}"] = to_numpy(mask)
+            records[f"call/{call.key}/mask:{n}"] = to_numpy(mask)
     for n, value in enumerate(call.state):
-        records[f"{call.key}/state:{n}"] = to_numpy(value)
+        records[f"call/{call.key}/state:{n}"] = to_numpy(value)
 
 
 def _record_outputs(records: Records, title: str, outputs: Any) -> None:
     for number, each in enumerate(keras.tree.flatten(in_order(outputs))):
-        records[f"{title}:{number}"] = to_numpy(each)
+        if is_number(each):
+            records[f"{title}:{number}"] = to_numpy(each)
 
 
 def _summary(array: np.ndarray) -> dict[str, Any]:
@@ -342,9 +370,10 @@ def _summary(array: np.ndarray) -> dict[str, Any]:
     wide = array.astype("float64")
     return {
         "digest": _digest(array),
-        "rms": rms(wide),
+        "rms": scale_of(wide),
         "size": array.size,
-        "constant": bool(array.size == 0 or wide.min() == wide.max()),
+        # Of one element nobody can tell.
+        "constant": bool(array.size == 0 or (array.size > 1 and wide.min() == wide.max())),
     }
 
 

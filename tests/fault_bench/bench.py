@@ -163,7 +163,9 @@ def _todays_ways(
     for way, (rtol, atol) in WAYS.items():
         yield way, (any(differs(name, rtol, atol) for name in outputs), False, "")
     for key in keys:
-        if any(differs(name, 0.0, 1e-5) for name in dict.fromkeys(every) if name.rpartition(":")[0] == f"narrow/{key}"):
+        if any(
+            differs(name, 0.0, 1e-5) for name in dict.fromkeys(every) if name.rpartition(":")[0] == f"narrow/call/{key}"
+        ):
             layer = next(call["layer"] for call in report["calls"] if call["key"] == key)
             yield FIRST_LAYER, (True, layer == getattr(model, "layer", None), layer)
             return
