@@ -213,8 +213,9 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
         step = eps_of(subject.dtype) * max(rms(each) for each in gradients)
         gradients = [each + random.choice([-1.0, 1.0], each.shape) * step for each in gradients]
     optimizer.build(model.trainable_variables)
-    weights = [each.value for each in model.trainable_variables]
-    slots = [each.value for each in optimizer.variables]
+    # Copies: on PyTorch, optimizers change what they are given.
+    weights = [keras.ops.copy(each.value) for each in model.trainable_variables]
+    slots = [keras.ops.copy(each.value) for each in optimizer.variables]
     # Of both signs and three sizes: where gradients are clipped, two would cancel.
     for factor in (1.0, -0.25, 0.5):
         scaled = [

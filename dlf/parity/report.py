@@ -95,6 +95,8 @@ def answer_of(report: Mapping[str, Any]) -> str:
     first = report["first_divergence"]
     names = [name for name in report["backends"] if name not in report["failed"]]
     together = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004
+    if first is None and len(names) == 1 < len(report["backends"]):
+        return f"Nothing differs between {' and '.join(report['backends'])}, as far as all came through."
     if first is None and len(names) == 1:
         return f"On {together} alone there is nothing to compare with: what its {report['dtype']} costs is below."
     if first is None:

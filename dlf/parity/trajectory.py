@@ -115,6 +115,9 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     free = measure(
         runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
     )
+    if runs.cancelled:
+        # What means nothing after one step is in everything after the next.
+        free["cancelled"] = True
     return [
         where | {"mode": "resynchronised"} | alone,
         where | {"mode": "free", "one_step": floor} | free,
@@ -124,9 +127,9 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
 def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:
     """The distance of all weights from the truth, or None where one is no number."""
     squares = [
-        float(np.sum((widened(each) - exact[name]) ** 2))
+        scale_of(widened(each) - exact[name]) ** 2 * each.size
         for name, each in other.items()
-        if each is not None and exact[name].dtype.kind == "f" and each.shape == exact[name].shape
+        if each is not None and exact[name].dtype.kind == "f" and np.isfinite(exact[name]).all()
     ]
     return finite(sum(squares) ** 0.5)
 
