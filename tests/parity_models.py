@@ -148,6 +148,52 @@ class Between(keras.Model):  # type: ignore[misc]  # Keras has no types.
         return self.two(self.one(x) * (1.001 if bad else 1.0))
 
 
+class Tied(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """At zero, where its inputs come from a ReLU, the derivative is one's own choice."""
+
+    def call(self, x: Any) -> Any:
+        return ops.where(x > 0 if bad else x >= 0, x, ops.zeros_like(x))
+
+
+class TiedBetween(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.tied = layers.Dense(3, activation="relu", name="one"), Tied(name="tied")
+        self.two = layers.Dense(1, name="two")
+
+    def call(self, x: Any) -> Any:
+        return self.two(self.tied(self.one(x)) * (1.001 if bad else 1.0))
+
+
+def tied_and_wrong_between() -> Any:
+    return TiedBetween()
+
+
+class Outer(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Is wrong by itself, and holds what is at a tie."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = Tied(name="tied")
+
+    def call(self, x: Any) -> Any:
+        return self.inner(ops.relu(x)) * (1.001 if bad else 1.0)
+
+
+def tied_inside_and_wrong_outside() -> Any:
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(1)(Outer(name="outer")(layers.Dense(3)(x))))
+    model.compile("sgd", "mse")
+    return model
+
+
+def tied_and_trained_otherwise() -> Any:
+    x = keras.Input((4,))
+    model = OwnStep(x, layers.Dense(1)(Tied(name="tied")(layers.Dense(3, activation="relu")(x))))
+    model.compile("sgd", "mse")
+    return model
+
+
 def between() -> Any:
     return Between()
 

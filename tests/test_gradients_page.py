@@ -29,6 +29,8 @@ from dlf.gradients.report import answer_of
 from dlf.gradients.runner import run_gradients
 from dlf.page_style import COLOURS
 
+pytestmark = pytest.mark.once
+
 HOSTILE = "</td></style></script><script>window.pwned = 1</script><img src=x onerror='window.pwned=1'>\"'&$\\frac"
 VOID = {"meta", "input", "br", "wbr", "img", "link", "hr"}
 PATHS = (("grad", "jax", "jnp"), ("tape", "tensorflow", "tf"), ("autograd", "torch", "torch"))

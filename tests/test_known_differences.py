@@ -132,3 +132,15 @@ def test_where_most_have_a_defect_those_that_do_not_are_blamed() -> None:
     assert reasons(["jax", "other"], None) == [False]
     assert reasons([*names, "other"], "jax") == [False]
     assert reasons([*names, "other"], "jax", "other") == [True, True]
+
+
+def test_a_step_is_of_every_layer_of_the_model_and_an_output_is_not() -> None:
+    def has_reason(stage: str, *classes: str) -> bool:
+        layers = [{"path": each.lower(), "class": each, "config": {}} for each in classes]
+        wrong = Finding(stage, None, "table/embeddings", "tensorflow", "diverged", 0.1)
+        (found,) = with_reasons([wrong], layers, "Adam", ["jax", "tensorflow", "torch"])
+        return found.reason is not None
+
+    assert has_reason("trajectory", "Dense", "Embedding")
+    assert not has_reason("trajectory", "Dense")
+    assert not has_reason("forward", "Dense", "Embedding")

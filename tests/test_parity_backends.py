@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from awkward_models import AWKWARD
 
 from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
-from dlf.parity.report import report_text
+from dlf.parity.report import report_text, write_report
 from dlf.parity.runner import Crew, run_parity
 from dlf.testing import assert_parity
 
@@ -118,6 +119,40 @@ def test_a_report_is_judged_again_on_fewer_backends(monkeypatch: pytest.MonkeyPa
     assert {each["backend"] for each in pair["divergences"]} == {None}
     if len(INSTALLED) > 2:
         assert judged(report, INSTALLED[:2])["verdict"] == "agree"
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    with Crew(INSTALLED) as workers:
+        yield workers
+
+
+@pytest.mark.parametrize("build", AWKWARD, ids=lambda build: build.__name__)
+def test_what_is_awkward_to_compare_is_compared_and_agrees(
+    crew: Crew, build: Callable[[], Any], tmp_path: Path
+) -> None:
+    target = f"{Path(__file__).with_name('awkward_models.py')}:{build.__name__}"
+    report = run_parity(ParityOptions(target, INSTALLED, steps=2), crew=crew)
+    assert report["failed"] == {}
+    assert report["divergences"] == []
+    assert not any(each["verdict"] == "precision" for each in report["findings"])
+    write_report(report, tmp_path / "parity.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("tied_and_wrong_between", ("forward", None)),
+        ("tied_inside_and_wrong_outside", ("forward", "outer")),
+        ("tied_and_trained_otherwise", ("trajectory", None)),
+    ],
+)
+def test_a_tie_hides_no_fault(monkeypatch: pytest.MonkeyPatch, name: str, place: tuple[str, str | None]) -> None:
+    monkeypatch.setenv("FAULT_ON", INSTALLED[-1])
+    report = compare(name, INSTALLED[-2:], monkeypatch, data="own_data", loss="mse" if "between" in name else None)
+    assert ("tie", "tied") in news(report) or ("tie", "outer/tied") in news(report)
+    first = report["first_divergence"]
+    assert (first["stage"], first["layer"]) == place
 
 
 def test_one_set_of_workers_answers_for_many_models_and_starts_anew_what_has_died() -> None:

@@ -25,6 +25,8 @@ from dlf.parity.page import write_page
 from dlf.parity.page_rows import MEANINGS, layers_of, rows_of
 from dlf.parity.report import advice_of, answer_of
 
+pytestmark = pytest.mark.once
+
 BACKENDS = ("jax", "tensorflow", "torch")
 VENDOR = Path(dlf.parity.__file__).parent / "vendor" / "datatables"
 

@@ -16,6 +16,8 @@ from dlf.targets import load_target
 from dlf.zoo.entries import KINDS, all_entries
 from dlf.zoo.entry import Entry
 
+pytestmark = pytest.mark.once
+
 TESTED = [entry for entry in all_entries() if entry.status == "tested"]
 SPACES: list[tuple[str, Any, Any]] = [
     ("layers", keras.layers, keras.layers.Layer),

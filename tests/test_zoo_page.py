@@ -18,6 +18,8 @@ from dlf.errors import OutputError
 from dlf.zoo.page import write_zoo_page
 from dlf.zoo.page_rows import lines_of
 
+pytestmark = pytest.mark.once
+
 BACKENDS = ("jax", "tensorflow", "torch")
 UPSTREAM = "https://github.com/keras-team/keras/pull/1"
 REASON = f"Zeros at an edge are counted. {UPSTREAM}"

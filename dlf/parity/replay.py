@@ -213,18 +213,26 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
         step = eps_of(subject.dtype) * max(rms(each) for each in gradients)
         gradients = [each + random.choice([-1.0, 1.0], each.shape) * step for each in gradients]
     optimizer.build(model.trainable_variables)
-    # Copies: on PyTorch, optimizers change what they are given.
-    weights = [keras.ops.copy(each.value) for each in model.trainable_variables]
-    slots = [keras.ops.copy(each.value) for each in optimizer.variables]
+    before = [to_numpy(each.value) for each in model.trainable_variables]
+    weights = [each.value for each in model.trainable_variables]
+    slots = [each.value for each in optimizer.variables]
     # Of both signs and three sizes: where gradients are clipped, two would cancel.
     for factor in (1.0, -0.25, 0.5):
         scaled = [
             keras.ops.convert_to_tensor(factor * each, variable.dtype)
             for each, variable in zip(gradients, model.trainable_variables, strict=True)
         ]
-        weights, slots = optimizer.stateless_apply(slots, scaled, weights)
+        if keras.config.backend() == "jax":
+            # One that scales the loss branches, which takes values and no variables there; and nowhere else this works.
+            weights, slots = optimizer.stateless_apply(slots, scaled, weights)
+        else:
+            optimizer.apply(scaled, model.trainable_variables)
+            weights, slots = model.trainable_variables, optimizer.variables
     found = {f"update/{name}": to_numpy(each) for name, each in zip(names, weights, strict=True)}
-    return found | {f"slot/{name}": to_numpy(each) for name, each in zip(subject.slot_names(), slots, strict=True)}
+    found |= {f"slot/{name}": to_numpy(each) for name, each in zip(subject.slot_names(), slots, strict=True)}
+    for variable, value in zip(model.trainable_variables, before, strict=True):
+        variable.assign(value)
+    return found
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -174,6 +174,7 @@ class _Run:
             except _TruthLostError:
                 # Whose numbers the others were given: they begin again without it.
                 self._folder, self._truth = self._folder / "again", None
+                self._folder.mkdir()
         return evidence | {"failed": {name: str(error) for name, error in self._failed.items()}, "calls": self._calls}
 
     def _measured(self) -> dict[str, Any]:

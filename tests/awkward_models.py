@@ -1,0 +1,184 @@
+"""Sound models that are awkward to compare: what each must not do is fail, or be called faulty."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+__all__ = ["AWKWARD"]
+
+
+def compiled(*middle: Any, optimizer: Any = "sgd", loss: Any = "mse", **options: Any) -> Any:
+    model = keras.Sequential([keras.Input((4,)), *middle, layers.Dense(2, name="last")])
+    model.compile(optimizer, loss, **options)
+    return model
+
+
+class AndNone(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    def call(self, x: Any) -> Any:
+        return x * 2, None
+
+
+class TakesOne(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Holds a layer with None beside its output."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = AndNone(name="inner")
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)[0]
+
+
+def none_beside_an_output() -> Any:
+    return compiled(TakesOne(name="takes_one"))
+
+
+class Infinite(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """As a buffer of a causal mask."""
+
+    def build(self, shape: Any) -> None:
+        minus = keras.initializers.Constant(float("-inf"))
+        self.mask = self.add_weight(shape=(shape[-1],), initializer=minus, trainable=False, name="mask")
+
+    def call(self, x: Any) -> Any:
+        return x + ops.where(ops.isinf(self.mask), 0.0, 1.0)
+
+
+def infinite_weight() -> Any:
+    return compiled(Infinite(name="infinite"))
+
+
+def _with_another(second: Any) -> Any:
+    x = keras.Input((4,))
+    first = layers.Dense(3, name="first")(x)
+    model = keras.Model(x, {"a": first, "b": second(first)})
+    model.compile("sgd", {"a": "mse"})
+    return model
+
+
+def integer_output_without_a_loss() -> Any:
+    return _with_another(lambda x: ops.argmax(x, -1))
+
+
+def infinite_output_without_a_loss() -> Any:
+    return _with_another(lambda x: ops.log(ops.relu(x)))
+
+
+def one_loss_of_two() -> Any:
+    return _with_another(layers.Dense(2, name="second"))
+
+
+def scaled_loss() -> Any:
+    return compiled(optimizer=keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam()))
+
+
+class WithoutConfig(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return ops.mean(ops.abs(y_true - y_pred) * self.factor, -1)
+
+
+def loss_without_a_configuration() -> Any:
+    return compiled(loss=WithoutConfig(2.0))
+
+
+class Halving(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]  # Keras has no types.
+    def __init__(self, base: float) -> None:
+        self.base = base
+
+    def __call__(self, step: Any) -> Any:
+        return self.base / (ops.cast(step, "float32") + 1)
+
+    def get_config(self) -> Any:
+        return {"base": self.base}
+
+
+def schedule_of_its_own() -> Any:
+    return compiled(optimizer=keras.optimizers.SGD(Halving(0.125)))
+
+
+def weight_of_one_loss() -> Any:
+    return compiled(loss_weights=[2.0])
+
+
+def sign_of_a_gradient_that_is_zero() -> Any:
+    """Of a bias before BatchNormalization, Lion takes the sign of roundoff."""
+    middle = [layers.Dense(8, name="first"), layers.BatchNormalization(name="norm")]
+    return compiled(*middle, optimizer=keras.optimizers.Lion(1e-3))
+
+
+class CastsLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return ops.mean(ops.square(ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")), -1)
+
+
+def loss_in_float32() -> Any:
+    return compiled(loss=CastsLoss())
+
+
+class CastsInside(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], 16), name="kernel")
+
+    def call(self, x: Any) -> Any:
+        product = ops.matmul(ops.cast(x, "float32"), ops.cast(self.kernel, "float32"))
+        return ops.cast(product - ops.mean(product, axis=0, keepdims=True), x.dtype)
+
+
+def float32_in_a_nested_model() -> Any:
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(32, name="wide"), CastsInside(name="casts")], name="inner"
+    )
+    return compiled(inner)
+
+
+def words_without_an_end() -> Any:
+    sys.stdout.write("building ")
+    sys.stdout.flush()
+    return compiled()
+
+
+def names_of_dlf() -> Any:
+    names = ("wide", "narrow", "inference", "gradient", "loss", "call")
+    return compiled(*(layers.Dense(4, name=name) for name in names))
+
+
+def frozen_large_weight() -> Any:
+    norm = layers.Normalization(mean=np.zeros(4), variance=np.full(4, 1e10), name="norm")
+    return compiled(norm)
+
+
+def configuration_of_keras() -> Any:
+    """What a file changes for itself is not there for the next one."""
+    with contextlib.suppress(ValueError):
+        keras.config.set_image_data_format("channels_first")
+    return compiled()
+
+
+AWKWARD = (
+    none_beside_an_output,
+    infinite_weight,
+    integer_output_without_a_loss,
+    infinite_output_without_a_loss,
+    one_loss_of_two,
+    scaled_loss,
+    loss_without_a_configuration,
+    schedule_of_its_own,
+    weight_of_one_loss,
+    sign_of_a_gradient_that_is_zero,
+    loss_in_float32,
+    float32_in_a_nested_model,
+    words_without_an_end,
+    names_of_dlf,
+    frozen_large_weight,
+    configuration_of_keras,
+)
