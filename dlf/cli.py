@@ -32,7 +32,8 @@ _INTERRUPTED = 130  # What a shell reports for a process that Ctrl-C ended.
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and exits: 0 all well, 1 the answer is no, 2 a wrong request, 3 something is missing."""
-    signal.signal(signal.SIGINT, _stop_at_once)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop_at_once)
     try:
         code = _dlf.main(arguments, prog_name="dlf", standalone_mode=False)
     except click.ClickException as error:
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code or 0)
 
 
-def _stop_at_once(*_: object) -> NoReturn:
+def _stop_at_once(number: int = signal.SIGINT, *_: object) -> NoReturn:
     """Ends the process where there is nothing to keep.
 
     `KeyboardInterrupt` will not do: raised while a framework is imported or inside one of its callbacks, it is lost or
@@ -58,7 +59,7 @@ def _stop_at_once(*_: object) -> NoReturn:
     """
     undo_all()
     os.write(2, b"\ndlf: stopped. A run folder without run.json is not whole.\n")
-    os._exit(_INTERRUPTED)
+    os._exit(128 + number)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
