@@ -17,6 +17,7 @@ import numpy as np
 __all__ = [
     "LOW_PRECISION",
     "NOISY",
+    "STEPS",
     "TWINS",
     "eps_of",
     "floor_of",
@@ -36,6 +37,8 @@ NOISY = 30.0
 LOW_PRECISION = 1000.0
 """Noise floors above which only another arithmetic explains it, such as TF32 (13 bits fewer: 8,000)."""
 
+STEPS = {"nudged": 2.0**-40, "pushed": 2.0**-20}
+"""Two steps by which inputs are moved: what computes in float64 has the same slope over both, and only that."""
 TWINS = 2
 """How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
 

@@ -21,10 +21,10 @@ def python_numbers_kept() -> Iterator[None]:
 
     Example:
         >>> with python_numbers_kept():
-        ...     float(tf.cast(0.9, "float64"))
-        0.9
+        ...     float(tf.cast(0.9, "float64")), tf.convert_to_tensor(0.9).dtype.name
+        (0.9, 'float64')
     """
-    before = tf.cast, tf.nn.gelu, tf.nn.leaky_relu
+    before = tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor
 
     def cast(x: Any, dtype: Any, name: str | None = None) -> Any:
         is_number = type(x) in (int, float) and tf.as_dtype(dtype) == tf.float64
@@ -46,8 +46,13 @@ def python_numbers_kept() -> Iterator[None]:
         # TensorFlow's own takes its slope as a float32 alone.
         return tf.where(x > 0, x, tf.constant(alpha, tf.float64) * x)
 
-    tf.cast, tf.nn.gelu, tf.nn.leaky_relu = cast, gelu, leaky_relu
+    def convert_to_tensor(value: Any, dtype: Any = None, *arguments: Any, **keywords: Any) -> Any:
+        # Without a dtype a float becomes a float32, and with it whatever a schedule computes from it.
+        dtype = tf.float64 if dtype is None and type(value) is float else dtype
+        return before[3](value, dtype, *arguments, **keywords)
+
+    tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor = cast, gelu, leaky_relu, convert_to_tensor
     try:
         yield
     finally:
-        tf.cast, tf.nn.gelu, tf.nn.leaky_relu = before
+        tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor = before

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlf.noise_floor import TWINS, eps_of, floor_of, rms, scale_of, widened
+from dlf.noise_floor import STEPS, TWINS, eps_of, floor_of, rms, scale_of, widened
 from dlf.parity.records import Records
 
 __all__ = ["Arrays", "Measurement", "finite", "measure", "measure_calls", "measure_training", "measure_whole"]
@@ -28,6 +28,8 @@ Arrays: TypeAlias = Mapping[str, np.ndarray | None]
 _LOOKED_AT = 1e3
 """Noise floors of float64 above which elements are kept; what is judged is far above."""
 _ELEMENTS = 5
+BENT = 0.01
+"""How far apart slopes are where part of a layer computes in float32: by all that this part is; else by 1e-6."""
 
 
 def measure_calls(
@@ -51,16 +53,21 @@ def measure_calls(
     found: list[Measurement] = []
     for call in calls:
         names = _names(records[truth], call["key"])
-        own_dtype = bool(beside) and all(_is_in_own_dtype(each, call["key"]) for each in (beside or {}).values())
-        for kind in ("forward", "inference", "gradient", "state", "loss"):
+        own_dtype = any(
+            _is_in_own_dtype(each, name)
+            for each in (beside or {}).values()
+            for name in each
+            if name.startswith(f"wide/{call['key']}|forward/")
+        )
+        for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
             group = [name for name in names if name.startswith(f"{kind}/")]
             for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
                 place = {
-                    "stage": "forward" if kind == "inference" else kind,
+                    "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
                     "layer": call["layer"],
                     "call": call["key"],
                     "variable": _variable(kind, one.pop("name")),
-                    "mode": "inference" if kind == "inference" else None,
+                    "mode": "inference" if "inference" in kind else None,
                 }
                 if own_dtype:
                     place["own_dtype"] = call["longest"]
@@ -95,7 +102,9 @@ def measure_training(
         dtype: The dtype under test.
     """
     found: list[Measurement] = []
-    own_dtype = all(_loss_is_in_own_dtype(each) for each in records.values())
+    own_dtype = any(
+        _is_in_own_dtype(each, "aside/|loss/value") for each in records.values() if "aside/|loss/value" in each
+    )
     gradients = [name for name in _names(records[truth], "") if name.startswith("loss/gradient/")]
     longest = max((records[truth][f"wide/|{name}"].size for name in gradients), default=1)
     for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
@@ -105,9 +114,14 @@ def measure_training(
             variable = one.pop("name").split("/", 1)[1]
             if kind == "slot":
                 variable = variable.split(":", 1)[1]
-            place = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
+            place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
             if kind == "loss" and own_dtype:
                 place["own_dtype"] = longest
+            if kind == "loss":
+                # A loss may have a point without a derivative, as the hinge has.
+                aside = {backend: each.get(f"aside/|loss/{variable}") for backend, each in records.items()}
+                apart = measure(aside, aside, one["floor"], one["dtype"])
+                place["beside"] = {part: apart[part] for part in ("same", "floor", "dtype")}
             found.append(place | one)
     return found
 
@@ -170,6 +184,8 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         {'a|b': 0.001}
     """
     there = {backend: value for backend, value in wide.items() if value is not None}
+    # The truth may be the smaller one: what stays at zero there has no scale.
+    floor = max(floor, eps_of(dtype) * max(map(scale_of, there.values())))
     first = next(iter(there.values()))
     kinds = {backend: _kind(value) for backend, value in narrow.items() if value is not None}
     pairs = list(combinations(there, 2))
@@ -254,26 +270,18 @@ def _names(records: Records, key: str) -> list[str]:
     return [name.removeprefix(before) for name in records if name.startswith(before)]
 
 
-def _is_in_own_dtype(records: Records, key: str) -> bool:
-    """Whether a layer does not see that its inputs have moved where only float64 can tell, and else does."""
-    before = f"still/{key}|"
-    names = [name.removeprefix(before) for name in records if name.startswith(f"{before}forward/")]
+def _is_in_own_dtype(records: Records, still: str) -> bool:
+    """Whether an output has another slope over a step that only float64 can tell than over a larger one.
 
-    def moves(title: str) -> bool:
-        return any(
-            not np.array_equal(records[f"still/{key}|{name}"], records[f"{title}/{key}|{name}"]) for name in names
-        )
-
-    return bool(names) and not moves("nudged") and moves("wide")
-
-
-def _loss_is_in_own_dtype(records: Records) -> bool:
-    """The same of the loss."""
-    place = "/|loss/value"
-    if f"nudged{place}" not in records:
+    It is asked off any point without a derivative.
+    """
+    value = records[still]
+    if value.dtype.kind != "f":
         return False
-    value = records[f"wide{place}"]
-    return np.array_equal(value, records[f"nudged{place}"]) and not np.array_equal(value, records[f"aside{place}"])
+    place = still.partition("/")[2]
+    slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
+    size = max(scale_of(slope) for slope in slopes)
+    return bool(scale_of(slopes[0] - slopes[1]) > BENT * size)
 
 
 def _variable(kind: str, name: str) -> str | None:

@@ -107,11 +107,6 @@ class Inputs:
             setattr(other, part, {name: move(each, self.dtype) for name, each in getattr(self, part).items()})
         return other
 
-    def differs(self, other: Inputs) -> bool:
-        """Whether any number that goes in is another."""
-        mine, others = self._tensors | self._values, other._tensors | other._values
-        return any(not np.array_equal(mine[name], others[name]) for name in mine)
-
 
 def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
     """The ends of the paths of some of a layer's variables, below the layer's own name; each once."""
@@ -255,13 +250,13 @@ def beside(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return np.asarray(array + 2.0**-10 * (rms(array) or 1.0) * random.uniform(0.5, 1.0, array.shape))
 
 
-def nudged(array: np.ndarray) -> np.ndarray:
-    """Returns an array moved so little that it is the same in any dtype but float64."""
+def nudged(array: np.ndarray, size: float) -> np.ndarray:
+    """Returns an array with each element moved by a share of it."""
     if array.dtype.kind != "f":
         return array
     # Up and down: a layer that normalizes does not see that all have grown.
     signs = np.where(np.arange(array.size) % 2, 1.0, -1.0).reshape(array.shape)
-    return np.asarray(array * (1 + 2.0**-40 * signs))
+    return np.asarray(array * (1 + size * signs))
 
 
 def float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:

@@ -25,7 +25,7 @@ from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError
 from dlf.files import temporary_folder
 from dlf.noise_floor import scale_of
 from dlf.parity.evidence import judged
-from dlf.parity.measure import measure_calls, measure_training, measure_whole
+from dlf.parity.measure import Measurement, measure_calls, measure_training, measure_whole
 from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.trajectory import Runs, measure_trajectory
@@ -244,13 +244,15 @@ class _Run:
         )
 
     def _train(
-        self, names: Any, truth: str, dtype: str, measured: Sequence[Mapping[str, Any]]
+        self, names: Any, truth: str, dtype: str, measured: Sequence[Measurement]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        self._ask_all({"do": "train"}, self._alive(names), to="free")
+        alive = self._alive(names)
+        found = [each for one in measured for each in judge_each(one, alive, self._constants)]
+        self._ask_all({"do": "train"}, alive, to="free")
         request = {
             "do": "train_from",
             "truth": str(self._at("free", truth)),
-            "aside": any("beside" in m for m in measured),
+            "aside": any(each.verdict == "tie" for each in found),
         }
         self._ask_all(request, self._alive(names), to="single", leader=truth)
         single = [str(self._at("single", name)) for name in self._alive(names)]

@@ -48,8 +48,11 @@ class Subject:
         if loss and self.model.compiled:
             self.model.compile(optimizer=self.model.optimizer, loss=loss)
         self.loss = loss or own
+        # Keras hands back dictionaries and lists of classes of its own.
         if isinstance(self.loss, dict):
-            self.loss = dict(self.loss)  # Keras hands back a dictionary of a class of its own.
+            self.loss = dict(self.loss)
+        elif isinstance(self.loss, list):
+            self.loss = list(self.loss)
         if self.loss is None:
             raise InvalidArgumentError(
                 "loss", expected="a model that was compiled with a loss, or --loss", received=None

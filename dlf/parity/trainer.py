@@ -69,6 +69,10 @@ class Trainer:
                     random = np.random.default_rng((twin, step))
                     self._take(subject.twin, self._before(truth, step), step, self._last_place(random))
                     self._record(records, f"twin{twin}/{step}", subject.twin)
+                if twins:
+                    random = np.random.default_rng((TWINS + 1, step))
+                    self._take(subject.twin, self._before(truth, step), step, partial(_shaken, random=random))
+                    self._record(records, f"shaken/{step}", subject.twin)
                 if aside:
                     random = np.random.default_rng((TWINS, step))
                     self._take(subject.twin, self._before(truth, step), step, partial(beside, random=random))
@@ -92,11 +96,17 @@ class Trainer:
             count: How many twins there are.
         """
         with in_float64():
-            for twin in range(count):
+            for twin in range(count + 1):
                 random = np.random.default_rng(twin)
                 self._assign(self._subject.twin, self._start)
                 for step in range(len(self._batches)):
                     self._step(self._subject.twin, step)
+                    if twin == count:
+                        # And one that is shaken by no more than float64 rounds.
+                        for variable in self._subject.twin.trainable_variables:
+                            variable.assign(_shaken(to_numpy(variable.value), random))
+                        self._record(records, f"shaken/{step}", self._subject.twin)
+                        continue
                     # Slots stay as they are: of a second moment below zero there is no root.
                     for name, variable in self._trainable(self._subject.twin).items():
                         value = to_numpy(variable.value)
@@ -157,6 +167,10 @@ class Trainer:
     def _record(self, records: Records, title: str, model: Any) -> None:
         for name, value in self._state(model).items():
             records[f"{title}/{name}"] = value
+
+
+def _shaken(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return moved_by(array, "float64", random)
 
 
 def _error(records: Records, truth: Records, step: int, name: str) -> float:

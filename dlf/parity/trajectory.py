@@ -112,9 +112,13 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
         found = measure(aside, aside, floor, dtype)
         alone["beside"] = {part: found[part] for part in ("same", "floor", "dtype")}
     spread = floor_of(exact, runs.moved(runs.twins, place), scale, dtype)
+    shaken = runs.single[runs.truth].get(f"shaken/{place}")
+    alone["shaken"] = 0.0 if shaken is None else finite(scale_of(shaken - exact)) or 0.0
     free = measure(
         runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
     )
+    shaken = runs.twins.get(f"shaken/{place}")
+    free["shaken"] = 0.0 if shaken is None else finite(scale_of(shaken - exact)) or 0.0
     if runs.cancelled:
         # What means nothing after one step is in everything after the next.
         free["cancelled"] = True

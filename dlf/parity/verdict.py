@@ -33,6 +33,8 @@ class Constants:
         noisy: Noise floors of the dtype under test above which arithmetic costs more than it has to.
         low_precision: Noise floors above which only another arithmetic explains it.
         alike: Where every backend loses bits, and none so many times as another, it is the layer that loses them.
+        shaken: How many times as far as a run that was shaken by the roundoff of float64 another may be: in one that
+            amplifies, what is summed in another order does.
         whole: How many times as far apart as one layer's results those of a whole model may be: roundoff grows on its
             way through the layers.
     """
@@ -42,6 +44,7 @@ class Constants:
     low_precision: float = LOW_PRECISION
     alike: float = 10.0
     whole: float = 1e3
+    shaken: float = 1e3
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,8 @@ def _bound(measured: Measurement, constants: Constants) -> float:
     if "cancelled" in measured:
         # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
         return constants.noisy * float(measured["floor"])
-    return room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
+    shaken = constants.shaken * float(measured.get("shaken", 0.0))
+    return shaken + room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
 
 
 def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tuple[list[str] | None, float | None]:

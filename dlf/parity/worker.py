@@ -27,7 +27,7 @@ from dlf.float64 import in_float64
 from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.model_data import make_batch
-from dlf.noise_floor import TWINS, scale_of
+from dlf.noise_floor import STEPS, TWINS, scale_of
 from dlf.parity.building import builder_of
 from dlf.parity.records import Records
 from dlf.parity.replay import (
@@ -239,10 +239,9 @@ class Worker:
                 inputs, random = self._inputs(key, given), np.random.default_rng(number)
                 aside = inputs.moved(lambda each, _: beside(each, random))  # noqa: B023 - used at once.
                 self._write(records, "wide", aside, gradients=gradients, wide=True)
-                close = inputs.moved(lambda each, _: nudged(each))
-                if close.differs(inputs):
-                    self._write(records, "still", inputs, gradients=False, wide=True)
-                    self._write(records, "nudged", close, gradients=False, wide=True)
+                for title, size in STEPS.items():
+                    close = aside.moved(lambda each, _: nudged(each, size))  # noqa: B023 - used at once.
+                    self._write(records, title, close, gradients=False, wide=True)
         records.close()
         return {}
 
@@ -257,12 +256,16 @@ class Worker:
         def run_loss(title: str, move: Move | None = None, *, wide: bool = True) -> None:
             write(title, replay_loss(subject, self._path, self._batches[0], given, move, wide=wide))
 
+        def aside(each: np.ndarray, _: str = "") -> np.ndarray:
+            return beside(each, np.random.default_rng(0))
+
         if "loss" in stages:
             random = np.random.default_rng(0)
             with in_float64():
                 run_loss("wide")
-                run_loss("nudged", lambda each, _: nudged(each))
-                run_loss("aside", lambda each, _: beside(each, random))
+                run_loss("aside", aside)
+                for title, size in STEPS.items():
+                    run_loss(title, lambda each, _: nudged(aside(each), size))  # noqa: B023 - used at once.
                 for twin in range(TWINS if twins else 0):
                     run_loss(f"twin{twin}", lambda each, dtype: moved_by(each, dtype, random))
             with common_randomness():
@@ -314,9 +317,9 @@ class Worker:
         if takes_training(layer) and inputs.call.training:
             inference = replay_call(layer, inputs, None, wide=wide, training=False)
             found |= {
-                name.replace("forward/", "inference/"): each
+                name.replace("forward/", "inference/").replace("state/", "state_in_inference/"): each
                 for name, each in inference.items()
-                if name.startswith("forward/")
+                if name.startswith(("forward/", "state/"))
             }
         for name, array in found.items():
             records[f"{title}/{inputs.call.key}|{name}"] = array

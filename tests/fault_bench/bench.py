@@ -129,12 +129,10 @@ def _score(
         setting, planted = " ".join(names), isinstance(model, Fault) and faulty in names
         one = judged(report, names)
         first = one["first_divergence"]
-        blamed = None if len(names) == 2 else faulty
-        placed = first is not None and (first["stage"], first["layer"], first["backend"]) == (
-            getattr(model, "stage", None),
-            getattr(model, "layer", None),
-            blamed,
-        )
+        # Of two, neither is blamed; but for a number that is lost on one in float32, which is plain to see.
+        blamed = {faulty} if len(names) > 2 else {None, faulty}
+        expected = (getattr(model, "stage", None), getattr(model, "layer", None))
+        placed = first is not None and (first["stage"], first["layer"]) == expected and first["backend"] in blamed
         said = (
             "agree" if first is None else f"{first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
         )

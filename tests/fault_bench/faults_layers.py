@@ -72,7 +72,10 @@ def bessel_in_forward() -> Any:
 @fault(stage="forward", layer="norm")
 def moments_over_time() -> Any:
     """A normalization takes its moments over the time steps too."""
-    return model_of(layers.LayerNormalization(axis=-1 if not planted() else 1, name="norm"), shape=(4, 4))
+    return model_of(
+        layers.LayerNormalization(axis=(1, 2) if planted() else -1, center=False, scale=False, name="norm"),
+        shape=(4, 4),
+    )
 
 
 @fault(stage="forward", layer="block/inner")

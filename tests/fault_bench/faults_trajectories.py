@@ -20,7 +20,7 @@ class OwnLoss(keras.Model):  # type: ignore[misc]  # Keras has no types.
         return super().compute_loss(*arguments, **keywords) * off(1.001)
 
 
-@fault(stage="trajectory")
+@fault(stage="loss")
 def own_compute_loss() -> Any:
     """A model's own `compute_loss` is 0.1% off."""
     return own_model(OwnLoss)
@@ -131,14 +131,14 @@ def forgotten_momentum() -> Any:
     return own_model(Forgetting, optimizers.SGD(0.1, momentum=0.9))
 
 
-@fault(stage="trajectory")
+@fault(stage="update")
 def late_schedule() -> Any:
     """The learning rate differs from the third step on."""
     rate = optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.05 * off(1.01)])
     return model_of(optimizer=optimizers.SGD(rate))
 
 
-@fault(stage="trajectory")
+@fault(stage="update")
 def late_average() -> Any:
     """After three steps, weights are overwritten with their mean."""
     return model_of(optimizer=optimizers.SGD(0.1, use_ema=True, ema_overwrite_frequency=3 if planted() else None))

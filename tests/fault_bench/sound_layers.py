@@ -42,14 +42,6 @@ def both_directions() -> Any:
 
 
 @sound()
-def stateful() -> Any:
-    """A recurrent layer that goes on from batch to batch."""
-    model = keras.Sequential([keras.Input(batch_shape=(8, 4, 3)), layers.GRU(3, stateful=True), layers.Dense(2)])
-    model.compile("sgd", "mse")
-    return model
-
-
-@sound()
 def unrolled() -> Any:
     """A recurrent layer without a loop, that returns its states."""
     x = keras.Input((4, 3))
@@ -139,12 +131,6 @@ def images() -> Any:
 def constant_batch() -> Any:
     """A normalization of what does not vary, whose statistics are all epsilon."""
     return model_of(layers.Rescaling(0.0, offset=0.3, name="constant"), layers.BatchNormalization(name="norm"))
-
-
-@sound()
-def spectral() -> Any:
-    """A layer whose kernel is divided by its norm, which is found step by step."""
-    return model_of(layers.SpectralNormalization(layers.Dense(3), name="spectral"))
 
 
 class WeightNormalized(layers.Layer):  # type: ignore[misc]  # Keras has no types.

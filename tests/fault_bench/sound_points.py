@@ -165,12 +165,6 @@ def no_number() -> Any:
 
 
 @sound()
-def root_of_zero() -> Any:
-    """A root whose derivative is infinite."""
-    return formula(lambda x: ops.sqrt(ops.relu(x)))
-
-
-@sound()
 def guarded_root() -> Any:
     """A root of what is nowhere zero, chosen where it may be."""
     return formula(lambda x: ops.where(x > 0, ops.sqrt(ops.where(x > 0, x, 1.0)), 0.0))

@@ -164,17 +164,6 @@ def unclear_labels() -> Any:
 
 
 @sound()
-def certain_probabilities() -> Any:
-    """Probabilities of 0 and 1, which the loss clips."""
-    return model_of(
-        layers.Rescaling(200.0, name="large"),
-        layers.Dense(3, activation="softmax", name="sure"),
-        loss="sparse_categorical_crossentropy",
-        last=False,
-    )
-
-
-@sound()
 def hinge_at_its_corner() -> Any:
     """A loss whose derivative jumps at what is predicted."""
     ones = layers.Dense(2, kernel_initializer="zeros", bias_initializer="ones", name="ones")
