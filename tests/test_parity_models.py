@@ -253,8 +253,8 @@ def test_a_layer_that_casts_by_itself_has_no_float64_form(file: Path, tmp_path: 
     request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "beside"), "keys": ["inside", "last"]}
     worker.respond({"do": "replay_beside", **request, "gradients": True})
     beside = Records(tmp_path / "beside")
-    assert _is_in_own_dtype(beside, "inside")
-    assert not _is_in_own_dtype(beside, "last")
+    assert _is_in_own_dtype(beside, "wide/inside|forward/0")
+    assert not _is_in_own_dtype(beside, "wide/last|forward/0")
 
 
 def test_what_was_heard_is_not_held() -> None:

@@ -120,8 +120,9 @@ def measure_training(
             if kind == "loss":
                 # A loss may have a point without a derivative, as the hinge has.
                 aside = {backend: each.get(f"aside/|loss/{variable}") for backend, each in records.items()}
-                apart = measure(aside, aside, one["floor"], one["dtype"])
-                place["beside"] = {part: apart[part] for part in ("same", "floor", "dtype")}
+                if any(each is not None for each in aside.values()):
+                    apart = measure(aside, aside, one["floor"], one["dtype"])
+                    place["beside"] = {part: apart[part] for part in ("same", "floor", "dtype")}
             found.append(place | one)
     return found
 
