@@ -87,7 +87,11 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
 
 def rms(array: np.ndarray) -> float:
     """Returns the root of the mean square; 0 of no elements."""
-    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+    largest = float(np.abs(array).max(initial=0.0))
+    if largest == 0.0 or not np.isfinite(largest):
+        return largest
+    # Of the largest: squares of what a run that blows up ends with are no numbers any more.
+    return largest * float(np.sqrt(np.mean(np.square(array.astype(np.float64) / largest))))
 
 
 def scale_of(array: np.ndarray) -> float:

@@ -59,6 +59,7 @@ def measure_calls(
             for name in each
             if name.startswith(f"wide/{call['key']}|forward/")
         )
+        amplifies = any(_amplifies(each, call["key"]) for each in (beside or {}).values())
         for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
             group = [name for name in names if name.startswith(f"{kind}/")]
             for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
@@ -71,6 +72,8 @@ def measure_calls(
                 }
                 if own_dtype:
                     place["own_dtype"] = call["longest"]
+                if amplifies:
+                    place["amplifies"] = True
                 found.append(place | one)
     if beside and truth in beside:
         _add_beside(found, beside, truth, calls)
@@ -283,6 +286,15 @@ def _is_in_own_dtype(records: Records, still: str) -> bool:
     slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
     size = max(scale_of(slope) for slope in slopes)
     return bool(scale_of(slopes[0] - slopes[1]) > BENT * size)
+
+
+def _amplifies(records: Records, key: str) -> bool:
+    """Whether a layer makes much of a step of 2^-40: then what float64 rounds is not small after it either."""
+    names = [name for name in records if name.startswith(f"wide/{key}|forward/") and records[name].dtype.kind == "f"]
+    return any(
+        scale_of(records[name.replace("wide/", "nudged/", 1)] - records[name]) > BENT**2 * scale_of(records[name])
+        for name in names
+    )
 
 
 def _variable(kind: str, name: str) -> str | None:

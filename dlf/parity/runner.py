@@ -209,12 +209,7 @@ class _Run:
             except (BackendError, _TruthLostError):
                 # What was measured before is kept.
                 self._say(truth, "the trajectory was given up")
-        own_dtype = max((each["own_dtype"] for each in measurements if "own_dtype" in each), default=None)
-        if own_dtype is not None:
-            # What one layer does in its own dtype is in the whole too.
-            for each in measurements:
-                if each["mode"] == "whole" or each["stage"] == "trajectory":
-                    each["own_dtype"] = own_dtype
+        _tell_the_whole(measurements)
         return {
             "measurements": [each for each in measurements if each["stage"] in self._stages],
             "trajectory": curves,
@@ -373,6 +368,18 @@ class _Run:
 
 class _TruthLostError(Exception):
     """The backend that is taken for the truth did not come through."""
+
+
+def _tell_the_whole(measurements: list[Measurement]) -> None:
+    """Lets the whole model and its training know what one layer does: computes in its own dtype, or amplifies."""
+    whole = [each for each in measurements if each["mode"] == "whole" or each["stage"] == "trajectory"]
+    own_dtype = max((each["own_dtype"] for each in measurements if "own_dtype" in each), default=None)
+    amplifies = any("amplifies" in each for each in measurements)
+    for each in whole:
+        if own_dtype is not None:
+            each["own_dtype"] = own_dtype
+        if amplifies:
+            each["shaken"] = each["size"] or 0.0
 
 
 def _cancelled(trace: Records) -> set[str]:

@@ -100,7 +100,8 @@ class Trainer:
                 random = np.random.default_rng(twin)
                 self._assign(self._subject.twin, self._start)
                 for step in range(len(self._batches)):
-                    self._step(self._subject.twin, step)
+                    shake = partial(_shaken, random=random) if twin == count else (lambda each: each)
+                    self._step(self._subject.twin, step, shake)
                     if twin == count:
                         # And one that is shaken by no more than float64 rounds.
                         for variable in self._subject.twin.trainable_variables:
@@ -134,11 +135,12 @@ class Trainer:
         self._assign(model, start)
         for variable in model.trainable_variables:
             variable.assign(move(to_numpy(variable.value)))
-        self._step(model, step)
+        self._step(model, step, move)
 
-    def _step(self, model: Any, step: int) -> float:
+    def _step(self, model: Any, step: int, move: Callable[[np.ndarray], np.ndarray] = lambda each: each) -> float:
         change = widened if model is self._subject.twin else np.asarray
         x, y = keras.tree.map_structure(change, self._batches[step])
+        x = keras.tree.map_structure(move, x)
         model.reset_metrics()  # Or what comes back is the mean over the steps so far.
         # With metrics or several outputs, the loss is the first of a list.
         return float(np.ravel(model.train_on_batch(x, y))[0])

@@ -8,6 +8,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -130,12 +131,12 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
 
 def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:
     """The distance of all weights from the truth, or None where one is no number."""
-    squares = [
-        scale_of(widened(each) - exact[name]) ** 2 * each.size
+    distances = [
+        scale_of(widened(each) - exact[name]) * math.sqrt(each.size)
         for name, each in other.items()
         if each is not None and exact[name].dtype.kind == "f" and np.isfinite(exact[name]).all()
     ]
-    return finite(sum(squares) ** 0.5)
+    return finite(math.hypot(*distances))
 
 
 def _path(name: str) -> str:

@@ -243,13 +243,13 @@ def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None,
 def _bound(measured: Measurement, constants: Constants) -> float:
     """How far apart two results in float64 may be."""
     room = constants.whole if measured["mode"] == "whole" else 1.0
+    shaken = constants.shaken * float(measured.get("shaken", 0.0))
     if "own_dtype" in measured:
         # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
-        return room * max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
+        return shaken + room * max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
     if "cancelled" in measured:
         # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
-        return constants.noisy * float(measured["floor"])
-    shaken = constants.shaken * float(measured.get("shaken", 0.0))
+        return shaken + constants.noisy * float(measured["floor"])
     return shaken + room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
 
 
