@@ -21,6 +21,9 @@ from dlf.parity.records import Records
 
 __all__ = ["Runs", "measure_trajectory"]
 
+SEEN = 0.01
+"""Of a tensor's size: thirteen digits are gone then."""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -79,8 +82,12 @@ def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measure
         exact = runs.exact(step)
         # One scale for all that is trained: a bias that stays at zero but for roundoff is no larger for it.
         largest = max((scale_of(each) for name, each in exact.items() if _path(name) in runs.trainable), default=0.0)
-        for name, value in exact.items():
-            found += _measure_variable(runs, step, name, value, largest, dtype)
+        taken = [
+            one for name, value in exact.items() for one in _measure_variable(runs, step, name, value, largest, dtype)
+        ]
+        for mode in ("resynchronised", "free"):
+            _note_chaos([each for each in taken if each["mode"] == mode])
+        found += taken
         weights = [name for name in exact if not _is_slot(name)]
         for backend, records in runs.single.items():
             distance[backend].append(_distance(exact, {name: records.get(f"free/{step}/{name}") for name in weights}))
@@ -127,6 +134,13 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
         where | {"mode": "resynchronised"} | alone,
         where | {"mode": "free", "one_step": floor} | free,
     ]
+
+
+def _note_chaos(taken: list[Measurement]) -> None:
+    """Where a run that was shaken by a unit in the last place of float64 is seen to move, no digit of any is left."""
+    if any(each["shaken"] > SEEN * (each["size"] or math.inf) for each in taken):
+        for each in taken:
+            each["shaken"] = each["size"] or 0.0
 
 
 def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:
