@@ -23,6 +23,7 @@ __all__ = [
     "floor_of",
     "is_floating",
     "moved",
+    "moved_by_how_much",
     "noise_floors",
     "rms",
     "scale_of",
@@ -102,6 +103,17 @@ def scale_of(array: np.ndarray) -> float:
         (3.0, 0.0)
     """
     return rms(array[np.isfinite(array)]) if array.dtype.kind == "f" else 0.0
+
+
+def moved_by_how_much(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the scale of a difference, where it is finite.
+
+    Example:
+        >>> moved_by_how_much(np.array([1.0, np.inf]), np.array([3.0, np.inf]))
+        2.0
+    """
+    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus itself is no number.
+        return scale_of(one - other)
 
 
 def verdict_of(floors: float, noisy: float = NOISY, low_precision: float = LOW_PRECISION) -> str:

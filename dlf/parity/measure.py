@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlf.noise_floor import STEPS, TWINS, eps_of, floor_of, rms, scale_of, widened
+from dlf.noise_floor import STEPS, TWINS, eps_of, floor_of, moved_by_how_much, rms, scale_of, widened
 from dlf.parity.records import Records
 
 __all__ = ["Arrays", "Measurement", "finite", "measure", "measure_calls", "measure_training", "measure_whole"]
@@ -283,16 +283,18 @@ def _is_in_own_dtype(records: Records, still: str) -> bool:
     if value.dtype.kind != "f":
         return False
     place = still.partition("/")[2]
-    slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
+    with np.errstate(invalid="ignore"):
+        slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
     size = max(scale_of(slope) for slope in slopes)
-    return bool(scale_of(slopes[0] - slopes[1]) > BENT * size)
+    return bool(moved_by_how_much(slopes[0], slopes[1]) > BENT * size)
 
 
 def _amplifies(records: Records, key: str) -> bool:
     """Whether a layer makes much of a step of 2^-40: then what float64 rounds is not small after it either."""
     names = [name for name in records if name.startswith(f"wide/{key}|forward/") and records[name].dtype.kind == "f"]
     return any(
-        scale_of(records[name.replace("wide/", "nudged/", 1)] - records[name]) > BENT**2 * scale_of(records[name])
+        moved_by_how_much(records[name.replace("wide/", "nudged/", 1)], records[name])
+        > BENT**2 * scale_of(records[name])
         for name in names
     )
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dlf.noise_floor import TWINS, floor_of, scale_of, widened
+from dlf.noise_floor import TWINS, floor_of, moved_by_how_much, scale_of, widened
 from dlf.parity.measure import Arrays, Measurement, finite, measure
 from dlf.parity.records import Records
 
@@ -121,12 +121,12 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
         alone["beside"] = {part: found[part] for part in ("same", "floor", "dtype")}
     spread = floor_of(exact, runs.moved(runs.twins, place), scale, dtype)
     shaken = runs.single[runs.truth].get(f"shaken/{place}")
-    alone["shaken"] = 0.0 if shaken is None else finite(scale_of(shaken - exact)) or 0.0
+    alone["shaken"] = 0.0 if shaken is None else moved_by_how_much(shaken, exact)
     free = measure(
         runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
     )
     shaken = runs.twins.get(f"shaken/{place}")
-    free["shaken"] = 0.0 if shaken is None else finite(scale_of(shaken - exact)) or 0.0
+    free["shaken"] = 0.0 if shaken is None else moved_by_how_much(shaken, exact)
     if runs.cancelled:
         # What means nothing after one step is in everything after the next.
         free["cancelled"] = True
@@ -146,7 +146,7 @@ def _note_chaos(taken: list[Measurement]) -> None:
 def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:
     """The distance of all weights from the truth, or None where one is no number."""
     distances = [
-        scale_of(widened(each) - exact[name]) * math.sqrt(each.size)
+        moved_by_how_much(widened(each), exact[name]) * math.sqrt(each.size)
         for name, each in other.items()
         if each is not None and exact[name].dtype.kind == "f" and np.isfinite(exact[name]).all()
     ]
