@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+import ml_dtypes
 import numpy as np
 
 from dlf.backend_protocol import Batch, Loss, Parameters
@@ -225,6 +226,9 @@ def to_numpy(value: Any) -> np.ndarray:
         >>> to_numpy(keras.ops.ones(2)).tolist()
         [1.0, 1.0]
     """
+    if keras.ops.is_tensor(value) and not value.shape and keras.backend.standardize_dtype(value.dtype) == "bfloat16":
+        # Which TensorFlow cannot hand to NumPy, where it is one number alone.
+        return np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))).astype(ml_dtypes.bfloat16)
     return np.array(keras.ops.convert_to_numpy(value))
 
 

@@ -159,7 +159,7 @@ def replay_call(
     outputs, after = run(parameters)
     found = {f"forward/{n}": to_numpy(each) for n, each in enumerate(keras.tree.flatten(outputs)) if is_number(each)}
     if penalties:
-        found["loss/penalty"] = np.sum([to_numpy(each) for each in penalties], axis=0)
+        found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
     found |= {f"state/{name}": to_numpy(value) for name, value in zip(inputs.state_names, after, strict=True)}
     numbers = dict(float_outputs(outputs))
     if path is not None and parameters and any(n in numbers for n in inputs.incoming):
