@@ -226,7 +226,7 @@ def to_numpy(value: Any) -> np.ndarray:
         >>> to_numpy(keras.ops.ones(2)).tolist()
         [1.0, 1.0]
     """
-    if keras.ops.is_tensor(value) and not value.shape and keras.backend.standardize_dtype(value.dtype) == "bfloat16":
+    if keras.ops.is_tensor(value) and len(value.shape) == 0 and "bfloat16" in str(value.dtype):
         # Which TensorFlow cannot hand to NumPy, where it is one number alone.
         return np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))).astype(ml_dtypes.bfloat16)
     return np.array(keras.ops.convert_to_numpy(value))
