@@ -22,6 +22,7 @@ __all__ = [
     "eps_of",
     "floor_of",
     "is_floating",
+    "kind_of",
     "moved",
     "moved_by_how_much",
     "noise_floors",
@@ -139,6 +140,19 @@ def is_floating(dtype: Any) -> bool:
         (True, True, False)
     """
     return "float" in np.dtype(dtype).name
+
+
+def kind_of(dtype: Any) -> str:
+    """Returns the name of a dtype, and one for all integers: how wide those are is the framework's business.
+
+    JAX without x64 has no int64.
+
+    Example:
+        >>> kind_of("int64"), kind_of("uint8"), kind_of(ml_dtypes.bfloat16)
+        ('integer', 'integer', 'bfloat16')
+    """
+    name = np.dtype(dtype).name
+    return "integer" if "int" in name else name
 
 
 def widened(array: Any) -> np.ndarray:

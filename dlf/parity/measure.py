@@ -17,10 +17,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlf.noise_floor import STEPS, TWINS, eps_of, floor_of, moved_by_how_much, rms, scale_of, widened
+from dlf.noise_floor import NOISY, STEPS, TWINS, eps_of, floor_of, kind_of, moved_by_how_much, rms, scale_of, widened
 from dlf.parity.records import Records
 
-__all__ = ["Arrays", "Measurement", "finite", "measure", "measure_calls", "measure_training", "measure_whole"]
+__all__ = [
+    "Arrays",
+    "Measurement",
+    "beside_of",
+    "finite",
+    "measure",
+    "measure_calls",
+    "measure_training",
+    "measure_whole",
+]
 
 Measurement: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = Mapping[str, np.ndarray | None]
@@ -90,7 +99,7 @@ def _add_beside(
         for one in _measure_group(beside, truth, call["key"], names, call["dtype"]):
             key = (call["key"], _variable("gradient", one["name"]))
             if key in at:
-                at[key]["beside"] = {part: one[part] for part in ("same", "floor", "dtype")}
+                at[key]["beside"] = beside_of(one)
 
 
 def measure_training(
@@ -124,8 +133,7 @@ def measure_training(
                 # A loss may have a point without a derivative, as the hinge has.
                 aside = {backend: each.get(f"aside/|loss/{variable}") for backend, each in records.items()}
                 if any(each is not None for each in aside.values()):
-                    apart = measure(aside, aside, one["floor"], one["dtype"])
-                    place["beside"] = {part: apart[part] for part in ("same", "floor", "dtype")}
+                    place["beside"] = beside_of(measure(aside, aside, one["floor"], one["dtype"]))
             found.append(place | one)
     return found
 
@@ -191,7 +199,7 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
     # The truth may be the smaller one: what stays at zero there has no scale.
     floor = max(floor, eps_of(dtype) * max(map(scale_of, there.values())))
     first = next(iter(there.values()))
-    kinds = {backend: _kind(value) for backend, value in narrow.items() if value is not None}
+    kinds = {backend: kind_of(value.dtype) for backend, value in narrow.items() if value is not None}
     pairs = list(combinations(there, 2))
     same = {f"{a}|{b}": distance(there[a], there[b]) if kinds.get(a) == kinds.get(b) else None for a, b in pairs}
     found: Measurement = {
@@ -205,11 +213,15 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
     }
-    limit = _LOOKED_AT * eps_of("float64") / eps_of(dtype) * floor
-    costly = any(each is None or each > 30 * floor for each in found["errors"].values())
-    if costly or any(each is None or each > limit for each in same.values()):
-        found["elements"] = list(_elements(there, narrow, limit, costly=costly))
+    costly = any(each is None or each > NOISY * floor for each in found["errors"].values())
+    if costly or _is_apart(found):
+        found["elements"] = list(_elements(there, narrow, _limit(found), costly=costly))
     return found
+
+
+def beside_of(found: Measurement) -> Measurement:
+    """Returns what is kept of a measurement beside the point: what tells a tie from a difference."""
+    return {part: found[part] for part in ("same", "floor", "dtype")}
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -258,15 +270,13 @@ def _measure_group(
     records: Mapping[str, Records], truth: str, key: str, names: Sequence[str], dtype: str
 ) -> Iterator[Measurement]:
     """The tensors of one stage of one call, which share a scale."""
-    sizes = {name: records[truth][f"wide/{key}|{name}"] for name in names}
-    largest = max(map(scale_of, sizes.values()), default=0.0)
+    largest = max((scale_of(records[truth][f"wide/{key}|{name}"]) for name in names), default=0.0)
     for name in names:
-        value = records[truth][f"wide/{key}|{name}"]
         twins = [records[truth][place] for n in range(TWINS) if (place := f"twin{n}/{key}|{name}") in records[truth]]
-        floor = floor_of(value, twins, largest, dtype)
-        wide = {backend: each.get(f"wide/{key}|{name}") for backend, each in records.items()}
-        narrow = {backend: each.get(f"narrow/{key}|{name}") for backend, each in records.items()}
-        yield {"name": name} | measure(wide, narrow, floor, dtype)
+        exact = records[truth][f"wide/{key}|{name}"]
+        wide = {b: exact if b == truth else each.get(f"wide/{key}|{name}") for b, each in records.items()}
+        narrow = {b: each.get(f"narrow/{key}|{name}") for b, each in records.items()}
+        yield {"name": name} | measure(wide, narrow, floor_of(exact, twins, largest, dtype), dtype)
 
 
 def _names(records: Records, key: str) -> list[str]:
@@ -301,19 +311,18 @@ def _amplifies(records: Records, key: str) -> bool:
 
 def _variable(kind: str, name: str) -> str | None:
     part = name.split("/", 1)[1].removeprefix("variable/")
+    if kind not in {"forward", "inference"}:
+        return part
     # Which output is of interest only where there are several.
-    return (
-        None
-        if kind in {"forward", "inference"} and part == "0"
-        else f"output {part}"
-        if kind in {"forward", "inference"}
-        else part
-    )
+    return None if part == "0" else f"output {part}"
 
 
 def _is_apart(found: Measurement) -> bool:
-    limit = _LOOKED_AT * eps_of("float64") / eps_of(found["dtype"]) * found["floor"]
-    return any(each is None or each > limit for each in found["same"].values())
+    return any(each is None or each > _limit(found) for each in found["same"].values())
+
+
+def _limit(found: Measurement) -> float:
+    return _LOOKED_AT * eps_of("float64") / eps_of(found["dtype"]) * float(found["floor"])
 
 
 def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
@@ -343,13 +352,9 @@ def _elements(
         place = tuple(index)
         yield {
             "index": [int(each) for each in index],
-            "float64": {backend: _plain(each[place]) for backend, each in wide.items()},
-            "narrow": {backend: _plain(each[place]) for backend, each in narrow.items() if each is not None},
+            "float64": {backend: finite(float(each[place])) for backend, each in wide.items()},
+            "narrow": {backend: finite(float(each[place])) for backend, each in narrow.items() if each is not None},
         }
-
-
-def _plain(value: Any) -> float | int | bool | None:
-    return finite(float(value))
 
 
 def finite(value: float | None) -> float | None:
@@ -359,13 +364,9 @@ def finite(value: float | None) -> float | None:
 
 def _rounded(value: float | None) -> float | None:
     """To nine digits: there are many."""
-    return None if value is None or not np.isfinite(value) else float(f"{value:.9g}")
+    found = finite(value)
+    return None if found is None else float(f"{found:.9g}")
 
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.dtype.name.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
-
-
-def _kind(array: np.ndarray) -> str:
-    # JAX without x64 has no int64: how wide integers are is the framework's business.
-    return "integer" if array.dtype.kind in "iu" else array.dtype.name

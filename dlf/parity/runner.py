@@ -353,8 +353,9 @@ class _Run:
 
     def _choose_truth(self, traced: Mapping[str, Any]) -> str:
         """The backend whose layers get what goes in from: one whose result the most others share."""
-        name = "loss" if all("loss" in each for each in self._records("trace").values()) else "wide/prediction:0"
-        values = {backend: self._records("trace")[backend][name] for backend in traced}
+        records = self._records("trace")
+        name = "loss" if all("loss" in each for each in records.values()) else "wide/prediction:0"
+        values = {backend: records[backend][name] for backend in traced}
 
         def shared(backend: str) -> int:
             alike = [each.shape == values[backend].shape for each in values.values()]

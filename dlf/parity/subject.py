@@ -17,7 +17,7 @@ from dlf.float64 import float64_twin, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
 from dlf.keras_internals import decay_of_weights
 from dlf.layers import layers_by_path
-from dlf.noise_floor import widened
+from dlf.noise_floor import kind_of, widened
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
@@ -128,7 +128,7 @@ class Subject:
             except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
                 refused = str(refusal(error))
         outputs = [
-            [".".join(map(str, place)), list(each.shape), _kind(keras.backend.standardize_dtype(each.dtype))]
+            [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
             for place, each in keras.tree.flatten_with_path(predictions)
         ]
         return outputs, refused
@@ -266,8 +266,3 @@ def _plain_config(layer: keras.Layer) -> dict[str, Any]:
     }
     found: dict[str, Any] = without_nan(plain)
     return found
-
-
-def _kind(dtype: str) -> str:
-    # JAX without x64 has no int64: how wide integers are is the framework's business.
-    return "integer" if "int" in dtype else dtype

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from dlf.noise_floor import TWINS, floor_of, moved_by_how_much, scale_of, widened
-from dlf.parity.measure import Arrays, Measurement, finite, measure
+from dlf.parity.measure import Arrays, Measurement, beside_of, finite, measure
 from dlf.parity.records import Records
 
 __all__ = ["Runs", "measure_trajectory"]
@@ -117,8 +117,7 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     alone = measure(runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}"), floor, dtype)
     aside = runs.of(runs.single, f"aside/{place}")
     if any(each is not None for each in aside.values()):
-        found = measure(aside, aside, floor, dtype)
-        alone["beside"] = {part: found[part] for part in ("same", "floor", "dtype")}
+        alone["beside"] = beside_of(measure(aside, aside, floor, dtype))
     spread = floor_of(exact, runs.moved(runs.twins, place), scale, dtype)
     shaken = runs.single[runs.truth].get(f"shaken/{place}")
     alone["shaken"] = 0.0 if shaken is None else moved_by_how_much(shaken, exact)

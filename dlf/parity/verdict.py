@@ -119,10 +119,10 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         step=measured.get("step"),
     )
     odd, apart = _odd_ones(measured, there, _bound(measured, constants))
-    wrong = "tie" if odd != [] and _is_tie(measured, there, constants) else "diverged"
-    for name in [None] if odd is None else odd:
+    wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
+    for name in odd:
         yield replace(place, backend=name, verdict=wrong, relative_difference=apart)
-    if odd is None:
+    if None in odd:
         return
     costs = {name: _cost(measured, name) for name in there if name not in odd}
     noisy = [name for name, cost in costs.items() if cost > constants.noisy]
@@ -175,9 +175,8 @@ def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
             having.setdefault(rows[name].get(place), []).append(name)
         if len(having) > 1:
             most = max(having.values(), key=len)
-            odd = [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
             _, layer, variable = place
-            findings += [Finding("build", layer, variable, name, "diverged", None) for name in odd]
+            findings += [Finding("build", layer, variable, name, "diverged", None) for name in _outvoted(names, most)]
     # Of a layer that is not there, its variables are not either.
     absent = {each.layer for each in findings if each.variable is None}
     findings = [each for each in findings if each.variable is None or each.layer not in absent]
@@ -211,11 +210,9 @@ def judge_values(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
             one: [other for other in names if _is_alike(values[one], values[other], drawn_alike=together)]
             for one in names
         }
-        most = max(alike.values(), key=len)
-        if len(most) < len(names):
-            odd = [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
-            variable = each["path"].rpartition("/")[2]
-            findings += [Finding("build", each["layer"], variable, name, "diverged", None) for name in odd]
+        odd = _outvoted(names, max(alike.values(), key=len))
+        variable = each["path"].rpartition("/")[2]
+        findings += [Finding("build", each["layer"], variable, name, "diverged", None) for name in odd]
     return findings
 
 
@@ -255,8 +252,13 @@ def _bound(measured: Measurement, constants: Constants) -> float:
     return shaken + room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
 
 
-def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tuple[list[str] | None, float | None]:
-    """The backends that mean something else than the majority, none where there is no majority; and how far apart."""
+def _outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
+    """Those that are not of the largest group; None stands for them all where that is no majority."""
+    return [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
+
+
+def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tuple[Sequence[str | None], float | None]:
+    """The backends that mean something else than the majority; and how far apart they are."""
 
     def is_same(one: str, other: str) -> bool:
         if one == other:
@@ -268,11 +270,7 @@ def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tupl
     largest = max(alike.values(), key=len)
     every = [_of_pair(measured["apart"], largest[0], name) for name in names if name != largest[0]]
     apart = None if None in every else max((each for each in every if each is not None), default=0.0)
-    if len(largest) == len(names):
-        return [], apart
-    if 2 * len(largest) <= len(names):
-        return None, apart
-    return [name for name in names if name not in largest], apart
+    return _outvoted(names, largest), apart
 
 
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
@@ -280,10 +278,8 @@ def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -
     beside = measured.get("beside")
     if beside is None or None in measured["apart"].values():
         return False
-    odd, _ = _odd_ones(
-        {**measured, **beside, "apart": measured["apart"]}, names, _bound({**measured, **beside}, constants)
-    )
-    return odd == []
+    aside = {**measured, **beside}
+    return not _odd_ones(aside, names, _bound(aside, constants))[0]
 
 
 def _of_pair(table: Mapping[str, float | None], one: str, other: str) -> float | None:
