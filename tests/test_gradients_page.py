@@ -7,16 +7,15 @@ import html
 import json
 import math
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import pytest
 from matplotlib.image import imread
 
@@ -32,47 +31,11 @@ from dlf.page_style import COLOURS
 pytestmark = pytest.mark.once
 
 HOSTILE = "</td></style></script><script>window.pwned = 1</script><img src=x onerror='window.pwned=1'>\"'&$\\frac"
-VOID = {"meta", "input", "br", "wbr", "img", "link", "hr"}
 PATHS = (("grad", "jax", "jnp"), ("tape", "tensorflow", "tf"), ("autograd", "torch", "torch"))
 
 
-class Page(HTMLParser):
-    """The page as a browser would read it: elements with their attributes and words, and whether all are closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.open: list[int] = []
-        self.feed(text)
-        self.close()
-        assert not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        self.words.append("")
-        if tag not in VOID:
-            self.open.append(len(self.elements) - 1)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.elements[self.open.pop()][0] == tag
-
-    def handle_data(self, data: str) -> None:
-        for place in self.open:
-            self.words[place] += data
-
-    def all(self, tag: str, **attributes: str) -> list[str]:
-        """The words of each such element."""
-        return [
-            " ".join(words.split())
-            for (name, has), words in zip(self.elements, self.words, strict=True)
-            if name == tag and attributes.items() <= has.items()
-        ]
+class Page(pages.Page):
+    """A page of gradients."""
 
     def rows(self) -> list[str]:
         return self.all("tr")
@@ -393,37 +356,6 @@ def test_libraries_come_with_the_first_page(run_python: Callable[..., subprocess
     assert ran.stdout == "set()\n", ran.stderr
 
 
-@pytest.fixture
-def browse(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        pytest.skip("needs a Chromium: `apt-get install chromium`, or Chrome")
-
-    def run(file: Path, *options: str, width: int = 1440, height: int = 2400) -> subprocess.CompletedProcess[str]:
-        quiet = ("quic", "background-networking", "component-update", "sync", "gpu", "extensions", "default-apps")
-        return subprocess.run(
-            [
-                str(browser),
-                "--headless",
-                "--no-sandbox",
-                "--no-first-run",
-                "--hide-scrollbars",
-                "--enable-logging=stderr",
-                *(f"--disable-{each}" for each in quiet),
-                f"--user-data-dir={tmp_path / 'profile'}",
-                f"--window-size={width},{height}",
-                *options,
-                file.as_uri(),
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-
-    return run
-
-
 Browse = Callable[..., subprocess.CompletedProcess[str]]
 PROBE = """<!doctype html><body style="margin: 0">
 <iframe style="width: {width}px; height: 800px; border: 0" srcdoc="{page}" onload="look(this)"></iframe>
@@ -448,7 +380,7 @@ def look(browse: Browse, folder: Path, page: str, width: int) -> dict[str, Any]:
     page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
     probe = folder / "probe.html"
     probe.write_text(PROBE.format(width=width, page=html.escape(page)), encoding="utf-8")
-    ran = browse(probe, "--dump-dom")
+    ran = browse(probe.as_uri(), "--dump-dom")
     found = re.search(r'<pre id="found">(.*?)</pre>', ran.stdout)
     assert found is not None, ran.stdout[-2000:]
     seen: dict[str, Any] = json.loads(html.unescape(found[1]))
@@ -480,7 +412,7 @@ def test_a_browser_has_room_and_runs_nothing(
 def test_a_browser_shows_it(scheme: int, paper: str, report: dict[str, Any], browse: Browse, tmp_path: Path) -> None:
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
     write_page(report, page)
-    ran = browse(page, f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}")
+    ran = browse(page.as_uri(), f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}")
     # Where the browser complains of a page: of styles that it cannot read, or of what the page may not fetch.
     assert "CONSOLE" not in ran.stderr
     pixels = np.round(imread(picture)[..., :3] * 255).astype(int)
