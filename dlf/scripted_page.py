@@ -1,4 +1,4 @@
-"""Writes pages that hold scripts of their own, from templates beside the code.
+"""Writes pages from templates beside the code, with scripts of their own or without.
 
 What is asked of it:
 
@@ -18,7 +18,7 @@ from typing import Any
 import dlf
 from dlf.files import whole_file
 
-__all__ = ["DATATABLES", "write_scripted_page"]
+__all__ = ["DATATABLES", "write_scripted_page", "write_template"]
 
 DATATABLES = ("parity/vendor/datatables/dataTables.min.js", "page_table.js")
 """The scripts of a page whose table sorts and filters; `page_table.css` is its style."""
@@ -43,29 +43,43 @@ def write_scripted_page(template: str, view: Mapping[str, Any], scripts: Sequenc
     Raises:
         OutputError: The file cannot be written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
+
+    texts = [_EARLY_SCRIPT, *map(_own_file, scripts)]
+    own = {
+        "policy": " ".join(f"'sha256-{_digest(each)}'" for each in texts),
+        # Files of the package, and no words of a report.
+        "early_script": Markup(texts[0]),  # noqa: S704
+        "scripts": [Markup(each) for each in texts[1:]],  # noqa: S704
+        "license": _own_file("parity/vendor/datatables/License.txt"),
+        "version": dlf.__version__,
+    }
+    write_template(template, {**view, **own}, file, finalize=_visible)
+
+
+def write_template(template: str, view: Mapping[str, Any], file: Path, **options: Any) -> None:
+    """Writes a page from a template, with every word escaped.
+
+    Args:
+        template: Its name, from the folder of this package.
+        view: What it shows.
+        file: Where to.
+        **options: Of Jinja's environment.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("dlf", "."),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
+        **options,
     )
-    texts = [_EARLY_SCRIPT, *map(_own_file, scripts)]
-    page = environment.get_template(
-        template
-    ).render(
-        **view,
-        policy=" ".join(f"'sha256-{_digest(each)}'" for each in texts),
-        # Files of the package, and no words of a report.
-        early_script=Markup(texts[0]),  # noqa: S704
-        scripts=[Markup(each) for each in texts[1:]],  # noqa: S704
-        license=_own_file("parity/vendor/datatables/License.txt"),
-        version=dlf.__version__,
-    )
+    page = environment.get_template(template).render(view)
     with whole_file(file) as place:
         # A file name that is no UTF-8 reaches a report as characters that UTF-8 has no bytes for.
         place.write_text(page, encoding="utf-8", errors="replace")

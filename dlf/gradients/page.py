@@ -18,12 +18,12 @@ from typing import Any
 import click
 
 import dlf
-from dlf.files import whole_file
 from dlf.gradients.page_plots import MARKS, differences, plot_differences, plot_losses, steps_together
 from dlf.gradients.page_source import highlight_styles, source_rows
 from dlf.gradients.report import answer_of
 from dlf.noise_floor import LOW_PRECISION, NOISY
 from dlf.page_style import COLOURS
+from dlf.scripted_page import write_template
 
 __all__ = ["write_page"]
 
@@ -62,19 +62,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
         >>> file.read_text(encoding="utf-8").splitlines()[0]
         '<!doctype html>'
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("dlf", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("gradients/page.html.jinja").render(_view(report))
-    with whole_file(file) as place:
-        # A file name that is no UTF-8 reaches the report as characters that UTF-8 has no bytes for.
-        place.write_text(page, encoding="utf-8", errors="replace")
+    write_template("gradients/page.html.jinja", _view(report), file)
 
 
 def _view(report: Mapping[str, Any]) -> dict[str, Any]:
