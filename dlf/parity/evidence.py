@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dlf.errors import InvalidArgumentError
-from dlf.parity.known import with_reasons
+from dlf.parity.known import reasons_of_failures, with_reasons
 from dlf.parity.options import STAGES
 from dlf.parity.verdict import Constants, Finding, judge, judge_build, judge_values
 
@@ -77,6 +77,7 @@ def judged(
         **{name: evidence[name] for name in EVIDENCE},
         "backends": {name: evidence["backends"][name] for name in names},
         "layers": evidence["backends"][names[0]]["layers"],
+        "known_failures": reasons_of_failures(evidence["failed"], evidence["backends"][names[0]]["layers"]),
         "constants": asdict(constants),
         "verdict": "diverge" if wrong else "agree",
         "first_divergence": wrong[0].as_dict() if wrong else None,

@@ -18,7 +18,7 @@ from typing import Any
 
 from dlf.parity.verdict import Finding
 
-__all__ = ["KnownDifference", "known_differences", "with_reasons"]
+__all__ = ["KnownDifference", "known_differences", "reasons_of_failures", "with_reasons"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class KnownDifference:
         layers: Classes; none means any.
         optimizers: Likewise.
         variable: A regular expression that the variable's name holds.
-        config: What the layer's configuration says.
+        config: What the layer's configuration says; of words, a regular expression.
         upstream: Where it was reported.
         kills: Whether it ends the process on these backends.
+        raises: A regular expression that the error holds, where it raises on these backends.
     """
 
     name: str
@@ -53,6 +54,7 @@ class KnownDifference:
     config: Mapping[str, Any] = field(default_factory=dict)
     upstream: str = ""
     kills: bool = False
+    raises: str = ""
 
 
 def known_differences() -> list[KnownDifference]:
@@ -93,10 +95,36 @@ def with_reasons(
         for each in known:
             whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
             if whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer):
-                return f"{each.reason} {each.upstream}".strip()
+                return _reason(each)
         return None
 
     return [replace(each, reason=reason_of(each)) if each.verdict == "diverged" else each for each in findings]
+
+
+def reasons_of_failures(failed: Mapping[str, str], layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns why backends did not come through, of those of which it is known.
+
+    Args:
+        failed: The error of each that did not.
+        layers: Of the model, as the report has them.
+
+    Example:
+        >>> reasons_of_failures({"jax": "out of memory"}, [])
+        {}
+    """
+    return {
+        backend: _reason(each)
+        for each in reversed(known_differences())
+        for backend, error in failed.items()
+        if each.raises
+        and backend in each.backends
+        and re.search(each.raises, error)
+        and any(_is_such(each, layer) for layer in layers)
+    }
+
+
+def _reason(known: KnownDifference) -> str:
+    return f"{known.reason} {known.upstream}".strip()
 
 
 def _place(finding: Finding) -> tuple[Any, ...]:
@@ -126,4 +154,12 @@ def _is_of(
 
 def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
     config = layer.get("config", {})
-    return layer.get("class") in known.layers and all(config.get(name) == each for name, each in known.config.items())
+    return layer.get("class") in known.layers and all(
+        _is_said(each, config.get(name)) for name, each in known.config.items()
+    )
+
+
+def _is_said(asked: Any, said: Any) -> bool:
+    if isinstance(asked, str):
+        return isinstance(said, str) and re.fullmatch(asked, said) is not None
+    return bool(asked == said)

@@ -40,6 +40,9 @@ _ELEMENTS = 5
 BENT = 0.01
 """How far apart slopes are where part of a layer computes in float32: by all that this part is; else by 1e-6."""
 
+ROUNDED = 16
+"""Units in the last place of float64 that an output is off by: more where its sums are long, and a slope is then bent."""
+
 
 def measure_calls(
     records: Mapping[str, Records],
@@ -155,7 +158,9 @@ def measure_whole(
     def add(stage: str, name: str, variable: str | None, largest: float | None = None) -> Measurement:
         wide = {backend: each.get(name) for backend, each in records.items()}
         there = name.startswith("wide/")
-        narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else wide
+        # What a layer without a float64 form gave is of the same kind all the same.
+        alike = {backend: None if value is None else widened(value) for backend, value in wide.items()}
+        narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
         size = scale_of(exact[name]) if largest is None else largest
         place = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": "whole"}
         found.append(place | measure(wide, narrow, floor_of(exact[name], [], size, dtype), dtype))
@@ -296,7 +301,9 @@ def _is_in_own_dtype(records: Records, still: str) -> bool:
     with np.errstate(invalid="ignore"):
         slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
     size = max(scale_of(slope) for slope in slopes)
-    return bool(moved_by_how_much(slopes[0], slopes[1]) > BENT * size)
+    # Where the larger slope is next to nothing by chance, what float64 rounds over the smaller step is not.
+    chance = ROUNDED * eps_of("float64") / min(STEPS.values()) * scale_of(value)
+    return bool(moved_by_how_much(slopes[0], slopes[1]) > max(BENT * size, chance))
 
 
 def _amplifies(records: Records, key: str) -> bool:

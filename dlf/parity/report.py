@@ -199,7 +199,8 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     Args:
         report: What `run_parity` returned.
     """
-    for reason in dict.fromkeys(each["reason"] for each in report["divergences"] if each["reason"]):
+    reasons = [each["reason"] for each in report["divergences"] if each["reason"]]
+    for reason in dict.fromkeys([*reasons, *report["known_failures"].values()]):
         yield f"Known: {reason}"
     own = {each["layer"] or "the loss" for each in report["measurements"] if _is_in_own_dtype(each)}
     if own:

@@ -185,6 +185,12 @@ class Subject:
         except InvalidArgumentError:
             self.twin = float64_twin(self.model, self._built)
         self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
+        # Of those that hold no others: what fails in a layer is its own.
+        self._own_dtypes = {
+            id(self.twin_layers[path]): layer.compute_dtype
+            for path, layer in self.layers.items()
+            if not layers_by_path(layer)
+        }
         if self.model.compiled:
             # The method of Keras: a model's own may take other arguments.
             keras.Model.compile(
@@ -194,6 +200,26 @@ class Subject:
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
             )
+
+    def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
+        """Calls a layer of the twin; where the framework has no float64 for it, it computes in the model's own dtype.
+
+        Its variables stay as they are. From then on it does so at every call: what the verdict makes of it is found as for any layer that has no
+        float64 form.
+        """
+        own = self._own_dtypes.get(id(layer))
+        try:
+            return original(layer, *args, **kwargs)
+        except Exception:
+            policy = layer.dtype_policy
+            if own is None or policy.compute_dtype == own:
+                raise
+            layer.dtype_policy = _ComputesIn(own, policy.variable_dtype)
+            try:
+                return original(layer, *args, **kwargs)
+            except Exception:  # noqa: BLE001 - the dtype is not why: the first error says more.
+                layer.dtype_policy = policy
+            raise
 
     def loss_in_float64(self) -> Any:
         """The loss, made anew in the precision that Keras computes in now."""
@@ -244,9 +270,28 @@ class Subject:
         return as_batch(*keras.tree.map_structure(widened if wide else np.asarray, arrays))
 
 
+class _ComputesIn(keras.DTypePolicy):
+    """A policy of two dtypes, as the mixed ones are."""
+
+    def __init__(self, compute: str, variable: str) -> None:
+        super().__init__(variable)
+        self._narrow = compute
+
+    @property
+    def compute_dtype(self) -> str:
+        """What a layer computes in."""
+        return self._narrow
+
+
 def _is_whole(model: keras.Model) -> bool:
     # `build` marks a subclassed model as built, and leaves its layers as they are.
     return model.built and all(each.built for each in layers_by_path(model).values())
+
+
+def _name_of_function(value: Any) -> Any:
+    """The name of a function where Keras has written one down; anything else as it is."""
+    is_function = isinstance(value, dict) and value.get("class_name") == "function"
+    return str(value["config"]) if is_function else value
 
 
 def _plain_config(layer: keras.Layer) -> dict[str, Any]:
@@ -258,7 +303,7 @@ def _plain_config(layer: keras.Layer) -> dict[str, Any]:
     simple = (bool, int, float, str)
     plain = {
         name: list(value) if isinstance(value, list | tuple) else value
-        for name, value in config.items()
+        for name, value in ((name, _name_of_function(value)) for name, value in config.items())
         if name not in {"name", "trainable"}
         and (
             isinstance(value, simple) or (isinstance(value, list | tuple) and all(isinstance(x, simple) for x in value))

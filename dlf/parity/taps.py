@@ -22,7 +22,7 @@ import keras
 from dlf.keras_internals import mask_of, with_mask
 from dlf.trees import in_order, ordered_like
 
-__all__ = ["Call", "Listener", "listening", "takes_training"]
+__all__ = ["Call", "Listener", "listening", "standing_in", "takes_training"]
 
 _LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
 """They call what they hold in a loop, or in a way of their own."""
@@ -138,15 +138,26 @@ class Listener:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[Listener]:
-    """Lets the listener stand in for `keras.Layer.__call__`, for as long as the context lasts."""
+    """Lets the listener hear every call, for as long as the context lasts."""
+    with standing_in(listener.call):
+        yield listener
+
+
+@contextmanager
+def standing_in(replacement: Callable[[Callable[..., Any], keras.Layer, Any, Any], Any]) -> Iterator[None]:
+    """Lets a function stand in for `keras.Layer.__call__`, for as long as the context lasts.
+
+    Args:
+        replacement: Is given the original, the layer, its args and its kwargs.
+    """
     original = keras.Layer.__call__
 
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
-        return listener.call(original, layer, args, kwargs)
+        return replacement(original, layer, args, kwargs)
 
     keras.Layer.__call__ = call
     try:
-        yield listener
+        yield
     finally:
         keras.Layer.__call__ = original
 

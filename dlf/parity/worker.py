@@ -43,7 +43,7 @@ from dlf.parity.replay import (
     replay_update,
 )
 from dlf.parity.subject import Subject
-from dlf.parity.taps import Call, Listener, listening, takes_training
+from dlf.parity.taps import Call, Listener, listening, standing_in, takes_training
 from dlf.parity.trainer import Trainer
 from dlf.randomness import common_randomness, randomness_report, set_seed
 from dlf.targets import load_target
@@ -143,7 +143,7 @@ class Worker:
         with in_float64():
             subject.make_twin()
             x, y = subject.batch(self._batches[0], wide=True)
-            with keras.StatelessScope():
+            with keras.StatelessScope(), standing_in(subject.call_in_what_there_is):
                 _record_outputs(records, "wide/inference", subject.twin(x, training=False))
             calls = self._record_calls(records, x)
             if gradients:

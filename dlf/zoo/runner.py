@@ -128,11 +128,11 @@ def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> dict[str, Any]:
 
 
 def _verdict(report: Mapping[str, Any]) -> str:
-    if report["failed"]:
+    if set(report["failed"]) - set(report["known_failures"]):
         return "failed"
-    if report["verdict"] == "agree":
-        return "agree"
-    return "known" if all(each["reason"] for each in report["divergences"]) else "diverge"
+    if not all(each["reason"] for each in report["divergences"]):
+        return "diverge"
+    return "known" if report["failed"] or report["divergences"] else "agree"
 
 
 def _place(folder: Path, entry: Entry) -> Path:
