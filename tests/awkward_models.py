@@ -164,7 +164,35 @@ def configuration_of_keras() -> Any:
     return compiled()
 
 
+class CompilesItself(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    def compile(self, optimizer: Any, loss: Any, scale: float) -> None:
+        super().compile(optimizer, loss)
+        self.scale = scale
+
+    def compute_loss(self, *args: Any, **keywords: Any) -> Any:
+        return self.scale * super().compute_loss(*args, **keywords)
+
+
+def compile_of_its_own() -> Any:
+    x = keras.Input((4,))
+    model = CompilesItself(x, layers.Dense(2, name="last")(x))
+    model.compile("adam", "mse", 1.0)
+    return model
+
+
+def without_kernels_for_float64() -> Any:
+    """On TensorFlow's CPU there are none."""
+    x = keras.Input((2, 6, 6, 6))
+    y = layers.Conv3DTranspose(2, 2, dilation_rate=2, activation="tanh", name="conv")(x)
+    y = layers.AveragePooling3D(2, name="pool")(y)
+    model = keras.Model(x, layers.Dense(2, name="last")(layers.Flatten()(y)))
+    model.compile("adam", "mse")
+    return model
+
+
 AWKWARD = (
+    compile_of_its_own,
+    without_kernels_for_float64,
     none_beside_an_output,
     infinite_weight,
     integer_output_without_a_loss,

@@ -13,7 +13,7 @@ import pytest
 
 from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.backend_report import backend_environment
-from dlf.parity.known import KnownDifference, known_differences, with_reasons
+from dlf.parity.known import KnownDifference, known_differences, reasons_of_failures, with_reasons
 from dlf.parity.options import STAGES
 from dlf.parity.verdict import Finding
 
@@ -115,6 +115,26 @@ def test_a_divergence_that_is_known_says_why() -> None:
         assert [each.reason for each in with_reasons(*other)] == [None]
     (found,) = with_reasons([Finding("forward", "pool", None, None, "diverged", 0.1)], [layer], "SGD", names[1:])
     assert found.reason is not None
+
+
+def test_a_known_failure_says_why() -> None:
+    pool = {"path": "pool", "class": "AdaptiveMaxPooling1D", "config": {}}
+    ended = {"tensorflow": "the worker of tensorflow ended with code -8, and said at last:"}
+    assert "windows one larger" in reasons_of_failures(ended, [pool])["tensorflow"]
+    for other in (
+        ({"torch": ended["tensorflow"]}, [pool]),
+        ({"tensorflow": "out of memory"}, [pool]),
+        (ended, [pool | {"class": "MaxPooling1D"}]),
+    ):
+        assert reasons_of_failures(*other) == {}
+
+
+def test_of_words_in_a_configuration_a_pattern_is_known() -> None:
+    wrong = [Finding("gradient", "last", "input/0", "torch", "diverged", 1e-8)]
+    for said, is_known in (("steep_celu", True), ("selu", False), (None, False)):
+        layer = {"path": "last", "class": "Activation", "config": {"activation": said}}
+        (found,) = with_reasons(wrong, [layer], None, ["jax", "tensorflow", "torch"])
+        assert (found.reason is not None) is is_known
 
 
 def test_where_most_have_a_defect_those_that_do_not_are_blamed() -> None:

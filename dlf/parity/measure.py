@@ -41,7 +41,7 @@ BENT = 0.01
 """How far apart slopes are where part of a layer computes in float32: by all that this part is; else by 1e-6."""
 
 ROUNDED = 16
-"""Units in the last place of float64 that an output is off by: more where its sums are long, and a slope is then bent."""
+"""Units in the last place of float64 that an output may be off by before its slope counts as bent."""
 
 
 def measure_calls(

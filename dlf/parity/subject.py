@@ -180,8 +180,10 @@ class Subject:
 
     def make_twin(self) -> None:
         """Makes the twin, from the model's values as they are now; inside `in_float64`."""
+        # A `compile` of the model's own may take anything: then the whole function is run again, in float64.
+        compiles_itself = self.model.compiled and type(self.model).compile is not keras.Model.compile
         try:
-            self.twin = float64_twin(self.model)
+            self.twin = float64_twin(self.model, self._built if compiles_itself else None)
         except InvalidArgumentError:
             self.twin = float64_twin(self.model, self._built)
         self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
@@ -191,10 +193,8 @@ class Subject:
             for path, layer in self.layers.items()
             if not layers_by_path(layer)
         }
-        if self.model.compiled:
-            # The method of Keras: a model's own may take other arguments.
-            keras.Model.compile(
-                self.twin,
+        if self.model.compiled and not compiles_itself:
+            self.twin.compile(
                 optimizer=self.make_optimizer(self.twin),
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
@@ -204,7 +204,7 @@ class Subject:
     def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
         """Calls a layer of the twin; where the framework has no float64 for it, it computes in the model's own dtype.
 
-        Its variables stay as they are. From then on it does so at every call: what the verdict makes of it is found as for any layer that has no
+        Its variables stay as they are. From then on it does so at every call, and is judged as any layer is that has no
         float64 form.
         """
         own = self._own_dtypes.get(id(layer))
@@ -270,7 +270,7 @@ class Subject:
         return as_batch(*keras.tree.map_structure(widened if wide else np.asarray, arrays))
 
 
-class _ComputesIn(keras.DTypePolicy):
+class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.
     """A policy of two dtypes, as the mixed ones are."""
 
     def __init__(self, compute: str, variable: str) -> None:

@@ -4,6 +4,7 @@ What is asked of it:
 
 * each model runs once, on all backends; each pair of them is judged on the same measurements;
 * the ways that people compare by today are judged on the same records;
+* and so is each constant of the verdict, smaller and larger than it is;
 * what was missed is named.
 """
 
@@ -28,6 +29,7 @@ import catalog
 from planting import Fault, Sound
 from rich.console import Console
 from rich.table import Table
+from sweep import FACTORS, swept
 
 from dlf.errors import BackendError, DlfError
 from dlf.parity.evidence import judged
@@ -57,6 +59,8 @@ class Score:
     placed: int = 0
     sound: int = 0
     alarms: int = 0
+    costly: int = 0
+    """Sound models of which something is called noisy or imprecise; counted for the constants alone."""
     wrong: list[str] = field(default_factory=list)
     """What was missed, misplaced or falsely called."""
 
@@ -81,6 +85,7 @@ def main() -> int:
     asked = parser.parse_args()
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
     scores: dict[str, dict[str, Score]] = {}
+    sweep: dict[str, dict[float, Score]] = {}
     seconds: list[float] = []
     failed: list[str] = []
     models = list(_models(asked.only))
@@ -95,6 +100,7 @@ def main() -> int:
                         for name, words in report["failed"].items():
                             raise BackendError(f"{name}: {words}")
                         _score(scores, model, faulty, report, Path(folder) / "records")
+                        _sweep(sweep, model, faulty, report)
                 except DlfError as error:
                     failed.append(f"{model.name}: {error}")
                     console.print(failed[-1], markup=False)
@@ -102,9 +108,12 @@ def main() -> int:
                 seconds.append(time.monotonic() - began)
                 progress.print(f"{number + 1} {model.name}: {report['verdict']}, {seconds[-1]:.1f} s", markup=False)
     _print(console, scores, seconds, failed)
+    _print_sweep(console, sweep)
     if asked.json:
         rows = {way: {name: asdict(score) for name, score in each.items()} for way, each in scores.items()}
-        asked.json.write_text(json.dumps({"scores": rows, "seconds": seconds, "failed": failed}, indent=1))
+        values = {name: {f"{by:g}": asdict(score) for by, score in each.items()} for name, each in sweep.items()}
+        found = {"scores": rows, "constants": values, "seconds": seconds, "failed": failed}
+        asked.json.write_text(json.dumps(found, indent=1))
     own = scores["dlf parity"].values()
     return int(bool(failed) or any(each.caught < each.faults or each.alarms for each in own))
 
@@ -127,19 +136,35 @@ def _score(
 ) -> None:
     for names in SETTINGS:
         setting, planted = " ".join(names), isinstance(model, Fault) and faulty in names
-        one = judged(report, names)
-        first = one["first_divergence"]
-        # Of two, neither is blamed; but for a number that is lost on one in float32, which is plain to see.
-        blamed = {faulty} if len(names) > 2 else {None, faulty}
-        expected = (getattr(model, "stage", None), getattr(model, "layer", None))
-        placed = first is not None and (first["stage"], first["layer"]) == expected and first["backend"] in blamed
-        said = (
-            "agree" if first is None else f"{first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
-        )
-        verdicts = {"dlf parity": (first is not None, placed, said)} | dict(_todays_ways(model, names, report, kept))
+        own = _answer(judged(report, names), model, faulty, names)
+        verdicts = {"dlf parity": own} | dict(_todays_ways(model, names, report, kept))
         for way, (diverges, is_placed, words) in verdicts.items():
             score = scores.setdefault(way, {}).setdefault(setting, Score())
             score.add(model, diverges=diverges, placed=is_placed, faulty=planted, said=words)
+
+
+def _sweep(scores: dict[str, dict[float, Score]], model: Fault | Sound, faulty: str, report: Mapping[str, Any]) -> None:
+    for name, factor, one in swept(report, BACKENDS):
+        diverges, placed, said = _answer(one, model, faulty, BACKENDS)
+        score = scores.setdefault(name, {}).setdefault(factor, Score())
+        score.add(model, diverges=diverges, placed=placed, faulty=isinstance(model, Fault), said=said)
+        score.costly += isinstance(model, Sound) and any(
+            each["verdict"] in {"noisy", "precision"} for each in one["precision"]
+        )
+
+
+def _answer(
+    report: Mapping[str, Any], model: Fault | Sound, faulty: str, names: Sequence[str]
+) -> tuple[bool, bool, str]:
+    """Whether anything diverges, whether it begins where it was planted, and what was said."""
+    first = report["first_divergence"]
+    if first is None:
+        return False, False, "agree"
+    # Of two, neither is blamed; but for a number that is lost on one in float32, which is plain to see.
+    blamed = {faulty} if len(names) > 2 else {None, faulty}
+    expected = (getattr(model, "stage", None), getattr(model, "layer", None))
+    placed = (first["stage"], first["layer"]) == expected and first["backend"] in blamed
+    return True, placed, f"{first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
 
 
 def _todays_ways(
@@ -189,6 +214,16 @@ def _print(
     for setting, score in scores["dlf parity"].items():
         for line in score.wrong:
             console.print(f"{setting}: {line}", markup=False, soft_wrap=True)
+
+
+def _print_sweep(console: Console, sweep: Mapping[str, Mapping[float, Score]]) -> None:
+    table = Table(
+        "constant", *(f"x {factor:g}" for factor in FACTORS), title="missed or misplaced / falsely called / noisy"
+    )
+    for name, each in sweep.items():
+        cells = [f"{one.faults - one.placed} / {one.alarms} / {one.costly}" for one in each.values()]
+        table.add_row(name, *cells)
+    console.print(table)
 
 
 if __name__ == "__main__":
