@@ -17,7 +17,7 @@ import keras
 
 from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
-from dlf.keras_internals import float64_kept
+from dlf.keras_internals import float64_kept, tensorflow_hidden
 from dlf.layers import layers_by_path
 from dlf.randomness import common_randomness
 
@@ -138,7 +138,8 @@ def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
     kinds = {type(each).__name__: type(each) for each in (model, *layers_by_path(model).values())}
     kinds = {name: kind for name, kind in kinds.items() if not kind.__module__.startswith("keras.")}
     try:
-        config = _with_dtype(keras.saving.serialize_keras_object(model), dtype)
+        with tensorflow_hidden():
+            config = _with_dtype(keras.saving.serialize_keras_object(model), dtype)
         # The layers are in this process already: there is nothing to be afraid of in a Lambda.
         twin: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
         if not twin.built:

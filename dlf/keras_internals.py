@@ -34,8 +34,9 @@ __all__ = [
 def tensorflow_hidden() -> Iterator[None]:
     """Keeps Keras from importing TensorFlow on another backend, for as long as the context lasts.
 
-    `keras.utils.set_random_seed`, `Model.save` and `Model.to_json` ask whether TensorFlow is available, and asking
-    imports it wherever it is installed: seconds and hundreds of MiB for nothing. No public switch turns that off.
+    `keras.utils.set_random_seed`, `Model.save` and whatever writes a configuration down ask whether TensorFlow is
+    available, and asking imports it wherever it is installed: seconds and hundreds of MiB for nothing. No public switch
+    turns that off.
 
     Raises:
         BackendError: Keras no longer keeps the flag where it did.

@@ -647,6 +647,7 @@ def report_of(**changes: Any) -> dict[str, Any]:
         "stages_asked": list(stages),
         "measurements": [],
         "initial_values": [],
+        "known_failures": {},
         "compiled": True,
         "verdict": "agree",
         "target": "a_rather_long_folder/with_a_file.py:function",

@@ -94,6 +94,7 @@ def report_of(names: list[str], wrong: dict[str, str], noisy: tuple[str, ...] = 
         "dtype": "float32",
         "compiled": True,
         "initial_values": [],
+        "known_failures": {},
         "stages_asked": list(STAGES),
         "constants": {"same": 1e5, "noisy": 30.0, "low_precision": 1000.0},
         "backends": {

@@ -21,6 +21,7 @@ import numpy as np
 from dlf.backend_protocol import Batch, Loss, Parameters
 from dlf.errors import InvalidArgumentError
 from dlf.fit_checks import check_loss
+from dlf.keras_internals import tensorflow_hidden
 
 __all__ = [
     "as_batch",
@@ -272,7 +273,7 @@ def weights_of_losses(model: keras.Model) -> Any:
         [2.0]
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tensorflow_hidden():
             # That a lambda in it is not safe to load, say.
             warnings.simplefilter("ignore")
             weights = model.get_compile_config()["loss_weights"]

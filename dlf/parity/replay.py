@@ -211,15 +211,15 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
     before = [to_numpy(each.value) for each in model.trainable_variables]
     weights = [each.value for each in model.trainable_variables]
     slots = [each.value for each in optimizer.variables]
+    apply = _stateless(optimizer) if keras.config.backend() == "jax" else None
     # Of both signs and three sizes: where gradients are clipped, two would cancel.
     for factor in (1.0, -0.25, 0.5):
         scaled = [
             keras.ops.convert_to_tensor(factor * each, variable.dtype)
             for each, variable in zip(gradients, model.trainable_variables, strict=True)
         ]
-        if keras.config.backend() == "jax":
-            # One that scales the loss branches, which takes values and no variables there; and nowhere else this works.
-            weights, slots = optimizer.stateless_apply(slots, scaled, weights)
+        if apply is not None:
+            weights, slots = apply(slots, scaled, weights)
         else:
             optimizer.apply(scaled, model.trainable_variables)
             weights, slots = model.trainable_variables, optimizer.variables
@@ -228,6 +228,14 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
     for variable, value in zip(model.trainable_variables, before, strict=True):
         variable.assign(value)
     return found
+
+
+def _stateless(optimizer: Any) -> Callable[..., Any]:
+    """A step as Keras takes it on JAX: compiled, and of values, since an optimizer that scales the loss branches."""
+    import jax
+
+    compiled: Callable[..., Any] = jax.jit(optimizer.stateless_apply)
+    return compiled
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:

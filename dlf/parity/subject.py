@@ -15,7 +15,7 @@ from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
 from dlf.float64 import float64_twin, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
-from dlf.keras_internals import decay_of_weights
+from dlf.keras_internals import decay_of_weights, tensorflow_hidden
 from dlf.layers import layers_by_path
 from dlf.noise_floor import kind_of, widened
 from dlf.targets import own_traceback
@@ -90,7 +90,8 @@ class Subject:
     def digest(self) -> str:
         """Returns what is the same for the same model: of its variables, and of its configuration where it has one."""
         try:
-            config = keras.saving.serialize_keras_object(self.model)
+            with tensorflow_hidden():
+                config = keras.saving.serialize_keras_object(self.model)
         except Exception:  # noqa: BLE001 - a layer's own get_config may raise anything.
             config = None
         # Without addresses, which stand for functions.
@@ -230,7 +231,7 @@ class Subject:
         own = self.model.optimizer
         kinds = {type(each).__name__: type(each) for each in vars(own).values() if hasattr(each, "get_config")}
         try:
-            with keras.saving.custom_object_scope(kinds):
+            with keras.saving.custom_object_scope(kinds), tensorflow_hidden():
                 made = type(own).from_config(own.get_config())
         except Exception as error:
             raise InvalidArgumentError(
@@ -297,7 +298,8 @@ def _name_of_function(value: Any) -> Any:
 def _plain_config(layer: keras.Layer) -> dict[str, Any]:
     """The numbers and words of a layer's configuration, for people and for what is known of it."""
     try:
-        config = layer.get_config()
+        with tensorflow_hidden():
+            config = layer.get_config()
     except Exception:  # noqa: BLE001 - somebody's own get_config may raise anything.
         return {}
     simple = (bool, int, float, str)

@@ -217,12 +217,12 @@ def _print(
 
 
 def _print_sweep(console: Console, sweep: Mapping[str, Mapping[float, Score]]) -> None:
-    table = Table(
-        "constant", *(f"x {factor:g}" for factor in FACTORS), title="missed or misplaced / falsely called / noisy"
-    )
-    for name, each in sweep.items():
-        cells = [f"{one.faults - one.placed} / {one.alarms} / {one.costly}" for one in each.values()]
-        table.add_row(name, *cells)
+    """One row for each factor: faults missed or misplaced, sound models called faulty, and sound ones called noisy."""
+    table = Table("missed, faulty, noisy", *sweep)
+    for factor in FACTORS:
+        scores = [each[factor] for each in sweep.values()]
+        cells = [f"{one.faults - one.placed}, {one.alarms}, {one.costly}" for one in scores]
+        table.add_row(f"x {factor:g}", *cells)
     console.print(table)
 
 
