@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -91,9 +92,15 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         raise revive(getattr(errors, kind, errors.DlfError), message, {})
     if found is None:
         words = "\n  ".join(last) or "nothing"
-        how = f"was ended after {timeout:.0f} s" if late.is_set() else f"ended with code {code}"
+        how = f"was ended after {timeout:.0f} s" if late.is_set() else _ended(code)
         raise BackendError(f"the worker of {title} {how}, and said at last:\n  {words}")
     return found
+
+
+def _ended(code: int) -> str:
+    # The system's own way to get memory back, which leaves no words of it.
+    why = " (killed, as where memory runs out)" if code == -signal.SIGKILL else ""
+    return f"ended with code {code}{why}"
 
 
 class Session:
@@ -153,7 +160,7 @@ class Session:
                     return found
         finally:
             clock.cancel()
-        how = f"was ended after {self._timeout:.0f} s" if late.is_set() else f"ended with code {self._worker.wait()}"
+        how = f"was ended after {self._timeout:.0f} s" if late.is_set() else _ended(self._worker.wait())
         raise BackendError(f"the worker of {self._title} {how}, and said at last:\n  {self._last_words()}")
 
     @property

@@ -825,6 +825,10 @@ def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: P
     ("line", "message"),
     [
         ("os._exit(3)", r"(?s)two: the worker of two ended with code 3.*last words"),
+        (
+            "os.kill(os.getpid(), 9)",
+            r"(?s)two: .*code -9 \(killed, as where memory runs out\).*last words",
+        ),
         ("time.sleep(300)", r"(?s)two: the worker of two was ended after 40 s.*last words"),
         ("raise RuntimeError('no such thing')", r"(?s)two: TARGET: expected .*in build.*RuntimeError: no such thing"),
     ],
