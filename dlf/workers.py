@@ -10,6 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -27,7 +28,7 @@ from dlf.errors import BackendError, revive
 from dlf.interrupts import undone
 from dlf.targets import own_traceback
 
-__all__ = ["Session", "answer", "end_with_parent", "run_worker", "say", "serve"]
+__all__ = ["Session", "answer", "end_with_parent", "memory_of_machine", "run_worker", "say", "serve"]
 
 _LAST_WORDS = 8
 """Lines of a dead worker's stderr that are shown."""
@@ -95,6 +96,19 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         how = f"was ended after {timeout:.0f} s" if late.is_set() else _ended(code)
         raise BackendError(f"the worker of {title} {how}, and said at last:\n  {words}")
     return found
+
+
+def memory_of_machine() -> float:
+    """Returns the bytes of memory that there are, or infinity where the system does not say.
+
+    Example:
+        >>> memory_of_machine() > 2**20
+        True
+    """
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # Windows has no sysconf.
+        return math.inf
 
 
 def _ended(code: int) -> str:

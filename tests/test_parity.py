@@ -821,6 +821,29 @@ def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: P
     assert json.dumps(report, allow_nan=False)
 
 
+def test_where_memory_is_short_one_worker_computes_at_a_time(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlf.parity.runner.memory_of_machine", lambda: 1000.0)
+    together: list[int] = []
+    original = Session.ask
+
+    def ask(session: Session, request: Any, tell: Any) -> Any:
+        together.append(+1)
+        answer = original(session, request, tell)
+        together.append(-1)
+        return answer
+
+    run = TwoOfOne(f"{file}:build", tmp_path)
+    monkeypatch.setattr(Session, "ask", ask)
+    try:
+        assert run.report()["verdict"] == "agree"
+    finally:
+        run.close()
+    # Building comes before anybody knows how large the model is.
+    assert set(itertools.accumulate(together[4:])) == {0, 1}
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -10,6 +10,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
@@ -31,7 +32,7 @@ from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.trajectory import Runs, measure_trajectory
 from dlf.parity.verdict import Constants, is_suspect, judge_build, judge_each
-from dlf.workers import Session
+from dlf.workers import Session, memory_of_machine
 
 __all__ = ["SCHEMA", "Crew", "run_parity"]
 
@@ -39,6 +40,8 @@ SCHEMA = 1
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 CANCELLED = 1e-10
 """Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
+BYTES = 3 * (4 + 8)
+"""Of a variable's element in a worker that computes: the model's and its twin's, each with a gradient and a copy."""
 Say = Callable[[str, str], None]
 
 
@@ -280,7 +283,7 @@ class _Run:
     def _ask_all(
         self, request: Mapping[str, Any], names: Any, *, to: str | None = None, leader: str | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Asks the workers side by side; one that fails is left out from then on.
+        """Asks the workers side by side, as far as memory allows; one that fails is left out from then on.
 
         Args:
             request: What is asked of each.
@@ -302,7 +305,7 @@ class _Run:
             except DlfError as error:
                 self._failed[name] = error
 
-        with ThreadPoolExecutor(max(1, len(alive))) as pool:
+        with ThreadPoolExecutor(self._at_once(len(alive))) as pool:
             try:
                 list(pool.map(ask, alive))
             except BaseException:
@@ -316,6 +319,12 @@ class _Run:
         if self._truth in self._failed:
             raise _TruthLostError
         return {name: answers[name] for name in alive if name in answers}
+
+    def _at_once(self, count: int) -> int:
+        """How many workers compute at a time: one, where the variables of a model alone would fill the memory."""
+        variables = next(iter(self._built.values()))["variables"] if self._built else []
+        elements = sum(math.prod(each["shape"]) for each in variables)
+        return max(1, count) if count * BYTES * elements < memory_of_machine() else 1
 
     def _check_enough(self) -> None:
         if len(self._crew.sessions) - len(self._failed) < min(2, len(self._crew.sessions)):
