@@ -49,6 +49,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
         >>> report = {"verdict": "agree", "target": "model.py:build", "seed": 1, "dtype": "float32", "failed": {}}
         >>> report |= {"stages_asked": [], "stages": {}, "backends": {}, "findings": [], "divergences": []}
         >>> report |= {"first_divergence": None, "measurements": [], "initial_values": [], "compiled": True}
+        >>> report |= {"known_failures": {}}
         >>> file = Path(tempfile.mkdtemp()) / "parity.html"
         >>> write_page(report, file)
         >>> file.read_text(encoding="utf-8").splitlines()[0]
