@@ -25,7 +25,7 @@ __all__ = ["Constants", "Finding", "is_suspect", "judge", "judge_build", "judge_
 
 @dataclass(frozen=True)
 class Constants:
-    """What the verdict rests on.
+    """What the verdict rests on; the fault bench measures what each buys, smaller and larger.
 
     Args:
         same: Noise floors of float64 within which results mean the same. Sound ones stay below a hundred; an epsilon
