@@ -65,7 +65,7 @@ def measure_calls(
     found: list[Measurement] = []
     for call in calls:
         names = _names(records[truth], call["key"])
-        own_dtype = any(
+        own_dtype = call.get("own_dtype", False) or any(
             _is_in_own_dtype(each, name)
             for each in (beside or {}).values()
             for name in each
@@ -106,7 +106,11 @@ def _add_beside(
 
 
 def measure_training(
-    records: Mapping[str, Records], truth: str, dtypes: Mapping[str, str], dtype: str
+    records: Mapping[str, Records],
+    truth: str,
+    dtypes: Mapping[str, str],
+    dtype: str,
+    float32_always: Sequence[str] = (),
 ) -> list[Measurement]:
     """Measures the loss and the optimizer, by themselves.
 
@@ -115,6 +119,7 @@ def measure_training(
         truth: The backend that has the twins.
         dtypes: Of each variable, by its path.
         dtype: The dtype under test.
+        float32_always: Variables that stay what they are in float64.
     """
     found: list[Measurement] = []
     own_dtype = any(
@@ -132,6 +137,9 @@ def measure_training(
             place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
             if kind == "loss" and own_dtype:
                 place["own_dtype"] = longest
+            if kind != "loss" and float32_always:
+                # Where gradients are clipped by the norm of all, one is in every update.
+                place["own_dtype"] = 1
             if kind == "loss":
                 # A loss may have a point without a derivative, as the hinge has.
                 aside = {backend: each.get(f"aside/|loss/{variable}") for backend, each in records.items()}

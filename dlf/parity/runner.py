@@ -206,7 +206,9 @@ class _Run:
         measurements = self._measure_layers(traced, truth, gradients=gradients) if layers else []
         if gradients:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
-            measurements += measure_training(self._records("training"), truth, dtypes, dtype)
+            measurements += measure_training(
+                self._records("training"), truth, dtypes, dtype, traced[truth]["float32_always"]
+            )
         measurements += measure_whole(self._records("trace"), truth, self._calls, dtype)
         curves = None
         if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):

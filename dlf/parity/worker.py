@@ -27,7 +27,7 @@ from dlf.float64 import in_float64
 from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.model_data import make_batch
-from dlf.noise_floor import STEPS, TWINS, scale_of
+from dlf.noise_floor import STEPS, TWINS, is_floating, scale_of
 from dlf.parity.building import builder_of
 from dlf.parity.records import Records
 from dlf.parity.replay import (
@@ -155,7 +155,11 @@ class Worker:
             self._record_layers(records, x)
         records.close()
         self._calls = {call.key: call for call in calls}
-        return {"calls": [self._describe_call(call) for call in calls]}
+        twins = zip(parameters_of(subject.model), subject.twin.trainable_variables, strict=True)
+        return {
+            "calls": [self._describe_call(call) for call in calls],
+            "float32_always": [name for name, variable in twins if _stays_narrow(variable)],
+        }
 
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
         def hear(call: Call) -> Call:
@@ -211,6 +215,7 @@ class Worker:
             "sources": call.sources,
             "shape": [list(each.shape) for each in outputs if isinstance(each, keras.KerasTensor)],
             "dtype": layer.compute_dtype,
+            "own_dtype": any(map(_stays_narrow, self._subject.twin_layers[call.path].variables)),
             # What its sums may be as long as.
             "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
         }
@@ -330,6 +335,11 @@ class Worker:
         if keras.config.backend() == "jax" and isinstance(self._path, Lesson):
             take = self._path.compiled(take)
         return take(function, parameters, batch)
+
+
+def _stays_narrow(variable: Any) -> bool:
+    """Whether a variable of a twin has a dtype of its own: those of LoRA are float32 whatever the layer's policy is."""
+    return is_floating(variable.dtype) and variable.dtype != "float64"
 
 
 def _check_device(asked: str | None, first: str) -> None:
