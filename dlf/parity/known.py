@@ -142,8 +142,8 @@ def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | Non
 def _is_of(
     known: KnownDifference, finding: Finding, layers: Mapping[str, Mapping[str, Any]], optimizer: str | None
 ) -> bool:
-    # A loss and a step are of the whole model: that it has such a layer has to do.
-    whole = finding.layer is None and finding.stage in {"loss", "trajectory"}
+    # What goes into a layer, a loss and a step are of the whole model: that it has such a layer has to do.
+    whole = finding.layer is None and finding.stage in {"forward", "loss", "trajectory"}
     candidates = list(layers.values()) if whole else [layers.get(finding.layer or "", {})]
     return (
         (not known.optimizers or optimizer in known.optimizers)
