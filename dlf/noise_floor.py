@@ -79,10 +79,13 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
     Example:
         >>> floor_of(np.zeros(2), [], 1.0, "float32") == 2.0**-23
         True
+        >>> floor_of(np.array([True]), [np.array([False])], 0.0, "float32") < 1e-37
+        True
     """
-    # What is no number, here or in a twin, says nothing of how far rounding goes.
-    there = np.isfinite(truth) if truth.dtype.kind == "f" else np.zeros(truth.shape, bool)
-    apart = [each[there] - truth[there] for each in twins if np.isfinite(each[there]).all()]
+    # What is no number, here or in a twin, says nothing of how far rounding goes; and integers and truth are not rounded.
+    moved_ones = twins if truth.dtype.kind == "f" else []
+    there = np.isfinite(truth)
+    apart = [each[there] - truth[there] for each in moved_ones if np.isfinite(each[there]).all()]
     distance = rms(np.stack(apart)) if apart else 0.0
     return max(distance, eps_of(dtype) * largest, _smallest_normal(dtype))
 
