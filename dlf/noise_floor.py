@@ -82,7 +82,7 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
         >>> floor_of(np.array([True]), [np.array([False])], 0.0, "float32") < 1e-37
         True
     """
-    # What is no number, here or in a twin, says nothing of how far rounding goes; and integers and truth are not rounded.
+    # What is no number, here or in a twin, says nothing of how far rounding goes; nor do integers and truth values.
     moved_ones = twins if truth.dtype.kind == "f" else []
     there = np.isfinite(truth)
     apart = [each[there] - truth[there] for each in moved_ones if np.isfinite(each[there]).all()]
