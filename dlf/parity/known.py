@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ class KnownDifference:
     raises: str = ""
 
 
+@cache
 def known_differences() -> list[KnownDifference]:
     """Returns all of them.
 
