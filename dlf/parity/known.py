@@ -144,9 +144,11 @@ def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | Non
 def _is_of(
     known: KnownDifference, finding: Finding, layers: Mapping[str, Mapping[str, Any]], optimizer: str | None
 ) -> bool:
-    # What goes into a layer, a loss and a step are of the whole model: that it has such a layer has to do.
-    whole = finding.layer is None and finding.stage in {"forward", "loss", "trajectory"}
-    candidates = list(layers.values()) if whole else [layers.get(finding.layer or "", {})]
+    # A loss and a step are of the whole model: that it has such a layer has to do.
+    whole = finding.layer is None and finding.stage in {"loss", "trajectory"}
+    # What differs between layers is said to be a layer's input, by its path and the number of its call.
+    path = finding.layer or (finding.variable or "").removeprefix("the input of ").partition("#")[0]
+    candidates = list(layers.values()) if whole else [layers.get(path, {})]
     return (
         (not known.optimizers or optimizer in known.optimizers)
         and (not known.layers or any(_is_such(known, each) for each in candidates))
