@@ -20,6 +20,7 @@ __all__ = [
     "decay_of_weights",
     "draw_key",
     "epoch_to_resume_at",
+    "float32_widened",
     "float64_kept",
     "mask_of",
     "profiles_batches",
@@ -187,6 +188,43 @@ def float64_kept() -> Iterator[None]:
         yield
     finally:
         table["float64"] = before
+
+
+@contextmanager
+def float32_widened() -> Iterator[None]:
+    """Gives float64 to whatever asks Keras for float32 by its name, for as long as the context lasts.
+
+    Some of Keras's layers do, whatever their own dtype is. What a name stands for is in a table of Keras's, which
+    nothing public changes.
+
+    Raises:
+        BackendError: Keras no longer has the table, or it no longer does what it did.
+
+    Example:
+        >>> with float32_widened():
+        ...     keras.backend.standardize_dtype("float32")
+        'float64'
+    """
+    from keras.src.backend.common import dtypes
+
+    table: Any = getattr(dtypes, "PYTHON_DTYPES_MAP", None)
+    if table is None or "float32" in table:
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.PYTHON_DTYPES_MAP without float32, "
+            f"found {'nothing' if table is None else 'one that has it'}. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    table["float32"] = "float64"
+    try:
+        if keras.backend.standardize_dtype("float32") != "float64":
+            raise BackendError(
+                f"keras {keras.__version__}: expected float64 for float32 once PYTHON_DTYPES_MAP says so, received "
+                "another dtype. Install a version of Keras that this version of dlf was tested with, or report it to "
+                "dlf."
+            )
+        yield
+    finally:
+        del table["float32"]
 
 
 def build_for(model: keras.Model, batch: Any) -> None:

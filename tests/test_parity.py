@@ -233,7 +233,7 @@ def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
     records = {name: Records(tmp_path / name) for name in arrays}
     for name, each in arrays.items():
         for place, value in each.items():
-            for title in ("",) if place.startswith(("wide/", "nudged/", "pushed/")) else ("wide", "narrow"):
+            for title in ("",) if place.startswith(("wide/", "nudged/", "pushed/", "widened/")) else ("wide", "narrow"):
                 records[name][f"{title}/{place}".removeprefix("/")] = np.asarray(value, float)
     return records
 
@@ -265,6 +265,21 @@ def test_a_layer_that_has_no_float64_form_is_judged_in_its_own_dtype(tmp_path: P
         beside = replayed(tmp_path / f"beside{sees}", a=smooth, b=each)
         found = judge(measure_calls(at, "a", [CALL], beside), list("ab"))
         assert {each.verdict for each in found} == verdicts_
+
+
+def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_path: Path) -> None:
+    """The table does not see that inputs move, and is another once float32 means float64."""
+    key = "relu|forward/0"
+    at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * (1 + 1e-6)})
+    smooth = {f"wide/{key}": ONES, f"nudged/{key}": ONES + 2.0**-40, f"pushed/{key}": ONES + 2.0**-20}
+    for apart, verdicts_ in ((1e-7, {"rounding"}), (1e-15, {"diverged"})):
+        each = smooth | {f"widened/{key}": ONES + apart}
+        beside = replayed(tmp_path / f"beside{apart}", a=smooth, b=each)
+        found = judge(measure_calls(at, "a", [CALL], beside), list("ab"))
+        assert {each.verdict for each in found} == verdicts_
+    far = replayed(tmp_path / "far", a={key: ONES}, b={key: ONES * (1 + 1e-4)})
+    beside = replayed(tmp_path / "beside", a=smooth, b=smooth | {f"widened/{key}": ONES + 1e-7})
+    assert {each.verdict for each in judge(measure_calls(far, "a", [CALL], beside), list("ab"))} == {"diverged"}
 
 
 def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) -> None:

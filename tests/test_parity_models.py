@@ -37,6 +37,10 @@ class Twice(layers.Layer):
     def call(self, x):
         return x * 2
 
+class Float32Table(layers.Layer):
+    def call(self, x):
+        return x * ops.cast(ops.log(ops.convert_to_tensor([3.0], "float32")), x.dtype)
+
 class Float32Inside(layers.Layer):
     def call(self, x):
         return ops.cast(ops.tanh(ops.cast(x, "float32")), x.dtype)
@@ -52,6 +56,9 @@ def build():
 
 def inside():
     return compiled(Float32Inside(name="inside"))
+
+def table():
+    return compiled(Float32Table(name="table"))
 
 class Around(keras.Model):
     def __init__(self):
@@ -244,16 +251,17 @@ def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
     assert trace["loss"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_layer_that_casts_by_itself_has_no_float64_form(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["inside", "table"])
+def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path, tmp_path: Path) -> None:
     from dlf.parity.measure import _is_in_own_dtype
 
     worker = Worker()
-    worker.respond({"do": "build", "options": asked(f"{file}:inside")})
+    worker.respond({"do": "build", "options": asked(f"{file}:{name}")})
     replayed(worker, tmp_path)
-    request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "beside"), "keys": ["inside", "last"]}
+    request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "beside"), "keys": [name, "last"]}
     worker.respond({"do": "replay_beside", **request, "gradients": True})
     beside = Records(tmp_path / "beside")
-    assert _is_in_own_dtype(beside, "wide/inside|forward/0")
+    assert _is_in_own_dtype(beside, f"wide/{name}|forward/0")
     assert not _is_in_own_dtype(beside, "wide/last|forward/0")
 
 

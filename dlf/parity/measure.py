@@ -41,7 +41,7 @@ BENT = 0.01
 """How far apart slopes are where part of a layer computes in float32: by all that this part is; else by 1e-6."""
 
 ROUNDED = 16
-"""Units in the last place of float64 that an output may be off by before its slope counts as bent."""
+"""Units in the last place of float64 that an output may be off by before it counts as another, or its slope as bent."""
 
 
 def measure_calls(
@@ -300,12 +300,16 @@ def _names(records: Records, key: str) -> list[str]:
 def _is_in_own_dtype(records: Records, still: str) -> bool:
     """Whether an output has another slope over a step that only float64 can tell than over a larger one.
 
-    It is asked off any point without a derivative.
+    It is asked off any point without a derivative. A part that does not depend on what goes in, such as a table that is
+    made in float32, bends no slope: it is another once float32 means float64.
     """
     value = records[still]
     if value.dtype.kind != "f":
         return False
     place = still.partition("/")[2]
+    widened = records.get(f"widened/{place}")
+    if widened is not None and moved_by_how_much(widened, value) > ROUNDED * eps_of("float64") * scale_of(value):
+        return True
     with np.errstate(invalid="ignore"):
         slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
     size = max(scale_of(slope) for slope in slopes)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dlf.files import whole_file
 from dlf.float64 import in_float64
 from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
+from dlf.keras_internals import float32_widened
 from dlf.model_data import make_batch
 from dlf.noise_floor import STEPS, TWINS, is_floating, scale_of
 from dlf.parity.building import builder_of
@@ -237,7 +239,10 @@ class Worker:
         return {}
 
     def replay_beside(self, truth: str, to: str, keys: list[str], *, gradients: bool) -> dict[str, Any]:
-        """Calls layers in float64 from other inputs: off any point without a derivative, and off by next to nothing."""
+        """Calls layers in float64 from other inputs: off any point without a derivative, and off by next to nothing.
+
+        And once more where float32 means float64, which tells what has asked for float32.
+        """
         given, records = Records(Path(truth)), Records(Path(to))
         with in_float64():
             for number, key in enumerate(keys):
@@ -247,6 +252,9 @@ class Worker:
                 for title, size in STEPS.items():
                     close = aside.moved(lambda each, _: nudged(each, size))  # noqa: B023 - used at once.
                     self._write(records, title, close, gradients=False, wide=True)
+                # Where a framework has no float64 for it, that layer has shown what it computes in already.
+                with float32_widened(), suppress(Exception):
+                    self._write(records, "widened", aside, gradients=False, wide=True)
         records.close()
         return {}
 
