@@ -209,6 +209,8 @@ def _doubled(x: Any) -> Any:
 _UPSAMPLING = given(Spec((4, 5, 2)))(
     UpSampling2D__bilinear=lambda: layers.UpSampling2D((2, 3), interpolation="bilinear"),
     UpSampling2D__bicubic=lambda: layers.UpSampling2D((2, 3), interpolation="bicubic"),
+) | given(Spec((4, 5, 2)), stages=("build", "forward"))(
+    # PyTorch has no lanczos, and TensorFlow no gradient of it in float64: outputs are left.
     UpSampling2D__lanczos3=lambda: layers.UpSampling2D((2, 3), interpolation="lanczos3"),
     UpSampling2D__lanczos5=lambda: layers.UpSampling2D((2, 3), interpolation="lanczos5"),
 )
