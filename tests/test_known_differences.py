@@ -164,3 +164,21 @@ def test_a_step_is_of_every_layer_of_the_model_and_an_output_is_not() -> None:
     assert has_reason("trajectory", "Dense", "Embedding")
     assert not has_reason("trajectory", "Dense")
     assert not has_reason("forward", "Dense", "Embedding")
+
+
+def test_what_differs_between_layers_is_of_the_layer_whose_input_it_is() -> None:
+    kinds = {"bright": "RandomBrightness", "block/bright": "RandomBrightness", "bright_2": "Dense", "last": "Dense"}
+    layers = [{"path": path, "class": kind, "config": {}} for path, kind in kinds.items()]
+    for variable, is_known in (
+        ("the input of bright", True),
+        ("the input of bright#2", True),
+        ("the input of block/bright", True),
+        ("the input of bright_2", False),
+        ("the input of last", False),
+        ("the input of block", False),
+        ("prediction:0", False),
+        (None, False),
+    ):
+        wrong = Finding("forward", None, variable, "torch", "diverged", 0.1, mode="whole")
+        (found,) = with_reasons([wrong], layers, None, ["jax", "tensorflow", "torch"])
+        assert (found.reason is not None) is is_known, variable
