@@ -2,8 +2,9 @@
 
 What is asked of it:
 
-* each is called by a layer, in the shape of a matrix and in that of a convolution's kernel: what it draws is compared
-  as the layer's output is. As a layer's weight it would not be: parity gives all backends the weights of one.
+* each is called by a layer, in the shape of a matrix and in that of a convolution's kernel (`Identity` as a matrix
+  alone, and `STFT` in the three axes of a Fourier kernel alone): what it makes is compared as the layer's output is. As
+  a layer's weight it would not be: parity gives all backends the weights of one.
 
 Keras draws other numbers on each backend. After `dlf.randomness.set_seed`, which parity calls, dlf draws for it, in
 NumPy: that draw is what is compared, and of the initializers that draw nothing, Keras's own numbers.
