@@ -32,8 +32,9 @@ __all__ = [
     "is_number",
     "moved_by",
     "nudged",
-    "replay_call",
-    "replay_loss",
+    "numbers_of",
+    "replay_of",
+    "replay_of_loss",
     "replay_update",
     "rounded",
 ]
@@ -67,7 +68,7 @@ class Inputs:
         ]
         self.incoming = {
             n: rounded(given[f"call/{call.key}/incoming:{n}"], self.dtype)
-            for n in range(len(keras.tree.flatten(call.outputs)))
+            for n, _ in float_outputs(call.outputs)
             if f"call/{call.key}/incoming:{n}" in given
         }
         # The names that the twin's layers have may be others.
@@ -86,16 +87,21 @@ class Inputs:
         dtypes = {f"variable/{name}": each.dtype for name, each in self.variables(layer).items()}
         arrays = self._values | {f"input/{n}": each for n, each in self._tensors.items() if each.dtype.kind == "f"}
         return {
-            name: keras.ops.convert_to_tensor(each, "float64" if wide else dtypes.get(name, self.dtype))
-            for name, each in arrays.items()
+            name: _tensor(each, "float64" if wide else dtypes.get(name, self.dtype)) for name, each in arrays.items()
         }
 
-    def arguments(self, values: Any) -> Any:
+    def fixed(self) -> dict[str, Any]:
+        """The rest of what the call depends on: state, incoming gradients, integers and masks, by their numbers."""
+        integers = {n: each for n, each in self._tensors.items() if each.dtype.kind != "f"}
+        return {"state": self.state, "incoming": self.incoming, "integers": integers, "masks": self._masks}
+
+    def arguments(self, values: Any, fixed: Any) -> Any:
         """The arguments of the call, with these inputs in their places."""
         flat = list(keras.tree.flatten(self.call.asked))
-        for n, array in self._tensors.items():
-            tensor = values[f"input/{n}"] if array.dtype.kind == "f" else keras.ops.convert_to_tensor(array)
-            mask = self._masks.get(n)
+        for n in self._tensors:
+            tensor = values.get(f"input/{n}")
+            tensor = keras.ops.convert_to_tensor(fixed["integers"][n]) if tensor is None else tensor
+            mask = fixed["masks"].get(n)
             flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
         return ordered_like(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
@@ -121,77 +127,93 @@ def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
     return names
 
 
-def replay_call(
+def replay_of(
     layer: keras.Layer, inputs: Inputs, path: Any, *, wide: bool, training: bool | None = None
-) -> dict[str, np.ndarray]:
-    """Returns the outputs, the state after, the penalty, and the gradients by inputs and variables, of one call.
+) -> Callable[[Inputs], dict[str, np.ndarray]]:
+    """Returns a function that gives the outputs, the state after, the penalty and the gradients of one call.
 
     Args:
         layer: The layer, or its twin.
-        inputs: What it is called with.
+        inputs: What it is called with, or what that was moved from.
         path: The way of taking gradients; None takes none.
         wide: Whether it computes in float64.
         training: The mode, where it is another than in the call.
     """
-    variables = inputs.variables(layer)
-    penalties: list[Any] = []
-    parameters = inputs.parameters(layer, wide=wide)
+    variables, state = inputs.variables(layer), layer.non_trainable_variables
     mode = inputs.call.training if training is None else training
 
-    def run(given: Any) -> tuple[Any, Any]:
+    def run(given: Any, fixed: Any) -> tuple[dict[int, Any], list[Any], list[Any]]:
         # TensorFlow's way of taking gradients hands out variables, and not every layer takes one for a tensor.
         values = {name: keras.ops.copy(each) for name, each in given.items()}
         mapping = [(variable, values[f"variable/{name}"]) for name, variable in variables.items()]
-        mapping += list(zip(layer.non_trainable_variables, inputs.state, strict=True))
+        mapping += list(zip(state, fixed["state"], strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
-            args, kwargs = inputs.arguments(values)
+            args, kwargs = inputs.arguments(values, fixed)
             outputs = in_order(layer(*args, **_in_mode(layer, args, kwargs, training=mode)))
-            after = [scope.get_current_value(each) for each in layer.non_trainable_variables]
-            penalties[:] = layer.losses
-        return outputs, after
+            after = [scope.get_current_value(each) for each in state]
+            penalties = list(layer.losses)
+        return dict(numbers_of(outputs)), after, penalties
 
-    def function(values: Any, _: Any) -> Any:
-        outputs, _state = run(values)
-        flat = dict(float_outputs(outputs))
-        parts = [keras.ops.sum(flat[n] * _like(each, flat[n])) for n, each in inputs.incoming.items() if n in flat]
-        return sum([*parts, *(keras.ops.cast(each, parts[0].dtype) for each in penalties)])
+    def compute(values: Any, fixed: Any) -> tuple[Any, ...]:
+        def total(values: Any, _: Any) -> Any:
+            outputs, _state, penalties = run(values, fixed)
+            parts = [
+                keras.ops.sum(outputs[n] * keras.ops.cast(each, keras.backend.standardize_dtype(outputs[n].dtype)))
+                for n, each in fixed["incoming"].items()
+            ]
+            return sum([*parts, *(keras.ops.cast(each, parts[0].dtype) for each in penalties)])
 
-    outputs, after = run(parameters)
-    found = {f"forward/{n}": to_numpy(each) for n, each in enumerate(keras.tree.flatten(outputs)) if is_number(each)}
-    if penalties:
-        found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
-    found |= {f"state/{name}": to_numpy(value) for name, value in zip(inputs.state_names, after, strict=True)}
-    numbers = dict(float_outputs(outputs))
-    if path is not None and parameters and any(n in numbers for n in inputs.incoming):
-        nothing = keras.ops.zeros(1)
-        _, gradients = path.loss_and_gradients(function, parameters, (nothing, nothing))
-        found |= {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
-    return found
+        gradients: dict[str, Any] = {}
+        if path is not None and values and fixed["incoming"]:
+            nothing = keras.ops.zeros(1)
+            _, gradients = path.loss_and_gradients(total, values, (nothing, nothing))
+        return *run(values, fixed), gradients
+
+    compiled = _compiled(compute)
+
+    def replay(inputs: Inputs) -> dict[str, np.ndarray]:
+        outputs, after, penalties, gradients = compiled(inputs.parameters(layer, wide=wide), inputs.fixed())
+        found = {f"forward/{n}": to_numpy(each) for n, each in outputs.items()}
+        if penalties:
+            found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
+        found |= {f"state/{name}": to_numpy(each) for name, each in zip(inputs.state_names, after, strict=True)}
+        return found | {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
+
+    return replay
 
 
-def replay_loss(  # noqa: PLR0913 - of what, and in which way.
-    subject: Subject, path: Any, batch: Any, given: Records, move: Move | None, *, wide: bool
-) -> dict[str, np.ndarray]:
-    """Returns the loss and its gradient by the predictions, from the truth's predictions."""
-    count = len(keras.tree.flatten(subject.predictions))
-    parameters: dict[str, Any] = {}
-    fixed: dict[str, Any] = {}
-    for n in range(count):
-        dtype = given[f"narrow/prediction:{n}"].dtype.name
-        array = rounded(given[f"wide/prediction:{n}"], dtype)
-        array = array if move is None else move(array, dtype)
-        floating = is_floating(dtype)
-        tensor = keras.ops.convert_to_tensor(array, "float64" if wide and floating else dtype)
-        (parameters if floating else fixed)[f"{n}"] = tensor
+def replay_of_loss(
+    subject: Subject, path: Any, batch: Any, given: Records, *, wide: bool
+) -> Callable[[Move | None], dict[str, np.ndarray]]:
+    """Returns a function that gives the loss and its gradient by the predictions, from the truth's, moved or not."""
+    arrays, dtypes = {}, {}
+    for n in range(len(keras.tree.flatten(subject.predictions))):
+        dtypes[f"{n}"] = given[f"narrow/prediction:{n}"].dtype.name
+        arrays[f"{n}"] = rounded(given[f"wide/prediction:{n}"], dtypes[f"{n}"])
     compute = subject.compute_loss(wide=wide)
+    _, y = subject.batch(batch, wide=wide)
+    fixed = {name: keras.ops.convert_to_tensor(each) for name, each in arrays.items() if not is_floating(dtypes[name])}
 
     def function(values: Any, batch: Any) -> Any:
-        predictions = [keras.ops.copy((values | fixed)[f"{n}"]) for n in range(count)]
+        predictions = [keras.ops.copy((values | fixed)[name]) for name in arrays]
         return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
 
-    _, y = subject.batch(batch, wide=wide)
-    value, gradients = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
-    return {"loss/value": to_numpy(value)} | {f"loss/gradient/{n}": to_numpy(each) for n, each in gradients.items()}
+    @_compiled
+    def compiled(parameters: Any) -> tuple[Any, Any]:
+        taken: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
+        return taken
+
+    def replay(move: Move | None) -> dict[str, np.ndarray]:
+        value, gradients = compiled(
+            {
+                name: _tensor(each if move is None else move(each, dtypes[name]), "float64" if wide else dtypes[name])
+                for name, each in arrays.items()
+                if name not in fixed
+            }
+        )
+        return {"loss/value": to_numpy(value)} | {f"loss/gradient/{n}": to_numpy(each) for n, each in gradients.items()}
+
+    return replay
 
 
 def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) -> dict[str, np.ndarray]:
@@ -211,11 +233,12 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
     before = [to_numpy(each.value) for each in model.trainable_variables]
     weights = [each.value for each in model.trainable_variables]
     slots = [each.value for each in optimizer.variables]
-    apply = _stateless(optimizer) if keras.config.backend() == "jax" else None
+    # Of values, as Keras takes a step on JAX: an optimizer that scales the loss branches.
+    apply = _compiled(optimizer.stateless_apply) if keras.config.backend() == "jax" else None
     # Of both signs and three sizes: where gradients are clipped, two would cancel.
     for factor in (1.0, -0.25, 0.5):
         scaled = [
-            keras.ops.convert_to_tensor(factor * each, variable.dtype)
+            _tensor(factor * each, variable.dtype)
             for each, variable in zip(gradients, model.trainable_variables, strict=True)
         ]
         if apply is not None:
@@ -230,12 +253,26 @@ def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) 
     return found
 
 
-def _stateless(optimizer: Any) -> Callable[..., Any]:
-    """A step as Keras takes it on JAX: compiled, and of values, since an optimizer that scales the loss branches."""
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """On JAX, a function of arrays as XLA compiles it, once: an operation at a time, each is compiled by itself.
+
+    What cannot be traced is run as it is.
+    """
+    if keras.config.backend() != "jax":
+        return function
     import jax
 
-    compiled: Callable[..., Any] = jax.jit(optimizer.stateless_apply)
-    return compiled
+    use = [jax.jit(function), function]
+
+    def call(*args: Any) -> Any:
+        try:
+            return use[0](*args)
+        except Exception:  # noqa: BLE001 - a layer of somebody's own may look at its numbers; or fail, once more.
+            found = function(*args)
+            use.pop(0)
+            return found
+
+    return call
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
@@ -276,6 +313,11 @@ def float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
             yield number, each
 
 
+def numbers_of(outputs: Any) -> Iterator[tuple[int, Any]]:
+    """What can be compared of a structure, with its numbers: a layer may return None beside it."""
+    return ((number, each) for number, each in enumerate(keras.tree.flatten(outputs)) if is_number(each))
+
+
 def _in_mode(layer: keras.Layer, args: Any, kwargs: Any, *, training: bool) -> Any:
     if not takes_training(layer) or "training" in inspect.signature(layer.call).bind_partial(*args).arguments:
         return kwargs
@@ -283,10 +325,11 @@ def _in_mode(layer: keras.Layer, args: Any, kwargs: Any, *, training: bool) -> A
     return {**kwargs, "training": training}
 
 
-def _like(array: np.ndarray, tensor: Any) -> Any:
-    return keras.ops.convert_to_tensor(array, keras.backend.standardize_dtype(tensor.dtype))
+def _tensor(array: np.ndarray, dtype: str) -> Any:
+    # Converted in NumPy: JAX compiles a conversion for each shape.
+    return keras.ops.convert_to_tensor(array.astype(dtype), dtype)
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether an output is one that can be compared; a layer may return None beside it."""
+    """Tells whether an output is one that can be compared."""
     return keras.ops.is_tensor(value) or isinstance(value, bool | int | float)

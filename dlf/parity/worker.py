@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,11 @@ from dlf.parity.replay import (
     Move,
     beside,
     float_outputs,
-    is_number,
     moved_by,
     nudged,
-    replay_call,
-    replay_loss,
+    numbers_of,
+    replay_of,
+    replay_of_loss,
     replay_update,
 )
 from dlf.parity.subject import Subject
@@ -229,12 +230,12 @@ class Worker:
             say(f"layer {number + 1} of {len(keys)}")
             inputs, random = self._inputs(key, given), np.random.default_rng(number)
             with in_float64():
-                self._write(records, "wide", inputs, gradients=gradients, wide=True)
+                write = self._writer(records, inputs, gradients=gradients, wide=True)
+                write("wide", inputs)
                 for twin in range(TWINS if twins else 0):
-                    move = inputs.moved(lambda each, dtype: moved_by(each, dtype, random))  # noqa: B023 - used at once.
-                    self._write(records, f"twin{twin}", move, gradients=gradients, wide=True)
+                    write(f"twin{twin}", inputs.moved(lambda each, dtype: moved_by(each, dtype, random)))  # noqa: B023
             with common_randomness():
-                self._write(records, "narrow", inputs, gradients=gradients, wide=False)
+                self._writer(records, inputs, gradients=gradients, wide=False)("narrow", inputs)
         records.close()
         return {}
 
@@ -248,13 +249,14 @@ class Worker:
             for number, key in enumerate(keys):
                 inputs, random = self._inputs(key, given), np.random.default_rng(number)
                 aside = inputs.moved(lambda each, _: beside(each, random))  # noqa: B023 - used at once.
-                self._write(records, "wide", aside, gradients=gradients, wide=True)
+                # All are computed by one function: two that XLA compiles may round otherwise.
+                write = self._writer(records, inputs, gradients=gradients, wide=True)
+                write("wide", aside)
                 for title, size in STEPS.items():
-                    close = aside.moved(lambda each, _: nudged(each, size))  # noqa: B023 - used at once.
-                    self._write(records, title, close, gradients=False, wide=True)
+                    write(title, aside.moved(lambda each, _: nudged(each, size)))  # noqa: B023 - used at once.
                 # Where a framework has no float64 for it, that layer has shown what it computes in already.
                 with float32_widened(), suppress(Exception):
-                    self._write(records, "widened", aside, gradients=False, wide=True)
+                    self._writer(records, inputs, gradients=gradients, wide=True)("widened", aside)
         records.close()
         return {}
 
@@ -266,8 +268,8 @@ class Worker:
             for name, array in found.items():
                 records[f"{title}/|{name}"] = array
 
-        def run_loss(title: str, move: Move | None = None, *, wide: bool = True) -> None:
-            write(title, replay_loss(subject, self._path, self._batches[0], given, move, wide=wide))
+        def replay_loss(*, wide: bool) -> Callable[[Move | None], dict[str, np.ndarray]]:
+            return replay_of_loss(subject, self._path, self._batches[0], given, wide=wide)
 
         def aside(each: np.ndarray, _: str = "") -> np.ndarray:
             return beside(each, np.random.default_rng(0))
@@ -275,14 +277,15 @@ class Worker:
         if "loss" in stages:
             random = np.random.default_rng(0)
             with in_float64():
-                run_loss("wide")
-                run_loss("aside", aside)
+                replay = replay_loss(wide=True)
+                write("wide", replay(None))
+                write("aside", replay(aside))
                 for title, size in STEPS.items():
-                    run_loss(title, lambda each, _: nudged(aside(each), size))  # noqa: B023 - used at once.
+                    write(title, replay(lambda each, _: nudged(aside(each), size)))  # noqa: B023 - used at once.
                 for twin in range(TWINS if twins else 0):
-                    run_loss(f"twin{twin}", lambda each, dtype: moved_by(each, dtype, random))
+                    write(f"twin{twin}", replay(lambda each, dtype: moved_by(each, dtype, random)))
             with common_randomness():
-                run_loss("narrow", wide=False)
+                write("narrow", replay_loss(wide=False)(None))
         if "update" in stages and subject.model.compiled:
             with in_float64():
                 write("wide", replay_update(subject, given, None, wide=True))
@@ -324,18 +327,27 @@ class Worker:
         call = self._calls[key]
         return Inputs(call, given, self._subject.layers[call.path])
 
-    def _write(self, records: Records, title: str, inputs: Inputs, *, gradients: bool, wide: bool) -> None:
+    def _writer(
+        self, records: Records, inputs: Inputs, *, gradients: bool, wide: bool
+    ) -> Callable[[str, Inputs], None]:
+        """Returns a function that replays a call from inputs like these, and writes what it gives under a title."""
         layer = (self._subject.twin_layers if wide else self._subject.layers)[inputs.call.path]
-        found = replay_call(layer, inputs, self._path if gradients else None, wide=wide)
-        if takes_training(layer) and inputs.call.training:
-            inference = replay_call(layer, inputs, None, wide=wide, training=False)
-            found |= {
-                name.replace("forward/", "inference/").replace("state/", "state_in_inference/"): each
-                for name, each in inference.items()
-                if name.startswith(("forward/", "state/"))
-            }
-        for name, array in found.items():
-            records[f"{title}/{inputs.call.key}|{name}"] = array
+        replay = replay_of(layer, inputs, self._path if gradients else None, wide=wide)
+        has_modes = takes_training(layer) and inputs.call.training
+        infer = replay_of(layer, inputs, None, wide=wide, training=False) if has_modes else None
+
+        def write(title: str, inputs: Inputs) -> None:
+            found = replay(inputs)
+            if infer is not None:
+                found |= {
+                    name.replace("forward/", "inference/").replace("state/", "state_in_inference/"): each
+                    for name, each in infer(inputs).items()
+                    if name.startswith(("forward/", "state/"))
+                }
+            for name, array in found.items():
+                records[f"{title}/{inputs.call.key}|{name}"] = array
+
+        return write
 
     def _take(self, function: Any, parameters: Any, batch: Any) -> Any:
         # Run an operation at a time, JAX compiles each by itself.
@@ -379,9 +391,8 @@ def _record_call(records: Records, call: Call) -> None:
 
 
 def _record_outputs(records: Records, title: str, outputs: Any) -> None:
-    for number, each in enumerate(keras.tree.flatten(in_order(outputs))):
-        if is_number(each):
-            records[f"{title}:{number}"] = to_numpy(each)
+    for number, each in numbers_of(in_order(outputs)):
+        records[f"{title}:{number}"] = to_numpy(each)
 
 
 def _summary(array: np.ndarray) -> dict[str, Any]:
