@@ -35,7 +35,7 @@ __all__ = [
     "numbers_of",
     "replay_of",
     "replay_of_loss",
-    "replay_update",
+    "replay_of_update",
     "rounded",
 ]
 
@@ -216,41 +216,48 @@ def replay_of_loss(
     return replay
 
 
-def replay_update(subject: Subject, given: Records, random: Any, *, wide: bool) -> dict[str, np.ndarray]:
-    """Returns variables and slots after three updates by the optimizer, from the truth's gradients."""
-    model = subject.twin if wide else subject.model
-    optimizer = subject.make_optimizer(model)
-    names = parameters_of(subject.model)
-    gradients = [
+def replay_of_update(
+    subject: Subject, given: Records, *, wide: bool
+) -> Callable[[np.random.Generator | None], dict[str, np.ndarray]]:
+    """Returns a function that gives variables and slots after three updates from the truth's gradients, moved or not.
+
+    It is given a generator to move them by.
+    """
+    model, names = subject.twin if wide else subject.model, parameters_of(subject.model)
+    variables = model.trainable_variables
+    exact = [
         rounded(given[f"gradient/{name}"], like.dtype)
         for name, like in zip(names, subject.model.trainable_variables, strict=True)
     ]
-    if random is not None:
-        # A gradient that is zero by cancellation is as far off as the roundoff of the largest, and no less.
-        step = eps_of(subject.dtype) * max(rms(each) for each in gradients)
-        gradients = [each + random.choice([-1.0, 1.0], each.shape) * step for each in gradients]
-    optimizer.build(model.trainable_variables)
-    before = [to_numpy(each.value) for each in model.trainable_variables]
-    weights = [each.value for each in model.trainable_variables]
-    slots = [each.value for each in optimizer.variables]
+    # A gradient that is zero by cancellation is as far off as the roundoff of the largest, and no less.
+    step = eps_of(subject.dtype) * max(rms(each) for each in exact)
+    before = [to_numpy(each.value) for each in variables]
     # Of values, as Keras takes a step on JAX: an optimizer that scales the loss branches.
-    apply = _compiled(optimizer.stateless_apply) if keras.config.backend() == "jax" else None
-    # Of both signs and three sizes: where gradients are clipped, two would cancel.
-    for factor in (1.0, -0.25, 0.5):
-        scaled = [
-            _tensor(factor * each, variable.dtype)
-            for each, variable in zip(gradients, model.trainable_variables, strict=True)
-        ]
-        if apply is not None:
-            weights, slots = apply(slots, scaled, weights)
-        else:
-            optimizer.apply(scaled, model.trainable_variables)
-            weights, slots = model.trainable_variables, optimizer.variables
-    found = {f"update/{name}": to_numpy(each) for name, each in zip(names, weights, strict=True)}
-    found |= {f"slot/{name}": to_numpy(each) for name, each in zip(subject.slot_names(), slots, strict=True)}
-    for variable, value in zip(model.trainable_variables, before, strict=True):
-        variable.assign(value)
-    return found
+    by_values = _compiled(subject.built_optimizer(model).stateless_apply) if keras.config.backend() == "jax" else None
+
+    def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
+        moves = [0.0 if random is None else random.choice([-1.0, 1.0], each.shape) * step for each in exact]
+        optimizer = subject.built_optimizer(model)
+        weights = [each.value for each in variables]
+        slots = [each.value for each in optimizer.variables]
+        # Of both signs and three sizes: where gradients are clipped, two would cancel.
+        for factor in (1.0, -0.25, 0.5):
+            gradients = [
+                _tensor(factor * (each + move), variable.dtype)
+                for each, move, variable in zip(exact, moves, variables, strict=True)
+            ]
+            if by_values is not None:
+                weights, slots = by_values(slots, gradients, weights)
+            else:
+                optimizer.apply(gradients, variables)
+                weights, slots = variables, optimizer.variables
+        found = {f"update/{name}": to_numpy(each) for name, each in zip(names, weights, strict=True)}
+        found |= {f"slot/{name}": to_numpy(each) for name, each in zip(subject.slot_names(), slots, strict=True)}
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        return found
+
+    return replay
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

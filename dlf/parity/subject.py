@@ -250,6 +250,12 @@ class Subject:
             )
         return made
 
+    def built_optimizer(self, model: Any) -> Any:
+        """The same, with its slots."""
+        optimizer = self.make_optimizer(model)
+        optimizer.build(model.trainable_variables)
+        return optimizer
+
     def _weights_of_losses(self) -> Any:
         try:
             return weights_of_losses(self.model)

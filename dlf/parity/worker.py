@@ -43,7 +43,7 @@ from dlf.parity.replay import (
     numbers_of,
     replay_of,
     replay_of_loss,
-    replay_update,
+    replay_of_update,
 )
 from dlf.parity.subject import Subject
 from dlf.parity.taps import Call, Listener, listening, standing_in, takes_training
@@ -288,11 +288,12 @@ class Worker:
                 write("narrow", replay_loss(wide=False)(None))
         if "update" in stages and subject.model.compiled:
             with in_float64():
-                write("wide", replay_update(subject, given, None, wide=True))
+                update = replay_of_update(subject, given, wide=True)
+                write("wide", update(None))
                 for twin in range(TWINS if twins else 0):
-                    write(f"twin{twin}", replay_update(subject, given, np.random.default_rng(twin), wide=True))
+                    write(f"twin{twin}", update(np.random.default_rng(twin)))
             with common_randomness():
-                write("narrow", replay_update(subject, given, None, wide=False))
+                write("narrow", replay_of_update(subject, given, wide=False)(None))
         records.close()
         return {}
 

@@ -44,6 +44,7 @@ def main(folder: Path, only: str, kinds: str, file: Path | None, page: Path | No
         write_zoo_page(summary, page)
     for verdict, count in sorted(summary["counts"].items()):
         click.echo(f"{verdict:<15} {count}")
+    click.echo(f"{'minutes':<15} {summary['seconds'] / 60:.0f}")
     for row in summary["rows"]:
         if row["verdict"] in {"diverge", "known", "failed", "untested"}:
             click.echo(f"{row['verdict']:<9} {row['kind']} {row['name']} {row['case']}: {row['answer']}")

@@ -10,6 +10,7 @@ What is asked of it:
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -50,7 +51,8 @@ def run_zoo(
     for start in range(0, len(waiting), TOGETHER):
         with Crew(backends, timeout=900.0) as crew:
             for number, entry in enumerate(waiting[start : start + TOGETHER], start + 1):
-                result = _run(entry, backends, crew)
+                began = time.perf_counter()
+                result = _run(entry, backends, crew) | {"seconds": round(time.perf_counter() - began, 1)}
                 with whole_file(_place(folder, entry)) as place:
                     place.write_text(json.dumps(result, allow_nan=False))
                 say(f"{number} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
@@ -65,25 +67,27 @@ def summary_of(entries: Iterable[Entry], folder: Path) -> dict[str, Any]:
         folder: Where the reports are kept.
 
     Returns:
-        ``rows``, one for each entry, ``counts`` of their verdicts, and the ``backends`` with their versions.
+        ``rows``, one for each entry, ``counts`` of their verdicts, the ``backends`` with their versions, and the
+        ``seconds`` that all took.
     """
     rows: list[dict[str, Any]] = []
     backends: dict[str, Any] = {}
     for entry in entries:
         row: dict[str, Any] = {"kind": entry.kind, "name": entry.name, "case": entry.case, "target": entry.target}
-        row |= {"verdict": entry.status, "answer": entry.reason or "", "findings": [], "news": []}
+        row |= {"verdict": entry.status, "answer": entry.reason or "", "findings": [], "news": [], "seconds": 0.0}
         place = _place(folder, entry)
         if entry.status == "tested":
             row["verdict"] = "not run"
         if entry.status == "tested" and place.exists():
             found = json.loads(place.read_text())
-            row |= {name: found[name] for name in ("verdict", "answer", "findings", "news")}
+            row |= {name: found[name] for name in ("verdict", "answer", "findings", "news", "seconds")}
             backends = found.get("backends") or backends
         rows.append(row)
     return {
         "schema": SCHEMA,
         "backends": backends,
         "counts": dict(Counter(row["verdict"] for row in rows)),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
         "rows": rows,
     }
 
