@@ -191,6 +191,10 @@ class Backend(Protocol):
         """The variables that its process must start with, ``KERAS_BACKEND`` aside."""
         ...
 
+    def cpu_environment(self) -> Mapping[str, str]:
+        """The variables that hide GPUs from its process, besides those."""
+        ...
+
     def devices(self) -> Sequence[str]:
         """The devices that it computes on, the default one first, such as ``"cpu:0"`` and ``"gpu:0 NVIDIA H100"``."""
         ...

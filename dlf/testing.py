@@ -107,8 +107,9 @@ def _check_loading(backend: Backend) -> None:
 
 
 def _check_environment(backend: Backend) -> None:
-    environment = dict(backend.environment())
+    environment, hiding = dict(backend.environment()), dict(backend.cpu_environment())
     expect("`environment` holds text", expected="str to str", received=environment, kept=_is_text(environment))
+    expect("`cpu_environment` holds text", expected="str to str", received=hiding, kept=_is_text(hiding))
     expect(
         "`environment` leaves KERAS_BACKEND to `keras_backend`",
         expected="no KERAS_BACKEND",

@@ -52,6 +52,7 @@ class Finite:
     requires = ("numpy",)
     install_command = "pip install numpy"
     def environment(self): return {}
+    def cpu_environment(self): return self._host().cpu_environment()
     def devices(self): return ["cpu:0"]
     def numeric_settings(self): return {"dtype": "float64"}
     def gradient_paths(self): return {"central-differences": CentralDifferences()}

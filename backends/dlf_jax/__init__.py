@@ -22,6 +22,9 @@ class JaxBackend:
     def environment(self) -> Mapping[str, str]:
         return {}
 
+    def cpu_environment(self) -> Mapping[str, str]:
+        return {"JAX_PLATFORMS": "cpu"}
+
     def devices(self) -> Sequence[str]:
         import jax
 

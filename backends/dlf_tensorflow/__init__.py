@@ -24,6 +24,9 @@ class TensorFlowBackend:
         # Only the log of the C++ runtime: without it every start prints a screen of notices about CPU features.
         return {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
+    def cpu_environment(self) -> Mapping[str, str]:
+        return {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+
     def devices(self) -> Sequence[str]:
         import tensorflow as tf
 

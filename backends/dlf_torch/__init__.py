@@ -23,6 +23,9 @@ class TorchBackend:
     def environment(self) -> Mapping[str, str]:
         return {}
 
+    def cpu_environment(self) -> Mapping[str, str]:
+        return {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+
     def devices(self) -> Sequence[str]:
         import torch
 

@@ -37,7 +37,6 @@ from dlf.workers import Session, memory_of_machine
 __all__ = ["SCHEMA", "Crew", "run_parity"]
 
 SCHEMA = 1
-NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 CANCELLED = 1e-10
 """Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
 BYTES = 3 * (4 + 8)
@@ -91,11 +90,14 @@ class Crew:
     """
 
     def __init__(self, backends: Sequence[str], device: str | None = None, timeout: float = 600.0) -> None:
-        self._hidden, self._timeout = (NO_GPU if device == "cpu" else {}), timeout
+        self._device, self._timeout = device, timeout
         self.sessions = {name: self._start(name) for name in backends}
 
     def _start(self, name: str) -> Session:
-        environment = backend_environment(load_backend(name)) | self._hidden
+        backend = load_backend(name)
+        environment = backend_environment(backend)
+        if self._device == "cpu":
+            environment |= backend.cpu_environment()
         return Session("dlf.parity.worker", environment, title=name, timeout=self._timeout)
 
     def revive(self) -> None:
