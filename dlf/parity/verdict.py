@@ -33,8 +33,9 @@ class Constants:
         noisy: Noise floors of the dtype under test above which arithmetic costs more than it has to.
         low_precision: Noise floors above which only another arithmetic explains it.
         alike: Where every backend loses bits, and none so many times as another, it is the layer that loses them.
-        shaken: How many times as far as a run that was shaken by the roundoff of float64 another may be: in one that
-            amplifies, what is summed in another order does.
+        shaken: How many times as far as a run that was shaken by the roundoff of float64 another may be, or as what
+            every backend loses in the dtype under test explains: in one that amplifies, what is summed in another order
+            does.
         whole: How many times as far apart as one layer's results those of a whole model may be: roundoff grows on its
             way through the layers.
     """
@@ -118,7 +119,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         mode=measured["mode"],
         step=measured.get("step"),
     )
-    odd, apart = _odd_ones(measured, there, _bound(measured, constants))
+    odd, apart = _odd_ones(measured, there, _bound(measured, there, constants))
     wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
     for name in odd:
         yield replace(place, backend=name, verdict=wrong, relative_difference=apart)
@@ -239,17 +240,21 @@ def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None,
         yield ("output", None, f"output {place}".strip()), (tuple(shape), dtype)
 
 
-def _bound(measured: Measurement, constants: Constants) -> float:
-    """How far apart two results in float64 may be."""
+def _bound(measured: Measurement, names: Sequence[str], constants: Constants) -> float:
+    """How far apart the results of these backends in float64 may be."""
     room = constants.whole if measured["mode"] == "whole" else 1.0
-    shaken = constants.shaken * float(measured.get("shaken", 0.0))
+    share = eps_of("float64") / eps_of(measured["dtype"])
+    # What is rounded between two operations of a layer, no move of its inputs shows; but what every backend loses by it
+    # in the dtype under test, it loses in float64 too, in proportion.
+    lost = min((each for name in names if (each := measured["errors"].get(name)) is not None), default=0.0)
+    shaken = constants.shaken * max(float(measured.get("shaken", 0.0)), share * float(lost))
     if "own_dtype" in measured:
         # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
         return shaken + room * max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
     if "cancelled" in measured:
         # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
         return shaken + constants.noisy * float(measured["floor"])
-    return shaken + room * constants.same * eps_of("float64") / eps_of(measured["dtype"]) * float(measured["floor"])
+    return shaken + room * constants.same * share * float(measured["floor"])
 
 
 def _outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
@@ -279,7 +284,7 @@ def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -
     if beside is None or None in measured["apart"].values():
         return False
     aside = {**measured, **beside}
-    return not _odd_ones(aside, names, _bound(aside, constants))[0]
+    return not _odd_ones(aside, names, _bound(aside, names, constants))[0]
 
 
 def _of_pair(table: Mapping[str, float | None], one: str, other: str) -> float | None:
