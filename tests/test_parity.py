@@ -211,6 +211,15 @@ def test_what_the_dtype_costs_is_counted_in_noise_floors(floors: tuple[int, int]
     assert [each.noise_floors for each in found.values()] == pytest.approx(floors)
 
 
+def test_what_every_backend_loses_explains_a_difference_and_what_one_loses_does_not() -> None:
+    """A layer that amplifies what it rounds does so in float64 too."""
+    apart = 1e6 * FLOOR * float(np.finfo("float64").eps / np.finfo("float32").eps)
+    wide = {"a": ONES, "b": ONES + apart}
+    lost, kept = ONES + 1e4 * FLOOR, ONES + FLOOR
+    assert set(verdicts(wide, {"a": lost, "b": lost}).values()) == {"unstable"}
+    assert set(verdicts(wide, {"a": lost, "b": kept}).values()) == {"diverged"}
+
+
 def test_no_number_in_the_dtype_under_test_is_a_defect_on_one_backend_and_unstable_on_all() -> None:
     lost = np.array([1.0, np.nan, 1.0, 1.0])
     assert verdicts({"a": ONES, "b": ONES}, {"a": lost}) == {"a": "diverged", "b": "rounding"}

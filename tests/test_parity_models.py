@@ -37,6 +37,13 @@ class Twice(layers.Layer):
     def call(self, x):
         return x * 2
 
+class Looks(layers.Layer):
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x):
+        return x * 2 if float(ops.max(ops.abs(x))) > 0 else x
+
 class Float32Table(layers.Layer):
     def call(self, x):
         return x * ops.cast(ops.log(ops.convert_to_tensor([3.0], "float32")), x.dtype)
@@ -53,6 +60,9 @@ def compiled(*middle):
 def build():
     return compiled(layers.Dense(6, activation="tanh", kernel_regularizer="l2", name="first"),
                     layers.BatchNormalization(name="norm"), layers.Dropout(0.3, name="drop"))
+
+def looks():
+    return compiled(Looks(name="looks"))
 
 def inside():
     return compiled(Float32Inside(name="inside"))
@@ -236,6 +246,13 @@ def test_a_penalty_and_its_gradient_belong_to_the_layer(file: Path, tmp_path: Pa
     assert records["wide/first|loss/penalty"] == pytest.approx(penalty, rel=1e-6)
     whole = next(name for name in trace if name.startswith("gradient/") and name.endswith("first/kernel"))
     np.testing.assert_allclose(records["wide/first|gradient/variable/kernel"], trace[whole], rtol=1e-4, atol=1e-6)
+
+
+def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
+    """No gradient of it can be compiled, on JAX; what it gives is compared."""
+    report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), crew=crew)
+    assert not report["failed"]
+    assert "looks" in {each["layer"] for each in report["findings"] if each["stage"] == "forward"}
 
 
 def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
