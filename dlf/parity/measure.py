@@ -110,7 +110,7 @@ def measure_training(
     truth: str,
     dtypes: Mapping[str, str],
     dtype: str,
-    float32_always: Sequence[str] = (),
+    narrow_variables: Sequence[str] = (),
 ) -> list[Measurement]:
     """Measures the loss and the optimizer, by themselves.
 
@@ -119,7 +119,7 @@ def measure_training(
         truth: The backend that has the twins.
         dtypes: Of each variable, by its path.
         dtype: The dtype under test.
-        float32_always: Variables that stay what they are in float64.
+        narrow_variables: Variables that stay what they are in float64.
     """
     found: list[Measurement] = []
     own_dtype = any(
@@ -137,7 +137,7 @@ def measure_training(
             place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
             if kind == "loss" and own_dtype:
                 place["own_dtype"] = longest
-            if kind != "loss" and float32_always:
+            if kind != "loss" and narrow_variables:
                 # Where gradients are clipped by the norm of all, one is in every update.
                 place["own_dtype"] = 1
             if kind == "loss":

@@ -209,7 +209,7 @@ class _Run:
         if gradients:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
             measurements += measure_training(
-                self._records("training"), truth, dtypes, dtype, traced[truth]["float32_always"]
+                self._records("training"), truth, dtypes, dtype, traced[truth]["narrow_variables"]
             )
         measurements += measure_whole(self._records("trace"), truth, self._calls, dtype)
         curves = None

@@ -161,7 +161,7 @@ class Worker:
         twins = zip(parameters_of(subject.model), subject.twin.trainable_variables, strict=True)
         return {
             "calls": [self._describe_call(call) for call in calls],
-            "float32_always": [name for name, variable in twins if _stays_narrow(variable)],
+            "narrow_variables": [name for name, variable in twins if _stays_narrow(variable)],
         }
 
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
