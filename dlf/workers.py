@@ -28,7 +28,7 @@ from dlf.errors import BackendError, revive
 from dlf.interrupts import undone
 from dlf.targets import own_traceback
 
-__all__ = ["Session", "answer", "end_with_parent", "memory_of_machine", "run_worker", "say", "serve"]
+__all__ = ["Session", "answer", "end_with_parent", "memory_of_machine", "peak_memory", "run_worker", "say", "serve"]
 
 _LAST_WORDS = 8
 """Lines of a dead worker's stderr that are shown."""
@@ -109,6 +109,20 @@ def memory_of_machine() -> float:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):  # Windows has no sysconf.
         return math.inf
+
+
+def peak_memory() -> int:
+    """Returns the most memory that this process has held, in bytes.
+
+    Example:
+        >>> peak_memory() > 2**20
+        True
+    """
+    import resource  # Which Windows does not have.
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In bytes on macOS, in KiB elsewhere.
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _ended(code: int) -> str:

@@ -20,15 +20,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dlf.backend_registry import backend_names, is_installed, load_backend
+from dlf.backend_registry import backend_names, current_backend, is_installed, load_backend
 from dlf.bench.agreement import Judge, Verdict
 from dlf.bench.contestants import Contestant, HandWritten, KerasFit, Trained, contestants
 from dlf.bench.models import RATES, Task, build_model, make_task
 from dlf.bench.options import EXPLICIT, FUSED, MODELS, REFERENCE, BenchOptions
+from dlf.bench.parity import _take_step
 from dlf.bench.report import SCHEMA, exit_code, print_bench, summarise
 from dlf.bench.turns import Turns
 from dlf.bench.worker import compare_and_time, measure_growth, measure_memory, measure_startup
-from dlf.errors import InvalidArgumentError
+from dlf.errors import BackendError, InvalidArgumentError
 from dlf.keras_internals import random_functions
 from dlf.randomness import current_seed, set_seed
 
@@ -205,6 +206,14 @@ def test_growth_memory_and_startup_give_figures(name: str) -> None:
     memory = measure_memory(KNOWN[name], task)
     assert memory["peak"] >= memory["before"] > memory["data"] == 64 * (28 * 28 * 4 + 4)
     assert set(measure_startup(KNOWN[name], task)) == {"seconds"}
+
+
+def test_what_parity_is_timed_and_weighed_against_is_a_step_in_a_process_of_its_own() -> None:
+    seconds, memory = _take_step(current_backend().name, "shallow", 8)
+    assert seconds > 0.5
+    assert memory > 50 * 2**20
+    with pytest.raises(BackendError, match=r"one step of hollow failed(.|\n)*has no attribute 'hollow'"):
+        _take_step(current_backend().name, "hollow", 8)
 
 
 def test_a_training_that_takes_turns_raises_what_failed_and_ends_when_told() -> None:

@@ -3,7 +3,7 @@
 What is asked of it:
 
 * both are timed in turns, each in processes of its own: the machine is as noisy for the one as for the other;
-* memory is the most that any worker has held, as its operating system tells.
+* memory is the most that any worker has held, as its operating system tells, beside that of a training step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -27,11 +27,16 @@ from dlf.parity.runner import Crew, run_parity
 __all__ = ["print_parity_bench", "run_parity_bench"]
 
 _STEP = """
+import sys
 import numpy as np
-from dlf.bench.parity_models import mlp
-mlp().train_on_batch(np.zeros((8, 28, 28), "float32"), np.zeros(8, "int32"))
+from dlf.bench import parity_models
+from dlf.model_data import make_batch
+from dlf.workers import peak_memory
+model = getattr(parity_models, sys.argv[1])()
+model.train_on_batch(*make_batch(model, model.loss, int(sys.argv[2]), np.random.default_rng(0)))
+print(peak_memory())
 """
-"""Imports the framework and Keras, and trains one step, compiled as Keras compiles it."""
+"""Imports the framework and Keras, trains one step, compiled as Keras compiles it, and prints the memory it took."""
 
 
 def run_parity_bench(
@@ -45,7 +50,8 @@ def run_parity_bench(
         say: Is told what is going on.
 
     Returns:
-        Seconds of each round, the ratio, and for the larger models seconds and the peak of memory in bytes.
+        Seconds of each round, the ratio, and for the larger models seconds and the peak of memory in bytes, beside that
+        of one training step of Keras's own.
 
     Raises:
         BackendError: A backend cannot train a step.
@@ -53,15 +59,15 @@ def run_parity_bench(
     rounds = []
     for number in range(repeats):
         say(f"the lab's MLP, round {number + 1} of {repeats}")
-        steps = {name: _time_step(name) for name in backends}
+        steps = {name: _take_step(name, "mlp", 8)[0] for name in backends}
         start = time.perf_counter()
         report = run_parity(_options("mlp", backends))
         rounds.append({"steps": steps, "parity": time.perf_counter() - start, "verdict": report["verdict"]})
     large = {}
     for model, stages, batch in (
         ("mobilenet", ("forward", "gradient"), 8),
-        ("shallow", ("forward",), 4096),
-        ("deep", ("forward",), 4096),
+        ("shallow", ("forward",), 1024),
+        ("deep", ("forward",), 1024),
         ("shallow", (), 512),
         ("deep", (), 512),
     ):
@@ -69,10 +75,11 @@ def run_parity_bench(
         say(title)
         try:
             large[title] = _weigh(_options(model, backends, stages=stages, batch=batch))
+            large[title]["step"] = {name: _take_step(name, model, batch)[1] for name in backends}
         except DlfError as error:
             # The figures before it took minutes.
             say(f"{title}: {error}")
-            large[title] = {"seconds": None, "memory": {}, "verdict": "did not come through"}
+            large[title] = {"seconds": None, "memory": {}, "step": {}, "verdict": "did not come through"}
     ratios = [each["parity"] / max(each["steps"].values()) for each in rounds]
     return {"rounds": rounds, "ratio": statistics.median(ratios), "ratios": ratios, "large": large}
 
@@ -85,30 +92,34 @@ def print_parity_bench(found: dict[str, Any], console: Console | None = None) ->
         f"parity of the lab's MLP, all stages: {found['ratio']:.2f} times the slowest backend's own start and one step "
         f"({ratios})"
     )
-    table = Table("model", "seconds", "peak of a worker, MiB", "verdict")
+    table = Table("model", "seconds", "peak of a worker, MiB", "peak of one step of Keras's own, MiB", "verdict")
     for title, each in found["large"].items():
-        memory = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in each["memory"].items())
         seconds = "" if each["seconds"] is None else f"{each['seconds']:.1f}"
-        table.add_row(title, seconds, memory, each["verdict"])
+        table.add_row(title, seconds, _in_mib(each["memory"]), _in_mib(each["step"]), each["verdict"])
     console.print(table)
+
+
+def _in_mib(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in sizes.items())
 
 
 def _options(model: str, backends: Sequence[str], **more: Any) -> ParityOptions:
     return ParityOptions(f"dlf.bench.parity_models:{model}", backends, **more)
 
 
-def _time_step(name: str) -> float:
+def _take_step(name: str, model: str, batch: int) -> tuple[float, int]:
+    """Returns the seconds that a process takes to start and train one step, and the most memory that it held."""
     start = time.perf_counter()
     ended = subprocess.run(
-        [sys.executable, "-c", _STEP],
+        [sys.executable, "-c", _STEP, model, str(batch)],
         env=backend_environment(load_backend(name)),
         capture_output=True,
         text=True,
         check=False,
     )
     if ended.returncode:
-        raise BackendError(f"{name}: one step of the lab's MLP failed:\n{ended.stderr[-500:]}")
-    return time.perf_counter() - start
+        raise BackendError(f"{name}: one step of {model} failed:\n{ended.stderr[-500:]}")
+    return time.perf_counter() - start, int(ended.stdout.split()[-1])
 
 
 def _weigh(options: ParityOptions) -> dict[str, Any]:

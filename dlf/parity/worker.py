@@ -11,7 +11,6 @@ What is asked of it:
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +50,7 @@ from dlf.parity.trainer import Trainer
 from dlf.randomness import common_randomness, randomness_report, set_seed
 from dlf.targets import load_target
 from dlf.trees import in_order
-from dlf.workers import say, serve
+from dlf.workers import peak_memory, say, serve
 
 __all__ = ["Worker"]
 
@@ -318,11 +317,7 @@ class Worker:
 
     def peak_memory(self) -> dict[str, Any]:
         """Returns the most memory that this process has held, in bytes."""
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # In bytes on macOS, in KiB elsewhere.
-        return {"bytes": peak if sys.platform == "darwin" else peak * 1024}
+        return {"bytes": peak_memory()}
 
     def _inputs(self, key: str, given: Records) -> Inputs:
         call = self._calls[key]
