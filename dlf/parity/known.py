@@ -39,7 +39,6 @@ class KnownDifference:
         variable: A regular expression that the variable's name holds.
         config: What the layer's configuration says; of words, a regular expression.
         upstream: Where it was reported.
-        kills: Whether it ends the process on these backends.
         raises: A regular expression that the error holds, where it raises on these backends.
     """
 
@@ -54,7 +53,6 @@ class KnownDifference:
     variable: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
     upstream: str = ""
-    kills: bool = False
     raises: str = ""
 
 
