@@ -20,7 +20,7 @@ from typing import Any
 from dlf.errors import DlfError
 from dlf.files import whole_file
 from dlf.parity.options import ParityOptions
-from dlf.parity.report import answer_of
+from dlf.parity.report import answer_of, remarks_of
 from dlf.parity.runner import Crew, run_parity
 from dlf.zoo.entry import Entry
 
@@ -116,10 +116,12 @@ def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> dict[str, Any]:
             "failed": {},
         }
     failed = [f"{name}: {text}" for name, text in report["failed"].items()]
+    # What is known is in the findings.
+    remarks = [each for each in remarks_of(report) if not each.startswith("Known: ")]
     return {
         "entry": asdict(entry),
         "verdict": _verdict(report),
-        "answer": "\n".join([answer_of(report), *failed]),
+        "answer": "\n".join([answer_of(report), *remarks, *failed]),
         "findings": report["divergences"],
         "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
         "failed": report["failed"],
