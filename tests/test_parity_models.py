@@ -248,6 +248,16 @@ def test_a_penalty_and_its_gradient_belong_to_the_layer(file: Path, tmp_path: Pa
     np.testing.assert_allclose(records["wide/first|gradient/variable/kernel"], trace[whole], rtol=1e-4, atol=1e-6)
 
 
+def test_a_slot_has_one_name_however_many_were_made_before(file: Path) -> None:
+    def names() -> list[str]:
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="model")
+        model.compile(keras.optimizers.Nadam(), "mse")
+        return [each for each in Subject(lambda: model, None).slot_names() if "dense" not in each]
+
+    assert names() == names()
+    assert names()[-1] == "6:variable"
+
+
 def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
     """No gradient of it can be compiled, on JAX; what it gives is compared."""
     report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), crew=crew)

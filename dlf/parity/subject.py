@@ -270,7 +270,9 @@ class Subject:
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
-        return [f"{number}:{each.path.split('/', 1)[-1]}" for number, each in enumerate(optimizer.variables)]
+        names = [each.path.split("/", 1)[-1] for each in optimizer.variables]
+        # Keras counts those without a name in each process by itself, as one of Nadam.
+        return [f"{number}:{re.sub(r'^variable_[0-9]+$', 'variable', name)}" for number, name in enumerate(names)]
 
     def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
         """A batch as tensors; floating point in float64 where it is for the twin."""
