@@ -116,13 +116,14 @@ def test_a_divergence_that_is_known_says_why() -> None:
 
 
 def test_a_known_failure_says_why() -> None:
-    pool = {"path": "pool", "class": "AdaptiveMaxPooling1D", "config": {}}
+    pool = {"path": "pool", "class": "AdaptiveMaxPooling2D", "config": {"output_size": [3, 1]}}
     ended = {"tensorflow": "the worker of tensorflow ended with code -8, and said at last:"}
     assert "windows one larger" in reasons_of_failures(ended, [pool])["tensorflow"]
     for other in (
         ({"torch": ended["tensorflow"]}, [pool]),
         ({"tensorflow": "out of memory"}, [pool]),
-        (ended, [pool | {"class": "MaxPooling1D"}]),
+        (ended, [pool | {"class": "MaxPooling2D"}]),
+        (ended, [pool | {"config": {"output_size": [3, 11]}}]),
     ):
         assert reasons_of_failures(*other) == {}
 

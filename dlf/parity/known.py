@@ -37,7 +37,7 @@ class KnownDifference:
         layers: Classes; none means any.
         optimizers: Likewise.
         variable: A regular expression that the variable's name holds.
-        config: What the layer's configuration says; of words, a regular expression.
+        config: What the layer's configuration says; of words and lists, a regular expression.
         upstream: Where it was reported.
         raises: A regular expression that the error holds, where it raises on these backends.
     """
@@ -163,5 +163,5 @@ def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
 
 def _is_said(asked: Any, said: Any) -> bool:
     if isinstance(asked, str):
-        return isinstance(said, str) and re.fullmatch(asked, said) is not None
+        return isinstance(said, str | list) and re.fullmatch(asked, str(said)) is not None
     return bool(asked == said)
