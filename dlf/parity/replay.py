@@ -169,7 +169,8 @@ def replay_of(
             _, gradients = path.loss_and_gradients(total, values, (nothing, nothing))
         return *run(values, fixed), gradients
 
-    compiled = _compiled(compute)
+    # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already.
+    compiled = compute if path is None else _compiled(compute)
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = compiled(inputs.parameters(layer, wide=wide), inputs.fixed())
