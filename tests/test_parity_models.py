@@ -44,6 +44,14 @@ class Looks(layers.Layer):
     def call(self, x):
         return x * 2 if float(ops.max(ops.abs(x))) > 0 else x
 
+class Counts(Looks):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.count = self.add_weight(shape=(), initializer="ones", trainable=False, name="count")
+
+    def call(self, x):
+        return x * 2 if float(ops.convert_to_tensor(self.count)) > 0 else x
+
 class Float32Table(layers.Layer):
     def call(self, x):
         return x * ops.cast(ops.log(ops.convert_to_tensor([3.0], "float32")), x.dtype)
@@ -60,6 +68,9 @@ def compiled(*middle):
 def build():
     return compiled(layers.Dense(6, activation="tanh", kernel_regularizer="l2", name="first"),
                     layers.BatchNormalization(name="norm"), layers.Dropout(0.3, name="drop"))
+
+def counts():
+    return compiled(Counts(name="counts"))
 
 def looks():
     return compiled(Looks(name="looks"))
@@ -259,10 +270,17 @@ def test_a_slot_has_one_name_however_many_were_made_before(file: Path) -> None:
 
 
 def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
-    """No gradient of it can be compiled, on JAX; what it gives is compared."""
+    """On JAX it cannot be compiled; what it gives is compared."""
     report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), crew=crew)
     assert not report["failed"]
     assert "looks" in {each["layer"] for each in report["findings"] if each["stage"] == "forward"}
+
+
+def test_a_layer_that_looks_at_its_state_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
+    """On JAX the whole model's gradient can be compiled; the layer's own, whose state is given, cannot."""
+    report = run_parity(ParityOptions(f"{file}:counts", [HERE], stages=("build", "forward", "gradient")), crew=crew)
+    assert not report["failed"]
+    assert "counts" in {each["layer"] for each in report["findings"] if each["stage"] == "gradient"}
 
 
 def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:

@@ -29,7 +29,6 @@ __all__ = [
     "Move",
     "beside",
     "float_outputs",
-    "is_number",
     "moved_by",
     "nudged",
     "numbers_of",
