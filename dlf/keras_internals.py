@@ -27,6 +27,7 @@ __all__ = [
     "random_functions",
     "random_functions_replaced",
     "tensorflow_hidden",
+    "tensors_freed",
     "with_mask",
 ]
 
@@ -225,6 +226,66 @@ def float32_widened() -> Iterator[None]:
         yield
     finally:
         del table["float32"]
+
+
+@contextmanager
+def tensors_freed() -> Iterator[None]:
+    """Lets Functional models let go of each tensor with the last layer that takes it, for as long as the context lasts.
+
+    Keras keeps every tensor of such a model, and of a Sequential one, until all of it has run. No public switch turns
+    that off.
+
+    Raises:
+        BackendError: Keras no longer runs such a model by these functions.
+    """
+    from keras.src.ops import function, symbolic_arguments
+
+    graph, arguments = function.Function, symbolic_arguments.SymbolicArguments
+    run, fill_in = getattr(graph, "_run_through_graph", None), getattr(arguments, "fill_in", None)
+    if run is None or fill_in is None or list(inspect.signature(fill_in).parameters) != ["self", "tensor_dict"]:
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.ops.function.Function._run_through_graph and "
+            "keras.src.ops.symbolic_arguments.SymbolicArguments.fill_in(self, tensor_dict), which are gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    running: list[dict[int, set[int]]] = []
+
+    def run_and_free(self: Any, *args: Any, **kwargs: Any) -> Any:
+        running.append(_last_uses(self))
+        try:
+            return run(self, *args, **kwargs)
+        finally:
+            running.pop()
+
+    def fill_in_and_free(self: Any, tensor_dict: dict[int, Any]) -> Any:
+        filled = fill_in(self, tensor_dict)
+        if running:
+            # The keys stay: Keras takes them for what was computed.
+            tensor_dict.update(dict.fromkeys(running[-1].get(id(self), ())))
+        return filled
+
+    graph._run_through_graph, arguments.fill_in = run_and_free, fill_in_and_free
+    try:
+        yield
+    finally:
+        graph._run_through_graph, arguments.fill_in = run, fill_in
+
+
+def _last_uses(graph: Any) -> dict[int, set[int]]:
+    """What nobody takes any more after a node of the graph: numbers of tensors by that of the node's arguments."""
+    if not hasattr(graph, "_nodes_by_depth"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.Function._nodes_by_depth, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    later, found = {id(each) for each in graph.outputs}, {}
+    # From the outputs, of depth 0, to the inputs.
+    for depth in sorted(graph._nodes_by_depth):
+        for node in reversed(graph._nodes_by_depth[depth]):
+            taken = {id(each) for each in node.input_tensors}
+            found[id(node.arguments)] = taken - later
+            later |= taken
+    return found
 
 
 def build_for(model: keras.Model, batch: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from keras import layers
 
 from dlf.backend_registry import current_backend
-from dlf.errors import InvalidArgumentError, MissingPackageError
+from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError
 from dlf.float64 import in_float64
 from dlf.parity.building import builder_of
 from dlf.parity.evidence import constants_of, judged, read_report
@@ -22,7 +23,7 @@ from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.report import report_text, write_report
 from dlf.parity.runner import Crew, run_parity
-from dlf.parity.subject import Subject
+from dlf.parity.subject import Subject, outputs_alone
 from dlf.parity.taps import Listener, listening
 from dlf.parity.worker import Worker
 from dlf.targets import load_target
@@ -320,6 +321,65 @@ def test_what_was_heard_is_not_held() -> None:
     for call in heard.calls:
         for each in keras.tree.flatten((call.asked, call.outputs, call.state, call.masks)):
             assert not keras.ops.is_tensor(each)
+
+
+class Watch(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Adds what its `seen` returns, for the layers before it, when it is called."""
+
+    def __init__(self, seen: Callable[[Any], None], **options: Any) -> None:
+        super().__init__(**options)
+        self.seen = seen
+
+    def call(self, x: Any) -> Any:
+        self.seen(x)
+        return x + 1
+
+
+def test_a_tensor_goes_with_the_last_layer_that_takes_it() -> None:
+    made: list[Any] = []
+    alive: list[int] = []
+
+    def seen(x: Any) -> None:
+        if keras.ops.is_tensor(x):
+            alive.append(sum(each() is not None for each in made))
+            made.append(weakref.ref(x))
+
+    chain = [layer for _ in range(6) for layer in (layers.Rescaling(2.0), Watch(seen))]
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3), *chain])
+    model(np.ones((2, 3), "float32"))
+    assert alive[-1] == 5  # As Keras does it.
+    made.clear()
+    with outputs_alone(model):
+        model(np.ones((2, 3), "float32"))
+    assert alive[-1] <= 1
+
+
+def test_a_tensor_stays_while_somebody_takes_it() -> None:
+    """Taken late, taken twice, by a shared layer, given out in the midst, inside another model, of shared nodes."""
+    x = keras.Input((3,))
+    shared = layers.Dense(3, activation="tanh")
+    first = shared(x)
+    inner = keras.Model(x, [first, shared(first)])
+    a, b = inner(x * 2)
+    late = layers.Add()([shared(layers.Rescaling(0.5)(layers.Rescaling(3.0)(b))), a, a, x])
+    model = keras.Model(x, {"late": late, "midst": b, "input": x})
+    part = keras.Model(x, [late, a])  # Of the same nodes, with another end.
+    value = np.arange(6, dtype="float32").reshape(2, 3)
+    for each in (model, part, inner):
+        expected = keras.tree.map_structure(keras.ops.convert_to_numpy, each(value))
+        with outputs_alone(each):
+            found = keras.tree.map_structure(keras.ops.convert_to_numpy, each(value))
+        keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+def test_what_keras_keeps_of_a_graph_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras.src.ops.symbolic_arguments import SymbolicArguments
+
+    from dlf.keras_internals import tensors_freed
+
+    monkeypatch.delattr(SymbolicArguments, "fill_in")
+    with pytest.raises(BackendError, match="which are gone"), tensors_freed():
+        pass
 
 
 def test_an_excluded_weight_does_not_decay_in_the_twin(file: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,13 +16,13 @@ from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
 from dlf.float64 import float64_twin, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
-from dlf.keras_internals import decay_of_weights, tensorflow_hidden
+from dlf.keras_internals import decay_of_weights, tensorflow_hidden, tensors_freed
 from dlf.layers import layers_by_path
 from dlf.noise_floor import kind_of, widened
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
-__all__ = ["Subject"]
+__all__ = ["Subject", "outputs_alone"]
 
 
 class Subject:
@@ -119,7 +120,7 @@ class Subject:
                 advice=f"\n{own_traceback(error)}",
             )
 
-        with keras.StatelessScope():
+        with outputs_alone(self.model):
             try:
                 predictions = in_order(self.model(as_batch(x), training=False))
             except Exception as error:
@@ -290,6 +291,15 @@ class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no type
     def compute_dtype(self) -> str:
         """What a layer computes in."""
         return self._narrow
+
+
+@contextmanager
+def outputs_alone(model: keras.Model) -> Iterator[None]:
+    """Lets a model be called for its outputs: nothing of it changes, and no tensor is held for longer than it must."""
+    # PyTorch remembers what it would take gradients by.
+    values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
+    with keras.StatelessScope(state_mapping=values), tensors_freed():
+        yield
 
 
 def _is_whole(model: keras.Model) -> bool:

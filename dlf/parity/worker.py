@@ -44,7 +44,7 @@ from dlf.parity.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity.subject import Subject
+from dlf.parity.subject import Subject, outputs_alone
 from dlf.parity.taps import Call, Listener, listening, standing_in, takes_training
 from dlf.parity.trainer import Trainer
 from dlf.randomness import common_randomness, randomness_report, set_seed
@@ -145,12 +145,12 @@ class Worker:
         with in_float64():
             subject.make_twin()
             x, y = subject.batch(self._batches[0], wide=True)
-            with keras.StatelessScope(), standing_in(subject.call_in_what_there_is):
+            with outputs_alone(subject.twin), standing_in(subject.call_in_what_there_is):
                 _record_outputs(records, "wide/inference", subject.twin(x, training=False))
             calls = self._record_calls(records, x)
             if gradients:
                 self._record_gradients(records, calls, (x, y))
-        with common_randomness(), keras.StatelessScope():
+        with common_randomness(), outputs_alone(subject.model):
             x, y = subject.batch(self._batches[0], wide=False)
             _record_outputs(records, "narrow/inference", subject.model(x, training=False))
         with common_randomness():
@@ -169,7 +169,7 @@ class Worker:
             return call.without_tensors()
 
         listener = Listener(self._subject.twin_layers, hear=hear)
-        with keras.StatelessScope(), listening(listener):
+        with outputs_alone(self._subject.twin), listening(listener):
             predictions = in_order(self._subject.twin(x, training=True))
         _record_outputs(records, "wide/prediction", predictions)
         self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
@@ -181,7 +181,7 @@ class Worker:
         def hear(call: Call) -> None:
             _record_outputs(records, f"narrow/call/{call.key}", call.outputs)
 
-        with keras.StatelessScope(), listening(Listener(self._subject.layers, hear=hear)):
+        with outputs_alone(self._subject.model), listening(Listener(self._subject.layers, hear=hear)):
             _record_outputs(records, "narrow/prediction", self._subject.model(x, training=True))
 
     def _record_gradients(self, records: Records, calls: list[Call], batch: Any) -> None:

@@ -2,7 +2,8 @@
 
 What is asked of it:
 
-* one set of workers for hundreds of small models; one that dies is started anew, and costs one entry;
+* one set of workers for many small models; one that dies is started anew, and costs one entry;
+* several sets side by side: of each, all wait for the backend that compiles the longest;
 * what was run with these versions already is not run again;
 * untested entries are in the summary beside the tested ones.
 """
@@ -13,8 +14,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from dlf.errors import DlfError
@@ -32,7 +36,11 @@ TOGETHER = 20
 
 
 def run_zoo(
-    entries: Sequence[Entry], backends: Sequence[str], folder: Path, say: Callable[[str], None] = lambda _: None
+    entries: Sequence[Entry],
+    backends: Sequence[str],
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """Runs what was not run yet.
 
@@ -41,6 +49,7 @@ def run_zoo(
         backends: On which backends.
         folder: Where each report is kept, as ``kind-Name-case.json``.
         say: Is told of each entry.
+        jobs: Sets of workers at a time.
 
     Returns:
         The summary, in JSON's types: see `summary_of`.
@@ -48,14 +57,30 @@ def run_zoo(
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
     say(f"{len(waiting)} of {len(entries)} entries are to be run")
-    for start in range(0, len(waiting), TOGETHER):
+    crews: list[Crew] = []
+    numbers, stopped = count(1), Event()
+
+    def run_together(some: Sequence[Entry]) -> None:
         with Crew(backends, timeout=900.0) as crew:
-            for number, entry in enumerate(waiting[start : start + TOGETHER], start + 1):
+            crews.append(crew)
+            for entry in some:
                 began = time.perf_counter()
                 result = _run(entry, backends, crew) | {"seconds": round(time.perf_counter() - began, 1)}
+                if stopped.is_set():
+                    return  # Its workers were ended in the midst of it.
                 with whole_file(_place(folder, entry)) as place:
                     place.write_text(json.dumps(result, allow_nan=False))
-                say(f"{number} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
+                say(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            list(pool.map(run_together, [waiting[n : n + TOGETHER] for n in range(0, len(waiting), TOGETHER)]))
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for crew in crews:
+                crew.close()
+            raise
     return summary_of(entries, folder)
 
 
