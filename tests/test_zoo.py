@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
+from dlf.backend_registry import current_backend
 from dlf.targets import load_target
+from dlf.zoo import runner
 from dlf.zoo.entries import KINDS, all_entries
 from dlf.zoo.entry import Entry
+from dlf.zoo.runner import run_zoo
 
 pytestmark = pytest.mark.once
 
+HERE = current_backend().name
 TESTED = [entry for entry in all_entries() if entry.status == "tested"]
 SPACES: list[tuple[str, Any, Any]] = [
     ("layers", keras.layers, keras.layers.Layer),
@@ -136,6 +142,39 @@ def test_a_model_computes(target: str) -> None:
         spec = model.inputs[0]
         x = random.standard_normal((8, *spec.shape[1:])).astype(spec.dtype)
     assert np.isfinite(keras.ops.convert_to_numpy(model(x))).all()
+
+
+ASKED = [("losses", "MeanSquaredError", "loss"), ("layers", "ReLU", "forward"), ("layers", "Add", "forward")]
+SMALL = [Entry(kind, name, target=f"dlf.zoo.{kind}:{name}", stages=("build", stage)) for kind, name, stage in ASKED]
+
+
+def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "TOGETHER", 2)
+    said: list[str] = []
+    newcomer = Entry("layers", "Newcomer")
+    first = run_zoo([*SMALL[:2], newcomer], (HERE,), tmp_path, said.append)
+    assert first["counts"] == {"agree": 2, "untested": 1}
+    assert said[0] == "2 of 3 entries are to be run"
+    said.clear()
+    whole = run_zoo([*SMALL, newcomer], (HERE,), tmp_path, said.append, jobs=2)
+    assert said == ["1 of 4 entries are to be run", said[1]]
+    assert whole["counts"] == {"agree": 3, "untested": 1}
+    assert whole["rows"][:2] == first["rows"][:2]
+
+
+def test_what_was_stopped_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the workers of every set, and what they could not answer is not taken for a failure."""
+    monkeypatch.setattr(runner, "TOGETHER", 1)
+
+    def stop(text: str) -> None:
+        if text.startswith("1 of 3:"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_zoo(SMALL, (HERE,), tmp_path, stop, jobs=2)
+    kept = [json.loads(each.read_text())["verdict"] for each in tmp_path.iterdir()]
+    assert set(kept) == {"agree"}
+    assert len(kept) < len(SMALL)
 
 
 def test_entries_are_listed_without_a_model(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:

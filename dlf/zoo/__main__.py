@@ -20,7 +20,9 @@ BACKENDS = ("jax", "tensorflow", "torch")
 @click.option("--jobs", default=2, type=click.IntRange(1), show_default=True, help="Entries at a time.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the summary.")
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at.")
-def main(folder: Path, only: str, kinds: str, jobs: int, file: Path | None, page: Path | None) -> None:
+def main(  # noqa: PLR0913, PLR0917 - one for each option.
+    folder: Path, only: str, kinds: str, jobs: int, file: Path | None, page: Path | None
+) -> None:
     """Run parity over every layer, loss, metric, optimizer, initializer, activation and application of Keras.
 
     What is in the folder already is not run again. The exit code is 1 where something diverges that is not known.
