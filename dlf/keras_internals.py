@@ -169,26 +169,8 @@ def float64_kept() -> Iterator[None]:
         ...     keras.backend.result_type("float64", "float64")
         'float64'
     """
-    from keras.src.backend.common import dtypes
-
-    table = getattr(dtypes, "BIT64_TO_BIT32_DTYPE", {})
-    before = table.get("float64")
-    if before is None:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.BIT64_TO_BIT32_DTYPE['float64'], "
-            "which is gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
-    table["float64"] = "float64"
-    try:
-        if keras.backend.result_type("float64", "float64") != "float64":
-            raise BackendError(
-                f"keras {keras.__version__}: expected float64 of float64 and float64 once "
-                "BIT64_TO_BIT32_DTYPE allows it, received another dtype. "
-                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-            )
+    with _dtype_replaced("BIT64_TO_BIT32_DTYPE", "float64", lambda: keras.backend.result_type("float64", "float64")):
         yield
-    finally:
-        table["float64"] = before
 
 
 @contextmanager
@@ -206,26 +188,31 @@ def float32_widened() -> Iterator[None]:
         ...     keras.backend.standardize_dtype("float32")
         'float64'
     """
+    with _dtype_replaced("PYTHON_DTYPES_MAP", "float32", lambda: keras.backend.standardize_dtype("float32")):
+        yield
+
+
+@contextmanager
+def _dtype_replaced(name: str, key: str, ask: Callable[[], str]) -> Iterator[None]:
+    """Lets a table of Keras's give float64 for a dtype, and checks that Keras goes by it."""
     from keras.src.backend.common import dtypes
 
-    table: Any = getattr(dtypes, "PYTHON_DTYPES_MAP", None)
-    if table is None or "float32" in table:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.PYTHON_DTYPES_MAP without float32, "
-            f"found {'nothing' if table is None else 'one that has it'}. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
-    table["float32"] = "float64"
+    table: Any = getattr(dtypes, name, {})
+    before = table.get(key)
+    table[key] = "float64"
     try:
-        if keras.backend.standardize_dtype("float32") != "float64":
+        if ask() != "float64":
             raise BackendError(
-                f"keras {keras.__version__}: expected float64 for float32 once PYTHON_DTYPES_MAP says so, received "
-                "another dtype. Install a version of Keras that this version of dlf was tested with, or report it to "
-                "dlf."
+                f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.{name} to say what {key} stands "
+                "for, and it is gone or no longer does. "
+                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
             )
         yield
     finally:
-        del table["float32"]
+        if before is None:
+            del table[key]
+        else:
+            table[key] = before
 
 
 @contextmanager

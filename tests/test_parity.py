@@ -286,6 +286,11 @@ def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_pa
         beside = replayed(tmp_path / f"beside{apart}", a=smooth, b=each)
         found = judge(measure_calls(at, "a", [CALL], beside), list("ab"))
         assert {each.verdict for each in found} == verdicts_
+    # The same measurements, judged by another constant.
+    beside = replayed(tmp_path / "again", a=smooth, b=smooth | {f"widened/{key}": ONES + 1e-7})
+    measured = measure_calls(at, "a", [CALL], beside)
+    for rounded, verdict in ((16.0, "rounding"), (1e10, "diverged")):
+        assert {each.verdict for each in judge(measured, list("ab"), Constants(rounded=rounded))} == {verdict}
     far = replayed(tmp_path / "far", a={key: ONES}, b={key: ONES * (1 + 1e-4)})
     beside = replayed(tmp_path / "beside", a=smooth, b=smooth | {f"widened/{key}": ONES + 1e-7})
     assert {each.verdict for each in judge(measure_calls(far, "a", [CALL], beside), list("ab"))} == {"diverged"}

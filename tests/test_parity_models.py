@@ -299,7 +299,8 @@ def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["inside", "table"])
 def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path, tmp_path: Path) -> None:
-    from dlf.parity.measure import _is_in_own_dtype
+    from dlf.parity.measure import _moves
+    from dlf.parity.verdict import Constants, judged_in_own_dtype
 
     worker = Worker()
     worker.respond({"do": "build", "options": asked(f"{file}:{name}")})
@@ -307,8 +308,9 @@ def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path
     request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "beside"), "keys": [name, "last"]}
     worker.respond({"do": "replay_beside", **request, "gradients": True})
     beside = Records(tmp_path / "beside")
-    assert _is_in_own_dtype(beside, f"wide/{name}|forward/0")
-    assert not _is_in_own_dtype(beside, "wide/last|forward/0")
+    for layer, longest in ((name, 3), ("last", None)):
+        measured = {"moves": [_moves(beside, f"wide/{layer}|forward/0")], "longest": 3}
+        assert judged_in_own_dtype(measured, Constants()) == longest
 
 
 def test_what_was_heard_is_not_held() -> None:

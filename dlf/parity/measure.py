@@ -11,6 +11,7 @@ What is asked of it:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, TypeAlias
@@ -37,11 +38,8 @@ Arrays: TypeAlias = Mapping[str, np.ndarray | None]
 _LOOKED_AT = 1e3
 """Noise floors of float64 above which elements are kept; what is judged is far above."""
 _ELEMENTS = 5
-BENT = 0.01
-"""How far apart slopes are where part of a layer computes in float32: by all that this part is; else by 1e-6."""
-
-ROUNDED = 16
-"""Units in the last place of float64 that an output may be off by before it counts as another, or its slope as bent."""
+_MOST = 1e300
+"""What stands for infinity, which JSON does not have."""
 
 
 def measure_calls(
@@ -65,13 +63,8 @@ def measure_calls(
     found: list[Measurement] = []
     for call in calls:
         names = _names(records[truth], call["key"])
-        own_dtype = call.get("own_dtype", False) or any(
-            _is_in_own_dtype(each, name)
-            for each in (beside or {}).values()
-            for name in each
-            if name.startswith(f"wide/{call['key']}|forward/")
-        )
-        amplifies = any(_amplifies(each, call["key"]) for each in (beside or {}).values())
+        outputs = f"wide/{call['key']}|forward/"
+        moves = [_moves(each, name) for each in (beside or {}).values() for name in each if name.startswith(outputs)]
         for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
             group = [name for name in names if name.startswith(f"{kind}/")]
             for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
@@ -82,10 +75,10 @@ def measure_calls(
                     "variable": _variable(kind, one.pop("name")),
                     "mode": "inference" if "inference" in kind else None,
                 }
-                if own_dtype:
+                if call.get("own_dtype", False):
                     place["own_dtype"] = call["longest"]
-                if amplifies:
-                    place["amplifies"] = True
+                elif any(moves):
+                    place |= {"moves": list(filter(None, moves)), "longest": call["longest"]}
                 found.append(place | one)
     if beside and truth in beside:
         _add_beside(found, beside, truth, calls)
@@ -122,9 +115,7 @@ def measure_training(
         narrow_variables: Variables that stay what they are in float64.
     """
     found: list[Measurement] = []
-    own_dtype = any(
-        _is_in_own_dtype(each, "aside/|loss/value") for each in records.values() if "aside/|loss/value" in each
-    )
+    moves = [_moves(each, "aside/|loss/value") for each in records.values() if "aside/|loss/value" in each]
     gradients = [name for name in _names(records[truth], "") if name.startswith("loss/gradient/")]
     longest = max((records[truth][f"wide/|{name}"].size for name in gradients), default=1)
     for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
@@ -135,8 +126,8 @@ def measure_training(
             if kind == "slot":
                 variable = variable.split(":", 1)[1]
             place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
-            if kind == "loss" and own_dtype:
-                place["own_dtype"] = longest
+            if kind == "loss" and any(moves):
+                place |= {"moves": list(filter(None, moves)), "longest": longest}
             if kind != "loss" and narrow_variables:
                 # Where gradients are clipped by the norm of all, one is in every update.
                 place["own_dtype"] = 1
@@ -297,35 +288,44 @@ def _names(records: Records, key: str) -> list[str]:
     return [name.removeprefix(before) for name in records if name.startswith(before)]
 
 
-def _is_in_own_dtype(records: Records, still: str) -> bool:
-    """Whether an output has another slope over a step that only float64 can tell than over a larger one.
+def _moves(records: Records, still: str) -> dict[str, float] | None:
+    """How an output moves with what goes in: whether float64 is what it is computed in, and whether it amplifies.
 
     It is asked off any point without a derivative. A part that does not depend on what goes in, such as a table that is
     made in float32, bends no slope: it is another once float32 means float64.
+
+    Returns:
+        Units are those in the last place of float64, of the output's scale.
+
+        - ``bent``: how far apart its slopes are, over a step that only float64 can tell and over a larger one, relative
+          to the larger slope;
+        - ``bent_units``: the same in units over the smaller step: where the larger slope is next to nothing by chance,
+          what float64 rounds is not;
+        - ``widened_units``: how far it moves where float32 means float64;
+        - ``moved``: how far the smaller step moves it, relative to its scale.
+
+        None of integers.
     """
     value = records[still]
     if value.dtype.kind != "f":
-        return False
-    place = still.partition("/")[2]
-    widened = records.get(f"widened/{place}")
-    if widened is not None and moved_by_how_much(widened, value) > ROUNDED * eps_of("float64") * scale_of(value):
-        return True
+        return None
+    place, scale = still.partition("/")[2], scale_of(value)
+    unit, widened = eps_of("float64") * scale, records.get(f"widened/{place}")
     with np.errstate(invalid="ignore"):
         slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
-    size = max(scale_of(slope) for slope in slopes)
-    # Where the larger slope is next to nothing by chance, what float64 rounds over the smaller step is not.
-    chance = ROUNDED * eps_of("float64") / min(STEPS.values()) * scale_of(value)
-    return bool(moved_by_how_much(slopes[0], slopes[1]) > max(BENT * size, chance))
+    bent, steepest = moved_by_how_much(slopes[0], slopes[1]), max(scale_of(slope) for slope in slopes)
+    return {
+        "bent": _ratio(bent, steepest),
+        "bent_units": _ratio(bent, unit / min(STEPS.values())),
+        "widened_units": 0.0 if widened is None else _ratio(moved_by_how_much(widened, value), unit),
+        "moved": _ratio(moved_by_how_much(records[f"nudged/{place}"], value), scale),
+    }
 
 
-def _amplifies(records: Records, key: str) -> bool:
-    """Whether a layer makes much of a step of 2^-40: then what float64 rounds is not small after it either."""
-    names = [name for name in records if name.startswith(f"wide/{key}|forward/") and records[name].dtype.kind == "f"]
-    return any(
-        moved_by_how_much(records[name.replace("wide/", "nudged/", 1)], records[name])
-        > BENT**2 * scale_of(records[name])
-        for name in names
-    )
+def _ratio(one: float, other: float) -> float:
+    """To nine digits; JSON has no infinity, and where neither is a number to speak of, nothing has moved."""
+    ratio = one / other if other else math.inf * one if one else 0.0
+    return 0.0 if math.isnan(ratio) else float(f"{min(ratio, _MOST):.9g}")
 
 
 def _variable(kind: str, name: str) -> str | None:

@@ -22,7 +22,7 @@ from dlf.parity.options import STAGES
 from dlf.parity.page_graph import draw_calls
 from dlf.parity.page_plots import MARKS, plot_depth, plot_distance
 from dlf.parity.page_rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
-from dlf.parity.report import advice_of, answer_of, remarks_of
+from dlf.parity.report import advice_of, answer_of, known_of, remarks_of
 from dlf.scripted_page import DATATABLES, write_scripted_page
 
 __all__ = ["write_page"]
@@ -79,7 +79,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "facts": [report["dtype"], f"seed {report['seed']}", f"{len(layers) - 1:,} layers"],
         "backends": backends,
         "places": [_place(name, each) for name, each in report["backends"].items()],
-        "remarks": list(remarks_of(report)),
+        "remarks": [*(f"Known: {reason}" for reason in known_of(report)), *remarks_of(report)],
         "failures": [(name, click.unstyle(reason)) for name, reason in report["failed"].items()],
         "look": _where_to_look(report, numbers),
         "more": max(len({each["layer"] for each in report["divergences"]}) - _NAMED, 0),

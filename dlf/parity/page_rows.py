@@ -16,6 +16,7 @@ from itertools import takewhile
 from typing import Any
 
 from dlf.parity.page_numbers import difference_order, difference_text, finite, floors_text
+from dlf.parity.verdict import Constants, judged_in_own_dtype
 
 __all__ = ["MEANINGS", "SIGNS", "Cell", "Element", "Layer", "Row", "layers_of", "rows_of", "worst_of"]
 
@@ -162,8 +163,9 @@ def rows_of(report: Mapping[str, Any]) -> tuple[list[Row], int]:
     # Findings without a measurement are those of `build`; measurements without a finding are of the whole model, or
     # of a layer that has a defect from one inside it.
     measured = {_key(each): each for each in report.get("measurements", ())}
+    constants = Constants(**report.get("constants", {}))
     rows = [
-        _row(number, measured.get(key) or said[key][0], said.get(key, ()), backends)
+        _row(number, measured.get(key) or said[key][0], said.get(key, ()), backends, constants)
         for number, key in enumerate(dict.fromkeys([*measured, *said]))
     ]
     rows = _worst_steps(rows)
@@ -214,7 +216,13 @@ def _key(each: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(each.get(name) for name in ("stage", "layer", "variable", "call", "mode", "step"))
 
 
-def _row(number: int, of: Mapping[str, Any], findings: Sequence[Mapping[str, Any]], backends: Sequence[str]) -> Row:
+def _row(
+    number: int,
+    of: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]],
+    backends: Sequence[str],
+    constants: Constants,
+) -> Row:
     verdicts = {name: worst_of(f["verdict"] for f in findings if f["backend"] in (name, None)) for name in backends}
     floors = {f["backend"]: f.get("noise_floors") for f in findings}
     if of.get("floor"):
@@ -245,7 +253,7 @@ def _row(number: int, of: Mapping[str, Any], findings: Sequence[Mapping[str, Any
                 *([f"call {call.rpartition('#')[2]}"] if call and call != layer and "#" in call else []),
                 *([f"step {step + 1}"] if step is not None else []),
                 *([mode] if mode else []),
-                *(["judged in its own dtype"] if "own_dtype" in of else []),
+                *([] if judged_in_own_dtype(of, constants) is None else ["judged in its own dtype"]),
             ]
         ),
         shape=_shape(of.get("shape")),

@@ -15,12 +15,14 @@ from rich.tree import Tree
 
 from dlf.files import whole_file
 from dlf.parity.options import STAGES
+from dlf.parity.verdict import Constants, judged_in_own_dtype
 
 __all__ = [
     "ParityProgress",
     "advice_of",
     "answer_of",
     "exit_code",
+    "known_of",
     "place_of",
     "print_parity",
     "remarks_of",
@@ -125,7 +127,7 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
     for stage in STAGES:
         _add_stage(tree, stage, report)
     console.print(tree)
-    for remark in remarks_of(report):
+    for remark in [*(f"Known: {reason}" for reason in known_of(report)), *remarks_of(report)]:
         console.print(f"[dim]{escape(remark)}[/]", soft_wrap=True)
     for name, reason in report["failed"].items():
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
@@ -193,16 +195,28 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
             branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
 
 
-def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what a reader has to know beside the verdict, a sentence or two each.
+def known_of(report: Mapping[str, Any]) -> list[str]:
+    """Returns what is known of the differences that were found, each once.
 
     Args:
         report: What `run_parity` returned.
     """
     reasons = [each["reason"] for each in report["divergences"] if each["reason"]]
-    for reason in dict.fromkeys([*reasons, *report["known_failures"].values()]):
-        yield f"Known: {reason}"
-    own = {each["layer"] or "the loss" for each in report["measurements"] if _is_in_own_dtype(each)}
+    return list(dict.fromkeys([*reasons, *report["known_failures"].values()]))
+
+
+def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what a reader has to know beside the verdict and what is known of it, a sentence or two each.
+
+    Args:
+        report: What `run_parity` returned.
+    """
+    constants = Constants(**report.get("constants", {}))
+    own = {
+        each["layer"] or "the loss"
+        for each in report["measurements"]
+        if judged_in_own_dtype(each, constants) is not None
+    }
     if own:
         yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."
     other = report["initial_values"]
@@ -215,10 +229,6 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
         )
     if not report["compiled"] and "update" in report["stages_asked"]:
         yield "The model is not compiled: there is no optimizer to compare, and no training."
-
-
-def _is_in_own_dtype(measured: Mapping[str, Any]) -> bool:
-    return "own_dtype" in measured and measured["mode"] != "whole" and measured["stage"] != "trajectory"
 
 
 def place_of(finding: Mapping[str, Any]) -> str:

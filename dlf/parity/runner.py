@@ -220,7 +220,6 @@ class _Run:
             except (BackendError, _TruthLostError):
                 # What was measured before is kept.
                 self._say(truth, "the trajectory was given up")
-        _tell_the_whole(measurements)
         return {
             "measurements": [each for each in measurements if each["stage"] in self._stages],
             "trajectory": curves,
@@ -386,18 +385,6 @@ class _Run:
 
 class _TruthLostError(Exception):
     """The backend that is taken for the truth did not come through."""
-
-
-def _tell_the_whole(measurements: list[Measurement]) -> None:
-    """Lets the whole model and its training know what one layer does: computes in its own dtype, or amplifies."""
-    whole = [each for each in measurements if each["mode"] == "whole" or each["stage"] == "trajectory"]
-    own_dtype = max((each["own_dtype"] for each in measurements if "own_dtype" in each), default=None)
-    amplifies = any("amplifies" in each for each in measurements)
-    for each in whole:
-        if own_dtype is not None:
-            each["own_dtype"] = own_dtype
-        if amplifies:
-            each["shaken"] = each["size"] or 0.0
 
 
 def _cancelled(trace: Records) -> set[str]:

@@ -20,7 +20,16 @@ from dlf.noise_floor import LOW_PRECISION, NOISY, eps_of, verdict_of
 from dlf.parity.measure import Measurement
 from dlf.parity.options import STAGES
 
-__all__ = ["Constants", "Finding", "is_suspect", "judge", "judge_build", "judge_each", "judge_values"]
+__all__ = [
+    "Constants",
+    "Finding",
+    "is_suspect",
+    "judge",
+    "judge_build",
+    "judge_each",
+    "judge_values",
+    "judged_in_own_dtype",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,12 @@ class Constants:
             does.
         whole: How many times as far apart as one layer's results those of a whole model may be: roundoff grows on its
             way through the layers.
+        bent: How far apart slopes are, over a tiny step and over a larger one, where part of a layer computes in
+            float32: by all that this part is; else by 1e-6.
+        rounded: Units in the last place of float64 that an output may be off by before it counts as another, or its
+            slope as bent.
+        amplified: How far a step of 2^-40 moves a layer's output, of its scale, where the layer amplifies it: then what
+            float64 rounds is not small after it either.
     """
 
     same: float = 1e5
@@ -46,6 +61,9 @@ class Constants:
     alike: float = 10.0
     whole: float = 1e3
     shaken: float = 1e3
+    bent: float = 0.01
+    rounded: float = 16.0
+    amplified: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -83,9 +101,10 @@ def judge(
         Findings, in the order of the measurements; what is wrong once, where it begins.
     """
     constants = constants or Constants()
-    parts = [each for each in measurements if each["mode"] != "whole" and each["stage"] != "trajectory"]
-    whole = [each for each in measurements if each["mode"] == "whole"]
-    steps = [each for each in measurements if each["stage"] == "trajectory"]
+    parts = [each for each in measurements if _is_part(each)]
+    told = [_told(each, parts, constants) for each in measurements if not _is_part(each)]
+    whole = [each for each in told if each["mode"] == "whole"]
+    steps = [each for each in told if each["stage"] == "trajectory"]
     findings = _innermost([each for one in parts for each in judge_each(one, backends, constants)])
     broken = any(each.verdict == "diverged" for each in findings)
     tied = any(each.verdict == "tie" for each in findings)
@@ -148,6 +167,28 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
             relative_difference=apart,
             noise_floors=cost if math.isfinite(cost) else None,
         )
+
+
+def judged_in_own_dtype(measured: Mapping[str, Any], constants: Constants) -> int | None:
+    """Returns how long the sums may be where a layer or a loss has no float64 form, or None where it has one.
+
+    Args:
+        measured: One tensor of it.
+        constants: What the verdict rests on.
+
+    Example:
+        >>> moves = [{"bent": 1.0, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}]
+        >>> judged_in_own_dtype({"moves": moves, "longest": 8}, Constants())
+        8
+    """
+    if "own_dtype" in measured or not _is_part(measured):
+        return measured.get("own_dtype")
+    is_own = any(
+        each["widened_units"] > constants.rounded
+        or (each["bent"] > constants.bent and each["bent_units"] > constants.rounded)
+        for each in measured.get("moves", ())
+    )
+    return measured["longest"] if is_own else None
 
 
 def is_suspect(finding: Finding) -> bool:
@@ -240,6 +281,23 @@ def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None,
         yield ("output", None, f"output {place}".strip()), (tuple(shape), dtype)
 
 
+def _is_part(measured: Mapping[str, Any]) -> bool:
+    """Whether it is of a layer, the loss or the optimizer by itself."""
+    return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
+
+
+def _told(measured: Measurement, parts: Sequence[Measurement], constants: Constants) -> Measurement:
+    """A measurement of the whole model or its training, that knows what a part does: its own dtype, amplifying."""
+    found = dict(measured)
+    own = [longest for each in parts if (longest := judged_in_own_dtype(each, constants)) is not None]
+    if own:
+        found["own_dtype"] = max(own)
+    layers = [each for each in parts if each["layer"] is not None]
+    if any(move["moved"] > constants.amplified for each in layers for move in each.get("moves", ())):
+        found["shaken"] = measured["size"] or 0.0
+    return found
+
+
 def _bound(measured: Measurement, names: Sequence[str], constants: Constants) -> float:
     """How far apart the results of these backends in float64 may be."""
     room = constants.whole if measured["mode"] == "whole" else 1.0
@@ -248,9 +306,10 @@ def _bound(measured: Measurement, names: Sequence[str], constants: Constants) ->
     # in the dtype under test, it loses in float64 too, in proportion.
     lost = min((each for name in names if (each := measured["errors"].get(name)) is not None), default=0.0)
     shaken = constants.shaken * max(float(measured.get("shaken", 0.0)), share * float(lost))
-    if "own_dtype" in measured:
+    longest = judged_in_own_dtype(measured, constants)
+    if longest is not None:
         # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
-        return shaken + room * max(constants.noisy, math.sqrt(measured["own_dtype"])) * float(measured["floor"])
+        return shaken + room * max(constants.noisy, math.sqrt(longest)) * float(measured["floor"])
     if "cancelled" in measured:
         # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
         return shaken + constants.noisy * float(measured["floor"])

@@ -141,12 +141,10 @@ def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> dict[str, Any]:
             "failed": {},
         }
     failed = [f"{name}: {text}" for name, text in report["failed"].items()]
-    # What is known is in the findings.
-    remarks = [each for each in remarks_of(report) if not each.startswith("Known: ")]
     return {
         "entry": asdict(entry),
         "verdict": _verdict(report),
-        "answer": "\n".join([answer_of(report), *remarks, *failed]),
+        "answer": "\n".join([answer_of(report), *remarks_of(report), *failed]),  # What is known is in the findings.
         "findings": report["divergences"],
         "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
         "failed": report["failed"],
