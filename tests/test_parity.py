@@ -237,12 +237,15 @@ def test_the_innermost_layer_is_named_and_sound_ones_stay() -> None:
     assert _innermost(findings) == findings[1:]
 
 
+MOVES = ("wide/", "narrow/", "nudged/", "pushed/", "widened/")
+
+
 def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
     """Records of each backend; what has no dtype is the same in both."""
     records = {name: Records(tmp_path / name) for name in arrays}
     for name, each in arrays.items():
         for place, value in each.items():
-            for title in ("",) if place.startswith(("wide/", "nudged/", "pushed/", "widened/")) else ("wide", "narrow"):
+            for title in ("",) if place.startswith(MOVES) else ("wide", "narrow"):
                 records[name][f"{title}/{place}".removeprefix("/")] = np.asarray(value, float)
     return records
 
@@ -294,6 +297,22 @@ def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_pa
     far = replayed(tmp_path / "far", a={key: ONES}, b={key: ONES * (1 + 1e-4)})
     beside = replayed(tmp_path / "beside", a=smooth, b=smooth | {f"widened/{key}": ONES + 1e-7})
     assert {each.verdict for each in judge(measure_calls(far, "a", [CALL], beside), list("ab"))} == {"diverged"}
+
+
+def test_an_output_with_steps_is_compared_beside_them_too(tmp_path: Path) -> None:
+    """At a step, a unit in the last place moves it so far that nothing stands out."""
+    key = "relu|forward/0"
+    at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * 1.1}, c={key: ONES})
+    at["a"][f"twin0/{key}"] = ONES * 1.5
+
+    def moves(value: Any) -> dict[str, Any]:
+        there = {f"{title}/{key}": value for title in ("wide", "nudged", "pushed")}
+        return there | {f"narrow/{key}": value, f"widened/{key}": value + 1e-7}
+
+    for size, verdict in ((1.1, "diverged"), (1 + 1e-7, "rounding")):
+        beside = replayed(tmp_path / f"beside{size}", a=moves(ONES), b=moves(ONES * size), c=moves(ONES))
+        found = {each.backend: each for each in judge(measure_calls(at, "a", [CALL], beside), list("abc"))}
+        assert {name: each.verdict for name, each in found.items()} == {"a": "rounding", "b": verdict, "c": "rounding"}
 
 
 def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) -> None:

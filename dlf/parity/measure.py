@@ -88,14 +88,24 @@ def measure_calls(
 def _add_beside(
     found: list[Measurement], beside: Mapping[str, Records], truth: str, calls: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Adds to each gradient how far apart the backends are beside the point."""
-    at = {(each["call"], each["variable"]): each for each in found if each["stage"] == "gradient"}
+    """Adds to each gradient and each output how far apart the backends are beside the point.
+
+    There no twin says how far rounding moves an output: what float32 inside the layer moves is a part of its floor.
+    """
+    at = {(each["call"], each["stage"], each["variable"], each["mode"]): each for each in found}
     for call in calls:
-        names = [name for name in _names(beside[truth], call["key"]) if name.startswith("gradient/")]
-        for one in _measure_group(beside, truth, call["key"], names, call["dtype"]):
-            key = (call["key"], _variable("gradient", one["name"]))
-            if key in at:
-                at[key]["beside"] = beside_of(one)
+        for kind in ("gradient", "forward"):
+            names = [name for name in _names(beside[truth], call["key"]) if name.startswith(f"{kind}/")]
+            for one in _measure_group(beside, truth, call["key"], names, call["dtype"]):
+                if (key := (call["key"], kind, _variable(kind, one["name"]), None)) not in at:
+                    continue
+                place = f"{call['key']}|{one['name']}"
+                widened = [
+                    moved_by_how_much(each[f"widened/{place}"], each[f"wide/{place}"])
+                    for each in beside.values()
+                    if kind == "forward" and f"widened/{place}" in each
+                ]
+                at[key]["beside"] = beside_of(one) | {"floor": max([one["floor"], *widened])}
 
 
 def measure_training(

@@ -140,6 +140,8 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     )
     odd, apart = _odd_ones(measured, there, _bound(measured, there, constants))
     wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
+    if not odd and _is_stepwise(measured, constants):
+        odd = _odd_beside(measured, there, constants)
     for name in odd:
         yield replace(place, backend=name, verdict=wrong, relative_difference=apart)
     if None in odd:
@@ -183,12 +185,8 @@ def judged_in_own_dtype(measured: Mapping[str, Any], constants: Constants) -> in
     """
     if "own_dtype" in measured or not _is_part(measured):
         return measured.get("own_dtype")
-    is_own = any(
-        each["widened_units"] > constants.rounded
-        or (each["bent"] > constants.bent and each["bent_units"] > constants.rounded)
-        for each in measured.get("moves", ())
-    )
-    return measured["longest"] if is_own else None
+    asks = any(each["widened_units"] > constants.rounded for each in measured.get("moves", ()))
+    return measured["longest"] if asks or _is_bent(measured, constants) else None
 
 
 def is_suspect(finding: Finding) -> bool:
@@ -339,11 +337,30 @@ def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tupl
 
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
     """Whether gradients differ at a point and nowhere beside it: any of them is right then."""
-    beside = measured.get("beside")
-    if beside is None or None in measured["apart"].values():
+    if measured["stage"] == "forward" or "beside" not in measured or None in measured["apart"].values():
         return False
-    aside = {**measured, **beside}
-    return not _odd_ones(aside, names, _bound(aside, names, constants))[0]
+    return not _odd_beside(measured, names, constants)
+
+
+def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
+    """Whether an output is to be compared beside the point too: float32 inside a layer may make steps of it.
+
+    At a step, as where a pixel becomes an integer, a unit in the last place moves an output by so much that no
+    difference would stand out.
+    """
+    is_own = judged_in_own_dtype(measured, constants) is not None
+    return measured["stage"] == "forward" and "beside" in measured and is_own and not _is_bent(measured, constants)
+
+
+def _is_bent(measured: Mapping[str, Any], constants: Constants) -> bool:
+    return any(
+        each["bent"] > constants.bent and each["bent_units"] > constants.rounded for each in measured.get("moves", ())
+    )
+
+
+def _odd_beside(measured: Measurement, names: Sequence[str], constants: Constants) -> Sequence[str | None]:
+    aside = {**measured, **measured["beside"]}
+    return _odd_ones(aside, names, _bound(aside, names, constants))[0]
 
 
 def _of_pair(table: Mapping[str, float | None], one: str, other: str) -> float | None:
