@@ -18,10 +18,11 @@ import numpy as np
 
 from dlf.gradients.model_loss import parameters_of, to_numpy
 from dlf.keras_internals import with_mask
+from dlf.layers import layers_by_path
 from dlf.noise_floor import eps_of, is_floating, moved, rms, widened
 from dlf.parity.records import Records
 from dlf.parity.subject import Subject
-from dlf.parity.taps import Call, takes_training
+from dlf.parity.taps import LOOPS, Call, takes_training
 from dlf.trees import in_order, ordered_like
 
 __all__ = [
@@ -168,8 +169,10 @@ def replay_of(
             _, gradients = path.loss_and_gradients(total, values, (nothing, nothing))
         return *run(values, fixed), gradients
 
-    # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already.
-    compiled = compute if path is None else _compiled(compute)
+    # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already; but
+    # for a loop, it compiles each call anew.
+    loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
+    compiled = _compiled(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = compiled(inputs.parameters(layer, wide=wide), inputs.fixed())

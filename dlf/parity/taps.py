@@ -22,9 +22,9 @@ import keras
 from dlf.keras_internals import mask_of, with_mask
 from dlf.trees import in_order, ordered_like
 
-__all__ = ["Call", "Listener", "listening", "standing_in", "takes_training"]
+__all__ = ["LOOPS", "Call", "Listener", "listening", "standing_in", "takes_training"]
 
-_LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
+LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
 """They call what they hold in a loop, or in a way of their own."""
 
 
@@ -94,7 +94,7 @@ class Listener:
         asked = in_order((args, kwargs))
         tensors = keras.tree.flatten(asked)
         masks, sources = [mask_of(each) for each in tensors], self._sources(tensors)
-        is_loop, said = isinstance(layer, _LOOPS), kwargs.get("training")
+        is_loop, said = isinstance(layer, LOOPS), kwargs.get("training")
         self._loops += is_loop
         self._training.append(self._training[-1] if said is None else bool(said))
         try:
