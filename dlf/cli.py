@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from dlf.errors import DlfError
 from dlf.interrupts import undo_all
@@ -297,7 +298,11 @@ def _parity(  # noqa: PLR0913 - one for each option.
     from dlf.parity.report import ParityProgress, exit_code, print_parity, write_report
 
     if (target is None) is (earlier is None):
-        raise click.UsageError("Name a TARGET, or an earlier report: --from FILE.")
+        raise click.UsageError("Name a TARGET, or an earlier report (--from FILE), and not both.")
+    context = click.get_current_context()
+    for name in (*options, "stages", "keep") if earlier is not None else ():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} changes what is run, and --from runs nothing: leave one of them out.")
     judge_by = constants_of(constants)
     for place in (file, page):
         if place:

@@ -306,15 +306,19 @@ def _load_from_tfds(name: str, folder: Path | None, options: dict[str, Any]) -> 
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise MissingPackageError(
-            f"the data set {name!r} (only 'digits' is embedded, and no folder with its IDX files was named by data_dir "
-            "or DLF_DATA_DIR)",
+            f"the data set {name!r} (only 'digits' is embedded, and "
+            + (
+                "no folder was named by data_dir or DLF_DATA_DIR)"
+                if folder is None
+                else f"{folder} has no IDX files of it)"
+            ),
             package=error.name or "tensorflow_datasets",
             command=_INSTALL_TFDS,
         ) from error
     try:
         builder = tfds.builder(name, data_dir=folder)
         if not builder.is_prepared():
-            _check_that_it_can_be_fetched(builder, download=options["download"])
+            _check_that_it_can_be_fetched(builder, folder, download=options["download"])
         return tfds.load(name, data_dir=folder, **{"as_supervised": True, "try_gcs": False, **options})
     except tfds.core.DatasetNotFoundError:
         known = ["digits", *tfds.list_builders(with_community_datasets=False)]
@@ -346,7 +350,7 @@ _WITHOUT_NETWORK = (
 )
 
 
-def _check_that_it_can_be_fetched(builder: Any, *, download: bool) -> None:
+def _check_that_it_can_be_fetched(builder: Any, folder: Path | None, *, download: bool) -> None:
     """Raises at once what TFDS would find out after minutes of retries."""
     if not download:
         raise DatasetError(
@@ -359,6 +363,7 @@ def _check_that_it_can_be_fetched(builder: Any, *, download: bool) -> None:
     try:
         socket.getaddrinfo(min(map(str, hosts)), None)
     except OSError as error:
+        searched = "" if folder is None else f" {folder} has neither its IDX files nor a prepared TFDS data set."
         raise DatasetError(
-            f"{builder.name}: has to be downloaded, and there is no network. {_WITHOUT_NETWORK}"
+            f"{builder.name}: has to be downloaded, and there is no network.{searched} {_WITHOUT_NETWORK}"
         ) from error

@@ -33,6 +33,8 @@ __all__ = ["Session", "answer", "end_with_parent", "memory_of_machine", "peak_me
 
 _LAST_WORDS = 8
 """Lines of a dead worker's stderr that are shown."""
+_MARK = "DLF_IS_WORKER"
+"""Tells a process that it is one."""
 _START = """
 import gc, runpy, sys
 gc.disable()
@@ -65,6 +67,7 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         BackendError: It ended without an answer; the message holds its last words.
         DlfError: What the worker raised of dlf's own errors.
     """
+    _check_no_worker()
     command = [sys.executable, "-m", module, json.dumps(request)]
     found: dict[str, Any] | None = None
     refused: list[str] = []
@@ -72,7 +75,12 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
     with (
         tempfile.TemporaryFile("w+") as stderr,
         subprocess.Popen(
-            command, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            command,
+            env={**environment, _MARK: "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
         ) as worker,
         undone(partial(_end, worker)),
     ):
@@ -133,6 +141,15 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _check_no_worker() -> None:
+    # A script that compares what it builds is imported by each worker, which would start workers without end.
+    if os.environ.get(_MARK):
+        raise BackendError(
+            "a worker of dlf was asked to start workers: the file that builds the model starts a comparison when it is "
+            'imported. Put that under `if __name__ == "__main__":`.'
+        )
+
+
 def _ended(code: int) -> str:
     # The system's own way to get memory back, which leaves no words of it.
     why = " (killed, as where memory runs out)" if code == -signal.SIGKILL else ""
@@ -150,11 +167,12 @@ class Session:
     """
 
     def __init__(self, module: str, environment: Mapping[str, str], *, title: str, timeout: float) -> None:
+        _check_no_worker()
         self._title, self._timeout = title, timeout
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker.
         self._worker = subprocess.Popen(
             [sys.executable, "-c", _START, module],
-            env=dict(environment),
+            env={**environment, _MARK: "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -196,7 +214,7 @@ class Session:
                     return found
         finally:
             clock.cancel()
-        how = f"was ended after {self._timeout:.0f} s" if late.is_set() else _ended(self._worker.wait())
+        how = f"was ended after {self._timeout:.0f} s (see --timeout)" if late.is_set() else _ended(self._worker.wait())
         raise BackendError(f"the worker of {self._title} {how}, and said at last:\n  {self._last_words()}")
 
     @property

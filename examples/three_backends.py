@@ -23,7 +23,8 @@ from dlf.backend_registry import backend_names, is_installed, load_backend
 def run_lab(backend: str, epochs: int, folder: Path) -> dict[str, list[float]]:
     """Runs ``dlf lab`` on one backend and returns its history."""
     command = [sys.executable, "-m", "dlf", "lab", "--backend", backend, "--epochs", str(epochs), "--out", str(folder)]
-    subprocess.run(command, check=True)
+    print(f"the lab on {backend}")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # It tells of its folder, which does not stay.
     history: dict[str, list[float]] = json.loads((folder / "history.json").read_text())
     return history
 

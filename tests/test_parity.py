@@ -29,7 +29,7 @@ from dlf.parity.check import target_of
 from dlf.parity.measure import measure, measure_calls, measure_training
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.records import Records
-from dlf.parity.report import answer_of, exit_code, report_text, write_report
+from dlf.parity.report import advice_of, answer_of, exit_code, report_text, write_report
 from dlf.parity.runner import Crew, _Run, run_parity
 from dlf.parity.subject import Subject
 from dlf.parity.taps import Listener, listening
@@ -746,7 +746,6 @@ def test_news_and_failures_are_said() -> None:
     assert "noisy: block/dense, kernel on torch" in text
     assert "tie, where any answer is right: block/dense, kernel on torch" in text
     assert "trajectory  not judged" in text
-    assert "unstable" not in text
     assert "torch did not come through: the worker\n  [died]" in text
 
 
@@ -754,6 +753,33 @@ def test_a_stage_that_was_not_reached_is_no_agreement() -> None:
     report = report_of()
     report["stages"]["update"] = {"counts": {}, "worst": None}
     assert "update      not reached" in report_text(report)
+    report["compiled"] = False
+    assert "update      not compiled" in report_text(report)
+
+
+def test_of_a_model_that_is_not_compiled_nothing_is_said_of_training() -> None:
+    report = report_of() | {"compiled": False, "first_divergence": None}
+    assert answer_of(report).startswith("The model computes the same on")
+    assert answer_of(report).endswith("it is not compiled, and training was not compared.")
+
+
+def test_what_is_configured_otherwise_is_said() -> None:
+    backends = {
+        name: {
+            "layers": [{"path": "norm", "config": {"epsilon": epsilon, "axis": -1}}],
+            "optimizer_config": {"beta_1": 0.9 if name != "c" else 0.8},
+        }
+        for name, epsilon in (("a", 0.001), ("b", 0.001), ("c", 0.002))
+    }
+    first = {"stage": "forward", "layer": "norm", "variable": None, "backend": "c"}
+    assert (
+        advice_of(first, backends)
+        == "the layer norm is not configured alike: `epsilon` is 0.001 on a and b, 0.002 on c."
+    )
+    update = first | {"stage": "update", "layer": None}
+    assert advice_of(update, backends) == "the optimizer is not configured alike: `beta_1` is 0.9 on a and b, 0.8 on c."
+    assert advice_of(first | {"layer": "other"}, backends).startswith("read the `call` of the layer other")
+    assert advice_of(update | {"stage": "loss"}, backends).startswith("read the loss")
 
 
 @pytest.mark.parametrize(
@@ -819,6 +845,7 @@ def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
         (["MODEL:build", "--batch", "0"], 2, "Invalid value for '--batch'"),
         (["MODEL:build", "--stages", "forwards"], 2, "Did you mean 'forward'?"),
         (["MODEL:build", "--from", "x.json"], 2, "Name a TARGET, or an earlier report"),
+        (["--from", "x.json", "--dtype", "float16"], 2, "--dtype changes what is run, and --from runs nothing"),
         (["--from", "gone.json"], 2, "--from: expected a report that `dlf parity --json FILE` wrote"),
         (["--from", "MODEL"], 2, "it is no JSON"),
         (["MODEL:build", "--constant", "noisy=x"], 2, "--constant: expected NAME=NUMBER with one of same, noisy"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from keras import layers
 
 from dlf.backend_registry import current_backend
-from dlf.errors import BackendError, InvalidArgumentError, MissingPackageError
+from dlf.errors import BackendError, InvalidArgumentError
 from dlf.float64 import in_float64
 from dlf.parity.building import builder_of
 from dlf.parity.evidence import constants_of, judged, read_report
@@ -233,8 +234,29 @@ def test_a_file_that_is_no_model_is_one_clear_message(tmp_path: Path, content: b
 def test_a_device_that_is_not_there_is_said(file: Path) -> None:
     first = current_backend().devices()[0]
     other = "gpu" if first.startswith("cpu") else "cpu"
-    with pytest.raises(MissingPackageError, match=f"--device {other}: this backend computes on {first}"):
+    with pytest.raises(InvalidArgumentError, match=f"--device: expected a device that {HERE} finds: .* {first}"):
         Worker().respond({"do": "build", "options": asked(f"{file}:build", device=other)})
+
+
+def test_data_that_cannot_be_made_say_so(file: Path) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"--data: expected a function \(batch size, random\)(.|\n)*TypeError"
+    ):
+        Worker().respond({"do": "build", "options": asked(f"{file}:build", data=f"{file}:build")})
+
+
+def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
+    """Each worker imports the script, and would start workers that import it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dlf, keras\n"
+        "def build():\n"
+        "    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+        f"dlf.check_parity(build, backends=['{HERE}'], loss='mse', stages=['forward'])\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode
+    assert 'Put that under `if __name__ == "__main__":`' in ended.stderr
 
 
 def test_a_layer_is_replayed_in_the_mode_that_it_was_called_in(file: Path, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> dict[str, A
     that mean the same agree to about 1e-14, and in float32, whose errors are given in noise floors, which is how far
     the float64 result moves when what goes in moves by one unit in the last place.
 
+    Each process imports the module that the target is in: a script calls this under ``if __name__ == "__main__":``.
+
     Args:
         target: A function without arguments that returns a Keras model, in a module that can be imported; or
             ``"file.py:function"`` or ``"package.module:function"``.
@@ -58,6 +60,13 @@ def target_of(target: str | Callable[[], Any]) -> str:
             "target",
             expected="a function at the top of a module: each backend's process imports it anew",
             received=target,
+        )
+    if module == "__main__" and not getattr(sys.modules[module], "__file__", None):
+        raise InvalidArgumentError(
+            "target",
+            expected="a function in a file, which each backend's process imports",
+            received=target,
+            advice="Write it into a file: in a notebook, by the magic %%writefile.",
         )
     # A decorator's function is in another file.
     code = getattr(inspect.unwrap(target), "__code__", None)

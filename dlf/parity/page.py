@@ -22,7 +22,7 @@ from dlf.parity.options import STAGES
 from dlf.parity.page_graph import draw_calls
 from dlf.parity.page_plots import MARKS, plot_depth, plot_distance
 from dlf.parity.page_rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
-from dlf.parity.report import advice_of, answer_of, known_of, remarks_of
+from dlf.parity.report import advice_of, answer_of, is_foregone, known_of, remarks_of, why_empty
 from dlf.scripted_page import DATATABLES, write_scripted_page
 
 __all__ = ["write_page"]
@@ -72,7 +72,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "level": "bad" if report["verdict"] == "diverge" else "warn" if report["failed"] else "good",
         "word": report["verdict"].capitalize(),
         # In parts of which every second is code: a layer whose name has a backtick is shown without it.
-        "advice": advice_of(first).split("`") if first else [],
+        "advice": advice_of(first, report["backends"]).split("`") if first else [],
         "signs": SIGNS,
         "target": report["target"],
         "dtype": report["dtype"],
@@ -146,10 +146,13 @@ def _stage(stage: str, report: Mapping[str, Any], numbers: Mapping[str | None, i
     where = worst.get("layer") or worst.get("variable") or "the model"
     counts = [(name, level, each["counts"][name]) for name, (level, _) in MEANINGS.items() if name in each["counts"]]
     other = [(name, "", count) for name, count in each["counts"].items() if name not in MEANINGS]
+    wrong = any(one["stage"] == stage for one in report["divergences"])
+    foregone = is_foregone(stage, report)
     return {
         "name": stage,
-        "counts": counts + other,
-        "floors": f"{floors:,.1f}" if floors else "",
+        "counts": [] if foregone else counts + other,
+        "note": "not judged: what differs above differs here too" if foregone else why_empty(stage, report),
+        "floors": f"{'otherwise ' if wrong else ''}{floors:,.1f}" if floors and not foregone else "",
         "where": where,
         "number": numbers.get(worst.get("layer"), 0),
         "backend": worst.get("backend") or "",

@@ -22,11 +22,13 @@ __all__ = [
     "advice_of",
     "answer_of",
     "exit_code",
+    "is_foregone",
     "known_of",
     "place_of",
     "print_parity",
     "remarks_of",
     "report_text",
+    "why_empty",
     "write_report",
 ]
 
@@ -34,8 +36,13 @@ _SHOWN = 8
 """Lines of one stage."""
 _NAMED = 3
 """Tensors in one line."""
-_NEWS = {"noisy": "", "precision": "", "tie": ", where any answer is right"}
-"""What is said of the same meaning; of what is unstable everywhere, the worst figure says enough."""
+_NEWS = {
+    "noisy": "",
+    "precision": "",
+    "unstable": ", on every backend alike",
+    "tie": ", where any answer is right",
+}
+"""What is said of the same meaning."""
 
 
 class ParityProgress:
@@ -102,9 +109,10 @@ def answer_of(report: Mapping[str, Any]) -> str:
     if first is None and len(names) == 1:
         return f"On {together} alone there is nothing to compare with: what its {report['dtype']} costs is below."
     if first is None:
-        whole = len(report["stages_asked"]) == len(STAGES)
-        what = "computes and trains" if whole else "is, as far as was asked,"
-        return f"The model {what} the same on {together}."
+        whole, compiled = len(report["stages_asked"]) == len(STAGES), report.get("compiled", True)
+        what = "is, as far as was asked," if not whole else "computes and trains" if compiled else "computes"
+        more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
+        return f"The model {what} the same on {together}{more}."
     where = place_of(first)
     if first["backend"] is None:
         return f"{together} differ: it starts in the {first['stage']} of {where}."
@@ -132,7 +140,7 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
     for name, reason in report["failed"].items():
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
     if report["first_divergence"] is not None:
-        console.print(f"Next: {advice_of(report['first_divergence'])}", soft_wrap=True)
+        console.print(f"Next: {advice_of(report['first_divergence'], report['backends'])}", soft_wrap=True)
 
 
 def report_text(report: Mapping[str, Any], width: int = 100) -> str:
@@ -164,20 +172,18 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
 def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     counts = report["stages"][stage]["counts"]
     if not counts:
-        tree.add(f"[dim]{stage:<11} {'not reached' if stage in report['stages_asked'] else 'not asked for'}[/]")
+        tree.add(f"[dim]{stage:<11} {why_empty(stage, report)}[/]")
         return
     wrong = [each for each in report["divergences"] if each["stage"] == stage]
     worst = report["stages"][stage]["worst"] or {}
     floors = worst.get("noise_floors")
+    most = "otherwise at most" if wrong else "at most"
     cost = (
-        f"[dim]at most {floors:.1f} noise floors, {escape(place_of(worst))} on {worst['backend']}[/]" if floors else ""
+        f"[dim]{most} {floors:.1f} noise floors, {escape(place_of(worst))} on {worst['backend']}[/]" if floors else ""
     )
     head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
-    known = any(each["stage"] != "build" for each in report["divergences"])
-    known = known or any(each["verdict"] == "tie" for each in report["precision"])
-    if stage == "trajectory" and not wrong and known:
-        head = "[dim]not judged: what differs above differs here too[/]"
-        tree.add(f"{stage:<11} {head}")
+    if is_foregone(stage, report):
+        tree.add(f"{stage:<11} [dim]not judged: what differs above differs here too[/]")
         return
     branch = tree.add(f"{stage:<11} {head}  {cost}".rstrip())
     for each in wrong[:_SHOWN]:
@@ -193,6 +199,31 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
         if names:
             more = " and others" if len(names) > _NAMED else ""
             branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
+
+
+def why_empty(stage: str, report: Mapping[str, Any]) -> str:
+    """Returns why nothing was judged at a stage.
+
+    Args:
+        stage: Its name.
+        report: What `run_parity` returned.
+    """
+    if stage not in report["stages_asked"]:
+        return "not asked for"
+    return "not reached" if report.get("compiled", True) or stage not in {"update", "trajectory"} else "not compiled"
+
+
+def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:
+    """Tells whether a free run says nothing of its own, since a part differs or is at a tie.
+
+    Args:
+        stage: Its name.
+        report: What `run_parity` returned.
+    """
+    if stage != "trajectory" or any(each["stage"] == stage for each in report["divergences"]):
+        return False
+    differs = any(each["stage"] != "build" for each in report["divergences"])
+    return differs or any(each["verdict"] == "tie" for each in report["precision"])
 
 
 def known_of(report: Mapping[str, Any]) -> list[str]:
@@ -249,16 +280,21 @@ def place_of(finding: Mapping[str, Any]) -> str:
     return f"{what} {when}".strip()
 
 
-def advice_of(first: Mapping[str, Any]) -> str:
+def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = None) -> str:
     """Returns what to do about a divergence.
 
     Args:
         first: A finding, as in the report.
+        backends: What the report says of each backend.
 
     Example:
         >>> advice_of({"stage": "loss", "layer": None})
         'read the loss: from the same predictions and targets it gives another value or gradient.'
     """
+    other = _configured_otherwise(first, backends or {})
+    if other:
+        whose = f"the layer {first['layer']}" if first["layer"] else "the optimizer"
+        return f"{whose} is not configured alike: {'; '.join(other)}."
     layer = f"the layer {first['layer']}" if first["layer"] else "the model"
     return {
         "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
@@ -271,6 +307,27 @@ def advice_of(first: Mapping[str, Any]) -> str:
         "trajectory": "every layer, the loss and the optimizer agree by themselves: look at `train_step`, at sparse "
         "gradients of embeddings, and at what happens between steps.",
     }[first["stage"]]
+
+
+def _configured_otherwise(first: Mapping[str, Any], backends: Mapping[str, Any]) -> list[str]:
+    """What the configuration of a layer, or of the optimizer, says on one backend and not on another."""
+    configs: dict[str, dict[str, Any]] = {}
+    for name, each in backends.items():
+        if first["layer"]:
+            layers = {layer["path"]: layer for layer in each.get("layers", ())}
+            configs[name] = layers.get(first["layer"], {}).get("config", {})
+        elif first["stage"] == "update":
+            configs[name] = each.get("optimizer_config", {})
+    found: list[str] = []
+    for key in dict.fromkeys(key for each in configs.values() for key in each):
+        having: dict[str, list[str]] = {}
+        for name, config in configs.items():
+            having.setdefault(repr(config.get(key)), []).append(name)
+        if len(having) > 1:
+            found.append(
+                f"`{key}` is " + ", ".join(f"{value} on {' and '.join(names)}" for value, names in having.items())
+            )
+    return found
 
 
 def _is_imprecise(finding: Mapping[str, Any]) -> bool:

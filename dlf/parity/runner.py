@@ -406,5 +406,8 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
         "device": built["devices"][0].split(":")[0],
         "matmul_precision": next(iter(settings.values()), "unset"),
         "numeric_settings": settings,
-        **{name: built[name] for name in ("layers", "variables", "outputs", "values", "drawn_alike")},
+        **{
+            name: built[name]
+            for name in ("layers", "variables", "outputs", "values", "drawn_alike", "optimizer_config")
+        },
     }

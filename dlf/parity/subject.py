@@ -22,7 +22,7 @@ from dlf.noise_floor import kind_of, widened
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
-__all__ = ["Subject", "outputs_alone"]
+__all__ = ["Subject", "outputs_alone", "plain_config"]
 
 
 class Subject:
@@ -165,7 +165,7 @@ class Subject:
                     "class": type(layer).__name__,
                     "dtype": layer.compute_dtype,
                     "parameters": layer.count_params() if layer.built else 0,
-                    "config": _plain_config(layer),
+                    "config": plain_config(layer),
                 }
                 for path, layer in self.layers.items()
             ],
@@ -313,8 +313,8 @@ def _name_of_function(value: Any) -> Any:
     return str(value["config"]) if is_function else value
 
 
-def _plain_config(layer: keras.Layer) -> dict[str, Any]:
-    """The numbers and words of a layer's configuration, for people and for what is known of it."""
+def plain_config(layer: Any) -> dict[str, Any]:
+    """The numbers and words of the configuration of a layer or an optimizer, for people and for what is known of it."""
     try:
         with tensorflow_hidden():
             config = layer.get_config()

@@ -22,7 +22,7 @@ import numpy as np
 from dlf.backend_protocol import Lesson
 from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend
-from dlf.errors import InvalidArgumentError, MissingPackageError
+from dlf.errors import InvalidArgumentError
 from dlf.files import whole_file
 from dlf.float64 import in_float64
 from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
@@ -44,11 +44,11 @@ from dlf.parity.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity.subject import Subject, outputs_alone
+from dlf.parity.subject import Subject, outputs_alone, plain_config
 from dlf.parity.taps import Call, Listener, listening, standing_in, takes_training
 from dlf.parity.trainer import Trainer
 from dlf.randomness import common_randomness, randomness_report, set_seed
-from dlf.targets import load_target
+from dlf.targets import load_target, own_traceback
 from dlf.trees import in_order
 from dlf.workers import peak_memory, say, serve
 
@@ -109,6 +109,7 @@ class Worker:
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
             "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
+            "optimizer_config": plain_config(self._subject.model.optimizer) if self._subject.model.compiled else {},
             "digest": self._subject.digest(),
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
             "values": {name: _summary(value) for name, value in self._subject.values().items()},
@@ -360,19 +361,26 @@ def _stays_narrow(variable: Any) -> bool:
 
 def _check_device(asked: str | None, first: str) -> None:
     if asked is not None and not first.startswith(asked):
-        raise MissingPackageError(
-            f"--device {asked}: this backend computes on {first}",
-            package="a build of the framework for that device",
-            command="dlf backends",
+        raise InvalidArgumentError(
+            "--device",
+            expected=f"a device that {current_backend().name} finds: its first is {first}",
+            received=asked,
+            advice="Install a build of it for that device (see the README), or leave the option out.",
         )
 
 
 def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Any]:
     make = load_target(options["data"], "--data")
-    batches = [make(options["batch"], random) for _ in range(options["steps"])]
+    form = "a function (batch size, random) -> (x, y)"
+    try:
+        batches = [make(options["batch"], random) for _ in range(options["steps"])]
+    except Exception as error:
+        raise InvalidArgumentError(
+            "--data", expected=form, received=options["data"], advice=f"\n{own_traceback(error)}"
+        ) from error
     for each in batches:
         if not isinstance(each, tuple) or len(each) != 2:  # noqa: PLR2004 - x and y.
-            raise InvalidArgumentError("--data", expected="a function (batch size, random) -> (x, y)", received=each)
+            raise InvalidArgumentError("--data", expected=form, received=each)
     return batches
 
 
