@@ -59,11 +59,12 @@ def backend_names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load_backend(name: str) -> Backend:
+def load_backend(name: str, argument: str = "backend") -> Backend:
     """Returns the backend of this name, without importing its framework.
 
     Args:
         name: One of `backend_names()`.
+        argument: What the caller calls it.
 
     Returns:
         The backend; the same object at every call.
@@ -79,7 +80,7 @@ def load_backend(name: str) -> Backend:
     points = _entry_points()
     if name not in points:
         raise InvalidArgumentError(
-            "backend",
+            argument,
             expected=f"one of {', '.join(points)}",
             received=name,
             advice=did_you_mean(name, points),
@@ -124,13 +125,13 @@ def _absent_package(backend: Backend) -> str | None:
     return next((package for package in backend.requires if not is_there(package)), None)
 
 
-def _named(name: str) -> Backend:
+def _named(name: str, argument: str) -> Backend:
     """The backend called `name`, or the one that runs Keras on `name`."""
     if name not in backend_names():
         for candidate in map(load_backend, backend_names()):
             if candidate.keras_backend == name:
                 return candidate
-    return load_backend(name)
+    return load_backend(name, argument)
 
 
 def select_backend(name: str | None = None) -> Backend:
@@ -154,7 +155,7 @@ def select_backend(name: str | None = None) -> Backend:
     # An empty variable is one that nobody set; an empty argument is a mistake.
     asked = name if name is not None else os.environ.get("KERAS_BACKEND") or None
     if asked is not None:
-        backend = _named(asked)
+        backend = _named(asked, "KERAS_BACKEND" if name is None else "backend")
     else:
         candidates = [load_backend(each) for each in backend_names()]
         backend = next(filter(is_installed, candidates), candidates[0])
@@ -189,7 +190,7 @@ def current_backend() -> Backend:
     if selected in backend_names() and load_backend(selected).keras_backend == running:
         return load_backend(selected)
     try:
-        return _named(running)
+        return _named(running, "KERAS_BACKEND")
     except InvalidArgumentError as error:
         raise BackendError(
             f"Keras runs on {running!r}, for which dlf has no backend (it has {', '.join(backend_names())}). "

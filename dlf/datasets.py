@@ -305,13 +305,10 @@ def _load_from_tfds(name: str, folder: Path | None, options: dict[str, Any]) -> 
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
+        named = "no folder was named by data_dir or DLF_DATA_DIR"
+        searched = named if folder is None else f"{folder} has no IDX files of it"
         raise MissingPackageError(
-            f"the data set {name!r} (only 'digits' is embedded, and "
-            + (
-                "no folder was named by data_dir or DLF_DATA_DIR)"
-                if folder is None
-                else f"{folder} has no IDX files of it)"
-            ),
+            f"the data set {name!r} (only 'digits' is embedded, and {searched})",
             package=error.name or "tensorflow_datasets",
             command=_INSTALL_TFDS,
         ) from error

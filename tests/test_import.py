@@ -107,7 +107,10 @@ def test_dlf_works_where_nobody_named_a_backend(run_python: Run, first_use: str)
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("garbage", "backend: expected one of jax, tensorflow, torch"), ("tensorflwo", "Did you mean 'tensorflow'?")],
+    [
+        ("garbage", "KERAS_BACKEND: expected one of jax, tensorflow, torch"),
+        ("tensorflwo", "Did you mean 'tensorflow'?"),
+    ],
 )
 def test_a_backend_that_is_not_there_is_said_before_keras_says_it(run_python: Run, name: str, message: str) -> None:
     ended = run_python("-c", "import dlf; dlf.set_seed(1)", KERAS_BACKEND=name)
