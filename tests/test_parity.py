@@ -847,7 +847,7 @@ def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
         (["MODEL:build", "--from", "x.json"], 2, "Name a TARGET, or an earlier report"),
         (["--from", "x.json", "--dtype", "float16"], 2, "--dtype changes what is run, and --from runs nothing"),
         (["--from", "gone.json"], 2, "--from: expected a report that `dlf parity --json FILE` wrote"),
-        (["--from", "MODEL"], 2, "it is no JSON"),
+        (["--from", "MODEL"], 2, "It is no JSON"),
         (["MODEL:build", "--constant", "noisy=x"], 2, "--constant: expected NAME=NUMBER with one of same, noisy"),
         (["MODEL:build", "--backends", f"{HERE},nope"], 3, "nope"),
         ([], 2, "Name a TARGET, or an earlier report"),

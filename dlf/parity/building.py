@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import keras
 
@@ -56,6 +57,13 @@ def _called(function: Callable[[], Any], dtype: str) -> Any:
 
 
 def _loaded(file: Path, dtype: str) -> Any:
+    if not is_zipfile(file):
+        raise InvalidArgumentError(
+            "TARGET",
+            expected="a file that Keras saved, which is a zip archive",
+            received=str(file),
+            advice="Save the model again: model.save('model.keras').",
+        )
     try:
         with warnings.catch_warnings():
             # Of one that was not trained no slots were saved; training starts from new ones.

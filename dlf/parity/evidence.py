@@ -103,12 +103,12 @@ def read_report(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise _no_report(file, error.strerror or str(error)) from error
     except ValueError as error:
-        raise _no_report(file, f"it is no JSON: {error}") from error
+        raise _no_report(file, f"It is no JSON: {error}") from error
     lacking = [name for name in EVIDENCE if not isinstance(report, dict) or name not in report]
     if lacking:
-        raise _no_report(file, f"it has no {', '.join(lacking[:3])}")
+        raise _no_report(file, f"It has no {', '.join(lacking[:3])}")
     if report["schema"] != 1:
-        raise _no_report(file, f"its schema is {report['schema']}, and this version of dlf reads 1")
+        raise _no_report(file, f"Its schema is {report['schema']}, and this version of dlf reads 1")
     found: dict[str, Any] = report
     return found
 
