@@ -208,7 +208,7 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
         stage: Its name.
         report: What `run_parity` returned.
     """
-    if stage not in report["stages_asked"]:
+    if stage not in report.get("stages_asked", STAGES):
         return "not asked for"
     return "not reached" if report.get("compiled", True) or stage not in {"update", "trajectory"} else "not compiled"
 
@@ -223,7 +223,7 @@ def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:
     if stage != "trajectory" or any(each["stage"] == stage for each in report["divergences"]):
         return False
     differs = any(each["stage"] != "build" for each in report["divergences"])
-    return differs or any(each["verdict"] == "tie" for each in report["precision"])
+    return differs or any(each["verdict"] == "tie" for each in report.get("precision", ()))
 
 
 def known_of(report: Mapping[str, Any]) -> list[str]:
