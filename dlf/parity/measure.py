@@ -77,7 +77,7 @@ def measure_calls(
                 }
                 if call.get("own_dtype", False):
                     place["own_dtype"] = call["longest"]
-                elif any(moves):
+                if any(moves):
                     place |= {"moves": list(filter(None, moves)), "longest": call["longest"]}
                 found.append(place | one)
     if beside and truth in beside:

@@ -102,7 +102,7 @@ def judge(
     """
     constants = constants or Constants()
     parts = [each for each in measurements if _is_part(each)]
-    told = [_told(each, parts, constants) for each in measurements if not _is_part(each)]
+    told = _told([each for each in measurements if not _is_part(each)], parts, constants)
     whole = [each for each in told if each["mode"] == "whole"]
     steps = [each for each in told if each["stage"] == "trajectory"]
     findings = _innermost([each for one in parts for each in judge_each(one, backends, constants)])
@@ -284,16 +284,15 @@ def _is_part(measured: Mapping[str, Any]) -> bool:
     return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
 
 
-def _told(measured: Measurement, parts: Sequence[Measurement], constants: Constants) -> Measurement:
-    """A measurement of the whole model or its training, that knows what a part does: its own dtype, amplifying."""
-    found = dict(measured)
+def _told(measurements: Sequence[Measurement], parts: Sequence[Measurement], constants: Constants) -> list[Measurement]:
+    """Measurements of the whole model and its training, that know what a part does: its own dtype, amplifying."""
     own = [longest for each in parts if (longest := judged_in_own_dtype(each, constants)) is not None]
-    if own:
-        found["own_dtype"] = max(own)
     layers = [each for each in parts if each["layer"] is not None]
-    if any(move["moved"] > constants.amplified for each in layers for move in each.get("moves", ())):
-        found["shaken"] = measured["size"] or 0.0
-    return found
+    amplifies = any(move["moved"] > constants.amplified for each in layers for move in each.get("moves", ()))
+    return [
+        each | ({"own_dtype": max(own)} if own else {}) | ({"shaken": each["size"] or 0.0} if amplifies else {})
+        for each in measurements
+    ]
 
 
 def _bound(measured: Measurement, names: Sequence[str], constants: Constants) -> float:
