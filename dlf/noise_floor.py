@@ -8,6 +8,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,8 @@ LOW_PRECISION = 1000.0
 
 STEPS = {"nudged": 2.0**-40, "pushed": 2.0**-20}
 """Two steps by which inputs are moved: what computes in float64 has the same slope over both, and only that."""
+_SMALLEST_SQUARE = 1e-280
+"""Below it, squares of float64 lose digits."""
 TWINS = 2
 """How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
 
@@ -85,6 +88,7 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
     # What is no number, here or in a twin, says nothing of how far rounding goes; nor do integers and truth values.
     moved_ones = twins if truth.dtype.kind == "f" else []
     there = np.isfinite(truth)
+    there = ... if there.all() else there  # All of an array is no copy.
     apart = [each[there] - truth[there] for each in moved_ones if np.isfinite(each[there]).all()]
     distance = rms(np.stack(apart)) if apart else 0.0
     return max(distance, eps_of(dtype) * largest, _smallest_normal(dtype))
@@ -92,11 +96,16 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
 
 def rms(array: np.ndarray) -> float:
     """Returns the root of the mean square; 0 of no elements."""
-    largest = float(np.abs(array).max(initial=0.0))
-    if largest == 0.0 or not np.isfinite(largest):
+    flat = array.astype(np.float64, copy=False).ravel()
+    # As `np.dot`, whose threads would wait by computing.
+    total = float(np.einsum("i,i->", flat, flat))
+    if _SMALLEST_SQUARE < total < math.inf:
+        return math.sqrt(total / flat.size)
+    largest = float(np.abs(flat).max(initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
         return largest
-    # Of the largest: squares of what a run that blows up ends with are no numbers any more.
-    return largest * float(np.sqrt(np.mean(np.square(array.astype(np.float64) / largest))))
+    # Of the largest: squares of what a run that blows up ends with are no numbers any more, nor those of the tiniest.
+    return largest * math.sqrt(np.mean(np.square(flat / largest)))
 
 
 def scale_of(array: np.ndarray) -> float:
@@ -106,7 +115,10 @@ def scale_of(array: np.ndarray) -> float:
         >>> scale_of(np.array([3.0, -np.inf])), scale_of(np.arange(3))
         (3.0, 0.0)
     """
-    return rms(array[np.isfinite(array)]) if array.dtype.kind == "f" else 0.0
+    if array.dtype.kind != "f":
+        return 0.0
+    found = rms(array)
+    return found if math.isfinite(found) else rms(array[np.isfinite(array)])
 
 
 def moved_by_how_much(one: np.ndarray, other: np.ndarray) -> float:

@@ -29,7 +29,17 @@ from dlf.errors import BackendError, revive
 from dlf.interrupts import undone
 from dlf.targets import own_traceback
 
-__all__ = ["Session", "answer", "end_with_parent", "memory_of_machine", "peak_memory", "run_worker", "say", "serve"]
+__all__ = [
+    "Session",
+    "answer",
+    "cores_of_machine",
+    "end_with_parent",
+    "memory_of_machine",
+    "peak_memory",
+    "run_worker",
+    "say",
+    "serve",
+]
 
 _LAST_WORDS = 8
 """Lines of a dead worker's stderr that are shown."""
@@ -112,6 +122,17 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         how = f"was ended after {timeout:.0f} s" if late.is_set() else _ended(code)
         raise BackendError(f"the worker of {title} {how}, and said at last:\n  {words}")
     return found
+
+
+def cores_of_machine() -> int:
+    """Returns how many cores this process may compute on.
+
+    Example:
+        >>> cores_of_machine() > 0
+        True
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # Of Linux alone.
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def memory_of_machine() -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 from keras import layers
 
@@ -120,6 +121,18 @@ def file(tmp_path: Path) -> Path:
 def crew() -> Iterator[Crew]:
     with Crew([HERE], timeout=120) as workers:
         yield workers
+
+
+def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(crew: Crew) -> str:
+        with crew:
+            return psutil.Process(crew.sessions[HERE]._worker.pid).environ()["OMP_NUM_THREADS"]
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("dlf.parity.runner.cores_of_machine", lambda: 6)
+    assert threads(Crew([HERE])) == "6"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads(Crew([HERE])) == "3"
 
 
 def asked(target: str, **options: Any) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import random
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -26,7 +24,7 @@ from dlf.bench.agreement import Judge
 from dlf.bench.contestants import Contestant, Running, contestants
 from dlf.bench.models import Task, make_task
 from dlf.bench.options import GROWTH
-from dlf.workers import answer, say
+from dlf.workers import answer, cores_of_machine, peak_memory, say
 
 __all__ = ["compare_and_time", "measure_growth", "measure_memory", "measure_startup"]
 
@@ -93,11 +91,11 @@ def measure_growth(contestant: Contestant, task: Task, large: Task, repeats: int
 
 def measure_memory(contestant: Contestant, task: Task) -> dict[str, Any]:
     """Returns the peak of this process's memory once two epochs are over, and what the data take, in bytes."""
-    before = _peak()
+    before = peak_memory()
     running, _ = _first_epoch(contestant, task)
     running.epoch()
     running.close()
-    return {"before": before, "peak": _peak(), "data": task.scaled.nbytes + task.labels.nbytes}
+    return {"before": before, "peak": peak_memory(), "data": task.scaled.nbytes + task.labels.nbytes}
 
 
 def measure_startup(contestant: Contestant, task: Task) -> dict[str, Any]:
@@ -121,20 +119,14 @@ def _seconds(epoch: Callable[[], None]) -> float:
     return time.perf_counter() - begin
 
 
-def _peak() -> int:
-    # Kilobytes on Linux, bytes on macOS.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def _machine() -> dict[str, Any]:
-    affinity = getattr(os, "sched_getaffinity", None)
     threads = {name: value for name, value in os.environ.items() if "THREADS" in name or name == "XLA_FLAGS"}
     return {
         "platform": platform.platform(),
         "processor": platform.machine(),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
-        "usable_cpus": len(affinity(0)) if affinity else os.cpu_count(),
+        "usable_cpus": cores_of_machine(),
         "thread_settings": threads,
         "load": os.getloadavg(),
     }

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dlf.errors import InvalidArgumentError
+from dlf.errors import InvalidArgumentError, did_you_mean
 from dlf.parity.known import reasons_of_failures, with_reasons
 from dlf.parity.options import STAGES
 from dlf.parity.verdict import Constants, Finding, judge, judge_build, judge_values
@@ -135,7 +135,10 @@ def constants_of(changes: Sequence[str]) -> Constants:
             constants = replace(constants, **{name: float(value)})
         except ValueError:
             raise InvalidArgumentError(
-                "--constant", expected=f"NAME=NUMBER with one of {', '.join(asdict(constants))}", received=change
+                "--constant",
+                expected=f"NAME=NUMBER with one of {', '.join(asdict(constants))}",
+                received=change,
+                advice="" if name in asdict(constants) else did_you_mean(name, asdict(constants)),
             ) from None
     return constants
 

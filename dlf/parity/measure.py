@@ -4,7 +4,7 @@ What is asked of it:
 
 * distances in float64 between every two backends, errors in the dtype under test on each, and the noise floor: no
   verdict, and no constant of one;
-* one tensor is in memory at a time;
+* what is in memory at a time is a tensor of each of a few layers;
 * of what differs, the first elements are kept, for people to look at.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from dlf.noise_floor import NOISY, STEPS, TWINS, eps_of, floor_of, kind_of, moved_by_how_much, rms, scale_of, widened
 from dlf.parity.records import Records
+from dlf.workers import cores_of_machine
 
 __all__ = [
     "Arrays",
@@ -37,6 +39,8 @@ Arrays: TypeAlias = Mapping[str, np.ndarray | None]
 
 _LOOKED_AT = 1e3
 """Noise floors of float64 above which elements are kept; what is judged is far above."""
+_AT_ONCE = min(4, cores_of_machine())
+"""Calls of layers that are measured side by side."""
 _ELEMENTS = 5
 _MOST = 1e300
 """What stands for infinity, which JSON does not have."""
@@ -60,29 +64,39 @@ def measure_calls(
         >>> measure_calls({}, "jax", [])
         []
     """
-    found: list[Measurement] = []
-    for call in calls:
-        names = _names(records[truth], call["key"])
-        outputs = f"wide/{call['key']}|forward/"
-        moves = [_moves(each, name) for each in (beside or {}).values() for name in each if name.startswith(outputs)]
-        for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
-            group = [name for name in names if name.startswith(f"{kind}/")]
-            for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
-                place = {
-                    "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
-                    "layer": call["layer"],
-                    "call": call["key"],
-                    "variable": _variable(kind, one.pop("name")),
-                    "mode": "inference" if "inference" in kind else None,
-                }
-                if call.get("own_dtype", False):
-                    place["own_dtype"] = call["longest"]
-                if any(moves):
-                    place |= {"moves": list(filter(None, moves)), "longest": call["longest"]}
-                found.append(place | one)
+
+    def measured(call: Mapping[str, Any]) -> list[Measurement]:
+        return list(_measure_call(records, truth, call, beside or {}))
+
+    # NumPy and zlib let others run while they compute.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = [each for one in pool.map(measured, calls) for each in one]
     if beside and truth in beside:
         _add_beside(found, beside, truth, calls)
     return found
+
+
+def _measure_call(
+    records: Mapping[str, Records], truth: str, call: Mapping[str, Any], beside: Mapping[str, Records]
+) -> Iterator[Measurement]:
+    names = _names(records[truth], call["key"])
+    outputs = f"wide/{call['key']}|forward/"
+    moves = [_moves(each, name) for each in beside.values() for name in each if name.startswith(outputs)]
+    for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
+        group = [name for name in names if name.startswith(f"{kind}/")]
+        for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
+            place = {
+                "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
+                "layer": call["layer"],
+                "call": call["key"],
+                "variable": _variable(kind, one.pop("name")),
+                "mode": "inference" if "inference" in kind else None,
+            }
+            if call.get("own_dtype", False):
+                place["own_dtype"] = call["longest"]
+            if any(moves):
+                place |= {"moves": list(filter(None, moves)), "longest": call["longest"]}
+            yield place | one
 
 
 def _add_beside(
@@ -253,12 +267,19 @@ def distance(one: np.ndarray, other: np.ndarray) -> float | None:
         return None
     if one.dtype.kind != "f" or other.dtype.kind != "f":
         return 0.0 if np.array_equal(one, other) else None
+    if math.isfinite(found := _distance(one, other)):
+        return found
     finite = np.isfinite(one)
     if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(
         one[~finite], other[~finite], equal_nan=True
     ):
         return None
-    return rms(one[finite] - other[finite])
+    return _distance(one[finite], other[finite])
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus itself is no number.
+        return rms(one - other)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -270,11 +291,12 @@ def difference(one: np.ndarray, other: np.ndarray) -> float | None:
     """
     if one.shape != other.shape:
         return None
-    one, other = one.astype(np.float64), other.astype(np.float64)
+    one, other = one.astype(np.float64, copy=False), other.astype(np.float64, copy=False)
     finite = np.isfinite(one) & np.isfinite(other)
-    if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
-        return None
-    one, other = one[finite], other[finite]
+    if not finite.all():
+        if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+            return None
+        one, other = one[finite], other[finite]
     apart = np.abs(one - other).max(initial=0.0)
     size = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
     return float(apart / size) if size else float(apart)
@@ -359,8 +381,11 @@ def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
         return 0.0
     if narrow is None or narrow.shape != truth.shape:
         return None
-    narrow, finite = widened(narrow), np.isfinite(truth)
-    return rms(narrow[finite] - truth[finite]) if np.isfinite(narrow[finite]).all() else None
+    narrow = widened(narrow)
+    if math.isfinite(found := _distance(narrow, truth)):
+        return found
+    finite = np.isfinite(truth)
+    return _distance(narrow[finite], truth[finite]) if np.isfinite(narrow[finite]).all() else None
 
 
 def _elements(

@@ -20,6 +20,7 @@ from dlf.gradients.model_loss import parameters_of, to_numpy
 from dlf.keras_internals import with_mask
 from dlf.layers import layers_by_path
 from dlf.noise_floor import eps_of, is_floating, moved, rms, widened
+from dlf.parity.compiling import compiled
 from dlf.parity.records import Records
 from dlf.parity.subject import Subject
 from dlf.parity.taps import LOOPS, Call, takes_training
@@ -172,10 +173,10 @@ def replay_of(
     # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already; but
     # for a loop, it compiles each call anew.
     loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
-    compiled = _compiled(compute) if loops or path is not None else compute
+    used = compiled(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
-        outputs, after, penalties, gradients = compiled(inputs.parameters(layer, wide=wide), inputs.fixed())
+        outputs, after, penalties, gradients = used(inputs.parameters(layer, wide=wide), inputs.fixed())
         found = {f"forward/{n}": to_numpy(each) for n, each in outputs.items()}
         if penalties:
             found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
@@ -201,13 +202,13 @@ def replay_of_loss(
         predictions = [keras.ops.copy((values | fixed)[name]) for name in arrays]
         return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
 
-    @_compiled
-    def compiled(parameters: Any) -> tuple[Any, Any]:
-        taken: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
-        return taken
+    @compiled
+    def taken(parameters: Any) -> tuple[Any, Any]:
+        found: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
+        return found
 
     def replay(move: Move | None) -> dict[str, np.ndarray]:
-        value, gradients = compiled(
+        value, gradients = taken(
             {
                 name: _tensor(each if move is None else move(each, dtypes[name]), "float64" if wide else dtypes[name])
                 for name, each in arrays.items()
@@ -236,7 +237,7 @@ def replay_of_update(
     step = eps_of(subject.dtype) * max(rms(each) for each in exact)
     before = [to_numpy(each.value) for each in variables]
     # Of values, as Keras takes a step on JAX: an optimizer that scales the loss branches.
-    by_values = _compiled(subject.built_optimizer(model).stateless_apply) if keras.config.backend() == "jax" else None
+    by_values = compiled(subject.built_optimizer(model).stateless_apply) if keras.config.backend() == "jax" else None
 
     def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
         moves = [0.0 if random is None else random.choice([-1.0, 1.0], each.shape) * step for each in exact]
@@ -261,28 +262,6 @@ def replay_of_update(
         return found
 
     return replay
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """On JAX, a function of arrays as XLA compiles it, once: an operation at a time, each is compiled by itself.
-
-    What cannot be traced is run as it is.
-    """
-    if keras.config.backend() != "jax":
-        return function
-    import jax
-
-    use = [jax.jit(function), function]
-
-    def call(*args: Any) -> Any:
-        try:
-            return use[0](*args)
-        except Exception:  # noqa: BLE001 - a layer of somebody's own may look at its numbers; or fail, once more.
-            found = function(*args)
-            use.pop(0)
-            return found
-
-    return call
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 What is asked of it:
 
-* the parent imports no framework; the workers start at once, and wait for one another only where they must;
+* the parent imports no framework; the workers start at once, share the cores, and wait for one another only where they
+  must;
 * a backend that fails is reported with its last words, and the others are compared without it;
 * records are removed at the end, whatever happens, unless somebody wants to keep them;
 * one set of workers can answer for many models, one after the other.
@@ -32,7 +33,7 @@ from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.trajectory import Runs, measure_trajectory
 from dlf.parity.verdict import Constants, is_suspect, judge_build, judge_each
-from dlf.workers import Session, memory_of_machine
+from dlf.workers import Session, cores_of_machine, memory_of_machine
 
 __all__ = ["SCHEMA", "Crew", "run_parity"]
 
@@ -91,11 +92,13 @@ class Crew:
 
     def __init__(self, backends: Sequence[str], device: str | None = None, timeout: float = 600.0) -> None:
         self._device, self._timeout = device, timeout
+        # Side by side, threads that wait for others' by computing take the cores from the rest.
+        self._threads = max(1, cores_of_machine() // max(1, len(backends)))
         self.sessions = {name: self._start(name) for name in backends}
 
     def _start(self, name: str) -> Session:
         backend = load_backend(name)
-        environment = backend_environment(backend)
+        environment = {"OMP_NUM_THREADS": str(self._threads)} | backend_environment(backend)
         if self._device == "cpu":
             environment |= backend.cpu_environment()
         return Session("dlf.parity.worker", environment, title=name, timeout=self._timeout)
