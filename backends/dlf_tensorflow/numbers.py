@@ -21,14 +21,14 @@ def python_numbers_kept() -> Iterator[None]:
 
     Example:
         >>> with python_numbers_kept():
-        ...     float(tf.cast(0.9, "float64")), tf.convert_to_tensor(0.9).dtype.name
+        ...     float(tf.cast(0.9, "float64")), tf.convert_to_tensor([0.9, 1]).dtype.name
         (0.9, 'float64')
     """
     before = tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor
 
     def cast(x: Any, dtype: Any, name: str | None = None) -> Any:
-        is_number = type(x) in (int, float) and tf.as_dtype(dtype) == tf.float64
-        return tf.constant(x, dtype) if is_number else before[0](x, dtype, name=name)
+        kept = bool(_python_numbers(x)) and tf.as_dtype(dtype) == tf.float64
+        return tf.constant(x, dtype) if kept else before[0](x, dtype, name=name)
 
     def gelu(features: Any, approximate: bool = False, name: str | None = None) -> Any:
         x = tf.convert_to_tensor(features)
@@ -47,8 +47,8 @@ def python_numbers_kept() -> Iterator[None]:
         return tf.where(x > 0, x, tf.constant(alpha, tf.float64) * x)
 
     def convert_to_tensor(value: Any, dtype: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        # Without a dtype a float becomes a float32, and with it whatever a schedule computes from it.
-        dtype = tf.float64 if dtype is None and type(value) is float else dtype
+        # Without a dtype floats become float32, and with them whatever a schedule or a layer computes from them.
+        dtype = tf.float64 if dtype is None and float in _python_numbers(value) else dtype
         return before[3](value, dtype, *arguments, **keywords)
 
     tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor = cast, gelu, leaky_relu, convert_to_tensor
@@ -56,3 +56,11 @@ def python_numbers_kept() -> Iterator[None]:
         yield
     finally:
         tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor = before
+
+
+def _python_numbers(value: Any) -> set[type]:
+    """The kinds of Python's own numbers that a value consists of, or nothing where it is of anything else."""
+    if not isinstance(value, int | float | list | tuple):
+        return set()
+    kinds = {type(each) for each in tf.nest.flatten(value)}
+    return kinds if kinds <= {int, float} else set()

@@ -81,6 +81,7 @@ _NUMBERS = (
     )
     | given(Spec((6,)))(
         Normalization=lambda: layers.Normalization(mean=np.arange(6.0), variance=np.arange(1.0, 7.0)),
+        Normalization__tenths=lambda: layers.Normalization(mean=[0.1] * 6, variance=[0.7] * 6),
         Normalization__invert=lambda: layers.Normalization(mean=0.5, variance=4.0, invert=True),
         Rescaling=lambda: layers.Rescaling(0.5, offset=-1.0),
         Pipeline=lambda: layers.Pipeline([layers.Rescaling(2.0, name="one"), layers.Rescaling(0.5, name="two")]),

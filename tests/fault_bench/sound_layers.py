@@ -254,6 +254,22 @@ def truth_values() -> Any:
     return compiled([x, seen], layers.Dense(2, name="last")(kept))
 
 
+class Weighted(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Multiplies by numbers of Python's own, made a tensor of when it is built, when it is called, or both."""
+
+    def build(self, shape: Any) -> None:
+        self.shares = ops.convert_to_tensor([0.299, 0.587, 0.114, 0.7])
+
+    def call(self, x: Any) -> Any:
+        return ops.cast(self.shares, x.dtype) * x + ops.convert_to_tensor([0.1, 0.2, 0.3, 0.6]) * x
+
+
+@sound()
+def numbers_of_python() -> Any:
+    """Numbers that no float32 is, which one framework makes a float32 of first."""
+    return model_of(Weighted(name="weighted"))
+
+
 @sound()
 def held_layers() -> Any:
     """Layers that others hold, two deep."""
