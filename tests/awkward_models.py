@@ -54,6 +54,44 @@ def infinite_weight() -> Any:
     return compiled(Infinite(name="infinite"))
 
 
+class Tables(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Numbers of Python's own and tables in float32, made when it is built and when it is called."""
+
+    def build(self, shape: Any) -> None:
+        self.shares = ops.convert_to_tensor([0.299, 0.587, 0.114, 0.7])
+        self.table = ops.convert_to_tensor(np.sin(np.arange(4, dtype="float32")))
+
+    def call(self, x: Any) -> Any:
+        x = x * self.shares + ops.convert_to_tensor([0.1, 0.2, 0.3, 0.6]) * x
+        return self.table - x + ops.cast(self.table, x.dtype) * x
+
+
+def tables_and_numbers() -> Any:
+    return compiled(Tables(name="tables"))
+
+
+class Sampling(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Draws in either mode, of a shape that is not known when the model is made."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.seed = keras.random.SeedGenerator(3)
+
+    def call(self, pair: Any) -> Any:
+        mean, spread = pair
+        self.add_loss(-0.5 * ops.mean(1.0 + spread - ops.square(mean) - ops.exp(spread)))
+        drawn = keras.random.normal(ops.shape(mean), seed=self.seed, dtype=mean.dtype)
+        return mean + ops.exp(0.5 * spread) * drawn
+
+
+def variational() -> Any:
+    x = keras.Input((4,))
+    code = Sampling(name="sampling")([layers.Dense(2, name="mean")(x), layers.Dense(2, name="spread")(x)])
+    model = keras.Model(x, layers.Dense(4, name="last")(code))
+    model.compile("adam", "mse")
+    return model
+
+
 def _with_another(second: Any) -> Any:
     x = keras.Input((4,))
     first = layers.Dense(3, name="first")(x)
@@ -195,6 +233,8 @@ AWKWARD = (
     without_kernels_for_float64,
     none_beside_an_output,
     infinite_weight,
+    tables_and_numbers,
+    variational,
     integer_output_without_a_loss,
     infinite_output_without_a_loss,
     one_loss_of_two,

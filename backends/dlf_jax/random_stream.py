@@ -36,7 +36,9 @@ def threefry_2x32(key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
 def random_bits(key: Any, shape: Any) -> Any:
     """Returns 32 bits for each element: the exclusive or of the two words of its number in row-major order."""
     shape = tuple(shape)
-    if jax.default_backend() == "cpu" and math.prod(shape) <= _MOST_NUMBERS:
+    # Where a layer's outputs are inferred, a dimension may be a symbol.
+    is_known = all(isinstance(each, int | np.integer) for each in shape)
+    if is_known and jax.default_backend() == "cpu" and math.prod(shape) <= _MOST_NUMBERS:
         return _bits_in_one_pass(_word(key), shape)
     # JAX's own; a user may have turned the layout off, or another generator on.
     with jax.threefry_partitionable(True):

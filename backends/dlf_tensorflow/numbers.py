@@ -1,9 +1,9 @@
-"""Python's own numbers in float64: TensorFlow takes some of them through float32 on the way."""
+"""Numbers that layers hold, in float64: TensorFlow makes a float32 of some, and adds no float32 to a float64."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +11,20 @@ import tensorflow as tf
 
 __all__ = ["python_numbers_kept"]
 
+_OPERATORS = [
+    f"__{side}{name}__"
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+    for side in ("", "r")
+] + [f"__{name}__" for name in ("lt", "le", "gt", "ge", "eq", "ne")]
+
 
 @contextmanager
 def python_numbers_kept() -> Iterator[None]:
-    """Lets ``tf.cast(0.9, "float64")`` be 0.9, for as long as the context lasts.
+    """Lets ``tf.cast(0.9, "float64")`` be 0.9, and float32 be added to float64, for as long as the context lasts.
 
     TensorFlow makes a tensor of the number first, in float32, so that it comes out 2.4e-8 off; `keras.ops.cast` and
-    whatever layers and optimizers do with a rate or an epsilon go through it. No option turns that off.
+    whatever layers and optimizers do with a rate or an epsilon go through it. No option turns that off. A layer that
+    holds a table in float32 adds it to float32 where it is used, and to float64 in its twin, which JAX and PyTorch do.
 
     Example:
         >>> with python_numbers_kept():
@@ -51,11 +58,31 @@ def python_numbers_kept() -> Iterator[None]:
         dtype = tf.float64 if dtype is None and float in _python_numbers(value) else dtype
         return before[3](value, dtype, *arguments, **keywords)
 
+    operators = {name: getattr(tf.Tensor, name) for name in _OPERATORS}
+    for name, operator in operators.items():
+        setattr(tf.Tensor, name, _promoting(operator))
     tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor = cast, gelu, leaky_relu, convert_to_tensor
     try:
         yield
     finally:
         tf.cast, tf.nn.gelu, tf.nn.leaky_relu, tf.convert_to_tensor = before
+        for name, operator in operators.items():
+            setattr(tf.Tensor, name, operator)
+
+
+def _promoting(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operator that takes a float of another width beside a float64."""
+
+    def operate(one: Any, other: Any) -> Any:
+        if (
+            isinstance(other, tf.Tensor | tf.Variable)
+            and other.dtype != one.dtype
+            and tf.float64 in (one.dtype, other.dtype)
+        ):
+            one, other = (tf.cast(each, tf.float64) if each.dtype.is_floating else each for each in (one, other))
+        return operator(one, other)
+
+    return operate
 
 
 def _python_numbers(value: Any) -> set[type]:

@@ -17,7 +17,13 @@ BACKENDS = ("jax", "tensorflow", "torch")
 @click.option("--folder", default="zoo", type=click.Path(file_okay=False, path_type=Path), help="Keeps each result.")
 @click.option("--only", default="", metavar="TEXT", help="Entries whose kind, name or case holds this.")
 @click.option("--kinds", default="", metavar="A,B", help="layers, losses, metrics, ...  [default: all]")
-@click.option("--jobs", default=2, type=click.IntRange(1), show_default=True, help="Entries at a time.")
+@click.option(
+    "--jobs",
+    default=2,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Entries at a time; applications are one by one.",
+)
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write the summary.")
 @click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at.")
 def main(  # noqa: PLR0913, PLR0917 - one for each option.

@@ -49,7 +49,7 @@ def run_zoo(
         backends: On which backends.
         folder: Where each report is kept, as ``kind-Name-case.json``.
         say: Is told of each entry.
-        jobs: Sets of workers at a time.
+        jobs: Sets of workers at a time; applications are run by one.
 
     Returns:
         The summary, in JSON's types: see `summary_of`.
@@ -72,15 +72,18 @@ def run_zoo(
                     place.write_text(json.dumps(result, allow_nan=False))
                 say(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
 
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            list(pool.map(run_together, [waiting[n : n + TOGETHER] for n in range(0, len(waiting), TOGETHER)]))
-        except BaseException:
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for crew in crews:
-                crew.close()
-            raise
+    # Two of the largest applications at a time would take more memory than most machines have.
+    large = [each for each in waiting if each.kind == "applications"]
+    for some, at_once in (([each for each in waiting if each not in large], jobs), (large, 1)):
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                list(pool.map(run_together, [some[n : n + TOGETHER] for n in range(0, len(some), TOGETHER)]))
+            except BaseException:
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for crew in crews:
+                    crew.close()
+                raise
     return summary_of(entries, folder)
 
 
