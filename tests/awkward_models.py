@@ -70,6 +70,16 @@ def tables_and_numbers() -> Any:
     return compiled(Tables(name="tables"))
 
 
+def resized_to_the_same_size() -> Any:
+    """On TensorFlow, what is between the layers is rounded to float32, and nothing else is done to it."""
+    return compiled(
+        layers.Reshape((2, 2, 1)),
+        layers.Conv2D(2, 1, name="conv"),
+        layers.UpSampling2D(1, interpolation="bilinear", name="up"),
+        layers.Flatten(),
+    )
+
+
 class Sampling(layers.Layer):  # type: ignore[misc]  # Keras has no types.
     """Draws in either mode, of a shape that is not known when the model is made."""
 
@@ -234,6 +244,7 @@ AWKWARD = (
     none_beside_an_output,
     infinite_weight,
     tables_and_numbers,
+    resized_to_the_same_size,
     variational,
     integer_output_without_a_loss,
     infinite_output_without_a_loss,

@@ -28,6 +28,7 @@ __all__ = [
     "Measurement",
     "beside_of",
     "finite",
+    "is_apart",
     "measure",
     "measure_calls",
     "measure_training",
@@ -191,11 +192,11 @@ def measure_whole(
 
     names = list(exact)
     outputs = [add("forward", name, name.split("/", 1)[1]) for name in names if name.startswith("wide/")]
-    if any(_is_apart(each) for each in outputs):
+    if any(is_apart(each) for each in outputs):
         # Where no layer is to blame, what is between them is: the first that gets something else says where.
         for call in calls:
             inputs = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
-            if any(_is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
+            if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
                 break
     if "loss" in exact:
         add("loss", "loss", None)
@@ -242,7 +243,7 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
     }
     costly = any(each is None or each > NOISY * floor for each in found["errors"].values())
-    if costly or _is_apart(found):
+    if costly or is_apart(found):
         found["elements"] = list(_elements(there, narrow, _limit(found), costly=costly))
     return found
 
@@ -368,7 +369,14 @@ def _variable(kind: str, name: str) -> str | None:
     return None if part == "0" else f"output {part}"
 
 
-def _is_apart(found: Measurement) -> bool:
+def is_apart(found: Measurement) -> bool:
+    """Tells whether two backends are so far apart that it is worth a look; it is no verdict.
+
+    Example:
+        >>> one = {"a": np.ones(2), "b": np.ones(2) + 1e-3}
+        >>> is_apart(measure(one, one, 1e-7, "float32"))
+        True
+    """
     return any(each is None or each > _limit(found) for each in found["same"].values())
 
 

@@ -28,7 +28,7 @@ from dlf.files import temporary_folder
 from dlf.noise_floor import scale_of
 from dlf.parity.evidence import judged
 from dlf.parity.known import with_reasons
-from dlf.parity.measure import Measurement, measure_calls, measure_training, measure_whole
+from dlf.parity.measure import Measurement, is_apart, measure_calls, measure_training, measure_whole
 from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.trajectory import Runs, measure_trajectory
@@ -208,13 +208,14 @@ class _Run:
             request = {"do": "replay_training", **given, "stages": list(self._stages)}
             self._ask_all(request, traced, to="training", leader=truth)
         dtype = self._built[truth]["dtype"]
-        measurements = self._measure_layers(traced, truth, gradients=gradients) if layers else []
+        whole = measure_whole(self._records("trace"), truth, self._calls, dtype)
+        measurements = self._measure_layers(traced, truth, whole, gradients=gradients) if layers else []
         if gradients:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
             measurements += measure_training(
                 self._records("training"), truth, dtypes, dtype, traced[truth]["narrow_variables"]
             )
-        measurements += measure_whole(self._records("trace"), truth, self._calls, dtype)
+        measurements += whole
         curves = None
         if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):
             try:
@@ -228,12 +229,14 @@ class _Run:
             "trajectory": curves,
         }
 
-    def _measure_layers(self, names: Any, truth: str, *, gradients: bool) -> list[dict[str, Any]]:
+    def _measure_layers(
+        self, names: Any, truth: str, whole: Sequence[Measurement], *, gradients: bool
+    ) -> list[dict[str, Any]]:
         """Measures each layer; those that differ once more, from inputs beside those and next to them."""
         records = self._records("replay")
         measurements = measure_calls(records, truth, self._calls)
         found = [each for one in measurements for each in judge_each(one, list(records), self._constants)]
-        suspects = {each.layer for each in found if is_suspect(each)}
+        suspects = {each.layer for each in found if is_suspect(each)} | self._layers_before(whole)
         again = [call for call in self._calls if call["layer"] in suspects]
         if not again:
             return measurements
@@ -250,6 +253,19 @@ class _Run:
             [each for each in measurements if each["call"] not in keys] + looked_into,
             key=lambda each: order[each["call"]],
         )
+
+    def _layers_before(self, whole: Sequence[Measurement]) -> set[str]:
+        """The layers after which the whole model is another, one of which may do no more than round to float32.
+
+        From inputs that are rounded to it already, that is not seen.
+        """
+        apart = [each["variable"] for each in whole if each["stage"] == "forward" and is_apart(each)]
+        if not apart:
+            return set()
+        given = {f"the input of {call['key']}": call["sources"] for call in self._calls}
+        before = [source for variable in apart for source in given.get(variable, ())]
+        taken = {source for sources in given.values() for source in sources}
+        return {call["layer"] for call in self._calls if call["key"] in (before or {call["key"]} - taken)}
 
     def _train(
         self, names: Any, truth: str, dtype: str, measured: Sequence[Measurement]
