@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -761,6 +762,31 @@ def test_of_a_model_that_is_not_compiled_nothing_is_said_of_training() -> None:
     report = report_of() | {"compiled": False, "first_divergence": None}
     assert answer_of(report).startswith("The model computes the same on")
     assert answer_of(report).endswith("it is not compiled, and training was not compared.")
+
+
+DRAWS = """
+import keras
+from keras import layers
+
+class Sample(layers.Layer):
+    def call(self, x):
+        return x + keras.ops.cast(keras.random.categorical(x, 1, seed=3), x.dtype)
+
+def build():
+    model = keras.Sequential([keras.Input((4,)), Sample(name="sample"), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+"""
+
+
+def test_a_layer_that_draws_numbers_of_its_own_is_said_to(tmp_path: Path) -> None:
+    (tmp_path / "draws.py").write_text(DRAWS)
+    built = Worker().build(asdict(ParityOptions(f"{tmp_path / 'draws.py'}:build", (HERE,))))
+    first = {"stage": "forward", "layer": "sample"}
+    assert advice_of(first, {HERE: built}).startswith(
+        "the layer sample draws by random.categorical, which is not common:"
+    )
+    assert advice_of(first | {"layer": "dense"}, {HERE: built}).startswith("read the `call` of the layer dense")
 
 
 def test_what_is_configured_otherwise_is_said() -> None:

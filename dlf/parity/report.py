@@ -296,6 +296,11 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         whose = f"the layer {first['layer']}" if first["layer"] else "the optimizer"
         return f"{whose} is not configured alike: {'; '.join(other)}."
     layer = f"the layer {first['layer']}" if first["layer"] else "the model"
+    draws = _draws_of_its_own(first, backends or {})
+    if draws:
+        return (
+            f"{layer} {draws}: let it draw by `keras.random.uniform` or `normal`, or leave it out to compare the rest."
+        )
     return {
         "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
         "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
@@ -307,6 +312,13 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         "trajectory": "every layer, the loss and the optimizer agree by themselves: look at `train_step`, at sparse "
         "gradients of embeddings, and at what happens between steps.",
     }[first["stage"]]
+
+
+def _draws_of_its_own(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
+    """What the report on randomness says of the layer, where it draws other numbers on each backend."""
+    title = f"{str(first['layer']).rpartition('/')[2]} ("
+    lines = [line for each in backends.values() for line in each.get("not_common", ()) if line.startswith(title)]
+    return next((line.partition(": ")[2] for line in lines if "draws by" in line), "")
 
 
 def _configured_otherwise(first: Mapping[str, Any], backends: Mapping[str, Any]) -> list[str]:

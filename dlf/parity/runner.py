@@ -427,6 +427,6 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
         "numeric_settings": settings,
         **{
             name: built[name]
-            for name in ("layers", "variables", "outputs", "values", "drawn_alike", "optimizer_config")
+            for name in ("layers", "variables", "outputs", "values", "not_common", "drawn_alike", "optimizer_config")
         },
     }
