@@ -73,8 +73,9 @@ def run_zoo(
                 say(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
 
     # Two of the largest applications at a time would take more memory than most machines have.
+    small = [each for each in waiting if each.kind != "applications"]
     large = [each for each in waiting if each.kind == "applications"]
-    for some, at_once in (([each for each in waiting if each not in large], jobs), (large, 1)):
+    for some, at_once in ((small, jobs), (large, 1)):
         with ThreadPoolExecutor(at_once) as pool:
             try:
                 list(pool.map(run_together, [some[n : n + TOGETHER] for n in range(0, len(some), TOGETHER)]))
