@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import nox
 
@@ -41,10 +42,9 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the whole suite with one backend installed and no other."""
     install(session, [backend], device)
-    # Two workers: most tests wait for a process of their own to start. One thread for each: where two share two cores,
-    # OpenMP's threads wait for each other, and a matrix product takes sixteen times as long.
+    # Two workers: most tests wait for a process of their own to start.
     once = [] if backend == next(iter(BACKENDS)) else ["-m", "not once"]
-    session.run("pytest", "--backend", backend, "-n", "2", *once, *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", "--backend", backend, "-n", "2", *once, *session.posargs, env=environment(session))
 
 
 @nox.session
@@ -60,7 +60,7 @@ def parity(session: nox.Session, device: str) -> None:
         "tests/test_parity_backends.py",
         "tests/test_known_differences.py",
         *session.posargs,
-        env={"OMP_NUM_THREADS": "1"},
+        env=environment(session),
     )
 
 
@@ -68,7 +68,7 @@ def parity(session: nox.Session, device: str) -> None:
 def faults(session: nox.Session) -> None:
     """Plant faults, and see which are caught and placed, and which sound models are called faulty (20 minutes)."""
     install(session, list(BACKENDS), "cpu")
-    session.run("python", "tests/fault_bench/bench.py", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "tests/fault_bench/bench.py", *session.posargs, env=environment(session))
 
 
 @nox.session
@@ -76,7 +76,7 @@ def zoo(session: nox.Session) -> None:
     """Compare everything in Keras across backends; stopped and started again, it goes on where it was."""
     install(session, list(BACKENDS), "cpu")
     asked = session.posargs or ["--json", "zoo.json", "--html", "zoo.html"]
-    session.run("python", "-m", "dlf.zoo", *asked, env={"OMP_NUM_THREADS": "1"})
+    session.run("python", "-m", "dlf.zoo", *asked, env=environment(session))
 
 
 @nox.session
@@ -112,6 +112,19 @@ def install(session: nox.Session, backends: list[str], device: str) -> None:
         first = session.run("python", "-c", code, silent=True)
         if not str(first).startswith("gpu"):
             session.error(f"a GPU is there, but {backend} computes on {first}")
+
+
+def environment(session: nox.Session) -> dict[str, str]:
+    """Return what processes that run side by side start with."""
+    return {
+        # Where two share two cores, OpenMP's threads wait for each other, and a matrix product takes sixteen times as
+        # long.
+        "OMP_NUM_THREADS": "1",
+        # XLA takes 70 ms for an addition, and each process would compile it again: JAX keeps every program.
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.cache_dir) / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def has_gpu() -> bool:

@@ -12,6 +12,8 @@ import dis
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 import keras
@@ -106,16 +108,22 @@ _OTHERS = {
 
 def _uncommon_draws(kind: type) -> list[str]:
     """What a layer's own methods call: `random.gamma` and its kind, or a framework's own generator."""
-    found = set()
+    found = set[str]()
     for owner in kind.__mro__:
-        if owner in (keras.Layer, keras.Model, object):
-            continue
-        for method in vars(owner).values():
-            if inspect.isfunction(method):
-                names = [str(each.argval) for each in dis.get_instructions(method) if isinstance(each.argval, str)]
-                for before, module, name in zip(names, names[1:], names[2:], strict=False):
-                    if module == "random" and before in _OTHERS:
-                        found.add(f"{_OTHERS[before]}'s own random.{name}")
-                    elif "random" in (before, module) and name in _UNCOMMON and module in ("random", name):
-                        found.add(f"random.{name}")
+        if owner not in (keras.Layer, keras.Model, object):
+            for method in vars(owner).values():
+                if inspect.isfunction(method):
+                    found |= _draws_in(method.__code__)
     return sorted(found)
+
+
+@lru_cache(maxsize=4096)  # A model has a hundred layers of ten classes, and reading a method's code takes a while.
+def _draws_in(code: CodeType) -> frozenset[str]:
+    found = set()
+    names = [str(each.argval) for each in dis.get_instructions(code) if isinstance(each.argval, str)]
+    for before, module, name in zip(names, names[1:], names[2:], strict=False):
+        if module == "random" and before in _OTHERS:
+            found.add(f"{_OTHERS[before]}'s own random.{name}")
+        elif "random" in (before, module) and name in _UNCOMMON and module in ("random", name):
+            found.add(f"random.{name}")
+    return frozenset(found)
