@@ -198,6 +198,18 @@ def between() -> Any:
     return Between()
 
 
+def without_its_mask() -> Any:
+    x = keras.Input((5,), dtype="int32")
+    y = layers.SimpleRNN(3, name="rnn")(layers.Embedding(4, 3, mask_zero=not bad, name="words")(x))
+    model = keras.Model(x, layers.Dense(1)(y))
+    model.compile("sgd", "mse")
+    return model
+
+
+def without_its_penalty() -> Any:
+    return model_of(layers.Dense(3, activity_regularizer=None if bad else "l2", name="penalized"))
+
+
 def initialized_otherwise() -> Any:
     return model_of(layers.Dense(3, kernel_initializer="he_normal" if bad else "glorot_uniform", name="first"))
 

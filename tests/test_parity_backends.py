@@ -106,6 +106,21 @@ def test_what_a_model_does_between_its_layers_is_placed_there(monkeypatch: pytes
     assert places(report, "forward") == {(None, "the input of two")}
 
 
+@pytest.mark.parametrize("backends", [INSTALLED, INSTALLED[:2]])
+def test_a_mask_and_a_penalty_that_one_does_not_have_are_placed(
+    backends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two, the first is taken for the truth.
+    monkeypatch.setenv("FAULT_ON", backends[0])
+    report = compare("without_its_mask", backends)
+    assert places(report, "forward") == {("words", "mask")}
+    assert {each["stage"] for each in report["divergences"]} == {"forward"}
+    assert "words is not configured alike: `mask_zero` is" in report_text(report)
+    report = compare("without_its_penalty", backends)
+    first = report["first_divergence"]
+    assert (first["stage"], first["layer"], first["variable"]) == ("loss", "penalized", "penalty")
+
+
 def test_initial_values_are_compared_before_all_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     report = compare("initialized_otherwise", INSTALLED[:2], monkeypatch, stages=["forward"])
     assert places(report, "build") == {("first", "kernel")}

@@ -81,10 +81,12 @@ def _measure_call(
     records: Mapping[str, Records], truth: str, call: Mapping[str, Any], beside: Mapping[str, Records]
 ) -> Iterator[Measurement]:
     names = _names(records[truth], call["key"])
-    outputs = f"wide/{call['key']}|forward/"
+    outputs, penalty = f"wide/{call['key']}|forward/", f"wide/{call['key']}|loss/penalty"
     moves = [_moves(each, name) for each in beside.values() for name in each if name.startswith(outputs)]
     for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
         group = [name for name in names if name.startswith(f"{kind}/")]
+        if kind == "loss" and not any(np.any(each.get(penalty)) for each in records.values()):
+            continue  # No backend has one.
         for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
             place = {
                 "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
@@ -179,24 +181,37 @@ def measure_whole(
     found: list[Measurement] = []
     exact = records[truth]
 
-    def add(stage: str, name: str, variable: str | None, largest: float | None = None) -> Measurement:
-        wide = {backend: each.get(name) for backend, each in records.items()}
+    def add(
+        stage: str, name: str, variable: str | None, largest: float | None = None, layer: str | None = None
+    ) -> Measurement:
+        wide: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
+        if "/mask:" in name:
+            wide = _masks(wide)
         there = name.startswith("wide/")
         # What a layer without a float64 form gave is of the same kind all the same.
         alike = {backend: None if value is None else widened(value) for backend, value in wide.items()}
         narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
-        size = scale_of(exact[name]) if largest is None else largest
-        place = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": "whole"}
-        found.append(place | measure(wide, narrow, floor_of(exact[name], [], size, dtype), dtype))
+        size = scale_of(wide[truth]) if largest is None else largest
+        place = {"stage": stage, "layer": layer, "call": None, "variable": variable, "mode": "whole"}
+        found.append(place | measure(wide, narrow, floor_of(wide[truth], [], size, dtype), dtype))
         return found[-1]
 
     names = list(exact)
     outputs = [add("forward", name, name.split("/", 1)[1]) for name in names if name.startswith("wide/")]
     if any(is_apart(each) for each in outputs):
         # Where no layer is to blame, what is between them is: the first that gets something else says where.
+        layers = {call["key"]: call["layer"] for call in calls}
         for call in calls:
             inputs = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
             if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
+                break
+            # A layer may give the same numbers, and not the mask that goes with them.
+            masks = dict.fromkeys(
+                name for each in records.values() for name in each if name.startswith(f"call/{call['key']}/mask:")
+            )
+            made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
+            title = "mask" if made_by else f"the mask of the input of {call['key']}"
+            if any(is_apart(add("forward", name, title, layer=made_by)) for name in masks):
                 break
     if "loss" in exact:
         add("loss", "loss", None)
@@ -205,6 +220,12 @@ def measure_whole(
     for name in gradients:
         add("gradient", name, name.removeprefix("gradient/"), largest)
     return found
+
+
+def _masks(found: Arrays) -> dict[str, np.ndarray]:
+    """The masks of one tensor: where there is none, everything counts."""
+    one = next(each for each in found.values() if each is not None)
+    return {backend: np.ones_like(one) if each is None else each for backend, each in found.items()}
 
 
 def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measurement:

@@ -98,7 +98,9 @@ class Inputs:
 
     def arguments(self, values: Any, fixed: Any) -> Any:
         """The arguments of the call, with these inputs in their places."""
-        flat = list(keras.tree.flatten(self.call.asked))
+        # What the truth was not given, a mask say, no other is.
+        given = keras.tree.flatten(self.call.asked)
+        flat = [None if isinstance(each, keras.KerasTensor) else each for each in given]
         for n in self._tensors:
             tensor = values.get(f"input/{n}")
             tensor = keras.ops.convert_to_tensor(fixed["integers"][n]) if tensor is None else tensor
@@ -178,8 +180,8 @@ def replay_of(
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = used(inputs.parameters(layer, wide=wide), inputs.fixed())
         found = {f"forward/{n}": to_numpy(each) for n, each in outputs.items()}
-        if penalties:
-            found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
+        # Also where there is none: another backend may have one.
+        found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
         found |= {f"state/{name}": to_numpy(each) for name, each in zip(inputs.state_names, after, strict=True)}
         return found | {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
 

@@ -301,6 +301,8 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         return (
             f"{layer} {draws}: let it draw by `keras.random.uniform` or `normal`, or leave it out to compare the rest."
         )
+    if first["stage"] == "forward" and str(first.get("variable")).startswith(("mask", "the mask of ")):
+        return f"see which mask {layer} hands on: `mask_zero`, `supports_masking`, `compute_mask`."
     return {
         "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
         "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",

@@ -376,8 +376,9 @@ def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
     first = min((STAGES.index(each.stage) for each in wrong), default=None)
     found = [each for each in wrong if STAGES.index(each.stage) == first]
     # Where outputs differ and no layer does by itself, something between them does: in front of the first layer that
-    # gets something else.
-    between = [each for each in found if str(each.variable).startswith("the input of ")]
+    # gets something else, or a mask that is another.
+    titles = ("mask", "the input of ", "the mask of ")
+    between = [each for each in found if each.stage == "forward" and str(each.variable).startswith(titles)]
     return [each for each in found if each.variable == between[0].variable] if between else found
 
 
