@@ -117,7 +117,25 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
         target.assign(keras.ops.cast(source.value, target.dtype))
         if source.trainable != target.trainable:
             target.trainable = source.trainable
+    if keras.config.backend() == "torch":
+        _register_all(twin, model)
     return twin
+
+
+def _register_all(twin: Any, model: Any) -> None:
+    """Lets Keras set the gradients of a twin to zero before each step, where it does so with the model's.
+
+    It finds a model's variables by their paths, and of two with one path the last alone. Cells of a layer that is made
+    from its configuration may have one path where those of the model have two.
+    """
+
+    def missing(one: Any) -> list[Any]:
+        registered = {id(each) for each in one.parameters()}
+        return [each.value for each in one.trainable_variables if id(each.value) not in registered]
+
+    if not missing(model):
+        for number, value in enumerate(missing(twin)):
+            twin.register_parameter(f"of_a_path_that_another_has_{number}", value)
 
 
 def rebuilt(model: keras.Model, dtype: str) -> keras.Model:

@@ -147,6 +147,21 @@ def test_the_engines_agree(name: str) -> None:
         np.testing.assert_allclose(values, kept_values, rtol=1e-3, atol=2e-5)
 
 
+def test_two_variables_of_one_path_are_trained_alike() -> None:
+    """By w -> w - 0.1 w. On PyTorch, Keras's `fit` lets the gradient of one add up from step to step."""
+
+    def tower() -> keras.Model:
+        x = keras.Input((1,))
+        return keras.Model(x, keras.layers.Dense(1, use_bias=False, kernel_initializer="ones", name="project")(x))
+
+    x = keras.Input((1,))
+    model = keras.Model(x, keras.layers.Concatenate()([tower()(x), tower()(x)]))
+    data = (np.ones((6, 1), "float32"), np.zeros((6, 2), "float32"))
+    compile_and_fit(model, data, loss="mse", optimizer=keras.optimizers.SGD(0.1), batch_size=1, verbose=0)
+    for variable in model.trainable_variables:
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), 0.9**6, rtol=1e-6)
+
+
 def nothing(labels: Any, outputs: Any) -> Any:
     return 0.0 * keras.ops.mean(outputs, axis=-1)
 

@@ -92,7 +92,7 @@ def test_it_says_where_and_of_what(known: KnownDifference) -> None:
     assert set(known.backends) < set(backend_names())
     assert set(known.versions) == {"keras", *known.backends}
     # Without one it would explain whatever differs.
-    assert not known.stages or known.layers or known.optimizers
+    assert not known.stages or known.layers or known.optimizers or known.repeated_path
     assert [each.name for each in known_differences()].count(known.name) == 1
 
 
@@ -155,14 +155,42 @@ def test_where_most_have_a_defect_those_that_do_not_are_blamed() -> None:
 
 def test_a_step_is_of_every_layer_of_the_model_and_an_output_is_not() -> None:
     def has_reason(stage: str, *classes: str) -> bool:
-        layers = [{"path": each.lower(), "class": each, "config": {}} for each in classes]
-        wrong = Finding(stage, None, "table/embeddings", "tensorflow", "diverged", 0.1)
-        (found,) = with_reasons([wrong], layers, "Adam", ["jax", "tensorflow", "torch"])
+        config = {"data_format": "channels_first"}
+        layers = [{"path": each.lower(), "class": each, "config": config} for each in classes]
+        wrong = Finding(stage, None, "last/kernel", "tensorflow", "diverged", 0.1)
+        (found,) = with_reasons([wrong], layers, "SGD", ["jax", "tensorflow", "torch"])
         return found.reason is not None
 
-    assert has_reason("trajectory", "Dense", "Embedding")
+    assert has_reason("trajectory", "Dense", "Conv2D")
     assert not has_reason("trajectory", "Dense")
-    assert not has_reason("forward", "Dense", "Embedding")
+    assert not has_reason("forward", "Dense", "Conv2D")
+
+
+def variables(*paths: str, sparse: str = "") -> list[dict[str, Any]]:
+    return [{"path": path, "trainable": True} | ({"sparse": True} if path == sparse else {}) for path in paths]
+
+
+def test_a_sparse_gradient_is_known_of_its_variable_and_its_slots() -> None:
+    def has_reason(variable: str, optimizer: str, backend: str, **where: str) -> bool:
+        wrong = Finding("trajectory", None, variable, "tensorflow", "diverged", 0.1)
+        there = {backend: variables("own/table", "last/kernel", **where)}
+        (found,) = with_reasons([wrong], [], optimizer, ["jax", "tensorflow", "torch"], there)
+        return "IndexedSlices" in str(found.reason)
+
+    for variable in ("own/table", "own_table_velocity"):
+        assert has_reason(variable, "Adam", "tensorflow", sparse="own/table")
+        assert not has_reason(variable, "Adam", "tensorflow")
+        assert not has_reason(variable, "Adam", "torch", sparse="own/table")
+    assert not has_reason("last/kernel", "Adam", "tensorflow", sparse="own/table")
+    # Where all are clipped by one norm, it is in every one.
+    assert has_reason("last/kernel", "SGD", "tensorflow", sparse="own/table")
+
+
+def test_two_variables_of_one_path_are_known() -> None:
+    wrong = Finding("trajectory", None, "project/kernel", "torch", "diverged", 0.1)
+    for paths, is_known in ((("project/kernel", "project/kernel"), True), (("query/kernel", "item/kernel"), False)):
+        (found,) = with_reasons([wrong], [], "SGD", ["jax", "tensorflow", "torch"], {"torch": variables(*paths)})
+        assert (found.reason is not None) is is_known
 
 
 def test_what_differs_between_layers_is_of_the_layer_whose_input_it_is() -> None:

@@ -81,6 +81,9 @@ class TorchEpochRunner:
         step = getattr(self._model, kind)
         with torch.set_grad_enabled(kind == "train_step"):
             for batch_rows in rows:
+                # Keras does so by the variables' paths, and misses one where two have the same.
+                for variable in self._model.trainable_variables:
+                    variable.value.grad = None
                 results.append(step(_batch(data, batch_rows)))
 
     def _play(self, recording: Recording, data: Any, rows: Any, results: deque[Any]) -> None:

@@ -71,7 +71,8 @@ def judged(
         # Of another model, other values are no news.
         findings = judge_values(built) or findings
     findings += judge(evidence["measurements"], names, constants)
-    findings = with_reasons(findings, evidence["backends"][names[0]]["layers"], evidence["optimizer"], names)
+    variables = {name: each["variables"] for name, each in built.items()}
+    findings = with_reasons(findings, built[names[0]]["layers"], evidence["optimizer"], names, variables)
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
     return {
         **{name: evidence[name] for name in EVIDENCE},

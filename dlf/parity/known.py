@@ -38,6 +38,8 @@ class KnownDifference:
         optimizers: Likewise.
         variable: A regular expression that the variable's name holds.
         config: What the layer's configuration says; of words and lists, a regular expression.
+        repeated_path: Whether it takes two variables with the same path.
+        sparse: ``"variable"`` where it is of one whose gradient is sparse there, ``"model"`` where the model has one.
         upstream: Where it was reported.
         raises: A regular expression that the error holds, where it raises on these backends.
     """
@@ -52,6 +54,8 @@ class KnownDifference:
     optimizers: tuple[str, ...] = ()
     variable: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    repeated_path: bool = False
+    sparse: str = ""
     upstream: str = ""
     raises: str = ""
 
@@ -73,7 +77,11 @@ def known_differences() -> list[KnownDifference]:
 
 
 def with_reasons(
-    findings: Sequence[Finding], layers: Sequence[Mapping[str, Any]], optimizer: str | None, backends: Sequence[str]
+    findings: Sequence[Finding],
+    layers: Sequence[Mapping[str, Any]],
+    optimizer: str | None,
+    backends: Sequence[str],
+    variables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> list[Finding]:
     """Returns findings with the reason, where a divergence is a known one.
 
@@ -82,6 +90,7 @@ def with_reasons(
         layers: Of the model, as the report has them.
         optimizer: The class of the model's.
         backends: Which were compared.
+        variables: Of the model on each backend, as the report has them.
     """
     if not any(each.verdict == "diverged" for each in findings):
         return list(findings)
@@ -95,7 +104,9 @@ def with_reasons(
         for each in known:
             whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
             if whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer):
-                return _reason(each)
+                theirs = [one for name in each.backends for one in (variables or {}).get(name, ())]
+                if _is_of_variables(each, finding, theirs):
+                    return _reason(each)
         return None
 
     return [replace(each, reason=reason_of(each)) if each.verdict == "diverged" else each for each in findings]
@@ -152,6 +163,16 @@ def _is_of(
         and (not known.layers or any(_is_such(known, each) for each in candidates))
         and re.search(known.variable, finding.variable or "") is not None
     )
+
+
+def _is_of_variables(known: KnownDifference, finding: Finding, variables: Sequence[Mapping[str, Any]]) -> bool:
+    paths = [each["path"] for each in variables if each["trainable"]]
+    sparse = [each["path"] for each in variables if each.get("sparse")]
+    if known.sparse == "variable":
+        # The optimizer's variables have the path in their names.
+        named = (finding.variable or "").replace("/", "_")
+        sparse = [each for each in sparse if each.replace("/", "_") in named]
+    return (not known.repeated_path or len(set(paths)) < len(paths)) and (not known.sparse or bool(sparse))
 
 
 def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:

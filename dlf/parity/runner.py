@@ -272,7 +272,9 @@ class _Run:
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         alive = self._alive(names)
         found = [each for one in measured for each in judge_each(one, alive, self._constants)]
-        self._ask_all({"do": "train"}, alive, to="free")
+        for name, answer in self._ask_all({"do": "train"}, alive, to="free").items():
+            for number in answer["sparse"]:
+                self._built[name]["variables"][number]["sparse"] = True
         request = {
             "do": "train_from",
             "truth": str(self._at("free", truth)),

@@ -9,7 +9,8 @@ What is asked of it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -44,11 +45,13 @@ class Trainer:
             self._start = self._state(subject.twin)
         self._first = self._state(subject.model)
 
-    def run_in_float64(self, records: Records) -> None:
-        """Takes every step in float64."""
-        with in_float64():
-            self._run(self._subject.twin, self._start, records, "wide")
+    def run_in_float64(self, records: Records) -> list[int]:
+        """Takes every step in float64; returns the numbers of the variables whose gradients are sparse."""
+        twin = self._subject.twin
+        with in_float64(), _sparse_ones(twin.optimizer) as sparse:
+            self._run(twin, self._start, records, "wide")
         records.close()
+        return [number for number, each in enumerate(twin.variables) if id(each) in sparse]
 
     def run_from(self, truth: Records, records: Records, twins: int, *, aside: bool = False) -> None:
         """Takes each step from where the truth was before it, in both precisions; then all, in the dtype under test.
@@ -169,6 +172,24 @@ class Trainer:
     def _record(self, records: Records, title: str, model: Any) -> None:
         for name, value in self._state(model).items():
             records[f"{title}/{name}"] = value
+
+
+@contextmanager
+def _sparse_ones(optimizer: Any) -> Iterator[set[int]]:
+    """The variables of which an optimizer is given TensorFlow's `IndexedSlices`, while the context lasts."""
+    found: set[int] = set()
+    apply = optimizer.apply
+
+    def noted(grads: Any, trainable_variables: Any = None) -> Any:
+        pairs = zip(grads, trainable_variables or (), strict=False)
+        found.update(id(variable) for gradient, variable in pairs if type(gradient).__name__ == "IndexedSlices")
+        return apply(grads, trainable_variables)
+
+    optimizer.apply = noted
+    try:
+        yield found
+    finally:
+        del optimizer.apply
 
 
 def _shaken(array: np.ndarray, random: np.random.Generator) -> np.ndarray:

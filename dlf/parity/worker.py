@@ -302,8 +302,7 @@ class Worker:
         """Trains the twin in float64 for a few steps, by Keras's own `train_on_batch`."""
         say("training in float64")
         self._trainer = Trainer(self._subject, self._batches)
-        self._trainer.run_in_float64(Records(Path(to)))
-        return {}
+        return {"sparse": self._trainer.run_in_float64(Records(Path(to)))}
 
     def train_from(self, truth: str, to: str, *, twins: bool, aside: bool) -> dict[str, Any]:
         """Takes each step from where the truth was before it, and all of them in the dtype under test."""
