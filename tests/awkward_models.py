@@ -154,6 +154,41 @@ def schedule_of_its_own() -> Any:
     return compiled(optimizer=keras.optimizers.SGD(Halving(0.125)))
 
 
+class WarmedUp(Halving):
+    """As in "Attention is all you need": each backend rounds the root otherwise."""
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32") + 1
+        return self.base * ops.minimum(ops.rsqrt(step), step * 20**-1.5)
+
+
+def schedule_in_float32() -> Any:
+    return compiled(optimizer=keras.optimizers.Adam(WarmedUp(0.1)))
+
+
+@keras.saving.register_keras_serializable()
+class AddsUp(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """A cell that Keras gives one path in both directions, once it is made from its configuration."""
+
+    def __init__(self, units: int = 3, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.units = self.state_size = units
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
+
+    def call(self, x: Any, states: Any) -> Any:
+        total = ops.tanh(ops.matmul(x, self.kernel) + states[0])
+        return total, [total]
+
+    def get_config(self) -> Any:
+        return {**super().get_config(), "units": self.units}
+
+
+def cell_of_its_own() -> Any:
+    return compiled(layers.Reshape((2, 2)), layers.Bidirectional(layers.RNN(AddsUp()), name="both"))
+
+
 def weight_of_one_loss() -> Any:
     return compiled(loss_weights=[2.0])
 
@@ -252,6 +287,8 @@ AWKWARD = (
     scaled_loss,
     loss_without_a_configuration,
     schedule_of_its_own,
+    schedule_in_float32,
+    cell_of_its_own,
     weight_of_one_loss,
     sign_of_a_gradient_that_is_zero,
     loss_in_float32,

@@ -16,7 +16,7 @@ from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
 from dlf.float64 import float64_twin, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
-from dlf.keras_internals import decay_of_weights, tensorflow_hidden, tensors_freed
+from dlf.keras_internals import decay_of_weights, float32_widened, tensorflow_hidden, tensors_freed
 from dlf.layers import layers_by_path
 from dlf.noise_floor import kind_of, widened
 from dlf.targets import own_traceback
@@ -242,13 +242,14 @@ class Subject:
                 advice=f"\n{own_traceback(error)}",
             ) from error
         # Keras puts one that scales the loss around another.
+        inner = getattr(made, "inner_optimizer", made)
         decays = decay_of_weights(getattr(own, "inner_optimizer", own))
         if decays is not None:
             # Which is not in the configuration.
             pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
-            getattr(made, "inner_optimizer", made).exclude_from_weight_decay(
-                var_list=[other for one, other in pairs if not decays(one)]
-            )
+            inner.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
+        if model is self.twin:
+            inner.apply = _widened_throughout(inner.apply)
         return made
 
     def built_optimizer(self, model: Any) -> Any:
@@ -278,6 +279,16 @@ class Subject:
     def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
         """A batch as tensors; floating point in float64 where it is for the twin."""
         return as_batch(*keras.tree.map_structure(widened if wide else np.asarray, arrays))
+
+
+def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in float64, also where a schedule asks for float32 by its name, as many do of the number of the step."""
+
+    def applied(*args: Any, **keywords: Any) -> Any:
+        with float32_widened():
+            return apply(*args, **keywords)
+
+    return applied
 
 
 class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.

@@ -189,7 +189,7 @@ def _sparse_ones(optimizer: Any) -> Iterator[set[int]]:
     try:
         yield found
     finally:
-        del optimizer.apply
+        optimizer.apply = apply
 
 
 def _shaken(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
