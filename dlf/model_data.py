@@ -29,7 +29,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     Args:
         model: A built model with inputs of known shape.
         loss: As in Keras's `compile`: what the targets are for.
-        size: Examples in the batch.
+        size: Examples in the batch, where the model does not say how many.
         random: Where the numbers come from.
 
     Returns:
@@ -57,6 +57,9 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     one = isinstance(model, keras.Sequential)
     inputs, outputs = in_order((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
+    if isinstance(outputs, list) and len(outputs) == 1:
+        outputs = outputs[0]  # As Keras hands it back.
+        loss = loss[0] if isinstance(loss, list) else next(iter(loss.values())) if isinstance(loss, dict) else loss
     if isinstance(loss, dict) and isinstance(outputs, list):
         loss = [loss[name] for name in model.output_names]
     if isinstance(loss, dict) and isinstance(outputs, dict):
@@ -67,7 +70,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
 
 
 def _inputs(spec: Any, size: int, vocabulary: int, random: np.random.Generator) -> np.ndarray:
-    shape = (size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+    shape = (spec.shape[0] or size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
     if spec.dtype == "bool":
         return random.random(shape) < 0.5  # noqa: PLR2004 - as often as not.
     if "int" in spec.dtype:
@@ -76,7 +79,7 @@ def _inputs(spec: Any, size: int, vocabulary: int, random: np.random.Generator) 
 
 
 def _targets(spec: Any, loss: Any, size: int, random: np.random.Generator) -> np.ndarray:
-    shape = (size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+    shape = (spec.shape[0] or size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
     name = (loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))).lower()
     if name.startswith("sparse"):
         return random.integers(shape[-1], size=shape[:-1]).astype("int32")

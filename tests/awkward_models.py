@@ -189,6 +189,22 @@ def cell_of_its_own() -> Any:
     return compiled(layers.Reshape((2, 2)), layers.Bidirectional(layers.RNN(AddsUp()), name="both"))
 
 
+def one_channel_and_a_metric_in_float32() -> Any:
+    """PyTorch has no derivative in float64 of such a convolution, and TensorFlow no `in_top_k`."""
+    x = keras.Input((6, 6, 3))
+    y = layers.Flatten()(layers.Conv2D(1, 3, name="one")(x))
+    model = keras.Model([x], [layers.Dense(4, activation="softmax", name="last")(y)])
+    model.compile("sgd", "categorical_crossentropy", metrics=[keras.metrics.TopKCategoricalAccuracy(2)])
+    return model
+
+
+def fixed_batch() -> Any:
+    x = keras.Input(batch_shape=(3, 5, 2))
+    model = keras.Model(x, layers.Dense(2, name="last")(layers.GRU(3, name="state")(x)))
+    model.compile("sgd", "mse")
+    return model
+
+
 def weight_of_one_loss() -> Any:
     return compiled(loss_weights=[2.0])
 
@@ -289,6 +305,8 @@ AWKWARD = (
     schedule_of_its_own,
     schedule_in_float32,
     cell_of_its_own,
+    one_channel_and_a_metric_in_float32,
+    fixed_batch,
     weight_of_one_loss,
     sign_of_a_gradient_that_is_zero,
     loss_in_float32,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dlf.backend_protocol import EpochRunner, GradientPath
@@ -49,7 +49,9 @@ class TorchBackend:
         return {"autograd": gradients}
 
     def float64(self) -> AbstractContextManager[Any]:
-        return nullcontext()
+        from dlf_torch.numbers import contiguous_kernels
+
+        return contiguous_kernels()
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_torch.epochs import TorchEpochRunner

@@ -201,6 +201,9 @@ class Subject:
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
+                # What it was made from has the model's, and not every one of them computes in float64.
+                metrics=[],
+                weighted_metrics=[],
             )
 
     def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
