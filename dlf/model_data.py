@@ -58,8 +58,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     inputs, outputs = in_order((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
     if isinstance(outputs, list) and len(outputs) == 1:
-        outputs = outputs[0]  # As Keras hands it back.
-        loss = loss[0] if isinstance(loss, list) else next(iter(loss.values())) if isinstance(loss, dict) else loss
+        outputs, loss = outputs[0], next(iter(keras.tree.flatten(loss)), None)  # As Keras hands it back.
     if isinstance(loss, dict) and isinstance(outputs, list):
         loss = [loss[name] for name in model.output_names]
     if isinstance(loss, dict) and isinstance(outputs, dict):

@@ -187,8 +187,12 @@ def test_a_sparse_gradient_is_known_of_its_variable_and_its_slots() -> None:
 
 
 def test_two_variables_of_one_path_are_known() -> None:
-    wrong = Finding("trajectory", None, "project/kernel", "torch", "diverged", 0.1)
-    for paths, is_known in ((("project/kernel", "project/kernel"), True), (("query/kernel", "item/kernel"), False)):
+    wrong = Finding("trajectory", None, "project_kernel_momentum", "torch", "diverged", 0.1)
+    for paths, is_known in (
+        (("project/kernel", "project/kernel"), True),
+        (("project/kernel", "item/kernel"), False),
+        (("project/kernel", "other/kernel", "other/kernel"), False),
+    ):
         (found,) = with_reasons([wrong], [], "SGD", ["jax", "tensorflow", "torch"], {"torch": variables(*paths)})
         assert (found.reason is not None) is is_known
 

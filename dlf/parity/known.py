@@ -38,7 +38,7 @@ class KnownDifference:
         optimizers: Likewise.
         variable: A regular expression that the variable's name holds.
         config: What the layer's configuration says; of words and lists, a regular expression.
-        repeated_path: Whether it takes two variables with the same path.
+        repeated_path: Whether it is of a variable whose path another has.
         sparse: ``"variable"`` where it is of one whose gradient is sparse there, ``"model"`` where the model has one.
         upstream: Where it was reported.
         raises: A regular expression that the error holds, where it raises on these backends.
@@ -166,13 +166,17 @@ def _is_of(
 
 
 def _is_of_variables(known: KnownDifference, finding: Finding, variables: Sequence[Mapping[str, Any]]) -> bool:
+    # The optimizer's variables have the path in their names.
+    named = (finding.variable or "").replace("/", "_")
+
+    def is_of(paths: Sequence[str]) -> bool:
+        return any(each.replace("/", "_") in named for each in paths)
+
     paths = [each["path"] for each in variables if each["trainable"]]
     sparse = [each["path"] for each in variables if each.get("sparse")]
-    if known.sparse == "variable":
-        # The optimizer's variables have the path in their names.
-        named = (finding.variable or "").replace("/", "_")
-        sparse = [each for each in sparse if each.replace("/", "_") in named]
-    return (not known.repeated_path or len(set(paths)) < len(paths)) and (not known.sparse or bool(sparse))
+    if known.repeated_path and not is_of([each for each in paths if paths.count(each) > 1]):
+        return False
+    return not known.sparse or (is_of(sparse) if known.sparse == "variable" else bool(sparse))
 
 
 def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
