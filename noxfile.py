@@ -121,7 +121,7 @@ def environment(session: nox.Session) -> dict[str, str]:
         # long.
         "OMP_NUM_THREADS": "1",
         # XLA takes 70 ms for an addition, and each process would compile it again: JAX keeps every program.
-        "JAX_COMPILATION_CACHE_DIR": str(Path(session.cache_dir) / "jax"),
+        "JAX_COMPILATION_CACHE_DIR": str(Path(session.cache_dir).resolve() / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
