@@ -177,7 +177,7 @@ def test_a_sparse_gradient_is_known_of_its_variable_and_its_slots() -> None:
         (found,) = with_reasons([wrong], [], optimizer, ["jax", "tensorflow", "torch"], there)
         return "IndexedSlices" in str(found.reason)
 
-    for variable in ("own/table", "own_table_velocity"):
+    for variable in ("own/table", "own_table_velocity", "table"):
         assert has_reason(variable, "Adam", "tensorflow", sparse="own/table")
         assert not has_reason(variable, "Adam", "tensorflow")
         assert not has_reason(variable, "Adam", "torch", sparse="own/table")

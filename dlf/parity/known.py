@@ -166,11 +166,11 @@ def _is_of(
 
 
 def _is_of_variables(known: KnownDifference, finding: Finding, variables: Sequence[Mapping[str, Any]]) -> bool:
-    # The optimizer's variables have the path in their names.
     named = (finding.variable or "").replace("/", "_")
 
     def is_of(paths: Sequence[str]) -> bool:
-        return any(each.replace("/", "_") in named for each in paths)
+        # The optimizer's variables have the path in their names; those of Adafactor have the end of it for a name.
+        return any(each.replace("/", "_") in named or each.rpartition("/")[2] == named for each in paths)
 
     paths = [each["path"] for each in variables if each["trainable"]]
     sparse = [each["path"] for each in variables if each.get("sparse")]
