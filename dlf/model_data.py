@@ -68,8 +68,12 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     return x, y
 
 
+def _shape(spec: Any, size: int) -> tuple[int, ...]:
+    return (spec.shape[0] or size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+
+
 def _inputs(spec: Any, size: int, vocabulary: int, random: np.random.Generator) -> np.ndarray:
-    shape = (spec.shape[0] or size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+    shape = _shape(spec, size)
     if spec.dtype == "bool":
         return random.random(shape) < 0.5  # noqa: PLR2004 - as often as not.
     if "int" in spec.dtype:
@@ -78,7 +82,7 @@ def _inputs(spec: Any, size: int, vocabulary: int, random: np.random.Generator) 
 
 
 def _targets(spec: Any, loss: Any, size: int, random: np.random.Generator) -> np.ndarray:
-    shape = (spec.shape[0] or size, *(_OPEN_AXIS if axis is None else axis for axis in spec.shape[1:]))
+    shape = _shape(spec, size)
     name = (loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))).lower()
     if name.startswith("sparse"):
         return random.integers(shape[-1], size=shape[:-1]).astype("int32")

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -103,10 +104,9 @@ def with_reasons(
     def reason_of(finding: Finding) -> str | None:
         for each in known:
             whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
-            if whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer):
-                theirs = [one for name in each.backends for one in (variables or {}).get(name, ())]
-                if _is_of_variables(each, finding, theirs):
-                    return _reason(each)
+            fits = whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer)
+            if fits and _is_of_variables(each, finding, variables or {}):
+                return _reason(each)
         return None
 
     return [replace(each, reason=reason_of(each)) if each.verdict == "diverged" else each for each in findings]
@@ -165,18 +165,23 @@ def _is_of(
     )
 
 
-def _is_of_variables(known: KnownDifference, finding: Finding, variables: Sequence[Mapping[str, Any]]) -> bool:
+def _is_of_variables(
+    known: KnownDifference, finding: Finding, variables: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> bool:
+    theirs = [each for name in known.backends for each in variables.get(name, ())]
     named = (finding.variable or "").replace("/", "_")
 
-    def is_of(paths: Sequence[str]) -> bool:
+    def is_of(paths: Iterable[str]) -> bool:
         # The optimizer's variables have the path in their names; those of Adafactor have the end of it for a name.
         return any(each.replace("/", "_") in named or each.rpartition("/")[2] == named for each in paths)
 
-    paths = [each["path"] for each in variables if each["trainable"]]
-    sparse = [each["path"] for each in variables if each.get("sparse")]
-    if known.repeated_path and not is_of([each for each in paths if paths.count(each) > 1]):
-        return False
-    return not known.sparse or (is_of(sparse) if known.sparse == "variable" else bool(sparse))
+    if known.repeated_path:
+        times = Counter(each["path"] for each in theirs if each["trainable"])
+        return is_of(path for path, count in times.items() if count > 1)
+    if known.sparse:
+        sparse = [each["path"] for each in theirs if each.get("sparse")]
+        return is_of(sparse) if known.sparse == "variable" else bool(sparse)
+    return True
 
 
 def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
