@@ -34,7 +34,8 @@ from dlf.parity.report import advice_of, answer_of, exit_code, report_text, writ
 from dlf.parity.runner import Crew, _Run, run_parity
 from dlf.parity.subject import Subject
 from dlf.parity.taps import Listener, listening
-from dlf.parity.verdict import Constants, Finding, _innermost, judge, judge_build, judge_each
+from dlf.parity.verdict import Constants, Finding, _innermost, judge, judge_each
+from dlf.parity.verdict_build import judge_build
 from dlf.parity.worker import Worker
 from dlf.workers import Session
 

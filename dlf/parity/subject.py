@@ -20,6 +20,7 @@ from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_nu
 from dlf.keras_internals import decay_of_weights, float32_widened, tensorflow_hidden, tensors_freed
 from dlf.layers import layers_by_path
 from dlf.noise_floor import is_floating, kind_of, widened
+from dlf.parity.taps import Call, Listener, listening
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
@@ -100,12 +101,16 @@ class Subject:
         text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def outputs_for(self, batch: Any, argument: str) -> tuple[list[Any], str | None]:
-        """Returns what the model gives for a batch, place, shape and dtype of each output; and why the loss has none.
+    def outputs_for(self, batch: Any, argument: str) -> tuple[list[Any], list[Any], str | None]:
+        """Returns what the model gives for a batch: place, shape and dtype of each output, and of each call of a layer.
 
         Args:
             batch: ``(x, y)``.
             argument: Where it comes from.
+
+        Returns:
+            The outputs; of each call of a layer its key, the layer's path and what it gives, in words; and why the loss
+            has no value, where it has none.
 
         Raises:
             InvalidArgumentError: The model does not take it.
@@ -121,9 +126,16 @@ class Subject:
                 advice=f"\n{own_traceback(error)}",
             )
 
+        given: list[Any] = []
+
+        def hear(call: Call) -> None:
+            specs = [_spec_of(each) for each in keras.tree.flatten(call.outputs)]
+            given.append([call.key, call.path, " and ".join(specs)])
+
         with outputs_alone(self.model):
             try:
-                predictions = in_order(self.model(as_batch(x), training=False))
+                with listening(Listener(self.layers, hear=hear)):
+                    predictions = in_order(self.model(as_batch(x), training=False))
             except Exception as error:
                 raise refusal(error) from error
             try:
@@ -134,7 +146,7 @@ class Subject:
             [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
             for place, each in keras.tree.flatten_with_path(predictions)
         ]
-        return outputs, refused
+        return outputs, given, refused
 
     def compute_loss(self, *, wide: bool) -> Callable[[Any, Any], Any]:
         """The loss alone, without penalties, of the model or of its twin."""
@@ -299,6 +311,13 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
             return apply(*args, **keywords)
 
     return applied
+
+
+def _spec_of(output: Any) -> str:
+    """The dtype and shape of what a layer gives, in words."""
+    if not keras.ops.is_tensor(output):
+        return type(output).__name__
+    return f"{kind_of(keras.backend.standardize_dtype(output.dtype))} {tuple(output.shape)}"
 
 
 class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.
