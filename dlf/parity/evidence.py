@@ -81,8 +81,7 @@ def judged(
     measurements = told(evidence["measurements"], constants)
     findings += judge(measurements, names, constants)
     findings += _of_fit({name: evidence["fits"][name] for name in names if name in evidence["fits"]})
-    variables = {name: each["variables"] for name, each in built.items()}
-    findings = with_reasons(findings, built[names[0]]["layers"], evidence["optimizer"], names, variables)
+    findings = with_reasons(findings, built, evidence["optimizer"])
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
     lost = _not_finite(findings)
     return {
@@ -140,8 +139,8 @@ def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
     def order(finding: Finding) -> int:
         return STAGES.index(finding.stage)
 
-    begins = sorted((each for each in found if each.layer is not None and each.from_numbers), key=order)
-    first = begins[0] if begins else min(results, key=order)
+    begins = [each for each in found if each.layer is not None and each.from_numbers]
+    first = min(begins or found, key=order)
     here = [each for each in found if (each.stage, each.layer, each.call) == (first.stage, first.layer, first.call)]
     return first.as_dict() | {"backends": list(dict.fromkeys(each.backend for each in here))}
 

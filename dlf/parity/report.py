@@ -146,8 +146,8 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
     # Of what is not finite, everybody who has it is named.
     place = ("stage", "layer", "variable", "call", "mode", "step")
     here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in place)]
-    blamed = [each["backend"] for each in here if each["backend"] and bool(each.get("detail")) is bool(first.get("detail"))]
-    differ = f"{_listed(list(dict.fromkeys(blamed)))} {'differs from the others' if len(blamed) < 2 else 'differ'}"  # noqa: PLR2004
+    blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
+    differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{_listed(blamed)} differ"
     detail = f", {first['detail']}" if first.get("detail") else ""
     since = " from finite input" if first.get("from_numbers") and detail else ""
     return f"{differ}: it starts in {where}{detail}{since}."
@@ -421,9 +421,33 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         "(stop_gradient, a custom gradient, a detached statistic).",
         "update": "compare the optimizers' settings: from the same gradients they make other updates.",
         "state": f"see how {layer} updates its statistics: momentum, Bessel's correction, an update left out.",
-        "trajectory": "every layer, the loss and the optimizer agree by themselves: look at `train_step`, at sparse "
-        "gradients of embeddings, and at what happens between steps.",
+        "trajectory": _advice_on_training(first, backends or {}),
     }[first["stage"]]
+
+
+def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
+    """Where layers, loss and optimizer agree by themselves: what of the model's there is that only training runs."""
+    variable = str(first.get("variable"))
+    if variable == "fit":
+        return "call `model.fit` on that backend by itself: there it fails, where a training step alone comes through."
+    if variable.startswith("the metric "):
+        return f"see where {variable} is updated: outside of a training step of Keras's, it may not be kept."
+    assigned = sorted({path for each in backends.values() for path in each.get("assigned", ())})
+    if assigned:
+        return (
+            f"the model assigns to {', '.join(assigned[:_NAMED])} in its `call`, which is trained: use the other value where "
+            "it is needed, as in `ops.matmul(x, self.kernel * self.mask)`, and leave the variable as it is."
+        )
+    of_model = [
+        *(["its own `train_step`"] if any(each.get("own_train_step") for each in backends.values()) else []),
+        *(
+            ["sparse gradients, as of embeddings"]
+            if any(one.get("sparse") for each in backends.values() for one in each.get("variables", ()))
+            else []
+        ),
+        "what happens between steps",
+    ]
+    return f"every layer, the loss and the optimizer agree by themselves: look at {', at '.join(of_model)}."
 
 
 def _draws_of_its_own(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:

@@ -163,7 +163,7 @@ class _Run:
         self._crew.revive()
         self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._crew.sessions)
         built = next(iter(self._built.values()))
-        found = with_reasons(judge_build(self._built), built["layers"], built["optimizer"], list(self._built))
+        found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
         # What is known to differ in the build, as the width of an integer, leaves it the same model.
         same_model = all(each.verdict != "diverged" or each.reason for each in found)
         if same_model:
@@ -479,6 +479,9 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
                 "variables",
                 "outputs",
                 "given",
+                "functions",
+                "assigned",
+                "own_train_step",
                 "values",
                 "not_common",
                 "drawn_alike",

@@ -166,7 +166,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         yield from (replace(blind, backend=name) for name in there)
         return
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
-    if len(lost) < len(there):
+    if not (all_lost := len(lost) == len(there)):
         # Where one has a number, no number is never right, however many have none.
         for name, what in lost.items():
             yield replace(place, backend=name, relative_difference=None, detail=what)
@@ -180,14 +180,11 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     if None in odd:
         return
     same = [name for name in there if name not in odd]
-    if len(lost) >= len(there):
-        yield from (
-            replace(place, backend=name, verdict="not finite", relative_difference=apart, detail=lost[name])
-            for name in same
-            if name in lost
-        )
+    if all_lost:
+        lost_one = replace(place, verdict="not finite", relative_difference=apart)
+        yield from (replace(lost_one, backend=name, detail=lost[name]) for name in same)
         return
-    for name, verdict, cost, detail in _costs(measured, same, constants):
+    for name, verdict, cost, detail in _costs(measured, same, constants, alone=bool(odd)):
         yield replace(
             place,
             backend=name,
@@ -199,15 +196,18 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
 
 
 def _costs(
-    measured: Measurement, names: Sequence[str], constants: Constants
+    measured: Measurement, names: Sequence[str], constants: Constants, *, alone: bool
 ) -> Iterator[tuple[str, str, float, str | None]]:
-    """What the dtype costs on each of some backends that mean the same: verdict, noise floors, and what is lost."""
+    """What the dtype costs on each of some backends that mean the same: verdict, noise floors, and what is lost.
+
+    Alone they are where others mean something else.
+    """
     costs = {name: _cost(measured, name) for name in names}
     noisy = [name for name, cost in costs.items() if cost > constants.noisy]
     lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
     # Where no digit is left, that one run overflows and another does not is chance.
     chaotic = float(measured.get("shaken", 0.0)) >= (measured["size"] or math.inf)
-    same_bits = len({measured["digests"].get(name) for name in names}) == 1 < len(names) and not noisy
+    same_bits = len({measured["digests"].get(name) for name in names}) == 1 < len(names) and not (noisy or alone)
     roundoff = "cancelled" in measured and _odd_ones(measured, names, constants, strictly=True)[0]
     for name, cost in costs.items():
         verdict = "identical" if same_bits else verdict_of(cost, constants.noisy, constants.low_precision)

@@ -65,7 +65,7 @@ def _first_other_call(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
             continue  # A layer that is called on some alone is said elsewhere.
         having: dict[str, list[str]] = {}
         for name, each in given.items():
-            having.setdefault(repr(each[key][1]), []).append(name)
+            having.setdefault(each[key][1], []).append(name)
         if len(having) > 1:
             odd = outvoted(list(built), max(having.values(), key=len))
             what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())

@@ -100,14 +100,13 @@ class Worker:
             make_batch(self._subject.model, self._subject.loss, options["batch"], random)
             for _ in range(options["steps"])
         ]
-        outputs, given, refused = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        found = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
         self._path = find_path(None)
         return {
             **description,
             **self._subject.describe(),
-            "outputs": outputs,
-            "given": given,
-            "refused": refused,
+            **found,
+            "own_train_step": type(self._subject.model).train_step is not keras.Model.train_step,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
