@@ -3,7 +3,7 @@
 What is asked of it:
 
 * every layer computes in float64, on every backend, and so does whatever is called inside `float64_everywhere`;
-* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same; and what a layer
+* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same; what a layer
   has made of them once, as `Normalization` does when it is adapted, is made of them there too;
 * what has no twin says why, and what to give instead.
 """

@@ -126,10 +126,8 @@ def random_functions_replaced(replacements: Mapping[str, Callable[..., Any]]) ->
 
 
 @contextmanager
-def functions_heard(
-    names: Iterable[str], hear: Callable[[str, Mapping[str, Any]], None]
-) -> Iterator[None]:
-    """Hears when layers, losses or people's own code call functions of Keras's backend, for as long as the context lasts.
+def functions_heard(names: Iterable[str], hear: Callable[[str, Mapping[str, Any]], None]) -> Iterator[None]:
+    """Hears when anything calls functions of Keras's backend, for as long as the context lasts.
 
     `keras.ops` and Keras's layers and losses all lead there; nothing public lies on every one of these ways.
 
@@ -172,10 +170,10 @@ def functions_heard(
 
 @contextmanager
 def derivatives_uncut() -> Iterator[list[str]]:
-    """Lets `keras.ops.stop_gradient` and `custom_gradient` leave derivatives as they are, for as long as the context lasts.
+    """Lets `stop_gradient` and `custom_gradient` leave derivatives as they are, for as long as the context lasts.
 
-    Both are public; what layers and people's code have imported of them leads to the backend's functions, which alone can
-    be replaced. A function that was decorated before keeps its own gradient.
+    Both are public; what layers and people's code have imported of them leads to the backend's functions, which alone
+    can be replaced. A function that was decorated before keeps its own gradient.
 
     Yields:
         The names of those that were called, in a list that is filled on the way.
@@ -191,12 +189,12 @@ def derivatives_uncut() -> Iterator[list[str]]:
     """
     from keras.src import backend
 
-    core = getattr(backend, "core", None)
+    core: Any = getattr(backend, "core", None)
     before = {name: getattr(core, name, None) for name in ("stop_gradient", "custom_gradient")}
     if None in before.values():
         raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.core.stop_gradient and custom_gradient, which are gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            f"keras {keras.__version__}: expected keras.src.backend.core.stop_gradient and custom_gradient, which are "
+            "gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
     called: list[str] = []
 
@@ -261,9 +259,9 @@ def float64_kept() -> Iterator[None]:
     """Lets Keras's operations return float64 for float64, for as long as the context lasts.
 
     On JAX and PyTorch a table of Keras's demotes results of `keras.ops.matmul`, `var` and others to float32, whatever
-    `keras.config.set_floatx` says. No public switch turns that off. And where the default is float64, Keras makes Python's
-    integers wider too, as those of `keras.ops.arange`, which a model beside whose float64 they stand then cannot compare
-    with its own: what is of another width here is floating point alone.
+    `keras.config.set_floatx` says. No public switch turns that off. And where the default is float64, Keras makes
+    Python's integers wider too, as those of `keras.ops.arange`, which TensorFlow then does not compare with a model's
+    own int32: what is of another width here is floating point alone.
 
     Raises:
         BackendError: Keras no longer has the table or the function, or they no longer do what they did.
@@ -286,8 +284,8 @@ def _integers_as_they_are() -> Iterator[None]:
     resolve = getattr(dtypes, "_resolve_weak_type", None)
     if resolve is None or list(inspect.signature(resolve).parameters) != ["dtype", "precision"]:
         raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes._resolve_weak_type(dtype, precision), "
-            "which is gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes._resolve_weak_type(dtype, precision)"
+            ", which is gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
 
     def resolve_as_in_float32(dtype: str, precision: str = "32") -> Any:

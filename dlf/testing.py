@@ -42,8 +42,10 @@ def assert_parity(build: str | Callable[[], Any], *, strict: bool = False, **opt
         The report of `dlf.check_parity`.
 
     Raises:
-        AssertionError: The model differs; the message is the report that `dlf parity` prints.
-        DlfError: Nothing could be compared: a backend is absent or did not come through, or the request is wrong.
+        AssertionError: The model differs, or what it gives is NaN or infinite; the message is the report that
+            `dlf parity` prints.
+        DlfError: Not everything could be compared: there is one backend alone, one is absent or did not come through, a
+            stage could not be judged, or the request is wrong.
 
     Example:
         >>> assert_parity("models.py:build", backends=["jax", "torch"])  # doctest: +SKIP
@@ -53,7 +55,7 @@ def assert_parity(build: str | Callable[[], Any], *, strict: bool = False, **opt
 
     report = check_parity(build, **options)
     code = exit_code(report, strict=strict)
-    if code == 1:
+    if code in {1, 4}:
         raise AssertionError(report_text(report))
     if code:
         raise BackendError(report_text(report))

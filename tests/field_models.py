@@ -180,7 +180,9 @@ def roundoff_data(size: int, random: np.random.Generator) -> Any:
 def confident() -> keras.Model:
     """Probabilities below 1e-7, which TensorFlow clips and then takes for logits."""
     large = keras.initializers.RandomNormal(stddev=30.0)
-    return compiled(layers.Dense(20, activation="softmax", kernel_initializer=large), loss=["sparse_categorical_crossentropy"])
+    return compiled(
+        layers.Dense(20, activation="softmax", kernel_initializer=large), loss=["sparse_categorical_crossentropy"]
+    )
 
 
 class Pooled(layers.Layer):  # type: ignore[misc]
@@ -334,8 +336,12 @@ ANSWERS = [
         data="zero_row_data",
         place=("gradient", "unit", "input/0"),
     ),
-    Answer("plain", "not finite", 4, ("The data hold NaN in x.", "first in the forward of first"), data="data_with_nan"),
-    Answer("narrow", "diverge", 1, ("narrow, output on torch, float32 (8, 3) on",), place=("build", "narrow", "output")),
+    Answer(
+        "plain", "not finite", 4, ("The data hold NaN in x.", "first in the forward of first"), data="data_with_nan"
+    ),
+    Answer(
+        "narrow", "diverge", 1, ("narrow, output on torch, float32 (8, 3) on",), place=("build", "narrow", "output")
+    ),
     Answer(
         "watched",
         "diverge",

@@ -263,9 +263,7 @@ def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
 CALL = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4, "sources": []}
 
 
-SMOOTH = {"wide/relu|forward/0": ONES} | {
-    f"{step}/relu|forward/0": ONES + size for step, size in STEPS.items()
-}
+SMOOTH = {"wide/relu|forward/0": ONES} | {f"{step}/relu|forward/0": ONES + size for step, size in STEPS.items()}
 
 
 def test_a_gradient_that_differs_at_a_point_alone_is_a_tie(tmp_path: Path) -> None:

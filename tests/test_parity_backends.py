@@ -293,8 +293,8 @@ def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize("expected", ANSWERS, ids=lambda each: each.build)
 def test_a_model_as_people_write_it_gets_the_right_answer(crew: Crew, expected: Answer) -> None:
     file = Path(__file__).with_name("field_models.py")
-    data = {"data": f"{file}:{expected.data}"} if expected.data else {}
-    report = run_parity(ParityOptions(f"{file}:{expected.build}", INSTALLED, **data), crew=crew)
+    data = f"{file}:{expected.data}" if expected.data else None
+    report = run_parity(ParityOptions(f"{file}:{expected.build}", INSTALLED, data), crew=crew)
     text = " ".join(report_text(report, width=1000).split())
     assert (report["verdict"], exit_code(report)) == (expected.verdict, expected.code), text
     for words in expected.says:

@@ -51,8 +51,8 @@ class Finding:
     verdict: str
     """``rounding``, ``untouched``, ``tie``, ``cut``, ``noisy``, ``precision``, ``not finite`` or ``diverged``.
 
-    ``cut`` is one that `keras.ops.stop_gradient` or `custom_gradient` has made another on purpose, as a straight-through
-    estimator does: without them, finite differences agree; of what was asked for they are no judge.
+    ``cut`` is one that `keras.ops.stop_gradient` or `custom_gradient` has made another on purpose, as where rounding is
+    passed straight through: without them, finite differences agree; of what was asked for they are no judge.
     """
     relative_difference: float
     """In float64, between the path and the truth; of the largest gradient, where this one is zero by cancellation."""
@@ -333,7 +333,7 @@ class _Examiner:
         return Finding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
 
     def _uncut(self, name: str, directions: list[np.ndarray], worst: _Probe) -> _Probe:
-        """What is to be said of a gradient that differs: that it is cut on purpose, where without the cut it does not."""
+        """What is to be said of a gradient that differs: that it is cut on purpose, if without the cut it does not."""
         with derivatives_uncut() as called:
             # What was compiled before holds the cut.
             gradients = _arrays(self._path.loss_and_gradients(self._loss, self._wide, self._tensors())[1])
@@ -344,8 +344,8 @@ class _Examiner:
             return worst
         steepest = directions[2]
         cut, whole = (float(np.sum(each[name] * steepest)) for each in (self.truth, gradients))
-        detail = f"{' and '.join(called)} cuts it: {cut:.4g} as asked for, {whole:.4g} without, as finite differences have it"
-        return _Probe("cut", np.nan, np.nan, detail)
+        both_ways = f"{cut:.4g} as asked for, {whole:.4g} without, as finite differences have it"
+        return _Probe("cut", np.nan, np.nan, f"{' and '.join(called)} cuts it: {both_ways}")
 
     def _directions(self, truth: np.ndarray) -> list[np.ndarray]:
         """All elements at once, twice, with signs drawn anew; the steepest element, and another one."""

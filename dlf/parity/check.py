@@ -30,8 +30,9 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> dict[str, A
         **options: The fields of `dlf.parity.options.ParityOptions`, such as backends, data, batch, steps and seed.
 
     Returns:
-        The report, in JSON's types: ``report["verdict"]`` is ``"agree"`` or ``"diverge"``, and
-        ``report["first_divergence"]`` says at which stage, in which layer and variable, on which backend it starts.
+        The report, in JSON's types: ``report["verdict"]`` is ``"agree"``, ``"diverge"``, ``"not finite"`` or
+        ``"not compared"``; ``report["first_divergence"]`` says at which stage, in which layer and variable, on which
+        backend it starts; ``report["not_judged"]`` lists the stages of which not everything could be judged.
 
     Raises:
         InvalidArgumentError: The target cannot be imported, builds no model, or an option means nothing.

@@ -145,9 +145,7 @@ def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
     return first.as_dict() | {"backends": list(dict.fromkeys(each.backend for each in here))}
 
 
-def _not_judged(
-    evidence: Mapping[str, Any], names: Sequence[str], findings: Sequence[Finding]
-) -> list[dict[str, str]]:
+def _not_judged(evidence: Mapping[str, Any], names: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, str]]:
     """The stages of which nothing can be said, or not all, and why."""
     blind: dict[str, str] = {}
     for each in findings:

@@ -93,8 +93,8 @@ def with_reasons(
 
     Args:
         findings: Of one model.
-        built: What the report says of the model on each backend that is compared: its ``layers`` and ``variables``, what
-            it calls of Keras's ``functions``, and which variables are ``assigned``.
+        built: What the report says of the model on each backend that is compared: its ``layers`` and ``variables``,
+            what it calls of Keras's ``functions``, and which variables are ``assigned``.
         optimizer: The class of the model's.
     """
     if not any(each.verdict == "diverged" for each in findings):
@@ -102,8 +102,8 @@ def with_reasons(
     known, backends = known_differences(), list(built)
     first = built[backends[0]]
     called: dict[str, list[Any]] = {}
-    for each in built.values():
-        for path, functions in each.get("functions", {}).items():
+    for there in built.values():
+        for path, functions in there.get("functions", {}).items():
             called.setdefault(path, []).extend(functions)
     by_path = {each["path"]: {**each, "functions": called.get(each["path"], ())} for each in first.get("layers", ())}
     by_path[""] = {"path": "", "functions": called.get("", ())}  # What is called outside of layers, as by the loss.

@@ -19,7 +19,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlf.noise_floor import INEXACT, NOISY, STEPS, TWINS, eps_of, floor_of, kind_of, moved_by_how_much, rms, scale_of, widened
+from dlf.noise_floor import (
+    INEXACT,
+    NOISY,
+    STEPS,
+    TWINS,
+    eps_of,
+    floor_of,
+    kind_of,
+    moved_by_how_much,
+    rms,
+    scale_of,
+    widened,
+)
 from dlf.parity.records import Records
 from dlf.workers import cores_of_machine
 
@@ -65,7 +77,6 @@ def measure_calls(
         >>> measure_calls({}, "jax", [])
         []
     """
-
     names = _names(records, truth) if calls else {}
 
     def measured(call: Mapping[str, Any]) -> list[Measurement]:
@@ -278,6 +289,9 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
     }
+    for what, ones in (("kinds", kinds), ("shapes", {name: str(value.shape) for name, value in there.items()})):
+        if len(set(ones.values())) > 1:
+            found[what] = ones
     if absent := [backend for backend, value in wide.items() if value is None]:
         found["absent"] = absent
     lost = {"float64": _no_numbers(there), "narrow": _no_numbers(narrow)}
@@ -360,12 +374,11 @@ def _measure_group(
     """The tensors of one stage of one call, which share a scale."""
     mine = [records[truth].get(f"wide/{key}|{name}") for name in names]
     largest = max((scale_of(each) for each in mine if each is not None), default=0.0)
-    for name, exact in zip(names, mine, strict=True):
+    for name, own in zip(names, mine, strict=True):
         twins = [records[truth][place] for n in range(TWINS) if (place := f"twin{n}/{key}|{name}") in records[truth]]
-        wide = {b: exact if b == truth else each.get(f"wide/{key}|{name}") for b, each in records.items()}
-        if exact is None:
-            # Others have it, and the truth does not.
-            exact = next(each for each in wide.values() if each is not None)
+        wide = {b: own if b == truth else each.get(f"wide/{key}|{name}") for b, each in records.items()}
+        # Others may have it, where the truth does not.
+        exact = next(each for each in (own, *wide.values()) if each is not None)
         narrow = {b: each.get(f"narrow/{key}|{name}") for b, each in records.items()}
         yield {"name": name} | measure(wide, narrow, floor_of(exact, twins, largest, dtype), dtype)
 
@@ -390,8 +403,8 @@ def _moves(records: Records, still: str) -> dict[str, float] | None:
     Returns:
         Units are those in the last place of float64, of the output's scale.
 
-        - ``bent``: how far apart its slopes are, over a step that float64 can tell alone and over a larger one, relative
-          to the larger slope;
+        - ``bent``: how far apart its slopes are, over a step that float64 can tell alone and over a larger one,
+          relative to the larger slope;
         - ``bent_widely``: the same of one element in twenty at least: a kink on the way is met by few;
         - ``bent_units``: the same in units over the smaller step: where the larger slope is next to nothing by chance,
           what float64 rounds is not;

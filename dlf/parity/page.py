@@ -31,6 +31,7 @@ from dlf.parity.report import (
     remarks_of,
     second_backend,
     why_empty,
+    word_of,
 )
 from dlf.scripted_page import DATATABLES, write_scripted_page
 
@@ -79,7 +80,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "answer": answer_of(report),
         "level": "bad" if report["verdict"] == "diverge" else "warn" if exit_code(report) else "good",
-        "word": report["verdict"].capitalize(),
+        "word": word_of(report),
         # In parts of which every second is code: a layer whose name has a backtick is shown without it.
         "advice": _advice(report).split("`"),
         "signs": SIGNS,

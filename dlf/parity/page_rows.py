@@ -256,6 +256,7 @@ def _row(
                 *([f"step {step + 1}"] if step is not None else []),
                 *([mode] if mode else []),
                 *([] if judged_in_own_dtype(of, constants) is None else ["judged in its own dtype"]),
+                *dict.fromkeys(f["detail"] for f in findings if f.get("detail")),
             ]
         ),
         shape=_shape(of.get("shape")),

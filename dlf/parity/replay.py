@@ -115,8 +115,8 @@ class Inputs:
 
         Args:
             move: Moves an array.
-            whole: Whether whole numbers among the model's own data are moved too. Tokens may come as floats, and a unit in
-                the last place makes others of them.
+            whole: Whether whole numbers among the model's own data are moved too. Tokens may come as floats, and a unit
+                in the last place makes others of them.
         """
         other = object.__new__(Inputs)
         other.__dict__ |= self.__dict__
@@ -209,16 +209,18 @@ def _gradients(path: Any, total: Callable[[Any, Any], Any], values: Any, *, of_d
     Training never asks for those, and an operation on data may have no derivative at all.
     """
     nothing = keras.ops.zeros(1)
+
+    def taken(function: Callable[[Any, Any], Any], by: Any) -> Any:
+        return path.loss_and_gradients(function, by, (nothing, nothing))[1]
+
     try:
-        return path.loss_and_gradients(total, values, (nothing, nothing))[1]
+        return taken(total, values)
     except Exception:
         variables = {name: each for name, each in values.items() if name.startswith("variable/")}
         if not of_data or len(variables) == len(values):
             raise
-        if not variables:
-            return {}
         data = {name: each for name, each in values.items() if name not in variables}
-        return path.loss_and_gradients(lambda given, batch: total(data | dict(given), batch), variables, (nothing, nothing))[1]
+        return taken(lambda given, batch: total(data | dict(given), batch), variables) if variables else {}
 
 
 def replay_of_loss(

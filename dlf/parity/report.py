@@ -32,6 +32,7 @@ __all__ = [
     "report_text",
     "second_backend",
     "why_empty",
+    "word_of",
     "write_report",
 ]
 
@@ -92,8 +93,8 @@ def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:
         strict: Whether imprecision counts too.
 
     Returns:
-        0 where the model is the same everywhere; 1 where it is not; 3 where a backend did not come through, or something
-        could not be compared or judged; 4 where it is the same, and what it gives is NaN or infinite.
+        0 where the model is the same everywhere; 1 where it is not; 3 where a backend did not come through, or
+        something could not be compared or judged; 4 where it is the same, and what it gives is NaN or infinite.
     """
     if report["verdict"] == "diverge" or (strict and any(_is_imprecise(each) for each in report["precision"])):
         return 1
@@ -137,6 +138,20 @@ def answer_of(report: Mapping[str, Any]) -> str:
         said += "."
     holds = report.get("data_not_finite", ())
     return f"The data hold {', '.join(holds)}. {said}" if holds else said
+
+
+def word_of(report: Mapping[str, Any]) -> str:
+    """Returns the answer in a word or two.
+
+    Args:
+        report: What `run_parity` returned.
+
+    Example:
+        >>> word_of({"verdict": "agree", "not_judged": []}), word_of({"verdict": "not finite", "not_judged": []})
+        ('Agree', 'Not finite')
+    """
+    blind = report["verdict"] == "agree" and report["not_judged"]
+    return "Not judged in all" if blind else str(report["verdict"]).capitalize()
 
 
 def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: str) -> str:
@@ -257,7 +272,9 @@ def _head(stage: str, wrong: Sequence[Any], report: Mapping[str, Any]) -> str:
         return "[yellow]not compared[/]"
     if stage == "trajectory" and is_tied(report):
         return "[green]the same[/] [dim]step by step, beside the tie; free runs part at it[/]"
-    return "[yellow]the same, not finite[/]" if "not finite" in report["stages"][stage]["counts"] else "[green]the same[/]"
+    return (
+        "[yellow]the same, not finite[/]" if "not finite" in report["stages"][stage]["counts"] else "[green]the same[/]"
+    )
 
 
 def _with_backends(named: Sequence[Any], count: int) -> list[str]:
@@ -350,10 +367,12 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     own = {
         each["layer"] or ("the optimizer" if each["stage"] == "update" else "the loss")
         for each in report["measurements"]
-        if each["mode"] != "whole" and each["stage"] != "trajectory" and judged_in_own_dtype(each, constants) is not None
+        if each["mode"] != "whole"
+        and each["stage"] != "trajectory"
+        and judged_in_own_dtype(each, constants) is not None
     }
-    if own := sorted(own):
-        yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(own)}."
+    if own:
+        yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."
     uneven = report.get("called_unevenly", ())
     if uneven:
         yield (
@@ -413,6 +432,8 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         )
     if first["stage"] == "forward" and str(first.get("variable")).startswith(("mask", "the mask of ")):
         return f"see which mask {layer} hands on: `mask_zero`, `supports_masking`, `compute_mask`."
+    if first["stage"] == "build" and first.get("variable") == "output":
+        return f"see what {layer} gives on each backend, its shape and its dtype: look for casts, `dtype`, `autocast`."
     return {
         "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
         "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
@@ -435,8 +456,8 @@ def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -
     assigned = sorted({path for each in backends.values() for path in each.get("assigned", ())})
     if assigned:
         return (
-            f"the model assigns to {', '.join(assigned[:_NAMED])} in its `call`, which is trained: use the other value where "
-            "it is needed, as in `ops.matmul(x, self.kernel * self.mask)`, and leave the variable as it is."
+            f"the model assigns to {', '.join(assigned[:_NAMED])} in its `call`, which is trained: use the other value "
+            "where it is needed, as in `ops.matmul(x, self.kernel * self.mask)`, and leave the variable as it is."
         )
     of_model = [
         *(["its own `train_step`"] if any(each.get("own_train_step") for each in backends.values()) else []),

@@ -202,8 +202,10 @@ class _Run:
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
         everywhere = set.intersection(*map(_keys, traced.values()))
-        # Inside a loop, a layer may be called more often where the loop is unrolled: what holds it is judged as a whole.
-        uneven = {call["layer"]: None for each in traced.values() for call in each["calls"] if call["key"] not in everywhere}
+        # Where a loop is unrolled, a layer inside is called more often: what holds it is judged as a whole.
+        uneven = {
+            call["layer"]: None for each in traced.values() for call in each["calls"] if call["key"] not in everywhere
+        }
         self._calls = [call for call in traced[truth]["calls"] if call["key"] in everywhere]
         given = {"truth": str(self._at("trace", truth))}
         layers = bool(self._stages & {"forward", "gradient", "state"})

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import keras
@@ -116,10 +115,10 @@ class Subject:
             argument: Where it comes from.
 
         Returns:
-            ``outputs``: of each its place, shape and dtype; ``given``: of each call of a layer its key, the layer's path
-            and dtype and shape of all that it gives; ``refused``: why the loss has no value, where it has none; ``functions``: what is
-            called of Keras's functions that are known to differ, by the layer's path, and by nothing of the loss;
-            ``assigned``: the trainable variables that are assigned to on the way.
+            ``outputs``: of each its place, shape and dtype; ``given``: of each call of a layer its key, the layer's
+            path, and dtype and shape of all that it gives; ``refused``: why the loss has no value, where it has none;
+            ``functions``: what is called of Keras's functions that are known to differ, by the layer's path, and by
+            nothing of the loss; ``assigned``: the trainable variables that are assigned to on the way.
 
         Raises:
             InvalidArgumentError: The model does not take it.
@@ -217,8 +216,9 @@ class Subject:
 
     def assign(self, values: Mapping[str, np.ndarray]) -> None:
         """Gives the model other values, and lets its layers make of them anew what they keep."""
-        for prepare in (lambda: None, partial(hand_over, self.model, self.model)):
-            prepare()
+        for again in (False, True):
+            if again:
+                hand_over(self.model, self.model)
             for name, variable in zip(self.names, self.model.variables, strict=True):
                 variable.assign(values[name])
 
@@ -392,8 +392,8 @@ def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
 
 
 def _is_whole(model: keras.Model) -> bool:
-    # `build` marks a subclassed model as built, and leaves its layers as they are. One that was made by calling its layers
-    # has all its variables, whatever they say.
+    # `build` marks a subclassed model as built, and leaves its layers as they are. One that was made by calling its
+    # layers has all its variables, whatever they say.
     is_made = bool(getattr(model, "inputs", None))
     return model.built and (is_made or all(each.built for each in layers_by_path(model).values()))
 

@@ -81,7 +81,9 @@ class Trainer:
                     self._record(records, f"shaken{twin}/{step}", subject.twin)
                 if aside:
                     random = np.random.default_rng((TWINS, step))
-                    self._take(subject.twin, self._before(truth, step), step, partial(beside, random=random), whole=True)
+                    self._take(
+                        subject.twin, self._before(truth, step), step, partial(beside, random=random), whole=True
+                    )
                     self._record(records, f"aside/{step}", subject.twin)
             self._assign(subject.twin, self._start)
         with common_randomness():
@@ -176,7 +178,7 @@ class Trainer:
         return float(to_numpy(self._logs.get("loss", np.nan)))
 
     def fit(self) -> dict[str, Any]:
-        """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error that it ends with."""
+        """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
         model, (x, y) = self._subject.model, self._batches[0]
         self._assign(model, self._first)
         # A reason without the values that were being computed; the rest of the answer does not depend on it.

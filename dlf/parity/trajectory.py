@@ -23,7 +23,7 @@ from dlf.parity.records import Records
 __all__ = ["Runs", "measure_trajectory"]
 
 _SUMS_OF_A_METRIC = 100_000_000
-"""How long the sums of a metric are taken to be: of one in float32 nobody knows what it does, and a thousandth is room."""
+"""How long the sums of a metric are taken to be: what one in float32 does nobody knows, and a thousandth is room."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
         wide, narrow = runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}")
         exact = next(each for each in (wide[runs.truth], *wide.values()) if each is not None)
         floor = floor_of(exact, runs.moved(runs.single[runs.truth], place), scale_of(exact), dtype)
-        one = {"shaken": _shaken(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
+        one = measure(wide, narrow, floor, dtype)
+        one |= {"shaken": _shaken(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
         aside = runs.of(runs.single, f"aside/{place}")
-        one |= measure(wide, narrow, floor, dtype)
         if any(each is not None for each in aside.values()):
             one["beside"] = beside_of(measure(aside, aside, floor, dtype))
         found.append(_of_metric(name, step) | one)
@@ -161,22 +161,26 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
     found = []
     for name in (each for each in first if each not in in_float64):
         values = [runs.of(runs.single, f"narrow/{step}/{name}") for step in range(steps)]
-        there = {backend for each in values for backend, value in each.items() if value is not None}
-        together: dict[str, np.ndarray | None] = {
-            backend: np.stack([widened(each[backend]) for each in values]) if backend in there else None  # type: ignore[arg-type]  # It is there.
-            for backend in runs.single
-        }
+        together: dict[str, np.ndarray | None] = dict.fromkeys(runs.single)
+        for backend in runs.single:
+            reported = [widened(each[backend]) for each in values if each[backend] is not None]
+            together[backend] = np.stack(reported) if len(reported) == steps else None
         one = measure(together, together, 0.0, dtype)
         for pair in one["same"]:
-            a, b = pair.split("|")
-            distances = [distance(widened(each[a]), widened(each[b])) for each in values]  # type: ignore[arg-type]
-            one["same"][pair] = None if None in distances else min(distances)  # type: ignore[type-var]
+            a, b = (together[backend] for backend in pair.split("|"))
+            distances = [distance(*each) for each in zip(a, b, strict=True)]  # type: ignore[arg-type]  # Both are there.
+            one["same"][pair] = None if None in distances else min(each for each in distances if each is not None)
         found.append(_of_metric(name, None) | {"own_dtype": _SUMS_OF_A_METRIC} | one)
     return found
 
 
 def _of_metric(name: str, step: int | None) -> Measurement:
-    place = {"stage": "trajectory", "layer": None, "call": None, "variable": f"the metric {name.removeprefix('metric:')}"}
+    place = {
+        "stage": "trajectory",
+        "layer": None,
+        "call": None,
+        "variable": f"the metric {name.removeprefix('metric:')}",
+    }
     return place | {"mode": "resynchronised", "step": step}
 
 

@@ -158,65 +158,66 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         measured["variable"],
         None,
         "diverged",
+        None,
         call=measured["call"],
         mode=measured["mode"],
         step=measured.get("step"),
         from_numbers=bool(measured.get("from_numbers")),
     )
-    for name in backends:
-        if name in measured.get("absent", ()):
-            yield replace(place, backend=name, relative_difference=None, detail="which is not there")
+    absent = [name for name in backends if name in measured.get("absent", ())]
+    yield from (replace(place, backend=name, detail="which is not there") for name in absent)
     if _is_blind(measured, constants):
-        detail = "the roundoff of float64 alone takes it as far as it is large"
-        blind = replace(place, verdict="not judged", relative_difference=None, detail=detail)
+        blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
         yield from (replace(blind, backend=name) for name in there)
         return
+    best = "identical" if len({measured["digests"].get(name) for name in there}) == 1 < len(there) else "rounding"
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
-    if not (all_lost := len(lost) == len(there)):
+    if len(lost) < len(there):
         # Where one has a number, no number is never right, however many have none.
-        for name, what in lost.items():
-            yield replace(place, backend=name, relative_difference=None, detail=what)
-        there = [name for name in there if name not in lost]
+        yield from (replace(place, backend=name, detail=what) for name, what in lost.items())
+        there, lost = [name for name in there if name not in lost], {}
     odd, apart = _odd_ones(measured, there, constants)
     wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
     if not odd and _is_stepwise(measured, constants):
         odd = _odd_beside(measured, there, constants)
-    for name in odd:
-        yield replace(place, backend=name, verdict=wrong, relative_difference=apart)
-    if None in odd:
+    yield from (_another(measured, replace(place, backend=name, verdict=wrong), apart) for name in odd)
+    if None not in odd:
+        same = [name for name in there if name not in odd]
+        yield from _alike(measured, same, lost, replace(place, verdict=best, relative_difference=apart), constants)
+
+
+def _another(measured: Measurement, place: Finding, apart: float | None) -> Finding:
+    """What is said of another meaning: how far it is apart; of another dtype or shape there is no distance."""
+    other: Mapping[str, str] = measured.get("shapes") or measured.get("kinds") or {}
+    if place.backend is None or place.backend not in other:
+        return replace(place, relative_difference=apart)
+    return replace(place, detail=f"which is {other[place.backend]} there")
+
+
+def _alike(
+    measured: Measurement, names: Sequence[str], lost: Mapping[str, str], place: Finding, constants: Constants
+) -> Iterator[Finding]:
+    """What is said of the same meaning: that it is no number, or what the dtype costs; at best the verdict of place."""
+    if lost:
+        yield from (replace(place, backend=name, verdict="not finite", detail=lost[name]) for name in names)
         return
-    same = [name for name in there if name not in odd]
-    if all_lost:
-        lost_one = replace(place, verdict="not finite", relative_difference=apart)
-        yield from (replace(lost_one, backend=name, detail=lost[name]) for name in same)
-        return
-    for name, verdict, cost, detail in _costs(measured, same, constants, alone=bool(odd)):
-        yield replace(
-            place,
-            backend=name,
-            verdict=verdict,
-            relative_difference=apart,
-            noise_floors=cost if math.isfinite(cost) else None,
-            detail=detail,
-        )
+    for name, verdict, cost, detail in _costs(measured, names, constants):
+        floors, said = cost if math.isfinite(cost) else None, place.verdict if verdict == "rounding" else verdict
+        yield replace(place, backend=name, verdict=said, noise_floors=floors, detail=detail)
 
 
 def _costs(
-    measured: Measurement, names: Sequence[str], constants: Constants, *, alone: bool
+    measured: Measurement, names: Sequence[str], constants: Constants
 ) -> Iterator[tuple[str, str, float, str | None]]:
-    """What the dtype costs on each of some backends that mean the same: verdict, noise floors, and what is lost.
-
-    Alone they are where others mean something else.
-    """
+    """What the dtype costs on each of some backends that mean the same: verdict, noise floors, and what is lost."""
     costs = {name: _cost(measured, name) for name in names}
     noisy = [name for name, cost in costs.items() if cost > constants.noisy]
     lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
     # Where no digit is left, that one run overflows and another does not is chance.
     chaotic = float(measured.get("shaken", 0.0)) >= (measured["size"] or math.inf)
-    same_bits = len({measured["digests"].get(name) for name in names}) == 1 < len(names) and not (noisy or alone)
     roundoff = "cancelled" in measured and _odd_ones(measured, names, constants, strictly=True)[0]
     for name, cost in costs.items():
-        verdict = "identical" if same_bits else verdict_of(cost, constants.noisy, constants.low_precision)
+        verdict = verdict_of(cost, constants.noisy, constants.low_precision)
         what = _not_finite(measured, "narrow").get(name)
         if lost and len(lost) < len(costs) and not chaotic:
             # No number on one backend, where others have one, is no matter of cost.
@@ -229,7 +230,7 @@ def _costs(
             len(noisy) == len(costs) > 1 and max(costs.values()) <= constants.alike * min(costs.values())
         ):
             verdict = "unstable"
-        if measured["mode"] == "free" and verdict in {"rounding", "identical"}:
+        if measured["mode"] == "free" and verdict == "rounding":
             # Within what the twins show: but is it more than one step costs?
             verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
         detail = f"{what} in {measured['dtype']}" if what and name in lost else what
@@ -237,7 +238,7 @@ def _costs(
 
 
 def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants: Constants) -> bool:
-    """Whether on every backend the model is far from its float64 form, as no rounding takes it: then that is not its form."""
+    """Whether every backend is further from the float64 form than rounding goes: then it is the form of another."""
     size = measured["size"] or 0.0
     far = [cost > constants.same and cost * measured["floor"] > _FAR * size > 0.0 for cost in costs.values()]
     return all(far) and len(far) > 1 and _is_part(measured)
@@ -303,7 +304,7 @@ def _is_part(measured: Mapping[str, Any]) -> bool:
 
 
 def told(measurements: Sequence[Measurement], constants: Constants) -> list[Measurement]:
-    """Returns measurements that know what others show: of what they hold, its own dtype; of the whole, that it amplifies.
+    """Returns measurements that know what others show: of what they hold, its own dtype; of the whole, amplification.
 
     Args:
         measurements: Of the layers, the loss and the optimizer, of the whole model, and of its training.
@@ -329,7 +330,9 @@ def told(measurements: Sequence[Measurement], constants: Constants) -> list[Meas
         default=0.0,
     )
     # As far as the roundoff of float64 goes behind such a layer; where a next to nothing jumps, that is anywhere.
-    shaken = 1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > constants.amplified else 0.0
+    shaken = (
+        1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > constants.amplified else 0.0
+    )
 
     def told_one(each: Measurement) -> Measurement:
         if not _is_part(each):

@@ -2,7 +2,7 @@
 
 What is asked of it:
 
-* what is there by name, shape and dtype has to be there everywhere; how wide an integer is, is the framework's business;
+* what is there by name, shape and dtype has to be there everywhere; how wide an integer is, is no matter;
 * of outputs that are others, the first layer that gives something else is the place;
 * initial values are the same bits where Keras draws them, and as large as chance explains where others do.
 """
@@ -23,8 +23,8 @@ def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Compares what each backend has built: layers, variables, outputs; who is in the minority is named.
 
     Args:
-        built: Of each backend, what the worker says: ``layers``, ``variables``, ``outputs``, and ``given``, what each call
-            of a layer gives.
+        built: Of each backend, what the worker says: ``layers``, ``variables``, ``outputs``, and ``given``, what each
+            call of a layer gives.
 
     Example:
         >>> def one(dtype):

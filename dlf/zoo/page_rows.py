@@ -25,6 +25,8 @@ __all__ = ["VERDICTS", "Line", "News", "Start", "level_of", "lines_of", "linked"
 VERDICTS = {
     "diverge": ("bad", "another meaning on some backend, and it is not known why"),
     "failed": ("bad", "a backend did not come through: there is no answer"),
+    "not finite": ("warn", "the same, and NaN or infinite"),
+    "not judged": ("warn", "the same, as far as it could be judged"),
     "known": ("warn", "another meaning on some backend, and it is known why"),
     "untested": ("mild", "the zoo has no case of it"),
     "not run": ("mild", "the zoo has a case of it, which was not run"),

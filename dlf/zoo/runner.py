@@ -165,7 +165,9 @@ def _verdict(report: Mapping[str, Any]) -> str:
         return "failed"
     if not all(each["reason"] for each in report["divergences"]):
         return "diverge"
-    return "known" if report["failed"] or report["divergences"] else "agree"
+    if report["failed"] or report["divergences"]:
+        return "known"
+    return "not judged" if report["not_judged"] else str(report["verdict"])
 
 
 def _place(folder: Path, entry: Entry) -> Path:
