@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -271,8 +271,12 @@ def float64_kept() -> Iterator[None]:
         ...     keras.backend.result_type("float64", "float64"), keras.backend.result_type("uint8", int)
         ('float64', 'uint8')
     """
-    ask = partial(keras.backend.result_type, "float64", "float64")
-    with _dtype_replaced("BIT64_TO_BIT32_DTYPE", "float64", ask), _integers_as_they_are():
+    with ExitStack() as stack:
+        # Of complex numbers both parts are demoted.
+        for dtype in ("float64", "complex128"):
+            ask = partial(keras.backend.result_type, dtype, dtype)
+            stack.enter_context(_dtype_replaced("BIT64_TO_BIT32_DTYPE", dtype, dtype, ask))
+        stack.enter_context(_integers_as_they_are())
         yield
 
 
@@ -313,20 +317,20 @@ def float32_widened() -> Iterator[None]:
         ...     keras.backend.standardize_dtype("float32")
         'float64'
     """
-    with _dtype_replaced("PYTHON_DTYPES_MAP", "float32", lambda: keras.backend.standardize_dtype("float32")):
+    with _dtype_replaced("PYTHON_DTYPES_MAP", "float32", "float64", lambda: keras.backend.standardize_dtype("float32")):
         yield
 
 
 @contextmanager
-def _dtype_replaced(name: str, key: str, ask: Callable[[], str]) -> Iterator[None]:
-    """Lets a table of Keras's give float64 for a dtype, and checks that Keras goes by it."""
+def _dtype_replaced(name: str, key: str, dtype: str, ask: Callable[[], str]) -> Iterator[None]:
+    """Lets a table of Keras's give another dtype for one, and checks that Keras goes by it."""
     from keras.src.backend.common import dtypes
 
     table: Any = getattr(dtypes, name, {})
     before = table.get(key)
-    table[key] = "float64"
+    table[key] = dtype
     try:
-        if ask() != "float64":
+        if ask() != dtype:
             raise BackendError(
                 f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.{name} to say what {key} stands "
                 "for, and it is gone or no longer does. "

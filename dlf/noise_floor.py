@@ -45,8 +45,8 @@ LOW_PRECISION = 1000.0
 INEXACT = "fc"
 """The kinds of NumPy's dtypes that are rounded: floating-point and complex numbers."""
 STEPS = {"nudged": 2.0**-40, "leaned": 2.0**-30, "pushed": 2.0**-20}
-"""Steps by which inputs are moved: by the first, what amplifies is seen; over the other two, what computes in float64 has
-the same slope, and only that: by the smaller, float32 moves hardly an element."""
+"""Steps by which inputs are moved: by the first, what amplifies is seen; over the other two, what computes in float64
+has the same slope, and only that: by the smaller, float32 moves hardly an element."""
 _SMALLEST_SQUARE = 1e-280
 """Below it, squares of float64 lose digits."""
 TWINS = 2

@@ -222,3 +222,51 @@ def test_what_differs_between_layers_is_of_the_layer_whose_input_it_is() -> None
         wrong = Finding("forward", None, variable, "torch", "diverged", 0.1, mode="whole")
         (found,) = reasons_for([wrong], layers, None, ["jax", "tensorflow", "torch"])
         assert (found.reason is not None) is is_known, variable
+
+
+def test_a_function_is_known_wherever_it_is_called() -> None:
+    """By a layer of somebody's own, by an activation, by a loss however it is given."""
+    names = ["jax", "tensorflow", "torch"]
+
+    def reason(stage: str, layer: str | None, functions: dict[str, Any], backend: str = "torch") -> str | None:
+        layers = [{"path": "block", "class": "Own", "config": {}}]
+        built = {name: {"layers": layers, "functions": functions} for name in names}
+        (found,) = with_reasons([Finding(stage, layer, None, backend, "diverged", 0.1)], built, "SGD")
+        return found.reason
+
+    pooled = {"block": [["nn.average_pool", {"padding": "same", "tiny": False}]]}
+    assert "counts zeros" in str(reason("forward", "block", pooled))
+    assert reason("forward", "other", pooled) is None
+    assert reason("forward", "block", {"block": [["nn.average_pool", {"padding": "valid"}]]}) is None
+    assert "hardsigmoid" in str(reason("gradient", "block", {"block": [["nn.hard_sigmoid", {}]]}))
+    # What a loss calls, no layer does.
+    for said, is_known in (
+        ({"from_logits": False, "tiny": True}, True),
+        ({"from_logits": False, "tiny": False}, False),
+    ):
+        clipped = {"": [["nn.sparse_categorical_crossentropy", said]]}
+        assert ("clipped" in str(reason("loss", None, clipped, "tensorflow"))) is is_known
+
+
+def test_what_a_model_does_in_its_calls_is_known() -> None:
+    layers = [{"path": "block", "class": "Own", "config": {}, "metrics": ["seen"]}]
+
+    def reason(variable: str, **does: Any) -> str | None:
+        built = {name: {"layers": layers, **does} for name in ("jax", "tensorflow", "torch")}
+        (found,) = with_reasons([Finding("trajectory", None, variable, "jax", "diverged", 0.1)], built, "SGD")
+        return found.reason
+
+    assert "assigns to a trainable variable" in str(reason("block/kernel", assigned=["block/kernel"]))
+    assert reason("block/kernel", assigned=[]) is None
+    assert "updates in its `call`" in str(reason("the metric seen"))
+    assert "updates in its `call`" in str(reason("fit"))
+    assert reason("the metric other") is None
+
+
+def test_every_function_that_is_known_to_differ_is_there() -> None:
+    from keras.src import backend
+
+    for known in known_differences():
+        for name in known.functions:
+            module, _, function = name.partition(".")
+            assert callable(getattr(getattr(backend, module), function)), name

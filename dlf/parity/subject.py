@@ -341,13 +341,16 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
     return applied
 
 
-def stays_narrow(variable: Any) -> bool:
-    """Tells whether a variable of a twin has a dtype of its own: those of LoRA are float32 whatever the policy is.
+def stays_narrow(number: Any) -> bool:
+    """Tells whether a variable of a twin, or what it gives, has a dtype of its own.
+
+    Those of LoRA are float32 whatever the policy is.
 
     Args:
-        variable: Of a model in float64.
+        number: A variable or a tensor of a model in float64.
     """
-    return is_floating(variable.dtype) and variable.dtype != "float64"
+    dtype = keras.backend.standardize_dtype(number.dtype)
+    return dtype == "complex64" or (is_floating(dtype) and dtype != "float64")
 
 
 _TINY = 1e-7

@@ -216,16 +216,18 @@ class Worker:
 
     def _describe_call(self, call: Call) -> dict[str, Any]:
         layer, outputs = self._subject.layers[call.path], keras.tree.flatten(call.outputs)
+        # Here are those of float64: what is narrower was made so by its name, as Keras makes complex64 of any numbers.
+        given = [each for each in outputs if isinstance(each, keras.KerasTensor)]
         asked = [each for each in keras.tree.flatten(call.asked) if isinstance(each, keras.KerasTensor)]
         return {
             "key": call.key,
             "layer": call.path,
             "sources": call.sources,
             "given_numbers": call.key not in self._unlike_numbers,
-            "shape": [list(each.shape) for each in outputs if isinstance(each, keras.KerasTensor)],
+            "shape": [list(each.shape) for each in given],
             # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
             "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
-            "own_dtype": any(map(stays_narrow, self._subject.twin_layers[call.path].variables)),
+            "own_dtype": any(map(stays_narrow, [*self._subject.twin_layers[call.path].variables, *given])),
             # What its sums may be as long as.
             "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
         }
