@@ -230,7 +230,9 @@ def measure_whole(
         layers = {call["key"]: call["layer"] for call in calls}
         masks = list(dict.fromkeys(name for each in records.values() for name in each if "/mask:" in name))
         for call in calls:
-            inputs = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
+            # A mask that is handed over as an argument is one of them, where there is one.
+            given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
+            inputs = [name for name in given if all(name in each for each in records.values())]
             if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
                 break
             # A layer may give the same numbers, and not the mask that goes with them.

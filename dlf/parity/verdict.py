@@ -393,11 +393,22 @@ def _odd_ones(
     own = own_dtypes(measured, constants)
     exact = [name for name in names if name not in own]
     if not odd and len(exact) > 1:
-        # One that has no float64 form agrees with more than mean the same.
+        # One that has no float64 form agrees with more than mean the same; but it is nearer to one that is right.
         odd, _ = groups(exact)
+        near = {_nearest(measured, name, exact, constants) for name in names if name in own} if None in odd else {None}
+        right = near.pop() if len(near) == 1 else None
+        odd = odd if right is None else [name for name in exact if not is_same(right, name)]
     every = [_of_pair(measured["apart"], largest[0], name) for name in names if name != largest[0]]
     apart = None if None in every else max((each for each in every if each is not None), default=0.0)
     return odd, apart
+
+
+def _nearest(measured: Measurement, name: str, others: Sequence[str], constants: Constants) -> str | None:
+    """The backend that one is much nearer to than to the rest, or None."""
+    apart = {other: _of_pair(measured["same"], name, other) for other in others}
+    distances = sorted((math.inf if each is None else each, other) for other, each in apart.items())
+    (first, nearest), (second, _) = distances[:2]
+    return nearest if constants.alike * first < second else None
 
 
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
