@@ -275,7 +275,7 @@ def _last_uses(graph: Any) -> dict[int, set[int]]:
     return found
 
 
-def build_for(model: keras.Model, batch: Any) -> None:
+def build_for(model: keras.Model, batch: Any, when_read: Callable[[], object] = lambda: None) -> None:
     """Makes every variable of a compiled model, of its metrics and of its optimizer, as Keras's `fit` does at first.
 
     `Model.build` makes the model's own alone; of metrics and losses Keras makes them on the way through `fit`.
@@ -283,17 +283,23 @@ def build_for(model: keras.Model, batch: Any) -> None:
     Args:
         model: A compiled model.
         batch: A batch of tensors.
+        when_read: Called where Keras would read a batch to do it.
 
     Raises:
         BackendError: Keras no longer has the method.
     """
     build = getattr(model, "_symbolic_build", None)
-    if build is None or "data_batch" not in inspect.signature(build).parameters:
+    if build is None or "iterator" not in inspect.signature(build).parameters:
         raise BackendError(
-            f"keras {keras.__version__}: expected keras.Model._symbolic_build(data_batch=), which is gone. "
+            f"keras {keras.__version__}: expected keras.Model._symbolic_build(iterator=), which is gone. "
             "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
-    build(data_batch=batch)
+
+    def read() -> Iterator[Any]:
+        when_read()
+        yield 0, 0, (batch,)
+
+    build(iterator=read())
 
 
 def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], bool] | None:

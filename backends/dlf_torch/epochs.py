@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import torch
 
+from dlf.engine.remade import StepFunction, makes_its_own_functions
 from dlf_torch.following import Followed
 from dlf_torch.recording import Recording
 
@@ -21,21 +22,30 @@ class TorchEpochRunner:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._steps: dict[Any, Followed] = {}
+        self._functions = {kind: StepFunction(model, kind) for kind in ("train", "test", "predict")}
         self.ways: Counter[str] = Counter()
 
     def refusal(self) -> str | None:
         """Says why the model's steps cannot be run here, or returns None."""
-        return "the model is compiled with jit_compile=True" if self._model.jit_compile else None
+        if self._model.jit_compile:
+            return "the model is compiled with jit_compile=True"
+        return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
         return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
+    def begin_reading(self) -> None:
+        """Draws the number that PyTorch's `DataLoader`, which Keras's own loop reads by, draws for its workers."""
+        torch.empty((), dtype=torch.int64).random_()
+
     def trace(self, data: Any, rows: Any) -> None:
-        """Nothing is to be done: a step that cannot be recorded is still run."""
+        """Nothing is traced: a step that cannot be recorded is still run."""
+        self._functions["train"].begin()
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
+        self._functions["train"].was_made_anew()
         self._model.train()
         try:
             return dict(self._run("train_step", data, rows[start:stop])[-1])
@@ -44,11 +54,13 @@ class TorchEpochRunner:
 
     def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
+        self._functions["test"].was_made_anew()
         self._model.eval()
         return dict(self._run("test_step", data, rows[start:stop])[-1])
 
     def predict(self, data: Any, rows: Any) -> Any:
         """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        self._functions["predict"].was_made_anew()
         self._model.eval()
         outputs = self._run("predict_step", data, rows, keep=len(rows))
         return keras.tree.map_structure(

@@ -146,7 +146,8 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
     if piece is None:
         raise NotFusedError("there is no batch")
     try:
-        build_for(model, keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data))
+        batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
+        build_for(model, batch, runner.begin_reading)
         if trains:
             runner.trace(piece.data, piece.rows)
     except Exception as error:

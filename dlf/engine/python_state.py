@@ -194,10 +194,10 @@ def _look_at_object(name: str, value: Any) -> Iterator[_Look]:
     kind = type(value)
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
-        yield (
-            Names(name, attributes, passing=PASSING),
-            _named(kind, attributes, PASSING),
-        )
+        # Elsewhere than on PyTorch a variable's value is another object after each change of it.
+        is_value = isinstance(value, keras.Variable) and keras.config.backend() != "torch"
+        passing = PASSING | {"_value"} if is_value else PASSING
+        yield Names(name, attributes, passing=passing), _named(kind, attributes, passing)
     if not _is_library(kind.__module__):
         slots = [each for owner in kind.__mro__ for each in _slots(owner)]
         if slots:
