@@ -51,9 +51,7 @@ class JaxEpochRunner:
         """Traces a training step and changes nothing; raises what the step raises."""
         self._functions["train"].begin()
         state, batch = _state(self._model), _batch(data, rows[0])
-        self._traced_with = leaving_no_trace(
-            self._model, lambda: jax.eval_shape(self._train_step, state, batch)
-        )
+        self._traced_with = leaving_no_trace(self._model, lambda: jax.eval_shape(self._train_step, state, batch))
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""

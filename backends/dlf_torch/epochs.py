@@ -39,7 +39,7 @@ class TorchEpochRunner:
         """Draws the number that PyTorch's `DataLoader`, which Keras's own loop reads by, draws for its workers."""
         torch.empty((), dtype=torch.int64).random_()
 
-    def trace(self, data: Any, rows: Any) -> None:
+    def trace(self, data: Any, rows: Any) -> None:  # noqa: ARG002 - what the others trace.
         """Nothing is traced: a step that cannot be recorded is still run."""
         self._functions["train"].begin()
 

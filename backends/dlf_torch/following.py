@@ -42,9 +42,12 @@ class Followed:
             self._known = [each for each in self._known if each.recording is not None]
             return self._leave(f"{changed} changes again and again")
         try:
-            self._known.append(_Known(PythonState(self._model, Settings("a setting of PyTorch", _settings))))
+            state = PythonState(self._model, Settings("a setting of PyTorch", _settings))
         except UnseenStateError as error:
             return self._leave(str(error))
+        if state.array_bytes > _MOST_BYTES:
+            return self._leave("it reaches arrays of NumPy that are too large to be looked at again and again")
+        self._known.append(_Known(state))
         return self._known[-1]
 
     def record(self, known: _Known, batch: Any, step: Callable[[], Any]) -> Any:
@@ -70,9 +73,10 @@ class Followed:
         known.recording = recording
         return result
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, reason: str) -> _Known | None:
         self._refusal = reason
         self._say(reason)
+        return None
 
     def _say(self, reason: str) -> None:
         _log.info("dlf: each %s is run as Keras runs it, since it cannot be recorded: %s.", self._kind, reason)
@@ -90,6 +94,8 @@ class _Known:
 
 _MOST_STATES = 8
 """How many recordings of one step are kept and made: a rate that changes with every epoch is left to Keras then."""
+
+_MOST_BYTES = 2**22
 
 
 def _settings() -> tuple[Any, ...]:

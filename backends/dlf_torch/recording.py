@@ -16,8 +16,11 @@ from typing import Any
 
 import keras
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlf.engine.python_state import PythonState
 
@@ -65,7 +68,11 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
     def step(*arguments: Any) -> list[Any]:
         values, parts = arguments[: len(variables)], arguments[len(variables) :]
         mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        with (
+            keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
+            _OnlyOperations(),
+            _OnlyTensors(),
+        ):
             result = getattr(model, kind)(keras.tree.pack_sequence_as(batch, list(parts)))
         if scope.state_mapping.keys() - {id(variable) for variable in variables}:
             raise NotRecordedError("it changes a variable that is not the model's")
@@ -84,8 +91,8 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
         with torch.set_grad_enabled(trains):
             graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*values, *keras.tree.flatten(batch))
         changed, drawn = before.changed(), before.drawn_from()
-    except NotRecordedError:
-        raise
+    except NotRecordedError as error:
+        raise _as_raised(error) from error
     except Exception as error:
         raise NotRecordedError(
             f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]}"
@@ -133,6 +140,43 @@ def try_beside(recording: Recording, model: keras.Model, step: Callable[[], Any]
         if not _moved_alike(start, variable.value.detach(), value):
             raise OtherNumbersError(result, f"it changes {variable.path} in another way")
     return result
+
+
+class _OnlyOperations(TorchDispatchMode):  # type: ignore[misc]  # PyTorch is skipped, so its classes are `Any`.
+    """Refuses what a recording cannot hold, before it is done."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable and any(map(_is_real, pytree.tree_leaves(args[:1]))):  # noqa: SLF001 - as below.
+            raise NotRecordedError("it changes a tensor that is no variable of the model")
+        result = func(*args, **(kwargs or {}))
+        if func is _AS_NUMBER and isinstance(result, bool | int | float | complex):
+            # Of what the step computes, PyTorch gives a number that stands for the one to come; of a tensor from
+            # elsewhere it gives the number that it has now.
+            raise NotRecordedError("it asks for the number of a tensor that is no variable of the model")
+        return result
+
+
+_AS_NUMBER = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - an operation's public name begins so.
+
+
+class _OnlyTensors(TorchFunctionMode):  # type: ignore[misc]  # As above.
+    """Refuses the one way to a tensor's numbers that is no operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.tolist:
+            raise NotRecordedError("it asks for the numbers of a tensor")
+        return func(*args, **(kwargs or {}))
+
+
+def _as_raised(error: BaseException) -> BaseException:
+    """The error without what Keras writes around it, for each layer that was being called."""
+    while isinstance(error.__context__, NotRecordedError):
+        error = error.__context__
+    return error
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
 
 
 class OtherNumbersError(NotRecordedError):

@@ -7,8 +7,8 @@ setting. Each knows whether it is as it was, and can be made so.
 from __future__ import annotations
 
 import pickle
-import random
 import types
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -36,7 +36,10 @@ PASSING = frozenset(
 class Place(Protocol):
     """Somewhere that Python keeps state."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
 
     @property
     def parts(self) -> tuple[Iterable[Any], ...] | None:
@@ -56,7 +59,7 @@ class Names:
     """What names stand for: an object's attributes, a module's globals, a dictionary's entries.
 
     Args:
-        name: What people call it.
+        name: What people call the namespace.
         live: The namespace.
         names: The names that count; by default all that are there, and that there are no others.
         passing: Names that do not count.
@@ -71,10 +74,16 @@ class Names:
         passing: frozenset[str] = frozenset(),
         owner: type | None = None,
     ) -> None:
-        self.name, self._live, self._passing, self._owner = name, live, passing, owner
+        self._name, self._live, self._passing, self._owner = name, live, passing, owner
         self._is_whole = names is None
         self._keys = self._lasting() if names is None else tuple(names)
         self._values = tuple(live.get(each, GONE) for each in self._keys)
+
+    @property
+    def name(self) -> str:
+        """What people call it: with the name that changed, where one did."""
+        changed = next((key for key, now, was in self._pairs() if not _is_same(now, was)), None)
+        return self._name if changed is None else f"{self._name}.{changed}"
 
     @property
     def parts(self) -> tuple[Iterable[Any], ...] | None:
@@ -166,7 +175,7 @@ class Items:
     def put_back(self) -> None:
         """Gives it the elements that it had."""
         # Past what a class that is derived from it does at a change, such as Keras's keeping of books.
-        kind = next(each for each in (list, set, deque) if isinstance(self._live, each))
+        kind: Any = next(each for each in (list, set, deque) if isinstance(self._live, each))
         kind.clear(self._live)
         (kind.update if kind is set else kind.extend)(self._live, self._kept)
 
@@ -206,7 +215,9 @@ class Array:
     """
 
     def __init__(self, name: str, live: np.ndarray) -> None:
-        self.name, self._live, self._kept = name, live, live.copy()
+        self.name, self._live, self._kept = name, live, _digest(live)
+        self.size = live.nbytes
+        self._copy = live.copy() if live.nbytes <= _MOST_COPIED else None
 
     @property
     def parts(self) -> None:
@@ -215,11 +226,12 @@ class Array:
 
     def is_as_it_was(self) -> bool:
         """Tells whether it holds the same bits."""
-        return self._live.shape == self._kept.shape and self._live.tobytes() == self._kept.tobytes()
+        return _digest(self._live) == self._kept
 
     def put_back(self) -> None:
-        """Gives it the numbers that it had."""
-        self._live[...] = self._kept
+        """Gives it the numbers that it had, where it is not so large that no copy was made."""
+        if self._copy is not None:
+            self._live[...] = self._copy
 
 
 class Generator:
@@ -233,6 +245,11 @@ class Generator:
 
     def __init__(self, name: str, live: Any, *, is_host: bool) -> None:
         self.name, self.is_host, self._live, self._kept = name, is_host, live, _drawn(live)
+
+    @property
+    def parts(self) -> None:
+        """There are none."""
+        return None
 
     def is_as_it_was(self) -> bool:
         """Tells whether nothing was drawn."""
@@ -279,6 +296,13 @@ def contents(cell: types.CellType) -> Any:
         return GONE
 
 
+def _digest(array: np.ndarray) -> tuple[Any, ...]:
+    """What tells an array's numbers from others, but for those of one too large to be read: a file, perhaps."""
+    if array.dtype == object:
+        return (array.shape, tuple(map(id, array.ravel())))
+    return array.shape, zlib.crc32(np.ascontiguousarray(array).data) if array.nbytes <= _MOST_READ else 0
+
+
 def _drawn(generator: Any) -> bytes:
     """How far a generator has come."""
     if isinstance(generator, np.random.Generator):
@@ -290,4 +314,5 @@ def _is_same(one: Any, other: Any) -> bool:
     return one is other or (type(one) is type(other) and isinstance(one, _PLAIN) and bool(one == other))
 
 
+_MOST_COPIED, _MOST_READ = 2**22, 2**28
 _PLAIN = (bool, int, float, complex, str, bytes)

@@ -12,7 +12,6 @@ of this:
 from __future__ import annotations
 
 import functools
-import logging
 import random
 import sys
 import types
@@ -58,6 +57,8 @@ class PythonState:
         self._parts = [part for each in self._places for part in each.parts or ()]
         self._others = [each for each in self._places if each.parts is None]
         self._kept = self._now()
+        self.array_bytes = sum(each.size for each in self._places if isinstance(each, Array))
+        """How much of NumPy's numbers each look reads."""
 
     def changed(self) -> str:
         """Returns the name of something that is not as it was, or nothing; generators of random numbers aside."""
@@ -77,7 +78,8 @@ class PythonState:
 
     def put_back(self) -> None:
         """Makes everything what it was."""
-        for each in (*self._places, *self._generators):
+        places: list[Place] = [*self._places, *self._generators]
+        for each in places:
             if not each.is_as_it_was():
                 each.put_back()
 
@@ -127,10 +129,10 @@ def _global_generators() -> Iterator[Generator]:
 
 
 _Named: TypeAlias = tuple[str, Any]
-_Look: TypeAlias = tuple["Place | Generator | None", Iterable[_Named]]
+_Look: TypeAlias = tuple["Place | None", Iterable[_Named]]
 
 
-def _walk(model: Any, objects: list[Any]) -> Iterator[Place | Generator]:
+def _walk(model: Any, objects: list[Any]) -> Iterator[Place]:
     """Everything that the model reaches, each once."""
     coming: deque[_Named] = deque([(type(model).__name__, model)])
     seen: dict[int, Any] = {}
@@ -163,15 +165,13 @@ def _look_for(value: Any) -> Callable[[str, Any], Iterator[_Look]] | None:
     return _looks[kind]
 
 
-def _look_at(name: str, value: Any) -> Iterator[_Look]:  # noqa: C901 - one branch for each kind of value.
+def _look_at(name: str, value: Any) -> Iterator[_Look]:
     """The places where a value keeps its state, and what lies there."""
     if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
         yield Generator(name, value, is_host=True), ()
     elif hasattr(value, "get_state") and hasattr(value, "initial_seed"):  # PyTorch's.
         yield Generator(name, value, is_host=False), ()
     elif isinstance(value, np.ndarray):
-        if value.nbytes > _MOST_BYTES:
-            raise UnseenStateError(f"{name} is an array of NumPy that is too large to be looked at again and again")
         yield Array(name, value), ((name, each) for each in (value.tolist() if value.dtype == object else ()))
     elif isinstance(value, dict):
         yield Names(name, value), ((name, each) for each in value.values())
@@ -197,7 +197,7 @@ def _look_at_object(name: str, value: Any) -> Iterator[_Look]:
         # Elsewhere than on PyTorch a variable's value is another object after each change of it.
         is_value = isinstance(value, keras.Variable) and keras.config.backend() != "torch"
         passing = PASSING | {"_value"} if is_value else PASSING
-        yield Names(name, attributes, passing=passing), _named(kind, attributes, passing)
+        yield Names(kind.__name__, attributes, passing=passing), _named(kind, attributes, passing)
     if not _is_library(kind.__module__):
         slots = [each for owner in kind.__mro__ for each in _slots(owner)]
         if slots:
@@ -218,7 +218,7 @@ def _named(kind: type, attributes: Any, passing: frozenset[str]) -> list[_Named]
 
 
 def _look_at_function(function: types.FunctionType) -> Iterator[_Look]:
-    """What a function closes over and takes by default, and, where somebody wrote it here, the globals that it names."""
+    """What a function closes over and takes by default, and the globals that a user's own code names."""
     is_library = _is_library(function.__globals__.get("__name__", ""))
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         yield None if is_library else Cell(variable, cell), ((variable, contents(cell)),)
@@ -256,12 +256,13 @@ def _is_library(module: str | None) -> bool:
 
 _END = object()
 _MOST_OBJECTS = 200_000
-_MOST_BYTES = 2**22
 
 # Nobody changes what their code depends on, but for settings, which are looked at by their names.
 _LIBRARIES = frozenset(
-    ("keras", "numpy", "scipy", "torch", "tensorflow", "jax", "jaxlib", "optax", "ml_dtypes", "tree", "optree", "h5py")
-    + ("dlf", "dlf_jax", "dlf_tensorflow", "dlf_torch")
+    (
+        *("keras", "numpy", "scipy", "torch", "tensorflow", "jax", "jaxlib", "optax", "ml_dtypes", "tree", "optree"),
+        *("h5py", "dlf", "dlf_jax", "dlf_tensorflow", "dlf_torch"),
+    )
 )
 
 # Objects that keep much and say nothing of a step.
