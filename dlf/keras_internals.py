@@ -17,6 +17,8 @@ from dlf.errors import BackendError
 
 __all__ = [
     "build_for",
+    "builds_while_tracing",
+    "call_symbolically",
     "decay_of_weights",
     "draw_key",
     "epoch_to_resume_at",
@@ -300,6 +302,40 @@ def build_for(model: keras.Model, batch: Any, when_read: Callable[[], object] = 
         yield 0, 0, (batch,)
 
     build(iterator=read())
+
+
+def builds_while_tracing(model: keras.Model) -> bool:
+    """Tells whether Keras's `fit` makes what is missing of this model's variables while it traces the first step.
+
+    On TensorFlow it does, and traces once more if there were any.
+    """
+    return keras.config.backend() == "tensorflow" and bool(model.built)
+
+
+def call_symbolically(model: keras.Model, batch: Any) -> Any:
+    """Calls a model that is built on what stands for a batch's inputs, and returns what stands for its outputs.
+
+    Public calls of that kind leave their traces in the model's graph.
+
+    Args:
+        model: The model.
+        batch: A batch of tensors.
+
+    Raises:
+        BackendError: Keras no longer has the function.
+    """
+    from keras.src import backend
+
+    if not hasattr(backend, "compute_output_spec"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.compute_output_spec, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    symbols = keras.tree.map_structure(
+        lambda each: keras.KerasTensor(each.shape, keras.backend.standardize_dtype(each.dtype)), inputs
+    )
+    return backend.compute_output_spec(model, symbols, training=False)
 
 
 def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], bool] | None:

@@ -98,6 +98,10 @@ class Names:
             return False
         return not self._is_whole or len(self._live) == len(self._keys) or set(self._lasting()) == set(self._keys)
 
+    def new_values(self) -> list[Any]:
+        """Returns what the names that changed stand for now."""
+        return [now for _, now, was in self._pairs() if not _is_same(now, was)]
+
     def put_back(self) -> None:
         """Gives each name what it stood for."""
         for key in set(self._lasting()) - set(self._keys) if self._is_whole else ():

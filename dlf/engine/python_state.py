@@ -76,6 +76,11 @@ class PythonState:
         """Returns the name of a generator of Python or NumPy that was drawn from, or nothing."""
         return next((each.name for each in self._generators if each.is_host and not each.is_as_it_was()), "")
 
+    def keeps_tensors_alone(self) -> bool:
+        """Tells whether what changed are names alone, and stand for tensors now: those that somebody wants to see."""
+        changed = [each for each in self._places if not each.is_as_it_was()]
+        return all(isinstance(each, Names) and all(map(_is_tensor, each.new_values())) for each in changed)
+
     def put_back(self) -> None:
         """Makes everything what it was."""
         places: list[Place] = [*self._places, *self._generators]
@@ -104,14 +109,17 @@ def leaving_no_trace(model: Any, trace: Callable[[], Any]) -> PythonState:
     state = PythonState(model)
     try:
         trace()
-        changed, drawn = state.changed(), state.drawn_from()
-    except BaseException:
+        # A tensor of a trace means nothing to Python, whoever keeps it.
+        changed, drawn = "" if state.keeps_tensors_alone() else state.changed(), state.drawn_from()
+    finally:
         state.put_back()
-        raise
     if changed or drawn:
-        state.put_back()
         raise TracedInVainError(f"it changes {changed}" if changed else f"it draws random numbers from {drawn}")
     return state
+
+
+def _is_tensor(value: Any) -> bool:
+    return bool(keras.ops.is_tensor(value)) or isinstance(value, keras.KerasTensor)
 
 
 def _keras_settings() -> tuple[Any, ...]:
@@ -159,7 +167,7 @@ def _look_for(value: Any) -> Callable[[str, Any], Iterator[_Look]] | None:
     """What looks at a value of this type; None where it says nothing of the step."""
     kind = type(value)
     if kind not in _looks:
-        is_leaf = value is GONE or isinstance(value, _LEAVES) or keras.ops.is_tensor(value)
+        is_leaf = value is GONE or isinstance(value, _LEAVES) or _is_tensor(value)
         is_opaque = kind.__module__.startswith(_OPAQUE)
         _looks[kind] = None if is_leaf or is_opaque else _look_at
     return _looks[kind]
@@ -270,7 +278,7 @@ _OPAQUE = ("tensorflow.", "jax.", "jaxlib.", "weakref", "logging", "threading", 
 
 _LEAVES = (
     type(None), bool, int, float, complex, str, bytes, types.ModuleType, types.BuiltinFunctionType, types.CodeType,
-    keras.KerasTensor, keras.initializers.Initializer,
+    keras.initializers.Initializer,
 )  # fmt: skip
 
 # What functions and values of these kinds stand for.
