@@ -28,6 +28,7 @@ PASSING = frozenset(
         *("_losses", "_loss_ids", "_losses_override", "_called", "_dlf_epoch_runner"),
         # Books that Keras keeps of what stands elsewhere, too.
         *("_tracker", "_torch_params", "_inbound_nodes", "_outbound_nodes", "_compile_config", "_auto_config"),
+        "_exclude_from_weight_decay_cache",
     )
 )
 """Attributes that say nothing of the step."""

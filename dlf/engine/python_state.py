@@ -50,7 +50,13 @@ class PythonState:
 
     def __init__(self, model: Any, *more: Place) -> None:
         self.objects: list[Any] = []
-        found = [*_walk(model, self.objects), *_global_generators(), Settings("keras.config", _keras_settings), *more]
+        found = [
+            *_walk(model, self.objects),
+            *_values_elsewhere(model, self.objects),
+            *_global_generators(),
+            Settings("keras.config", _keras_settings),
+            *more,
+        ]
         self._generators = [each for each in found if isinstance(each, Generator)]
         self._places: list[Place] = [each for each in found if not isinstance(each, Generator)]
         # Most of them are compared at once, without a line of Python for each: measured, a tenth of the time.
@@ -119,12 +125,24 @@ def leaving_no_trace(model: Any, trace: Callable[[], Any]) -> PythonState:
 
 
 def _is_tensor(value: Any) -> bool:
+    if isinstance(value, keras.Variable):
+        return False  # TensorFlow takes one for a tensor.
     return bool(keras.ops.is_tensor(value)) or isinstance(value, keras.KerasTensor)
 
 
 def _keras_settings() -> tuple[Any, ...]:
     config = keras.config
     return config.floatx(), config.epsilon(), config.image_data_format(), id(config.dtype_policy())
+
+
+def _values_elsewhere(model: Any, objects: list[Any]) -> Iterator[Place]:
+    """The values of variables that are not the model's: a step finds them where they lie, and a trace keeps them."""
+    optimizer = getattr(model, "optimizer", None)
+    own = [*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", ())]
+    known = set(map(id, own))
+    for each in objects:
+        if isinstance(each, keras.Variable) and id(each) not in known:
+            yield Slots(each.path, each, ("_value",))
 
 
 def _global_generators() -> Iterator[Generator]:
@@ -202,9 +220,7 @@ def _look_at_object(name: str, value: Any) -> Iterator[_Look]:
     kind = type(value)
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict):
-        # Elsewhere than on PyTorch a variable's value is another object after each change of it.
-        is_value = isinstance(value, keras.Variable) and keras.config.backend() != "torch"
-        passing = PASSING | {"_value"} if is_value else PASSING
+        passing = PASSING | {"_value"} if isinstance(value, keras.Variable) else PASSING
         yield Names(kind.__name__, attributes, passing=passing), _named(kind, attributes, passing)
     if not _is_library(kind.__module__):
         slots = [each for owner in kind.__mro__ for each in _slots(owner)]
