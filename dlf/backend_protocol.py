@@ -138,8 +138,17 @@ class EpochRunner(Protocol):
         """Says why this model's steps cannot be run so, or returns None."""
         ...
 
+    @property
+    def ways(self) -> Mapping[str, int]:
+        """How many steps were run in which way, and how many were recorded: what a test reads to say what it tested."""
+        ...
+
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
+        ...
+
+    def begin_reading(self) -> None:
+        """Called where Keras's own loop makes an iterator of the data; draws the random numbers that this draws."""
         ...
 
     def trace(self, data: Any, rows: Any) -> None:

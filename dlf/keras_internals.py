@@ -19,6 +19,8 @@ from dlf.errors import BackendError
 
 __all__ = [
     "build_for",
+    "builds_while_tracing",
+    "call_symbolically",
     "decay_of_weights",
     "derivatives_uncut",
     "draw_key",
@@ -404,7 +406,7 @@ def _last_uses(graph: Any) -> dict[int, set[int]]:
     return found
 
 
-def build_for(model: keras.Model, batch: Any) -> None:
+def build_for(model: keras.Model, batch: Any, when_read: Callable[[], object] = lambda: None) -> None:
     """Makes every variable of a compiled model, of its metrics and of its optimizer, as Keras's `fit` does at first.
 
     `Model.build` makes the model's own alone; of metrics and losses Keras makes them on the way through `fit`.
@@ -412,17 +414,57 @@ def build_for(model: keras.Model, batch: Any) -> None:
     Args:
         model: A compiled model.
         batch: A batch of tensors.
+        when_read: Called where Keras would read a batch to do it.
 
     Raises:
         BackendError: Keras no longer has the method.
     """
     build = getattr(model, "_symbolic_build", None)
-    if build is None or "data_batch" not in inspect.signature(build).parameters:
+    if build is None or "iterator" not in inspect.signature(build).parameters:
         raise BackendError(
-            f"keras {keras.__version__}: expected keras.Model._symbolic_build(data_batch=), which is gone. "
+            f"keras {keras.__version__}: expected keras.Model._symbolic_build(iterator=), which is gone. "
             "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
-    build(data_batch=batch)
+
+    def read() -> Iterator[Any]:
+        when_read()
+        yield 0, 0, (batch,)
+
+    build(iterator=read())
+
+
+def builds_while_tracing(model: keras.Model) -> bool:
+    """Tells whether Keras's `fit` makes what is missing of this model's variables while it traces the first step.
+
+    On TensorFlow it does, and traces once more if there were any.
+    """
+    return keras.config.backend() == "tensorflow" and bool(model.built)
+
+
+def call_symbolically(model: keras.Model, batch: Any) -> Any:
+    """Calls a model that is built on what stands for a batch's inputs, and returns what stands for its outputs.
+
+    Public calls of that kind leave their traces in the model's graph.
+
+    Args:
+        model: The model.
+        batch: A batch of tensors.
+
+    Raises:
+        BackendError: Keras no longer has the function.
+    """
+    from keras.src import backend
+
+    if not hasattr(backend, "compute_output_spec"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.compute_output_spec, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+    symbols = keras.tree.map_structure(
+        lambda each: keras.KerasTensor(each.shape, keras.backend.standardize_dtype(each.dtype)), inputs
+    )
+    return backend.compute_output_spec(model, symbols, training=False)
 
 
 def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], bool] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from dlf.backend_registry import current_backend
 from dlf.common_stream import replacements
+from dlf.engine.python_state import PythonState, leaving_no_trace
+from dlf.engine.remade import StepFunction, makes_its_own_functions
 from dlf.keras_internals import random_functions_replaced
 
 __all__ = ["JaxEpochRunner", "free_memory"]
@@ -21,11 +24,12 @@ class JaxEpochRunner:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        # A step that is compiled by itself is traced once, for its shapes and for the loop.
-        self._train_step = jax.jit(_with_fast_masks(model.train_step))
-        self._train = _runs(self._train_step)
-        self._evaluate = _runs(jax.jit(_of_its_own(model.test_step)))
-        self._predict = jax.jit(_map(model.predict_step))
+        self._functions = {kind: StepFunction(model, kind) for kind in ("train", "test", "predict")}
+        self._traced_with: PythonState | None = None
+        self.ways: Counter[str] = Counter()
+        self._make_train()
+        self._make_evaluate()
+        self._make_predict()
 
     def refusal(self) -> str | None:
         """Says why the model's steps cannot be run here, or returns None."""
@@ -33,25 +37,37 @@ class JaxEpochRunner:
             return "the model is not to be compiled (jit_compile=False)"
         if keras.distribution.distribution() is not None:
             return "keras.distribution is in use"
-        return None
+        return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
         # A large array is copied while Python goes on: whoever writes to it then writes to what is being trained on.
         return jax.block_until_ready(jax.tree.map(_copy_on_device, arrays))
 
+    def begin_reading(self) -> None:
+        """Nothing is to be done: no random number is drawn for it."""
+
     def trace(self, data: Any, rows: Any) -> None:
         """Traces a training step and changes nothing; raises what the step raises."""
-        jax.eval_shape(self._train_step, _state(self._model), _batch(data, rows[0]))
+        self._functions["train"].begin()
+        state, batch = _state(self._model), _batch(data, rows[0])
+        self._traced_with = leaving_no_trace(self._model, lambda: jax.eval_shape(self._train_step, state, batch))
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
+        # Keras's own loop traces a step when the callbacks of the first batch have been called.
+        is_stale = self._traced_with is not None and self._traced_with.changed()
+        self._traced_with = None
+        if self._functions["train"].was_made_anew() or is_stale:
+            self._make_train()
         state, logs = self._train(_state(self._model), data, rows, start, stop)
         _assign(_variables(self._model), state)
         return dict(logs)
 
     def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
+        if self._functions["test"].was_made_anew():
+            self._make_evaluate()
         trainable, non_trainable, _, metrics = _variables(self._model)
         variables = (trainable, non_trainable, metrics)
         state, logs = self._evaluate(_values(variables), data, rows, start, stop)
@@ -60,7 +76,10 @@ class JaxEpochRunner:
 
     def predict(self, data: Any, rows: Any) -> Any:
         """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        if self._functions["predict"].was_made_anew():
+            self._make_predict()
         variables = _variables(self._model)[:2]
+        self.ways["predict_step in a loop"] += len(rows)
         state, outputs = self._predict(_values(variables), data, rows)
         _assign(variables, state)
         return jax.tree.map(np.asarray, outputs)
@@ -68,6 +87,29 @@ class JaxEpochRunner:
     def is_out_of_memory(self, error: Exception) -> bool:
         """Tells whether the error says that the device has no memory left."""
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+    def _make_train(self) -> None:
+        # A step that is compiled by itself is traced once, for its shapes and for the loop.
+        self._train_step = jax.jit(_with_fast_masks(self._counted("train_step", self._model.train_step)))
+        self._train = _runs(self._train_step, self.ways, "train_step")
+
+    def _make_evaluate(self) -> None:
+        self._evaluate = _runs(jax.jit(self._counted("test_step", self._model.test_step)), self.ways, "test_step")
+
+    def _make_predict(self) -> None:
+        self._predict = jax.jit(_map(self._counted("predict_step", self._model.predict_step)))
+
+    def _counted(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that JAX takes for no other: of two equal ones it takes the first's trace for the second.
+
+        A method is equal to itself after the model is compiled anew, with another loss.
+        """
+
+        def run(state: Any, batch: Any) -> Any:
+            self.ways[f"{name} traced"] += 1
+            return step(state, batch)
+
+        return run
 
 
 def free_memory() -> int | None:
@@ -85,14 +127,6 @@ def _copy_on_device(array: np.ndarray) -> jax.Array:
     return jax.numpy.array(held, copy=True) if is_shared else held
 
 
-def _of_its_own(step: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that JAX takes for no other: of two equal ones it takes the first's trace for the second.
-
-    A method is equal to itself after the model is compiled anew, with another loss.
-    """
-    return lambda state, batch: step(state, batch)  # noqa: PLW0108 - that it is another function is its point.
-
-
 def _with_fast_masks(step: Callable[..., Any]) -> Callable[..., Any]:
     """The step, drawing the bits that Keras's dropout draws on JAX in the way that is fast on a CPU."""
 
@@ -106,7 +140,7 @@ def _with_fast_masks(step: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _runs(step: Any) -> Callable[..., Any]:
+def _runs(step: Any, ways: Counter[str], name: str) -> Callable[..., Any]:
     """The steps from `start` to before `stop`, as one loop on the device wherever that is the fastest."""
     loop, single = jax.jit(_loop(step)), jax.jit(_single(step))
     slow_in_a_loop: dict[Any, bool] = {}
@@ -115,6 +149,7 @@ def _runs(step: Any) -> Callable[..., Any]:
         size = rows.shape[1]
         if size not in slow_in_a_loop:
             slow_in_a_loop[size] = _is_slow_in_a_loop(step, state, _batch(data, rows[0]))
+        ways[f"{name} {'by itself' if slow_in_a_loop[size] else 'in a loop'}"] += stop - start
         if not slow_in_a_loop[size]:
             return loop(state, data, rows, start, stop)
         logs: Any = {}

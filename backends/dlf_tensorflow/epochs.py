@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from dlf.engine.python_state import PythonState, leaving_no_trace
+from dlf.engine.remade import StepFunction, makes_its_own_functions
 
 __all__ = ["TensorFlowEpochRunner", "free_memory"]
 
@@ -16,38 +20,57 @@ class TensorFlowEpochRunner:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._train_step = _compiled(model.train_step, model)
-        self._train = _loop(self._train_step)
-        self._evaluate = _loop(_compiled(model.test_step, model))
-        self._predict = _compiled(model.predict_step, model)
+        self._functions = {kind: StepFunction(model, kind) for kind in ("train", "test", "predict")}
+        self._traced_with: PythonState | None = None
+        self.ways: Counter[str] = Counter()
+        self._make_train()
+        self._make_evaluate()
+        self._make_predict()
 
     def refusal(self) -> str | None:
         """Says why the model's steps cannot be run here, or returns None."""
         if tf.distribute.has_strategy() or self._model.distribute_strategy.num_replicas_in_sync > 1:
             return "a tf.distribute strategy is in use"
-        return None
+        return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
         return tf.nest.map_structure(tf.convert_to_tensor, arrays)
 
+    def begin_reading(self) -> None:
+        """Nothing is to be done: no random number is drawn for it."""
+
     def trace(self, data: Any, rows: Any) -> None:
         """Traces a training step and changes nothing; raises what the step raises."""
+        self._functions["train"].begin()
         batch = tf.nest.map_structure(_any_number, _batch(data, rows[0]))
+        self._traced_with = leaving_no_trace(self._model, lambda: self._train_step.get_concrete_function(batch))
         outputs = self._train_step.get_concrete_function(batch).structured_outputs
         if not all(log.shape.is_fully_defined() for log in tf.nest.flatten(outputs)):
             raise ValueError("train_step returns a tensor whose shape is not known")
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
+        # Keras's own loop traces a step when the callbacks of the first batch have been called.
+        is_stale = self._traced_with is not None and self._traced_with.changed()
+        self._traced_with = None
+        if self._functions["train"].was_made_anew() or is_stale:
+            self._make_train()
+        self.ways["train_step in a loop"] += stop - start
         return dict(self._train(data, rows, start, stop))
 
     def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
+        if self._functions["test"].was_made_anew():
+            self._make_evaluate()
+        self.ways["test_step in a loop"] += stop - start
         return dict(self._evaluate(data, rows, start, stop))
 
     def predict(self, data: Any, rows: Any) -> Any:
         """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        if self._functions["predict"].was_made_anew():
+            self._make_predict()
+        self.ways["predict_step by itself"] += len(rows)
         outputs = [self._predict(_batch(data, batch_rows)) for batch_rows in rows]
         return tf.nest.map_structure(lambda *parts: np.concatenate([part.numpy() for part in parts]), *outputs)
 
@@ -56,6 +79,23 @@ class TensorFlowEpochRunner:
         # The second is what a copy to a full GPU ends with.
         no_copy = isinstance(error, tf.errors.InternalError) and "Dst tensor is not initialized" in str(error)
         return isinstance(error, tf.errors.ResourceExhaustedError) or no_copy
+
+    def _make_train(self) -> None:
+        self._train_step = _compiled(self._counted("train_step", self._model.train_step), self._model)
+        self._train = _loop(self._train_step)
+
+    def _make_evaluate(self) -> None:
+        self._evaluate = _loop(_compiled(self._counted("test_step", self._model.test_step), self._model))
+
+    def _make_predict(self) -> None:
+        self._predict = _compiled(self._counted("predict_step", self._model.predict_step), self._model)
+
+    def _counted(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(batch: Any) -> Any:
+            self.ways[f"{name} traced"] += 1
+            return step(batch)
+
+        return run
 
 
 def free_memory() -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, deque
 from typing import Any
 
@@ -10,11 +9,11 @@ import keras
 import numpy as np
 import torch
 
-from dlf_torch.recording import NotRecordedError, Recording, python_attributes, record
+from dlf.engine.remade import StepFunction, makes_its_own_functions
+from dlf_torch.following import Followed
+from dlf_torch.recording import Recording
 
 __all__ = ["TorchEpochRunner", "free_memory"]
-
-_log = logging.getLogger("dlf")
 
 
 class TorchEpochRunner:
@@ -22,22 +21,31 @@ class TorchEpochRunner:
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
-        self._runs: Counter[Any] = Counter()
-        self._recordings: dict[Any, Recording | None] = {}
+        self._steps: dict[Any, Followed] = {}
+        self._functions = {kind: StepFunction(model, kind) for kind in ("train", "test", "predict")}
+        self.ways: Counter[str] = Counter()
 
     def refusal(self) -> str | None:
         """Says why the model's steps cannot be run here, or returns None."""
-        return "the model is compiled with jit_compile=True" if self._model.jit_compile else None
+        if self._model.jit_compile:
+            return "the model is compiled with jit_compile=True"
+        return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
         """Returns the arrays on the device."""
         return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
-    def trace(self, data: Any, rows: Any) -> None:
-        """Nothing is to be done: a step that cannot be recorded is still run."""
+    def begin_reading(self) -> None:
+        """Draws the number that PyTorch's `DataLoader`, which Keras's own loop reads by, draws for its workers."""
+        torch.empty((), dtype=torch.int64).random_()
+
+    def trace(self, data: Any, rows: Any) -> None:  # noqa: ARG002 - what the others trace.
+        """Nothing is traced: a step that cannot be recorded is still run."""
+        self._functions["train"].begin()
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
+        self._functions["train"].was_made_anew()
         self._model.train()
         try:
             return dict(self._run("train_step", data, rows[start:stop])[-1])
@@ -46,11 +54,13 @@ class TorchEpochRunner:
 
     def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
+        self._functions["test"].was_made_anew()
         self._model.eval()
         return dict(self._run("test_step", data, rows[start:stop])[-1])
 
     def predict(self, data: Any, rows: Any) -> Any:
         """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        self._functions["predict"].was_made_anew()
         self._model.eval()
         outputs = self._run("predict_step", data, rows, keep=len(rows))
         return keras.tree.map_structure(
@@ -65,28 +75,39 @@ class TorchEpochRunner:
         """Runs a step on each row of `rows`; returns the results of the last `keep` steps."""
         results: deque[Any] = deque(maxlen=keep)
         shape = (kind, rows.shape[1], *((leaf.shape[1:], leaf.dtype) for leaf in keras.tree.flatten(data)))
-        shape += tuple((*place, _by_value(value)) for place, value in python_attributes(self._model).items())
-        unrecorded = max(0, _RUNS_BEFORE_RECORDING - self._runs[shape])
-        self._runs[shape] += len(rows)
-        self._run_as_keras_does(kind, data, rows[:unrecorded], results)
-        if len(rows) > unrecorded:
-            recording = self._recording(shape, kind, _batch(data, rows[unrecorded]))
-            if recording is None:
-                self._run_as_keras_does(kind, data, rows[unrecorded:], results)
-            else:
-                self._play(recording, data, rows[unrecorded:], results)
+        if shape not in self._steps:
+            self._steps[shape] = Followed(self._model, kind)
+        followed = self._steps[shape]
+        known = followed.now()
+        if known is not None and known.recording is None and not known.is_refused:
+            count = max(0, _RUNS_BEFORE_RECORDING - known.runs)
+            known.runs += len(rows)
+            self._run_as_keras_does(kind, data, rows[:count], results)
+            rows = rows[count:]
+            if len(rows) and not known.state.changed():
+                self.ways[f"{kind} recorded"] += 1
+                batch = _batch(data, rows[0])
+                results.append(followed.record(known, batch, lambda: self._step(kind, batch)))
+                rows = rows[1:]
+        if known is None or known.recording is None or known.state.changed():
+            self._run_as_keras_does(kind, data, rows, results)
+        else:
+            self._play(kind, known.recording, data, rows, results)
         return results
 
     def _run_as_keras_does(self, kind: str, data: Any, rows: Any, results: deque[Any]) -> None:
-        step = getattr(self._model, kind)
-        with torch.set_grad_enabled(kind == "train_step"):
-            for batch_rows in rows:
-                # Keras does so by the variables' paths, and misses one where two have the same.
-                for variable in self._model.trainable_variables:
-                    variable.value.grad = None
-                results.append(step(_batch(data, batch_rows)))
+        for batch_rows in rows:
+            results.append(self._step(kind, _batch(data, batch_rows)))
+        self.ways[f"{kind} by Keras"] += len(rows)
 
-    def _play(self, recording: Recording, data: Any, rows: Any, results: deque[Any]) -> None:
+    def _step(self, kind: str, batch: Any) -> Any:
+        with torch.set_grad_enabled(kind == "train_step"):
+            # Keras does so by the variables' paths, and misses one where two have the same.
+            for variable in self._model.trainable_variables:
+                variable.value.grad = None
+            return getattr(self._model, kind)(batch)
+
+    def _play(self, kind: str, recording: Recording, data: Any, rows: Any, results: deque[Any]) -> None:
         values = [variable.value.detach() for variable in recording.variables]
         try:
             with torch.no_grad():
@@ -96,22 +117,7 @@ class TorchEpochRunner:
         finally:
             for variable, value in zip(recording.variables, values, strict=True):
                 variable.assign(value)
-
-    def _recording(self, shape: Any, kind: str, batch: Any) -> Recording | None:
-        if shape not in self._recordings:
-            try:
-                # No `torch.compile`; measured (CPU, 784-128-10, batch 64, Adam): 1.2 times as fast on one thread, 1.4
-                # on two, but 9 to 11 s to compile, where 20 epochs of 60,000 rows win 3 to 6 s. Keras's own step under
-                # it (`jit_compile=True`) has 0.65 times the playback's speed on one thread.
-                self._recordings[shape] = record(self._model, kind, batch)
-            except NotRecordedError as error:
-                _log.info("dlf: each %s is run as Keras runs it, since it cannot be recorded: %s.", kind, error)
-                self._recordings[shape] = None
-        return self._recordings[shape]
-
-
-def _by_value(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else id(value)
+        self.ways[f"{kind} played back"] += len(rows)
 
 
 _RUNS_BEFORE_RECORDING = 20

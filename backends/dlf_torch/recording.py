@@ -5,22 +5,26 @@ records the operations of a step, its backward pass and the optimizer included. 
 between them: the same operations in the same order, and so the same numbers.
 
 A recording is refused where it could mean something else than the step: where the step's course depends on numbers,
-where it draws random numbers outside of PyTorch and Keras, or where it changes what is not a variable of the model.
+where it draws random numbers outside of PyTorch and Keras, where it changes what is not a variable of the model, and
+where, tried beside the step, it does not do the same.
 """
 
 from __future__ import annotations
 
-import random
-from types import FunctionType
+from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["NotRecordedError", "Recording", "python_attributes", "record"]
+from dlf.engine.python_state import PythonState
+
+__all__ = ["NotRecordedError", "OtherNumbersError", "Recording", "record", "try_beside"]
 
 
 class NotRecordedError(Exception):
@@ -64,7 +68,11 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
     def step(*arguments: Any) -> list[Any]:
         values, parts = arguments[: len(variables)], arguments[len(variables) :]
         mapping = list(zip(variables, values, strict=True))
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        with (
+            keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
+            _OnlyOperations(),
+            _OnlyTensors(),
+        ):
             result = getattr(model, kind)(keras.tree.pack_sequence_as(batch, list(parts)))
         if scope.state_mapping.keys() - {id(variable) for variable in variables}:
             raise NotRecordedError("it changes a variable that is not the model's")
@@ -75,56 +83,129 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
         return [torch.as_tensor(each).detach() for each in (*flat, *new)]
 
     values = [each.value.detach().clone().requires_grad_(id(each) in learnt) for each in variables]
-    if any(isinstance(each, keras.layers.TorchModuleWrapper) for each in model.modules()):
+    before = PythonState(model)
+    if any(_has_parameters_of_its_own(each) for each in before.objects):
         raise NotRecordedError("it holds a module of PyTorch, whose parameters are not Keras's")
-    drawn, attributes = _random_states(), python_attributes(model)
+    changed = drawn = ""
     try:
         with torch.set_grad_enabled(trains):
             graph = make_fx(step, tracing_mode="fake", _allow_non_fake_inputs=True)(*values, *keras.tree.flatten(batch))
-    except NotRecordedError:
-        raise
+        changed, drawn = before.changed(), before.drawn_from()
+    except NotRecordedError as error:
+        raise _as_raised(error) from error
     except Exception as error:
         raise NotRecordedError(
             f"{type(error).__name__}: {(str(error).strip() or '?').splitlines()[0][:200]}"
         ) from error
     finally:
-        changed = _put_back(model, attributes)
+        before.put_back()
     if changed:
-        raise NotRecordedError(f"it changes the attribute {changed!r}")
-    if drawn != _random_states():
-        raise NotRecordedError("it draws random numbers outside of PyTorch and Keras")
+        raise NotRecordedError(f"it changes {changed}")
+    if drawn:
+        raise NotRecordedError(f"it draws random numbers from {drawn}")
     _check(graph, [id(each) in learnt for each in variables])
     return Recording(variables, _without_detours(graph), structure[0])
 
 
-def python_attributes(model: keras.Model) -> dict[tuple[int, str], Any]:
-    """Returns the numbers, texts and so on that the model and what it holds keep as attributes.
+def try_beside(recording: Recording, model: keras.Model, step: Callable[[], Any], batch: Any) -> Any:
+    """Runs a step as Keras does, and its recording on copies.
 
-    A recording holds what they were: where one of them is changed, by a callback say, the step is another.
+    Args:
+        recording: A recording of the step.
+        model: The model.
+        step: Runs the step.
+        batch: What the step is given.
+
+    Returns:
+        What the step returns.
+
+    Raises:
+        OtherNumbersError: The recording does not do what the step did. The step was run all the same.
     """
-    owners = [*model.modules(), model.optimizer, getattr(model, "loss", None)]
-    return {
-        (id(owner), name): value
-        for owner in owners
-        for name, value in getattr(owner, "__dict__", {}).items()
-        if name not in _FLAGS and (value is None or isinstance(value, _PLAIN))
-    }
+    old = [variable.value.detach().clone() for variable in recording.variables]
+    before = PythonState(model)
+    result = step()
+    after = PythonState(model)
+    # Both draw the same random numbers, and they are drawn once.
+    before.put_back()
+    try:
+        with torch.no_grad():
+            played, new = recording.play([each.clone() for each in old], batch)
+    finally:
+        after.put_back()
+    results = zip(pytree.tree_leaves(result), pytree.tree_leaves(played), strict=True)
+    if not all(_is_close(torch.as_tensor(one), torch.as_tensor(other)) for one, other in results):
+        raise OtherNumbersError(result, "it returns other numbers")
+    for variable, start, value in zip(recording.variables, old, new, strict=True):
+        if not _moved_alike(start, variable.value.detach(), value):
+            raise OtherNumbersError(result, f"it changes {variable.path} in another way")
+    return result
 
 
-_PLAIN = (bool, int, float, str, torch.Tensor, np.random.Generator, random.Random, FunctionType)
-_FLAGS = ("training", "stop_training", "stop_evaluating", "stop_predicting")  # What the loop itself sets.
+class _OnlyOperations(TorchDispatchMode):  # type: ignore[misc]  # PyTorch is skipped, so its classes are `Any`.
+    """Refuses what a recording cannot hold, before it is done."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable and any(map(_is_real, pytree.tree_leaves(args[:1]))):  # noqa: SLF001 - as below.
+            raise NotRecordedError("it changes a tensor that is no variable of the model")
+        result = func(*args, **(kwargs or {}))
+        if func is _AS_NUMBER and isinstance(result, bool | int | float | complex):
+            # Of what the step computes, PyTorch gives a number that stands for the one to come; of a tensor from
+            # elsewhere it gives the number that it has now.
+            raise NotRecordedError("it asks for the number of a tensor that is no variable of the model")
+        return result
 
 
-def _put_back(model: keras.Model, before: dict[tuple[int, str], Any]) -> str:
-    """Undoes what recording did to attributes; returns the name of one that it changed, or nothing."""
-    owners = {id(owner): owner for owner in [*model.modules(), model.optimizer, getattr(model, "loss", None)]}
-    changed = ""
-    for (owner, name), value in python_attributes(model).items():
-        if before.get((owner, name), value) is not value:
-            vars(owners[owner])[name], changed = before[owner, name], name
-        if isinstance(value, np.random.Generator | random.Random):
-            changed = name
-    return changed
+_AS_NUMBER = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - an operation's public name begins so.
+
+
+class _OnlyTensors(TorchFunctionMode):  # type: ignore[misc]  # As above.
+    """Refuses the one way to a tensor's numbers that is no operation."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.tolist:
+            raise NotRecordedError("it asks for the numbers of a tensor")
+        return func(*args, **(kwargs or {}))
+
+
+def _as_raised(error: BaseException) -> BaseException:
+    """The error without what Keras writes around it, for each layer that was being called."""
+    while isinstance(error.__context__, NotRecordedError):
+        error = error.__context__
+    return error
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and not isinstance(value, FakeTensor)
+
+
+class OtherNumbersError(NotRecordedError):
+    """Played back, a recording does something else than the step; `result` is what the step returned."""
+
+    def __init__(self, result: Any, difference: str) -> None:
+        super().__init__(f"what was recorded is not what the step does: {difference}")
+        self.result = result
+
+
+def _moved_alike(start: torch.Tensor, by_step: torch.Tensor, by_recording: torch.Tensor) -> bool:
+    if not start.is_floating_point():
+        return bool(torch.equal(by_step, by_recording))
+    if start.device.type != "cpu":
+        # Sums come in any order there, and an optimizer may make a large update of a gradient that is rounding alone.
+        return bool(torch.equal(start, by_step)) == bool(torch.equal(start, by_recording))
+    return _is_close(by_step - start, by_recording - start, torch.finfo(start.dtype).eps * start.norm().item())
+
+
+def _is_close(one: torch.Tensor, other: torch.Tensor, rounding: float = 0.0) -> bool:
+    """Whether two tensors agree, to 1% of the first's norm, or to the rounding of what they were computed from."""
+    one, other = one.double().nan_to_num(), other.double().nan_to_num()
+    return bool((one - other).norm() <= 1e-2 * one.norm() + 4 * rounding + torch.finfo(torch.float32).tiny)
+
+
+def _has_parameters_of_its_own(value: Any) -> bool:
+    if not isinstance(value, torch.nn.Module) or isinstance(value, keras.layers.Layer | torch.nn.ParameterDict):
+        return False
+    return any(True for _ in value.parameters()) or any(True for _ in value.buffers())
 
 
 def _variables(model: keras.Model) -> list[Any]:
@@ -132,11 +213,6 @@ def _variables(model: keras.Model) -> list[Any]:
     optimizer = model.optimizer.variables if model.optimizer is not None else []
     groups = (model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables)
     return list({id(variable): variable for group in groups for variable in group}.values())
-
-
-def _random_states() -> tuple[Any, ...]:
-    state: Any = np.random.get_state()  # noqa: NPY002 - whether somebody draws from it is the question.
-    return random.getstate(), state[1].tobytes(), state[2]
 
 
 def _check(graph: torch.fx.GraphModule, learnt: list[bool]) -> None:

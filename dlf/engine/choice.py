@@ -16,8 +16,9 @@ import psutil
 from dlf.backend_protocol import EpochRunner
 from dlf.backend_registry import current_backend
 from dlf.engine.feeds import Feed, NotFedError, find_feed
+from dlf.engine.python_state import leaving_no_trace
 from dlf.errors import InvalidArgumentError, did_you_mean
-from dlf.keras_internals import build_for
+from dlf.keras_internals import build_for, builds_while_tracing, call_symbolically
 
 __all__ = [
     "ENGINES",
@@ -146,7 +147,11 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
     if piece is None:
         raise NotFusedError("there is no batch")
     try:
-        build_for(model, keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data))
+        batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
+        if trains and builds_while_tracing(model):
+            # What a call draws or counts has to be seen before: afterwards Keras would trace another number of times.
+            leaving_no_trace(model, lambda: call_symbolically(model, batch))
+        build_for(model, batch, runner.begin_reading)
         if trains:
             runner.trace(piece.data, piece.rows)
     except Exception as error:

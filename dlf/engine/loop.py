@@ -119,12 +119,14 @@ def evaluate(
     logs: dict[str, Any] = {}
     done = 0
     feed.begin_epoch()
+    runner.begin_reading()
     for piece in feed.pieces():
         for start, stop in pace.calls(piece.steps):
             hooks.on_test_batch_begin(done)
             logs = runner.evaluate(piece.data, piece.rows, start, stop)
             done += stop - start
             hooks.on_test_batch_end(done - 1, logs)
+    runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
     feed.end_epoch()
     results = {name: as_number(value) for name, value in _results(model, logs).items()}
     hooks.on_test_end(results)
@@ -135,10 +137,12 @@ def predict(feed: Feed, runner: EpochRunner) -> Any:
     """Returns the model's outputs for all examples, as NumPy's arrays."""
     outputs = []
     feed.begin_epoch()
+    runner.begin_reading()
     for piece in feed.pieces():
         for start in range(0, piece.steps, _STEPS_OF_OUTPUTS):
             rows = piece.rows[start : min(start + _STEPS_OF_OUTPUTS, piece.steps)]
             outputs.append(runner.predict(piece.data, rows))
+    runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
     feed.end_epoch()
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
@@ -158,6 +162,7 @@ def _train_epoch(
     """Trains one epoch; returns the last step's logs, and the feed for what comes after."""
     progress = _Progress(_updates(model))
     feed.begin_epoch()
+    runner.begin_reading()
     while True:
         try:
             _train_pieces(model, feed, runner, hooks, pace, progress)
@@ -170,6 +175,8 @@ def _train_epoch(
             progress.steps += _updates(model) - progress.updates
             feed = smaller
             _log.warning("dlf: the device has no memory left; from here on the examples are brought there in blocks.")
+    if not model.stop_training:
+        runner.begin_reading()
     feed.end_epoch()
     return progress.logs, feed
 

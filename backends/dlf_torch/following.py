@@ -1,0 +1,115 @@
+"""PyTorch: which of the recordings of a step is good, as Python changes what the step is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import torch
+
+from dlf.engine.places import Settings
+from dlf.engine.python_state import PythonState, UnseenStateError
+from dlf_torch.recording import NotRecordedError, OtherNumbersError, Recording, record, try_beside
+
+__all__ = ["Followed"]
+
+_log = logging.getLogger("dlf")
+
+
+class Followed:
+    """One kind of step on batches of one shape, and its recordings, each good as long as Python holds what it held.
+
+    Args:
+        model: A model that is built.
+        kind: ``"train_step"``, ``"test_step"`` or ``"predict_step"``.
+    """
+
+    def __init__(self, model: keras.Model, kind: str) -> None:
+        self._model, self._kind = model, kind
+        self._known: list[_Known] = []
+        self._refusal = ""
+
+    def now(self) -> _Known | None:
+        """Returns what is known of the step as it is now, or None where it is left to Keras."""
+        found = next((each for each in self._known if not each.state.changed()), None)
+        if found is not None or self._refusal:
+            return found
+        if len(self._known) == _MOST_STATES:
+            changed = self._known[-1].state.changed()
+            # What never came to a recording costs a look each time, and will hardly come again.
+            self._known = [each for each in self._known if each.recording is not None]
+            return self._leave(f"{changed} changes again and again")
+        try:
+            state = PythonState(self._model, Settings("a setting of PyTorch", _settings))
+        except UnseenStateError as error:
+            return self._leave(str(error))
+        if state.array_bytes > _MOST_BYTES:
+            return self._leave("it reaches arrays of NumPy that are too large to be looked at again and again")
+        self._known.append(_Known(state))
+        return self._known[-1]
+
+    def record(self, known: _Known, batch: Any, step: Callable[[], Any]) -> Any:
+        """Runs a step as Keras does, and records it; returns what it returns.
+
+        Args:
+            known: What `now` returned.
+            batch: What the step is given.
+            step: Runs it.
+        """
+        try:
+            recording = record(self._model, self._kind, batch)
+        except NotRecordedError as error:
+            known.is_refused = True
+            self._say(str(error))
+            return step()
+        try:
+            result = try_beside(recording, self._model, step, batch)
+        except OtherNumbersError as error:
+            known.is_refused = True
+            self._say(str(error))
+            return error.result
+        known.recording = recording
+        return result
+
+    def _leave(self, reason: str) -> _Known | None:
+        self._refusal = reason
+        self._say(reason)
+        return None
+
+    def _say(self, reason: str) -> None:
+        _log.info("dlf: each %s is run as Keras runs it, since it cannot be recorded: %s.", self._kind, reason)
+
+
+class _Known:
+    """What is known of a step as long as Python holds this."""
+
+    def __init__(self, state: PythonState) -> None:
+        self.state = state
+        self.runs = 0
+        self.is_refused = False
+        self.recording: Recording | None = None
+
+
+_MOST_STATES = 8
+"""How many recordings of one step are kept and made: a rate that changes with every epoch is left to Keras then."""
+
+_MOST_BYTES = 2**22
+
+
+def _settings() -> tuple[Any, ...]:
+    """What decides which operations of PyTorch a step comes to."""
+    kinds = ("cpu", "cuda")
+    return (
+        torch.get_default_dtype(),
+        torch.get_default_device(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.enabled,
+        torch.backends.mkldnn.enabled,
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+        torch.backends.cuda.math_sdp_enabled(),
+        *(torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in kinds),
+        keras.config.is_flash_attention_enabled(),
+    )
