@@ -345,7 +345,7 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
             yield _notebook_arrays(self[index])
         # tf.data asks for one more, in a thread of its own, when the next epoch may have begun already.
         if self._epoch == started:
-            self.on_epoch_end()
+            self.begin(started + 1)  # By number: between the question and this, the next one may have begun after all.
 
     def __repr__(self) -> str:
         return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self.examples!r}>"
