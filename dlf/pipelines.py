@@ -13,6 +13,7 @@ import math
 import random
 import sys
 from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import Any, Self, TypeAlias
 
 import keras
@@ -379,7 +380,7 @@ def as_keras_feeds(array: np.ndarray) -> np.ndarray:
 
 
 def as_backend_holds(value: Any) -> Any:
-    """Returns the same arrays, narrowed to 32 bits on JAX unless 64 were asked for.
+    """Returns the same arrays, or a generator of them, narrowed to 32 bits on JAX unless 64 were asked for.
 
     JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
     """
@@ -389,6 +390,8 @@ def as_backend_holds(value: Any) -> Any:
 
 
 def _narrowed(value: Any) -> Any:
+    if isinstance(value, GeneratorType):
+        return (keras.tree.map_structure(_narrowed, each) for each in value)
     narrower = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
     is_wide = isinstance(value, np.ndarray) and value.dtype.name in narrower
     return value.astype(narrower[value.dtype.name]) if is_wide else value
