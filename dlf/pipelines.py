@@ -21,7 +21,15 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError, check_positive
 
-__all__ = ["ArrayDataset", "BatchedDataset", "as_array", "as_backend_holds", "as_keras_feeds", "prepare_for_training"]
+__all__ = [
+    "ArrayDataset",
+    "BatchedDataset",
+    "as_array",
+    "as_backend_holds",
+    "as_keras_feeds",
+    "holds_64_bits",
+    "prepare_for_training",
+]
 
 _FULL_SHUFFLE = 10_000
 """What `tf.data` keeps in memory while it shuffles a stream; what lies in memory is shuffled whole."""
@@ -371,20 +379,25 @@ class _NotebookArray(np.ndarray):
         return np.asarray(super().__getitem__(key)).view(_NotebookArray)
 
 
-def as_keras_feeds(array: np.ndarray) -> np.ndarray:
+def as_keras_feeds(array: np.ndarray, *, wide: bool | None = None) -> np.ndarray:
     """Returns the array as Keras feeds one to a model: no float64 unless that is its `floatx`, on JAX 32 bits."""
     floatx = keras.config.floatx()
     array = array.astype(floatx) if array.dtype == np.float64 and floatx != "float64" else array
-    narrowed: np.ndarray = as_backend_holds(array)
+    narrowed: np.ndarray = as_backend_holds(array, wide=wide)
     return narrowed
 
 
-def as_backend_holds(value: Any) -> Any:
+def holds_64_bits() -> bool:
+    """Whether the backend holds 64 bits; to be asked by who trains, since JAX answers for each thread by itself."""
+    return keras.config.backend() != "jax" or bool(sys.modules["jax"].config.jax_enable_x64)
+
+
+def as_backend_holds(value: Any, *, wide: bool | None = None) -> Any:
     """Returns the same arrays, or a generator of them, narrowed to 32 bits on JAX unless 64 were asked for.
 
     JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
     """
-    if keras.config.backend() != "jax" or sys.modules["jax"].config.jax_enable_x64:
+    if holds_64_bits() if wide is None else wide:
         return value
     return keras.tree.map_structure(_narrowed, value)
 

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
+from dlf.engine.choice import runner_of
+from dlf.engine.feeds import Stream
 from dlf.errors import BackendError
 from dlf.files import whole_file
 from dlf.parity.records import Records
@@ -114,3 +117,17 @@ def test_several_runs_may_have_one_folder(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: make_run_folder(tmp_path / "run"), range(1_000))) == {tmp_path / "run"}
     assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.skipif(keras.config.backend() != "jax", reason="JAX alone answers for each thread by itself")
+def test_what_is_read_ahead_in_another_thread_keeps_its_64_bits() -> None:
+    import jax
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    batches = [(np.ones((2, 1), "float32"), np.full((2, 1), 2**40))]
+    for wide, dtype in ((False, "int32"), (True, "int64")):
+        with jax.enable_x64(wide):
+            feed = Stream(batches, lambda: iter(batches), runner_of(model), "", ahead=True)
+            (piece,) = feed.pieces()
+            assert piece.data[1].dtype == dtype
