@@ -9,10 +9,12 @@ What is asked of it:
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import GeneratorType
 from typing import Any, Self, TypeAlias
 
@@ -26,8 +28,8 @@ __all__ = [
     "BatchedDataset",
     "as_array",
     "as_backend_holds",
+    "as_in_this_thread",
     "as_keras_feeds",
-    "holds_64_bits",
     "prepare_for_training",
 ]
 
@@ -379,27 +381,35 @@ class _NotebookArray(np.ndarray):
         return np.asarray(super().__getitem__(key)).view(_NotebookArray)
 
 
-def as_keras_feeds(array: np.ndarray, *, wide: bool | None = None) -> np.ndarray:
+def as_keras_feeds(array: np.ndarray) -> np.ndarray:
     """Returns the array as Keras feeds one to a model: no float64 unless that is its `floatx`, on JAX 32 bits."""
     floatx = keras.config.floatx()
     array = array.astype(floatx) if array.dtype == np.float64 and floatx != "float64" else array
-    narrowed: np.ndarray = as_backend_holds(array, wide=wide)
+    narrowed: np.ndarray = as_backend_holds(array)
     return narrowed
 
 
-def holds_64_bits() -> bool:
-    """Whether the backend holds 64 bits; to be asked by who trains, since JAX answers for each thread by itself."""
-    return keras.config.backend() != "jax" or bool(sys.modules["jax"].config.jax_enable_x64)
+def as_in_this_thread() -> Callable[[], object]:
+    """Returns what another thread calls at first, to narrow as this one: JAX's settings may be of one thread alone."""
+    return functools.partial(_HOLDS_64_BITS.set, _holds_64_bits())
 
 
-def as_backend_holds(value: Any, *, wide: bool | None = None) -> Any:
+def as_backend_holds(value: Any) -> Any:
     """Returns the same arrays, or a generator of them, narrowed to 32 bits on JAX unless 64 were asked for.
 
     JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
     """
-    if holds_64_bits() if wide is None else wide:
-        return value
-    return keras.tree.map_structure(_narrowed, value)
+    return value if _holds_64_bits() else keras.tree.map_structure(_narrowed, value)
+
+
+_HOLDS_64_BITS: ContextVar[bool | None] = ContextVar("_HOLDS_64_BITS", default=None)
+
+
+def _holds_64_bits() -> bool:
+    found = _HOLDS_64_BITS.get()
+    if found is None:
+        found = keras.config.backend() != "jax" or bool(sys.modules["jax"].config.jax_enable_x64)
+    return found
 
 
 def _narrowed(value: Any) -> Any:

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from dlf.backend_protocol import EpochRunner
-from dlf.pipelines import BatchedDataset, as_array, as_keras_feeds, holds_64_bits
+from dlf.pipelines import BatchedDataset, as_array, as_in_this_thread, as_keras_feeds
 from dlf.tf_pipelines import rows_of
 
 __all__ = ["Blocks", "Feed", "NotFedError", "Piece", "Resident", "Stream", "find_feed"]
@@ -153,8 +153,6 @@ class Stream(Feed):
         self._read = read
         # Not where Python makes the batches: Keras's generators of random numbers are another's in another thread.
         self._in_turn = _ahead if ahead else iter
-        # Asked here: where batches are read ahead, they are made ready in another thread.
-        self._wide = holds_64_bits()
         self._longest: dict[Any, int] = {}
 
     @property
@@ -169,12 +167,12 @@ class Stream(Feed):
     def sample(self) -> Piece | None:
         """A piece with the first batch alone."""
         first = next(iter(self._read()), None)
-        return None if first is None else _joined([_as_fed(first, wide=self._wide)], 1).on_device(self.runner)
+        return None if first is None else _joined([_as_fed(first)], 1).on_device(self.runner)
 
     def _blocks(self, skip: int) -> Iterator[_Block]:
         block: list[Any] = []
         for each in itertools.islice(self._read(), skip, None):
-            batch = _as_fed(each, wide=self._wide)
+            batch = _as_fed(each)
             if block and (len(block) >= _steps_in_a_block(_nbytes(batch)) or _shapes(batch) != _shapes(block[0])):
                 yield self._filled_up(block)
                 block = []
@@ -260,7 +258,7 @@ def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
 
 def _ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
     """The same blocks, each read while the one before is computed on."""
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(1, initializer=as_in_this_thread()) as reader:
         coming = reader.submit(next, blocks, None)
         while (block := coming.result()) is not None:
             coming = reader.submit(next, blocks, None)
@@ -274,8 +272,8 @@ def _joined(batches: list[Any], steps: int) -> _Block:
     return _Block(data, steps, len(keras.tree.flatten(batches[0])[0]), len(batches))
 
 
-def _as_fed(batch: Any, *, wide: bool) -> Any:
-    return keras.tree.map_structure(lambda part: as_keras_feeds(as_array(part), wide=wide), _packed(batch))
+def _as_fed(batch: Any) -> Any:
+    return keras.tree.map_structure(_for_device, _packed(batch))
 
 
 def _packed(batch: Any) -> tuple[Any, ...]:
@@ -284,6 +282,10 @@ def _packed(batch: Any) -> tuple[Any, ...]:
     if labels is None and weights is not None:
         raise NotFedError("the batches have weights and no labels")
     return tuple(part for part in (inputs, labels, weights) if part is not None)
+
+
+def _for_device(value: Any) -> np.ndarray:
+    return as_keras_feeds(as_array(value))
 
 
 def _nbytes(arrays: Any) -> int:
