@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,16 @@ import nox
 PROJECT = nox.project.load_toml("pyproject.toml")
 GROUPS = {group: nox.project.dependency_groups(PROJECT, group) for group in ("lint", "types", "test")}
 BACKENDS = {"jax": "jax", "tensorflow": "tensorflow,tfds", "torch": "torch"}
+PYTHONS = ["3.12", "3.13"]
+"""Beside the one that nox runs on: JAX's releases from 0.11 on are for these alone."""
+OF_PYTHON = [
+    "tests/test_side_by_side.py",
+    "tests/test_pipelines.py",
+    "tests/test_engine.py::test_another_loss_is_another_training",
+    "tests/test_engine.py::test_a_generator_is_left_to_keras",
+    "tests/test_parity_models.py::test_another_dtype_is_held_to_its_own_noise_floors",
+]
+"""What depends on Python itself or on JAX's newest release: a minute, where the whole suite takes many."""
 
 # The GPU sessions have to be asked for: they install gigabytes, and need a GPU.
 nox.options.sessions = [
@@ -18,7 +29,24 @@ nox.options.sessions = [
     "types",
     *(f"tests(backend='{backend}', device='cpu')" for backend in BACKENDS),
     "parity(device='cpu')",
+    *(f"pythons-{version}" for version in PYTHONS),
 ]
+# Who has no other Python skips it: in CI, nox would fail, and elsewhere fetch one.
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+
+def let_pyenv_find_all() -> None:
+    """Lets pyenv's ``python3.12`` start although it is not the chosen one, as pyenv does where it is told all names."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is not None and "PYENV_VERSION" not in os.environ:
+        asked = (["version-name"], ["versions", "--bare"])
+        names = [subprocess.run([pyenv, *each], capture_output=True, text=True, check=False).stdout for each in asked]
+        # The chosen one first, which "python3" goes on to mean.
+        os.environ["PYENV_VERSION"] = ":".join(dict.fromkeys("\n".join(names).split()))
+
+
+let_pyenv_find_all()
 
 
 @nox.session
@@ -45,6 +73,14 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     # Two workers: most tests wait for a process of their own to start.
     once = [] if backend == next(iter(BACKENDS)) else ["-m", "not once"]
     session.run("pytest", "--backend", backend, "-n", "2", *once, *session.posargs, env=environment(session))
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """Run what depends on Python itself, and on the newest JAX, on other Pythons; skip those that are not there."""
+    install(session, ["jax"], "cpu")
+    asked = session.posargs or OF_PYTHON
+    session.run("pytest", "--backend", "jax", "-n", "2", *asked, env=environment(session))
 
 
 @nox.session

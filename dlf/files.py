@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         >>> path.read_text()
         '{}'
     """
-    place = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
+    # By chance and not by the process's number, which is the same in many a container, and of all threads.
+    place = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield place
         place.replace(path)

@@ -9,10 +9,13 @@ What is asked of it:
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from types import GeneratorType
 from typing import Any, Self, TypeAlias
 
 import keras
@@ -20,7 +23,15 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError, check_positive
 
-__all__ = ["ArrayDataset", "BatchedDataset", "as_array", "as_backend_holds", "as_keras_feeds", "prepare_for_training"]
+__all__ = [
+    "ArrayDataset",
+    "BatchedDataset",
+    "as_array",
+    "as_backend_holds",
+    "as_in_this_thread",
+    "as_keras_feeds",
+    "prepare_for_training",
+]
 
 _FULL_SHUFFLE = 10_000
 """What `tf.data` keeps in memory while it shuffles a stream; what lies in memory is shuffled whole."""
@@ -345,7 +356,7 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
             yield _notebook_arrays(self[index])
         # tf.data asks for one more, in a thread of its own, when the next epoch may have begun already.
         if self._epoch == started:
-            self.on_epoch_end()
+            self.begin(started + 1)  # By number: between the question and this, the next one may have begun after all.
 
     def __repr__(self) -> str:
         return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self.examples!r}>"
@@ -378,17 +389,32 @@ def as_keras_feeds(array: np.ndarray) -> np.ndarray:
     return narrowed
 
 
+def as_in_this_thread() -> Callable[[], object]:
+    """Returns what another thread calls at first, to narrow as this one: JAX's settings may be of one thread alone."""
+    return functools.partial(_HOLDS_64_BITS.set, _holds_64_bits())
+
+
 def as_backend_holds(value: Any) -> Any:
-    """Returns the same arrays, narrowed to 32 bits on JAX unless 64 were asked for.
+    """Returns the same arrays, or a generator of them, narrowed to 32 bits on JAX unless 64 were asked for.
 
     JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
     """
-    if keras.config.backend() != "jax" or sys.modules["jax"].config.jax_enable_x64:
-        return value
-    return keras.tree.map_structure(_narrowed, value)
+    return value if _holds_64_bits() else keras.tree.map_structure(_narrowed, value)
+
+
+_HOLDS_64_BITS: ContextVar[bool | None] = ContextVar("_HOLDS_64_BITS", default=None)
+
+
+def _holds_64_bits() -> bool:
+    found = _HOLDS_64_BITS.get()
+    if found is None:
+        found = keras.config.backend() != "jax" or bool(sys.modules["jax"].config.jax_enable_x64)
+    return found
 
 
 def _narrowed(value: Any) -> Any:
+    if isinstance(value, GeneratorType):
+        return (keras.tree.map_structure(_narrowed, each) for each in value)
     narrower = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
     is_wide = isinstance(value, np.ndarray) and value.dtype.name in narrower
     return value.astype(narrower[value.dtype.name]) if is_wide else value

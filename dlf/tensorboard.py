@@ -140,7 +140,10 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         # Not tensorboardX's FileWriter: its thread may write what `flush` was called for only after `flush` returned.
         if folder not in self._writers:
             (self.log_dir / folder).mkdir(parents=True, exist_ok=True)
-            self._writers[folder] = EventsWriter(str(self.log_dir / folder / "events"), filename_suffix=".v2")
+            # tensorboardX names a file by the second: another training in it would write over the first one's. By time,
+            # since TensorBoard reads what comes later in the alphabet as the sequel.
+            suffix = f".{time.time_ns()}.{os.getpid()}.v2"
+            self._writers[folder] = EventsWriter(str(self.log_dir / folder / "events"), filename_suffix=suffix)
         self._writers[folder].write_event(event)
         self._writers[folder].flush()
 

@@ -15,6 +15,7 @@ import itertools
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -81,9 +82,9 @@ def make_run_folder(path: str | os.PathLike[str] | None = None) -> Path:
     try:
         folder = _new_folder() if path is None else Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".dlf-can-write"
-        probe.touch()
-        probe.unlink()
+        # Under a name of its own: another run may try the same folder now.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise OutputError(
             f"the run folder: expected a folder that can be written to, received {str(path or 'runs')!r} "

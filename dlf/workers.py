@@ -3,6 +3,7 @@
 What is asked of it:
 
 * the parent imports no framework;
+* an answer arrives whole, whatever a model or a framework prints meanwhile, from whichever thread or process;
 * a worker that dies is reported with its last words, and one that hangs is ended;
 * a worker ends when its parent does, however that ends.
 """
@@ -22,7 +23,7 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from dlf import errors
 from dlf.errors import BackendError, revive
@@ -83,7 +84,7 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
     refused: list[str] = []
     late = threading.Event()
     with (
-        tempfile.TemporaryFile("w+") as stderr,
+        tempfile.TemporaryFile("w+", errors="replace") as stderr,
         subprocess.Popen(
             command,
             env={**environment, _MARK: "1"},
@@ -91,6 +92,7 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            errors="replace",  # A framework prints what it likes.
         ) as worker,
         undone(partial(_end, worker)),
     ):
@@ -190,7 +192,7 @@ class Session:
     def __init__(self, module: str, environment: Mapping[str, str], *, title: str, timeout: float) -> None:
         _check_no_worker()
         self._title, self._timeout = title, timeout
-        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115 - it lives as long as the worker.
+        self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the worker.
         self._worker = subprocess.Popen(
             [sys.executable, "-c", _START, module],
             env={**environment, _MARK: "1"},
@@ -198,6 +200,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
+            errors="replace",
         )
         self._undone = ExitStack()
         self._undone.enter_context(undone(partial(_end, self._worker)))
@@ -265,9 +268,10 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
         respond: Makes the answer to a request.
     """
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+    stdin = _PIPES.taken()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in stdin:
             requests.put(line)
         os._exit(0)
 
@@ -308,15 +312,46 @@ def say(text: str) -> None:
 
 
 def _tell(message: Mapping[str, Any]) -> None:
-    # On a line of its own, whatever somebody's model has printed before it.
-    print("\n" + json.dumps(message), flush=True)
+    # On a line of its own, whatever was printed on stdout before a worker took it.
+    _PIPES.write("\n" + json.dumps(message) + "\n")
+
+
+class _Pipes:
+    """The pipes between a worker and its parent: its stdin and stdout, which are nobody else's once they are taken."""
+
+    def __init__(self) -> None:
+        self._stdout: TextIO | None = None
+        self._turn = threading.Lock()
+
+    def taken(self) -> TextIO:
+        """Takes both from whatever runs in this process, from C and in its children too, and returns stdin.
+
+        What is printed from then on goes nowhere, and nothing is there to be read.
+        """
+        stdin, self._stdout = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+        for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY)):
+            nothing = os.open(os.devnull, mode)
+            os.dup2(nothing, descriptor)
+            os.close(nothing)
+        return stdin
+
+    def write(self, text: str) -> None:
+        """Writes a text to stdout, in one piece."""
+        with self._turn:
+            stdout = self._stdout or sys.stdout
+            stdout.write(text)
+            stdout.flush()
+
+
+_PIPES = _Pipes()
 
 
 def end_with_parent() -> None:
     """Lets this process end when its parent does: it reads until the parent closes its end, or is killed."""
+    stdin = _PIPES.taken()
 
     def wait() -> None:
-        sys.stdin.read()
+        stdin.read()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,7 +127,11 @@ def crew() -> Iterator[Crew]:
 def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     def threads(crew: Crew) -> str:
         with crew:
-            return psutil.Process(crew.sessions[HERE]._worker.pid).environ()["OMP_NUM_THREADS"]
+            process = psutil.Process(crew.sessions[HERE]._worker.pid)
+            # Of a process that has just been started, the system may not yet say it.
+            while not (environment := process.environ()):
+                time.sleep(0.01)
+            return environment["OMP_NUM_THREADS"]
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("dlf.parity.runner.cores_of_machine", lambda: 6)

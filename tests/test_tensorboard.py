@@ -53,6 +53,16 @@ def test_tensorboard_reads_what_fit_reported(tmp_path: Path) -> None:
     assert [step for step, _ in validation["evaluation_loss_vs_iterations"]] == [4, 8, 12]
 
 
+def test_trainings_within_a_second_keep_their_events(tmp_path: Path) -> None:
+    made = model()
+    for epoch in range(3):
+        made.fit(X, Y, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[TensorBoard(tmp_path)])
+    assert [step for step, _ in read(tmp_path / "train")["epoch_loss"]] == [0, 1, 2]
+    files = sorted((tmp_path / "train").iterdir())
+    # TensorBoard takes what comes later in the alphabet for the sequel.
+    assert [read(file)["epoch_loss"][0][0] for file in files] == [0, 1, 2]
+
+
 def test_the_graph_is_written(tmp_path: Path) -> None:
     made = model()
     made.fit(X, Y, verbose=0, callbacks=[TensorBoard(tmp_path)])

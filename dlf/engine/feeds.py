@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from dlf.backend_protocol import EpochRunner
-from dlf.pipelines import BatchedDataset, as_array, as_keras_feeds
+from dlf.pipelines import BatchedDataset, as_array, as_in_this_thread, as_keras_feeds
 from dlf.tf_pipelines import rows_of
 
 __all__ = ["Blocks", "Feed", "NotFedError", "Piece", "Resident", "Stream", "find_feed"]
@@ -258,7 +258,7 @@ def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
 
 def _ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
     """The same blocks, each read while the one before is computed on."""
-    with ThreadPoolExecutor(1) as reader:
+    with ThreadPoolExecutor(1, initializer=as_in_this_thread()) as reader:
         coming = reader.submit(next, blocks, None)
         while (block := coming.result()) is not None:
             coming = reader.submit(next, blocks, None)

@@ -3,13 +3,16 @@
 What is asked of it:
 
 * no pickle, ever; a name is any text, and never a path;
-* a file that is half written is none: its directory comes last.
+* a file that is half written is none: its directory comes last;
+* any number of threads may read at once, and none waits for another.
 """
 
 from __future__ import annotations
 
+import struct
+import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from dlf.errors import OutputError
 __all__ = ["Records"]
 
 _ENDING = ".npy"
+_LENGTHS = struct.Struct("<26x2H")
+"""What a ZIP file has before each of its files: at the end, how long the name and the extra field are that follow."""
 
 
 class Records:
@@ -44,22 +49,28 @@ class Records:
         self.folder = folder
         self._file = folder / "records.npz"
         self._archive: zipfile.ZipFile | None = None
+        self._directory: Mapping[str, zipfile.ZipInfo] | None = None
+        self._turn = threading.Lock()
 
     def __setitem__(self, name: str, array: np.ndarray) -> None:
         info = zipfile.ZipInfo(name + _ENDING)
         # Of bfloat16, NumPy's format keeps the bits and forgets what they mean.
         info.comment = array.dtype.name.encode()
-        try:
-            with self._opened("a").open(info, "w", force_zip64=True) as place:
-                np.lib.format.write_array(place, np.asanyarray(array), allow_pickle=False)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with self._turn:
+            try:
+                with self._to_add_to().open(info, "w", force_zip64=True) as place:
+                    np.lib.format.write_array(place, np.asanyarray(array), allow_pickle=False)
+            except OSError as error:
+                raise self._unwritable(error) from error
 
     def __getitem__(self, name: str) -> np.ndarray:
-        archive = self._opened("r")
-        info = archive.getinfo(name + _ENDING)
-        with archive.open(info) as place:
-            array: np.ndarray = np.lib.format.read_array(place, allow_pickle=False)
+        info = self._to_read()[name + _ENDING]
+        # A handle of its own, and not `ZipFile.open`: on some Pythons who opens a file in it moves where others read.
+        # https://github.com/python/cpython/issues/128258
+        with self._file.open("rb") as file:
+            file.seek(info.header_offset)
+            file.seek(sum(_LENGTHS.unpack(file.read(_LENGTHS.size))), 1)
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
         return array if array.dtype.kind != "V" else array.view(info.comment.decode())
 
     def get(self, name: str) -> np.ndarray | None:
@@ -67,36 +78,39 @@ class Records:
         return self[name] if name in self else None  # noqa: SIM401 - there is no other get.
 
     def __contains__(self, name: str) -> bool:
-        try:
-            return self._exists() and self._opened("r").getinfo(name + _ENDING) is not None
-        except KeyError:
-            return False
+        return name + _ENDING in self._to_read()
 
     def __iter__(self) -> Iterator[str]:
-        names = self._opened("r").namelist() if self._exists() else []
-        return iter([name.removesuffix(_ENDING) for name in names])
+        return iter([name.removesuffix(_ENDING) for name in self._to_read()])
 
     def close(self) -> None:
         """Writes the directory of the file: what was recorded before is there from now on."""
-        try:
-            self._opened("a").close()
-        except OSError as error:
-            raise self._unwritable(error) from error
-        self._archive = None
+        with self._turn:
+            try:
+                self._to_add_to()
+                self._finish()
+            except OSError as error:
+                raise self._unwritable(error) from error
 
-    def _exists(self) -> bool:
-        return self._archive is not None or zipfile.is_zipfile(self._file)
+    def _to_read(self) -> Mapping[str, zipfile.ZipInfo]:
+        """Where each array is; what was being written is finished first."""
+        with self._turn:
+            self._finish()
+            if self._directory is None and zipfile.is_zipfile(self._file):
+                with zipfile.ZipFile(self._file) as archive:
+                    self._directory = {info.filename: info for info in archive.infolist()}
+            return self._directory or {}
 
-    def _opened(self, mode: str) -> zipfile.ZipFile:
-        """The archive, to be read or added to: what it was opened for before is finished first."""
-        if self._archive is not None and (self._archive.mode == mode):
-            return self._archive
+    def _to_add_to(self) -> zipfile.ZipFile:
+        if self._archive is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._archive, self._directory = zipfile.ZipFile(self._file, "a"), None
+        return self._archive
+
+    def _finish(self) -> None:
         if self._archive is not None:
             self._archive.close()
-        if mode == "a":
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self._archive = zipfile.ZipFile(self._file, mode)  # type: ignore[call-overload]  # A mode is one of two here.
-        return self._archive
+            self._archive = None
 
     def _unwritable(self, error: OSError) -> OutputError:
         if self._archive is not None:

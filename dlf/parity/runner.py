@@ -134,6 +134,19 @@ def _checked(keep: Path) -> Path:
     return keep
 
 
+def _claimed(file: Path) -> str:
+    """The file, made now: a run that was given the same folder at the same time would write among this one's."""
+    try:
+        file.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise InvalidArgumentError(
+            "--keep", expected="a folder that no other run has", received=str(file.parent), advice="Name another one."
+        ) from error
+    except OSError as error:
+        raise OutputError(f"{file}: cannot be written ({error.strerror or error}). Name another folder.") from error
+    return str(file)
+
+
 class _Run:
     """One comparison: what the workers are asked, and what they answered."""
 
@@ -194,7 +207,7 @@ class _Run:
         return evidence | {"failed": {name: str(error) for name, error in self._failed.items()}, "calls": self._calls}
 
     def _measured(self) -> dict[str, Any]:
-        leader, values = self._alive(self._built)[0], str(self._folder / "values.npz")
+        leader, values = self._alive(self._built)[0], _claimed(self._folder / "values.npz")
         self._ask_all({"do": "save_values", "file": values}, [leader])
         self._ask_all({"do": "load_values", "file": values}, self._built)
         # What is roundoff alone in a training step, the gradients show, and the update how far it goes.
@@ -355,6 +368,7 @@ class _Run:
             leader: Who makes the twins.
         """
         answers: dict[str, dict[str, Any]] = {}
+        failed: dict[str, DlfError] = {}
         alive = self._alive(names)
 
         def ask(name: str) -> None:
@@ -366,7 +380,7 @@ class _Run:
             try:
                 answers[name] = self._crew.sessions[name].ask(own, lambda text: self._say(name, text))
             except DlfError as error:
-                self._failed[name] = error
+                failed[name] = error
 
         with ThreadPoolExecutor(self._at_once(len(alive))) as pool:
             try:
@@ -375,6 +389,8 @@ class _Run:
                 # The pool waits for its threads, and they for the workers.
                 self._crew.close()
                 raise
+        # In the order of the backends, and not in that of chance: the first one's error may be all that is said.
+        self._failed |= {name: failed[name] for name in alive if name in failed}
         for error in self._failed.values():
             if isinstance(error, OutputError):
                 raise error  # They all write to one folder.
