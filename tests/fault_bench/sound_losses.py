@@ -1,0 +1,2 @@
+from planting import SoundModels
+MODELS = SoundModels()
