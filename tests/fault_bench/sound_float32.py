@@ -77,7 +77,7 @@ def masked_tower() -> Any:
 class Grouped(Encoder):
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.attention = layers.GroupedQueryAttention(4, 4, 2, name="attention")
+        self.attention = layers.GroupQueryAttention(4, 4, 2, name="attention")
 
 
 @sound()
@@ -218,7 +218,8 @@ def transformed_image() -> Any:
     turn = np.array([0.9, -0.3, 0.4, 0.3, 0.9, -0.2, 0, 0], "float32")
 
     def turned(x: Any) -> Any:
-        return ops.image.affine_transform(x, ops.convert_to_tensor(turn), interpolation="bilinear")
+        each = ops.broadcast_to(ops.convert_to_tensor(turn), (ops.shape(x)[0], 8))
+        return ops.image.affine_transform(x, each, interpolation="bilinear")
 
     return model_of(nested(Formula(turned, name="turned"), 1), layers.Flatten(name="flat"), shape=(5, 5, 2))
 
