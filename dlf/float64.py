@@ -3,25 +3,36 @@
 What is asked of it:
 
 * every layer computes in float64, on every backend, and so does whatever is called inside `float64_everywhere`;
-* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same;
+* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same; and what a layer
+  has made of them once, as `Normalization` does when it is adapted, is made of them there too;
 * what has no twin says why, and what to give instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import keras
+import numpy as np
 
 from dlf.backend_registry import current_backend
 from dlf.errors import InvalidArgumentError
+from dlf.files import temporary_folder
 from dlf.keras_internals import float64_kept, tensorflow_hidden
 from dlf.layers import layers_by_path
 from dlf.randomness import common_randomness
 
-__all__ = ["float64_everywhere", "float64_twin", "in_float64", "loss_in_float64", "rebuilt"]
+__all__ = [
+    "float64_everywhere",
+    "float64_twin",
+    "hand_over",
+    "holds_the_same",
+    "in_float64",
+    "loss_in_float64",
+    "rebuilt",
+]
 
 
 @contextmanager
@@ -113,6 +124,7 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
             received=[each.path for each in theirs],
             advice="Give a function that builds the model, and see that it does the same at each call.",
         )
+    hand_over(model, twin)
     for source, target in zip(ours, theirs, strict=True):
         target.assign(keras.ops.cast(source.value, target.dtype))
         if source.trainable != target.trainable:
@@ -120,6 +132,77 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
     if keras.config.backend() == "torch":
         _register_all(twin, model)
     return twin
+
+
+def hand_over(model: keras.Model, other: keras.Model) -> None:
+    """Lets layers take over from those of a model what variables alone do not hold, as where Keras loads a saved model.
+
+    A layer may keep what it makes of its variables, or a vocabulary that it has learnt: then it has a
+    `load_own_variables` or a `load_assets` of its own.
+
+    Args:
+        model: What it is taken from.
+        other: A model of the same layers, or the same model, whose variables were assigned. Values of variables may be
+            others afterwards, as where LoRA's are merged.
+
+    Example:
+        >>> norm, other = keras.layers.Normalization(), keras.layers.Normalization()
+        >>> norm.adapt(np.array([[1.0], [3.0]]))
+        >>> other.build((None, 1))
+        >>> hand_over(keras.Sequential([norm]), keras.Sequential([other]))
+        >>> float(other.mean[0, 0])
+        2.0
+    """
+    for source, target in zip(layers_by_path(model).values(), layers_by_path(other).values(), strict=False):
+        # A layer's own way may want what only a file has; then it starts as it was made.
+        if type(source) is type(target) and type(source).load_own_variables is not keras.Layer.load_own_variables:
+            with suppress(Exception):
+                store: dict[str, Any] = {}
+                source.save_own_variables(store)
+                target.load_own_variables({name: _copy_of(each) for name, each in store.items()})
+        if type(source) is type(target) and source is not target and hasattr(source, "load_assets"):
+            with suppress(Exception), temporary_folder("dlf-assets-") as folder:
+                source.save_assets(str(folder))
+                target.load_assets(str(folder))
+
+
+def _copy_of(value: Any) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(value))
+
+
+def holds_the_same(model: keras.Model, other: keras.Model) -> bool:
+    """Tells whether the arrays that layers hold in attributes of their own, outside of variables, are alike in both.
+
+    What was assigned to a layer after it was made is in no configuration.
+
+    Args:
+        model: A model.
+        other: A model of the same layers, in another precision maybe.
+
+    Example:
+        >>> one, two = keras.Sequential([keras.layers.ReLU()]), keras.Sequential([keras.layers.ReLU()])
+        >>> one.layers[0].table = np.ones(2)
+        >>> holds_the_same(one, two), holds_the_same(one, one)
+        (False, True)
+    """
+    pairs = zip(layers_by_path(model).values(), layers_by_path(other).values(), strict=False)
+    return all(
+        _is_alike(value, vars(theirs).get(name))
+        for ours, theirs in pairs
+        for name, value in vars(ours).items()
+        if isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+    )
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    if not (isinstance(other, np.ndarray) or keras.ops.is_tensor(other)):
+        return False
+    try:
+        ours, theirs = _copy_of(one).astype(np.float64), _copy_of(other).astype(np.float64)
+    except (TypeError, ValueError):  # Of no numbers, or being traced.
+        return True
+    # One that was made in float64 has more digits.
+    return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def _register_all(twin: Any, model: Any) -> None:

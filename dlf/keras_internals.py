@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -159,18 +160,43 @@ def float64_kept() -> Iterator[None]:
     """Lets Keras's operations return float64 for float64, for as long as the context lasts.
 
     On JAX and PyTorch a table of Keras's demotes results of `keras.ops.matmul`, `var` and others to float32, whatever
-    `keras.config.set_floatx` says. No public switch turns that off.
+    `keras.config.set_floatx` says. No public switch turns that off. And where the default is float64, Keras makes Python's
+    integers wider too, as those of `keras.ops.arange`, which a model beside whose float64 they stand then cannot compare
+    with its own: what is of another width here is floating point alone.
 
     Raises:
-        BackendError: Keras no longer has the table, or it no longer does what it did.
+        BackendError: Keras no longer has the table or the function, or they no longer do what they did.
 
     Example:
         >>> with float64_kept():
-        ...     keras.backend.result_type("float64", "float64")
-        'float64'
+        ...     keras.backend.result_type("float64", "float64"), keras.backend.result_type("uint8", int)
+        ('float64', 'uint8')
     """
-    with _dtype_replaced("BIT64_TO_BIT32_DTYPE", "float64", lambda: keras.backend.result_type("float64", "float64")):
+    ask = partial(keras.backend.result_type, "float64", "float64")
+    with _dtype_replaced("BIT64_TO_BIT32_DTYPE", "float64", ask), _integers_as_they_are():
         yield
+
+
+@contextmanager
+def _integers_as_they_are() -> Iterator[None]:
+    """Lets an integer of Python's be as wide as where the default is float32, for as long as the context lasts."""
+    from keras.src.backend.common import dtypes
+
+    resolve = getattr(dtypes, "_resolve_weak_type", None)
+    if resolve is None or list(inspect.signature(resolve).parameters) != ["dtype", "precision"]:
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes._resolve_weak_type(dtype, precision), "
+            "which is gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+
+    def resolve_as_in_float32(dtype: str, precision: str = "32") -> Any:
+        return resolve(dtype, precision="32" if "int" in dtype else precision)
+
+    dtypes._resolve_weak_type = resolve_as_in_float32
+    try:
+        yield
+    finally:
+        dtypes._resolve_weak_type = resolve
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 __all__ = [
+    "INEXACT",
     "LOW_PRECISION",
     "NOISY",
     "STEPS",
@@ -40,6 +41,8 @@ NOISY = 30.0
 LOW_PRECISION = 1000.0
 """Noise floors above which only another arithmetic explains it, such as TF32 (13 bits fewer: 8,000)."""
 
+INEXACT = "fc"
+"""The kinds of NumPy's dtypes that are rounded: floating-point and complex numbers."""
 STEPS = {"nudged": 2.0**-40, "pushed": 2.0**-20}
 """Two steps by which inputs are moved: what computes in float64 has the same slope over both, and only that."""
 _SMALLEST_SQUARE = 1e-280
@@ -86,7 +89,7 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
         True
     """
     # What is no number, here or in a twin, says nothing of how far rounding goes; nor do integers and truth values.
-    moved_ones = twins if truth.dtype.kind == "f" else []
+    moved_ones = twins if truth.dtype.kind in INEXACT else []
     there = np.isfinite(truth)
     there = ... if there.all() else there  # All of an array is no copy.
     apart = [each[there] - truth[there] for each in moved_ones if np.isfinite(each[there]).all()]
@@ -95,7 +98,10 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
 
 
 def rms(array: np.ndarray) -> float:
-    """Returns the root of the mean square; 0 of no elements."""
+    """Returns the root of the mean square, for complex numbers over both of their parts; 0 of no elements."""
+    if array.dtype.kind == "c":
+        # Its two parts lie side by side.
+        array = np.ascontiguousarray(array, np.complex128).ravel().view(np.float64)
     flat = array.astype(np.float64, copy=False).ravel()
     # As `np.dot`, whose threads would wait by computing.
     total = float(np.einsum("i,i->", flat, flat))
@@ -115,7 +121,7 @@ def scale_of(array: np.ndarray) -> float:
         >>> scale_of(np.array([3.0, -np.inf])), scale_of(np.arange(3))
         (3.0, 0.0)
     """
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in INEXACT:
         return 0.0
     found = rms(array)
     return found if math.isfinite(found) else rms(array[np.isfinite(array)])
@@ -151,10 +157,10 @@ def is_floating(dtype: Any) -> bool:
     """Tells whether numbers of this dtype are floating point; NumPy takes bfloat16 for something else.
 
     Example:
-        >>> is_floating("float32"), is_floating(ml_dtypes.bfloat16), is_floating("int32")
-        (True, True, False)
+        >>> is_floating("float32"), is_floating(ml_dtypes.bfloat16), is_floating("int32"), is_floating("string")
+        (True, True, False, False)
     """
-    return "float" in np.dtype(dtype).name
+    return "float" in _name_of(dtype)
 
 
 def kind_of(dtype: Any) -> str:
@@ -166,8 +172,13 @@ def kind_of(dtype: Any) -> str:
         >>> kind_of("int64"), kind_of("uint8"), kind_of(ml_dtypes.bfloat16)
         ('integer', 'integer', 'bfloat16')
     """
-    name = np.dtype(dtype).name
+    name = _name_of(dtype)
     return "integer" if "int" in name else name
+
+
+def _name_of(dtype: Any) -> str:
+    # Keras's "string" is no dtype of NumPy's.
+    return dtype if isinstance(dtype, str) else np.dtype(dtype).name
 
 
 def widened(array: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dlf.noise_floor import NOISY, STEPS, TWINS, eps_of, floor_of, kind_of, moved_by_how_much, rms, scale_of, widened
+from dlf.noise_floor import INEXACT, NOISY, STEPS, TWINS, eps_of, floor_of, kind_of, moved_by_how_much, rms, scale_of, widened
 from dlf.parity.records import Records
 from dlf.workers import cores_of_machine
 
@@ -254,7 +254,7 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
     found: Measurement = {
         "dtype": dtype,
         "shape": list(first.shape),
-        "size": finite(rms(first)) if first.dtype.kind == "f" else None,
+        "size": finite(rms(first)) if first.dtype.kind in INEXACT else None,
         "floor": floor,
         "backends": list(there),
         "same": {pair: _rounded(value) for pair, value in same.items()},
@@ -286,7 +286,7 @@ def distance(one: np.ndarray, other: np.ndarray) -> float | None:
     """
     if one.shape != other.shape:
         return None
-    if one.dtype.kind != "f" or other.dtype.kind != "f":
+    if one.dtype.kind not in INEXACT or other.dtype.kind not in INEXACT:
         return 0.0 if np.array_equal(one, other) else None
     if math.isfinite(found := _distance(one, other)):
         return found
@@ -312,7 +312,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float | None:
     """
     if one.shape != other.shape:
         return None
-    one, other = one.astype(np.float64, copy=False), other.astype(np.float64, copy=False)
+    one, other = (each if each.dtype.kind in INEXACT else each.astype(np.float64) for each in (one, other))
     finite = np.isfinite(one) & np.isfinite(other)
     if not finite.all():
         if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
@@ -360,7 +360,7 @@ def _moves(records: Records, still: str) -> dict[str, float] | None:
         None of integers.
     """
     value = records[still]
-    if value.dtype.kind != "f":
+    if value.dtype.kind not in INEXACT:
         return None
     place, scale = still.partition("/")[2], scale_of(value)
     unit, widened = eps_of("float64") * scale, records.get(f"widened/{place}")
@@ -405,7 +405,7 @@ def _limit(found: Measurement) -> float:
 
 
 def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
-    if truth.dtype.kind != "f":
+    if truth.dtype.kind not in INEXACT:
         return 0.0
     if narrow is None or narrow.shape != truth.shape:
         return None

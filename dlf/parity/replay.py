@@ -53,7 +53,8 @@ class Inputs:
     """
 
     def __init__(self, call: Call, given: Records, layer: keras.Layer) -> None:
-        self.call, self.dtype = call, str(layer.compute_dtype)
+        # A layer of integers leaves what comes in of floating point as it is.
+        self.call, self.dtype = call, layer.compute_dtype if is_floating(layer.compute_dtype) else "float32"
         count = len(keras.tree.flatten(call.asked))
         self._tensors = {
             n: rounded(given[f"call/{call.key}/in:{n}"], self.dtype)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
@@ -14,11 +15,11 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
-from dlf.float64 import float64_twin, loss_in_float64
+from dlf.float64 import float64_twin, hand_over, holds_the_same, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
 from dlf.keras_internals import decay_of_weights, float32_widened, tensorflow_hidden, tensors_freed
 from dlf.layers import layers_by_path
-from dlf.noise_floor import kind_of, widened
+from dlf.noise_floor import is_floating, kind_of, widened
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
@@ -66,8 +67,8 @@ class Subject:
 
     @property
     def dtype(self) -> str:
-        """The dtype that the model computes in."""
-        return str(self.model.compute_dtype)
+        """The dtype of floating point that the model computes in."""
+        return str(self.model.compute_dtype) if is_floating(self.model.compute_dtype) else "float32"
 
     def _built(self) -> Any:
         """A model with all its variables."""
@@ -176,9 +177,11 @@ class Subject:
         return {name: to_numpy(each.value) for name, each in zip(self.names, self.model.variables, strict=True)}
 
     def assign(self, values: Mapping[str, np.ndarray]) -> None:
-        """Gives the model other values."""
-        for name, variable in zip(self.names, self.model.variables, strict=True):
-            variable.assign(values[name])
+        """Gives the model other values, and lets its layers make of them anew what they keep."""
+        for prepare in (lambda: None, partial(hand_over, self.model, self.model)):
+            prepare()
+            for name, variable in zip(self.names, self.model.variables, strict=True):
+                variable.assign(values[name])
 
     def make_twin(self) -> None:
         """Makes the twin, from the model's values as they are now; inside `in_float64`."""
@@ -188,6 +191,10 @@ class Subject:
             self.twin = float64_twin(self.model, self._built if compiles_itself else None)
         except InvalidArgumentError:
             self.twin = float64_twin(self.model, self._built)
+        if not compiles_itself and not holds_the_same(self.model, self.twin):
+            # What the function has set is in no configuration.
+            again = float64_twin(self.model, self._built)
+            self.twin = again if again.compute_dtype == self.twin.compute_dtype else self.twin
         self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
         # Of those that hold no others: what fails in a layer is its own.
         self._own_dtypes = {

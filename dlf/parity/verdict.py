@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dlf.noise_floor import LOW_PRECISION, NOISY, eps_of, verdict_of
+from dlf.noise_floor import LOW_PRECISION, NOISY, eps_of, kind_of, verdict_of
 from dlf.parity.measure import Measurement
 from dlf.parity.options import STAGES
 
@@ -271,8 +271,8 @@ def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None,
     for each in described["layers"]:
         yield ("layer", each["path"], None), (each["class"], each["dtype"])
     for each in described["variables"]:
-        # The integers of a seed are of another dtype on each backend.
-        dtype = "a seed" if each["path"].endswith("seed_generator_state") else each["dtype"]
+        # How wide an integer is, as that of a seed or a count, is the framework's business.
+        dtype = kind_of(each["dtype"])
         name = each["path"].rpartition("/")[2]
         yield (f"variable {each['path']}", each["layer"], name), (tuple(each["shape"]), dtype, each["trainable"])
     for place, shape, dtype in described["outputs"]:

@@ -218,7 +218,8 @@ class Worker:
             "layer": call.path,
             "sources": call.sources,
             "shape": [list(each.shape) for each in outputs if isinstance(each, keras.KerasTensor)],
-            "dtype": layer.compute_dtype,
+            # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
+            "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
             "own_dtype": any(map(_stays_narrow, self._subject.twin_layers[call.path].variables)),
             # What its sums may be as long as.
             "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
