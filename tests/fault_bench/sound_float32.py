@@ -218,7 +218,7 @@ def transformed_image() -> Any:
     turn = np.array([0.9, -0.3, 0.4, 0.3, 0.9, -0.2, 0, 0], "float32")
 
     def turned(x: Any) -> Any:
-        each = ops.broadcast_to(ops.convert_to_tensor(turn), (ops.shape(x)[0], 8))
+        each = ops.ones_like(x[:, 0, 0, :1]) * ops.cast(ops.convert_to_tensor(turn), x.dtype)
         return ops.image.affine_transform(x, each, interpolation="bilinear")
 
     return model_of(nested(Formula(turned, name="turned"), 1), layers.Flatten(name="flat"), shape=(5, 5, 2))

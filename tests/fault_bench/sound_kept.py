@@ -304,11 +304,12 @@ class Codes(layers.Layer):  # type: ignore[misc]  # Keras has no types.
     def call(self, x: Any, training: bool = False) -> Any:
         apart = ops.sum(ops.square(x[:, None] - self.codes), axis=-1)
         chosen = ops.one_hot(ops.argmin(apart, axis=-1), 3, dtype=x.dtype)
+        code = chosen @ self.codes
         if training:
             self.counts.assign(self.decay * self.counts + (1 - self.decay) * ops.sum(chosen, axis=0))
             means = (ops.transpose(chosen) @ x) / (ops.expand_dims(self.counts, -1) + 1e-3)
             self.codes.assign(self.decay * self.codes + (1 - self.decay) * means)
-        return x + ops.stop_gradient(chosen @ self.codes - x)
+        return x + ops.stop_gradient(code - x)
 
     @property
     def decay(self) -> float:
