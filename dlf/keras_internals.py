@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import keras
+import numpy as np  # noqa: F401 - the examples use it.
 
 from dlf.errors import BackendError
 
 __all__ = [
     "build_for",
     "decay_of_weights",
+    "derivatives_uncut",
     "draw_key",
     "epoch_to_resume_at",
     "float32_widened",
     "float64_kept",
+    "functions_heard",
     "mask_of",
     "profiles_batches",
     "random_functions",
@@ -120,6 +123,104 @@ def random_functions_replaced(replacements: Mapping[str, Callable[..., Any]]) ->
     finally:
         for name in replacements:
             setattr(backend.random, name, before[name])
+
+
+@contextmanager
+def functions_heard(
+    names: Iterable[str], hear: Callable[[str, Mapping[str, Any]], None]
+) -> Iterator[None]:
+    """Hears when layers, losses or people's own code call functions of Keras's backend, for as long as the context lasts.
+
+    `keras.ops` and Keras's layers and losses all lead there; nothing public lies on every one of these ways.
+
+    Args:
+        names: Such as ``"nn.average_pool"``; one that this version of Keras does not have is not called either.
+        hear: Is given the name and the arguments by name.
+
+    Example:
+        >>> with functions_heard(["nn.celu"], lambda name, arguments: print(name, arguments["alpha"])):
+        ...     _ = keras.layers.Activation(lambda x: keras.ops.celu(x, 0.5))(np.ones((1, 1)))
+        nn.celu 0.5
+    """
+    from keras.src import backend
+
+    before: list[tuple[Any, str, Callable[..., Any]]] = []
+
+    def heard(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            hear(name, bound.arguments)
+            return function(*args, **kwargs)
+
+        return call
+
+    try:
+        for name in names:
+            module, _, function = name.partition(".")
+            found = getattr(getattr(backend, module, None), function, None)
+            if found is not None:
+                before.append((getattr(backend, module), function, found))
+                setattr(getattr(backend, module), function, heard(name, found))
+        yield
+    finally:
+        for place, function, original in before:
+            setattr(place, function, original)
+
+
+@contextmanager
+def derivatives_uncut() -> Iterator[list[str]]:
+    """Lets `keras.ops.stop_gradient` and `custom_gradient` leave derivatives as they are, for as long as the context lasts.
+
+    Both are public; what layers and people's code have imported of them leads to the backend's functions, which alone can
+    be replaced. A function that was decorated before keeps its own gradient.
+
+    Yields:
+        The names of those that were called, in a list that is filled on the way.
+
+    Raises:
+        BackendError: Keras no longer has them there.
+
+    Example:
+        >>> with derivatives_uncut() as called:
+        ...     _ = keras.ops.stop_gradient(keras.ops.ones(1))
+        >>> called
+        ['stop_gradient']
+    """
+    from keras.src import backend
+
+    core = getattr(backend, "core", None)
+    before = {name: getattr(core, name, None) for name in ("stop_gradient", "custom_gradient")}
+    if None in before.values():
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.core.stop_gradient and custom_gradient, which are gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    called: list[str] = []
+
+    def note(name: str) -> None:
+        if name not in called:
+            called.append(name)
+
+    def stop_gradient(variable: Any) -> Any:
+        note("stop_gradient")
+        return keras.ops.convert_to_tensor(variable)
+
+    def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
+        def value_alone(*args: Any, **kwargs: Any) -> Any:
+            note("custom_gradient")
+            return function(*args, **kwargs)[0]
+
+        return value_alone
+
+    core.stop_gradient, core.custom_gradient = stop_gradient, custom_gradient
+    try:
+        yield called
+    finally:
+        for name, function in before.items():
+            setattr(core, name, function)
 
 
 def draw_key(seed: Any) -> Any:

@@ -24,6 +24,7 @@ __all__ = [
     "eps_of",
     "floor_of",
     "is_floating",
+    "is_whole",
     "kind_of",
     "moved",
     "moved_by_how_much",
@@ -161,6 +162,16 @@ def is_floating(dtype: Any) -> bool:
         (True, True, False, False)
     """
     return "float" in _name_of(dtype)
+
+
+def is_whole(array: np.ndarray) -> bool:
+    """Tells whether numbers are whole: data that are, such as tokens and counts, are rounded nowhere.
+
+    Example:
+        >>> is_whole(np.array([1.0, 2.0])), is_whole(np.array([0.5]))
+        (True, False)
+    """
+    return bool((array == np.rint(array)).all()) if array.dtype.kind == "f" else False
 
 
 def kind_of(dtype: Any) -> str:

@@ -108,7 +108,9 @@ def own_traceback(error: BaseException) -> str:
         if not frame.filename.startswith("<frozen") and Path(__file__).parent not in Path(frame.filename).parents
     ]
     own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
-    text = "".join([*traceback.format_list(own), *traceback.format_exception_only(error)]).rstrip()
+    # What JAX says of its frames beside the error is no part of it.
+    said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
+    text = "".join([*traceback.format_list(own), *said]).rstrip().removesuffix("-" * 20).rstrip()
     return re.sub(r"\x1b\[[0-9;]*m", "", text)  # Keras's colors.
 
 

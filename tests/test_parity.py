@@ -34,7 +34,8 @@ from dlf.parity.report import advice_of, answer_of, exit_code, report_text, writ
 from dlf.parity.runner import Crew, _Run, run_parity
 from dlf.parity.subject import Subject
 from dlf.parity.taps import Listener, listening
-from dlf.parity.verdict import Constants, Finding, _innermost, judge, judge_build, judge_each
+from dlf.parity.verdict import Constants, Finding, _innermost, judge, judge_each
+from dlf.parity.verdict_build import judge_build
 from dlf.parity.worker import Worker
 from dlf.workers import Session
 
@@ -173,9 +174,14 @@ def test_two_of_four_are_no_majority() -> None:
 @pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_must_be_none_everywhere(strange: float) -> None:
     odd = np.array([1.0, strange])
-    assert verdicts({"a": odd, "b": odd}) == {"a": "identical", "b": "identical"}
-    assert verdicts({"a": odd, "b": odd, "c": np.ones(2)})["c"] == "diverged"
+    assert verdicts({"a": odd, "b": odd}) == {"a": "not finite", "b": "not finite"}
     assert verdicts({"a": np.array([1.0, np.inf]), "b": np.array([1.0, -np.inf])}) == {None: "diverged"}
+    # It is never the truth, nor a majority.
+    found = judged({"a": odd, "b": odd, "c": np.ones(2)})
+    assert {name: each.verdict for name, each in found.items()} == {"a": "diverged", "b": "diverged", "c": "rounding"}
+    assert found["a"].detail == ("NaN" if np.isnan(strange) else "infinity")
+    # Of two, it is the one that has no number.
+    assert verdicts({"a": np.ones(2), "b": odd}) == {"a": "rounding", "b": "diverged"}
 
 
 def test_other_shapes_are_another_meaning() -> None:
@@ -221,10 +227,12 @@ def test_what_every_backend_loses_explains_a_difference_and_what_one_loses_does_
     assert set(verdicts(wide, {"a": lost, "b": kept}).values()) == {"diverged"}
 
 
-def test_no_number_in_the_dtype_under_test_is_a_defect_on_one_backend_and_unstable_on_all() -> None:
+def test_no_number_in_the_dtype_under_test_is_a_defect_on_one_backend_and_said_on_all() -> None:
     lost = np.array([1.0, np.nan, 1.0, 1.0])
     assert verdicts({"a": ONES, "b": ONES}, {"a": lost}) == {"a": "diverged", "b": "rounding"}
-    assert verdicts({"a": ONES, "b": ONES}, {"a": lost, "b": lost}) == {"a": "unstable", "b": "unstable"}
+    found = judged({"a": ONES, "b": ONES}, {"a": lost, "b": lost})
+    assert {each.verdict for each in found.values()} == {"not finite"}
+    assert {each.detail for each in found.values()} == {"NaN in float32"}
 
 
 def test_the_innermost_layer_is_named_and_sound_ones_stay() -> None:
@@ -617,7 +625,8 @@ def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Pat
     for name in (each for each in free if each.startswith("wide/1/")):
         # From where the truth was, the second step is the truth's.
         np.testing.assert_allclose(steps[name], free[name], rtol=1e-12, atol=1e-14)
-    started.respond({"do": "train_twins", **single, "to": str(tmp_path / "twins"), "steps": [str(tmp_path / "single")]})
+    asked = single | {"to": str(tmp_path / "twins"), "steps": [str(tmp_path / "single")], "roundoff": {}}
+    started.respond({"do": "train_twins", **asked})
     kernel = next(each for each in free if each.startswith("wide/1/") and each.endswith("first/kernel"))
     spread = np.abs(Records(tmp_path / "twins")[kernel.replace("wide", "twin0")] - free[kernel]).max()
     assert 0 < spread < 1e-3
@@ -691,7 +700,9 @@ def report_of(**changes: Any) -> dict[str, Any]:
     }
     backend = {"keras": "3", "framework": "1.0", "device": "cpu", "numeric_settings": {}, "layers": []}
     return {
-        "schema": 1,
+        "schema": 2,
+        "not_finite": None,
+        "not_judged": [],
         "dtype": "float32",
         "stages_asked": list(stages),
         "measurements": [],
@@ -746,7 +757,7 @@ def test_news_and_failures_are_said() -> None:
     assert text.startswith("The model computes and trains the same on jax and tensorflow.")
     assert "noisy: block/dense, kernel on torch" in text
     assert "tie, where any answer is right: block/dense, kernel on torch" in text
-    assert "trajectory  not judged" in text
+    assert "trajectory  the same step by step, beside the tie; free runs part at it" in text
     assert "torch did not come through: the worker\n  [died]" in text
 
 
@@ -819,6 +830,10 @@ def test_what_is_configured_otherwise_is_said() -> None:
         ({"precision": [finding(verdict="unstable"), finding("gradient", "tie")]}, True, 0),
         ({"failed": {"torch": "died"}}, False, 3),
         ({"failed": {"torch": "died"}, "verdict": "diverge"}, False, 1),
+        ({"verdict": "not compared"}, False, 3),
+        ({"not_judged": [{"stage": "trajectory", "reason": "why"}]}, False, 3),
+        ({"verdict": "not finite", "not_finite": {"stage": "loss"}}, False, 4),
+        ({"verdict": "diverge", "not_finite": {"stage": "loss"}}, False, 1),
     ],
 )
 def test_the_exit_code_is_the_answer(changes: dict[str, Any], strict: bool, code: int) -> None:

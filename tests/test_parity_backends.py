@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from awkward_models import AWKWARD
+from field_models import ANSWERS, Answer
 
 from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
-from dlf.parity.report import report_text, write_report
+from dlf.parity.report import exit_code, report_text, write_report
 from dlf.parity.runner import Crew, run_parity
 from dlf.testing import assert_parity
 
@@ -286,3 +287,18 @@ def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> No
     assert "cannot be written (File too large)" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not list((tmp_path / "tmp").glob("dlf-*"))
+
+
+@pytest.mark.skipif(len(INSTALLED) < 3, reason="what is expected is of all three backends")
+@pytest.mark.parametrize("expected", ANSWERS, ids=lambda each: each.build)
+def test_a_model_as_people_write_it_gets_the_right_answer(crew: Crew, expected: Answer) -> None:
+    file = Path(__file__).with_name("field_models.py")
+    data = {"data": f"{file}:{expected.data}"} if expected.data else {}
+    report = run_parity(ParityOptions(f"{file}:{expected.build}", INSTALLED, **data), crew=crew)
+    text = " ".join(report_text(report, width=1000).split())
+    assert (report["verdict"], exit_code(report)) == (expected.verdict, expected.code), text
+    for words in expected.says:
+        assert words in text
+    if expected.place is not None:
+        first = report["first_divergence"]
+        assert (first["stage"], first["layer"], first["variable"]) == expected.place

@@ -4,7 +4,7 @@ What is asked of it:
 
 * two questions, never mixed. Does the gradient mean the same: in float64, against finite differences, in units of their
   own uncertainty. What does the dtype cost: against float64, in units of what rounding inputs and weights alone does;
-* a point without a derivative is a tie, not a defect;
+* a point without a derivative is a tie, not a defect; nor is a derivative that is cut on purpose;
 * every variable is named, and the worst element of it.
 """
 
@@ -26,6 +26,7 @@ from dlf.float64 import float64_twin, in_float64, loss_in_float64
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
+from dlf.keras_internals import derivatives_uncut
 from dlf.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
 from dlf.randomness import common_randomness
 
@@ -48,7 +49,11 @@ class Finding:
     """``"gradient"``, ``"hessian-vector product"`` or ``"per-example gradients"``."""
     variable: str
     verdict: str
-    """``rounding``, ``untouched``, ``tie``, ``noisy``, ``precision``, ``not finite`` or ``diverged``."""
+    """``rounding``, ``untouched``, ``tie``, ``cut``, ``noisy``, ``precision``, ``not finite`` or ``diverged``.
+
+    ``cut`` is one that `keras.ops.stop_gradient` or `custom_gradient` has made another on purpose, as a straight-through
+    estimator does: without them, finite differences agree; of what was asked for they are no judge.
+    """
     relative_difference: float
     """In float64, between the path and the truth; of the largest gradient, where this one is zero by cancellation."""
     doubt: float
@@ -84,10 +89,13 @@ class GradientCheck:
         return self.ok
 
     def __repr__(self) -> str:
+        cut = sum(each.verdict == "cut" for each in self.findings)
         head = (
-            f"all {len(self.findings)} gradients are right"
-            if self.ok
-            else f"{len(self.defects)} of {len(self.findings)} gradients are wrong"
+            f"{len(self.defects)} of {len(self.findings)} gradients are wrong"
+            if not self.ok
+            else f"all {len(self.findings)} gradients are right"
+            if not cut
+            else f"no gradient of {len(self.findings)} is wrong; {cut} cannot be judged by finite differences"
         )
         width = max(len(each.variable) for each in self.findings)
         lines = [
@@ -103,7 +111,7 @@ class GradientCheck:
         return "\n".join(lines)
 
 
-_SEVERITY = ("diverged", "not finite", "precision", "noisy", "tie", "untouched", "rounding")
+_SEVERITY = ("diverged", "not finite", "precision", "noisy", "cut", "tie", "untouched", "rounding")
 
 
 def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thoroughly.
@@ -317,10 +325,27 @@ class _Examiner:
             detail = f"{bad} of {truth.size} elements"
             return Finding(self._name, "gradient", name, "not finite", np.nan, np.nan, np.nan, detail)
         floors = float(rms(narrow - truth) / self._floors[name])
-        probes = [self._probe(name, direction) for direction in self._directions(truth)]
-        worst = min(probes, key=lambda probe: (_SEVERITY.index(probe.verdict), -probe.doubt))
+        directions = self._directions(truth)
+        worst = _worst([self._probe(name, direction, self.truth) for direction in directions])
+        if worst.verdict in {"diverged", "precision"}:
+            worst = self._uncut(name, directions, worst)
         verdict = verdict_of(floors) if worst.verdict == "rounding" else worst.verdict
         return Finding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
+
+    def _uncut(self, name: str, directions: list[np.ndarray], worst: _Probe) -> _Probe:
+        """What is to be said of a gradient that differs: that it is cut on purpose, where without the cut it does not."""
+        with derivatives_uncut() as called:
+            # What was compiled before holds the cut.
+            gradients = _arrays(self._path.loss_and_gradients(self._loss, self._wide, self._tensors())[1])
+        if not called or not np.isfinite(gradients[name]).all():
+            return worst
+        other = _worst([self._probe(name, direction, gradients) for direction in directions])
+        if other.verdict in {"diverged", "precision"} and gradients[name].any():
+            return worst
+        steepest = directions[2]
+        cut, whole = (float(np.sum(each[name] * steepest)) for each in (self.truth, gradients))
+        detail = f"{' and '.join(called)} cuts it: {cut:.4g} as asked for, {whole:.4g} without, as finite differences have it"
+        return _Probe("cut", np.nan, np.nan, detail)
 
     def _directions(self, truth: np.ndarray) -> list[np.ndarray]:
         """All elements at once, twice, with signs drawn anew; the steepest element, and another one."""
@@ -328,16 +353,16 @@ class _Examiner:
         singles[0, np.abs(truth).argmax()] = singles[1, self._random.integers(truth.size)] = 1.0
         return [self._signs(truth.shape), self._signs(truth.shape), *singles.reshape(2, *truth.shape)]
 
-    def _probe(self, name: str, direction: np.ndarray) -> _Probe:
+    def _probe(self, name: str, direction: np.ndarray, gradients: Arrays) -> _Probe:
         point = self._wide[name]
 
         def along(distance: float) -> float:
             return self._value({**self._wide, name: point + distance * direction})
 
         slope = slope_at_zero(along, _scale(point))
-        expected = float(np.sum(self.truth[name] * direction))
+        expected = float(np.sum(gradients[name] * direction))
         distance = abs(expected - slope.value)
-        if not self.truth[name].any() and not slope.value:
+        if not gradients[name].any() and not slope.value:
             return _Probe("untouched", 0.0, 0.0, "the loss does not depend on it")
         if _moves_in_steps(along, expected, _scale(point)):
             return _Probe(
@@ -348,7 +373,7 @@ class _Examiner:
         size = max(abs(slope.value), abs(expected))
         if size <= slope.uncertainty:
             # Zero by cancellation, as by a bias before BatchNormalization: its own size says nothing.
-            size = max(float(np.abs(each).max()) for each in self.truth.values()) or size
+            size = max(float(np.abs(each).max()) for each in gradients.values()) or size
         relative = distance / size if size else 0.0
         if doubt <= DOUBT:
             return _Probe("rounding", doubt, relative)
@@ -403,6 +428,10 @@ def _moves_in_steps(along: Callable[[float], float], expected: float, scale: flo
     visible = abs(expected) * near > 64 * float(np.finfo(np.float64).eps) * abs(at_zero)
     stands = visible and along(near) == at_zero == along(-near)
     return stands and any(along(distance * scale) != at_zero for distance in (2.0**-10, 2.0**-5, 1.0))
+
+
+def _worst(probes: list[_Probe]) -> _Probe:
+    return min(probes, key=lambda probe: (_SEVERITY.index(probe.verdict), -probe.doubt))
 
 
 def _evaluate(loss: Loss, parameters: Any, batch: Any) -> Any:

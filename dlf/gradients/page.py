@@ -33,6 +33,7 @@ _VERDICTS = {
     "precision": ("warn", f"above {LOW_PRECISION:,.0f}: only another arithmetic explains it, such as TF32"),
     "noisy": ("warn", f"above {NOISY:.0f}: more than arithmetic costs"),
     "tie": ("good", "the function has a kink here, such as a ReLU at 0, and both of its slopes are right"),
+    "cut": ("good", "stop_gradient or a custom gradient cuts it on purpose: finite differences are no judge of it"),
     "untouched": ("good", "the loss does not depend on it"),
     "rounding": ("good", f"up to {NOISY:.0f}: what rounding to float32 explains"),
 }

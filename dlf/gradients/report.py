@@ -12,7 +12,7 @@ from rich.table import Table
 
 __all__ = ["answer_of", "exit_code", "print_gradients"]
 
-_STYLES = {"rounding": "green", "untouched": "dim", "tie": "cyan", "noisy": "yellow", "precision": "yellow"}
+_STYLES = {"rounding": "green", "untouched": "dim", "tie": "cyan", "cut": "cyan", "noisy": "yellow", "precision": "yellow"}
 _BARS = "▁▂▃▄▅▆▇█"
 
 

@@ -9,6 +9,7 @@ What is asked of it:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,10 +18,13 @@ from typing import Any
 from dlf.errors import InvalidArgumentError, did_you_mean
 from dlf.parity.known import reasons_of_failures, with_reasons
 from dlf.parity.options import STAGES
-from dlf.parity.verdict import Constants, Finding, judge, judge_build, judge_values
+from dlf.parity.verdict import Constants, Finding, judge, told
+from dlf.parity.verdict_build import judge_build, judge_values
 
-__all__ = ["EVIDENCE", "constants_of", "judged", "read_report"]
+__all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 
+SCHEMA = 2
+"""Of the report; another version's is not judged again."""
 EVIDENCE = (
     "schema",
     "target",
@@ -36,8 +40,12 @@ EVIDENCE = (
     "calls",
     "measurements",
     "trajectory",
+    "given_up",
+    "called_unevenly",
+    "fits",
+    "data_not_finite",
 )
-NEWS = ("noisy", "precision", "unstable", "tie")
+NEWS = ("noisy", "precision", "unstable", "tie", "not finite", "not judged")
 
 
 def judged(
@@ -70,17 +78,22 @@ def judged(
     if all(each.verdict != "diverged" for each in findings):
         # Of another model, other values are no news.
         findings = judge_values(built) or findings
-    findings += judge(evidence["measurements"], names, constants)
-    variables = {name: each["variables"] for name, each in built.items()}
-    findings = with_reasons(findings, built[names[0]]["layers"], evidence["optimizer"], names, variables)
+    measurements = told(evidence["measurements"], constants)
+    findings += judge(measurements, names, constants)
+    findings += _of_fit({name: evidence["fits"][name] for name in names if name in evidence["fits"]})
+    findings = with_reasons(findings, built, evidence["optimizer"])
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
+    lost = _not_finite(findings)
     return {
         **{name: evidence[name] for name in EVIDENCE},
+        "measurements": measurements,
         "backends": {name: evidence["backends"][name] for name in names},
         "layers": evidence["backends"][names[0]]["layers"],
         "known_failures": reasons_of_failures(evidence["failed"], evidence["backends"][names[0]]["layers"]),
         "constants": asdict(constants),
-        "verdict": "diverge" if wrong else "agree",
+        "verdict": _verdict(wrong, lost, names),
+        "not_finite": lost,
+        "not_judged": _not_judged(evidence, names, findings),
         "first_divergence": wrong[0].as_dict() if wrong else None,
         "divergences": [each.as_dict() for each in wrong],
         "precision": [each.as_dict() for each in findings if each.verdict in NEWS],
@@ -88,6 +101,67 @@ def judged(
         "findings": [each.as_dict() for each in findings],
         "initial_values": _other_values([each["values"] for each in built.values()]),
     }
+
+
+def _verdict(wrong: Sequence[Finding], lost: Mapping[str, Any] | None, names: Sequence[str]) -> str:
+    if wrong:
+        return "diverge"
+    if len(names) == 1:
+        return "not compared"
+    return "not finite" if lost else "agree"
+
+
+def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Where `fit` fails on some backends and not on all."""
+    failed = {name: str(each["error"]) for name, each in fits.items() if "error" in each}
+    if not failed or len(failed) == len(fits):
+        return []
+    return [
+        Finding("trajectory", None, "fit", name, "diverged", None, detail=f"which fails there:{_last_line(error)}")
+        for name, error in failed.items()
+    ]
+
+
+def _last_line(text: str) -> str:
+    """The line of a traceback that names the error, or what it ends with."""
+    lines = [each.strip() for each in text.splitlines() if each.strip()]
+    named = [each for each in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", each)]
+    return f" {(named or lines)[-1][:200]}" if lines else ""
+
+
+def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """Where a result is not finite: what, on which backends, and where that began; infinity inside may be meant."""
+    found = [each for each in findings if each.verdict == "not finite"]
+    results = [each for each in found if each.layer is None]
+    if not results:
+        return None
+
+    def order(finding: Finding) -> int:
+        return STAGES.index(finding.stage)
+
+    begins = [each for each in found if each.layer is not None and each.from_numbers]
+    first = min(begins or found, key=order)
+    here = [each for each in found if (each.stage, each.layer, each.call) == (first.stage, first.layer, first.call)]
+    return first.as_dict() | {"backends": list(dict.fromkeys(each.backend for each in here))}
+
+
+def _not_judged(
+    evidence: Mapping[str, Any], names: Sequence[str], findings: Sequence[Finding]
+) -> list[dict[str, str]]:
+    """The stages of which nothing can be said, or not all, and why."""
+    blind: dict[str, str] = {}
+    for each in findings:
+        if each.verdict == "not judged":
+            blind.setdefault(each.stage, "the roundoff of float64 alone takes it as far as it is large")
+    for stage, reasons in evidence["given_up"].items():
+        failed = [name for name in names if name in reasons]
+        if failed:
+            where = "every backend" if len(failed) == len(names) else " and ".join(failed)
+            blind[stage] = f"training fails on {where}:{_last_line(reasons[failed[0]])}"
+    fits = {name: each for name, each in evidence["fits"].items() if name in names}
+    if fits and all("error" in each for each in fits.values()):
+        blind["trajectory"] = f"`fit` fails on every backend:{_last_line(next(iter(fits.values()))['error'])}"
+    return [{"stage": stage, "reason": reason} for stage, reason in blind.items()]
 
 
 def read_report(file: Path) -> dict[str, Any]:
@@ -108,8 +182,8 @@ def read_report(file: Path) -> dict[str, Any]:
     lacking = [name for name in EVIDENCE if not isinstance(report, dict) or name not in report]
     if lacking:
         raise _no_report(file, f"It has no {', '.join(lacking[:3])}")
-    if report["schema"] != 1:
-        raise _no_report(file, f"Its schema is {report['schema']}, and this version of dlf reads 1")
+    if report["schema"] != SCHEMA:
+        raise _no_report(file, f"Its schema is {report['schema']}, and this version of dlf reads {SCHEMA}")
     found: dict[str, Any] = report
     return found
 

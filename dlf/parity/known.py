@@ -39,6 +39,11 @@ class KnownDifference:
         optimizers: Likewise.
         variable: A regular expression that the variable's name holds.
         config: What the layer's configuration says; of words and lists, a regular expression.
+        functions: Of Keras's backend, such as ``"nn.average_pool"``: whoever calls one has the difference too, be it a
+            layer of somebody's own, an activation or a loss.
+        arguments: Of such a function, as `config`; ``tiny`` is whether it is given numbers below 1e-7.
+        assigned: Whether it is of a trainable variable that is assigned to in `call`.
+        metrics: Whether it is of a metric that a layer holds.
         repeated_path: Whether it is of a variable whose path another has.
         sparse: ``"variable"`` where it is of one whose gradient is sparse there, ``"model"`` where the model has one.
         upstream: Where it was reported.
@@ -55,6 +60,10 @@ class KnownDifference:
     optimizers: tuple[str, ...] = ()
     variable: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
+    functions: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    assigned: bool = False
+    metrics: bool = False
     repeated_path: bool = False
     sparse: str = ""
     upstream: str = ""
@@ -78,24 +87,27 @@ def known_differences() -> list[KnownDifference]:
 
 
 def with_reasons(
-    findings: Sequence[Finding],
-    layers: Sequence[Mapping[str, Any]],
-    optimizer: str | None,
-    backends: Sequence[str],
-    variables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    findings: Sequence[Finding], built: Mapping[str, Mapping[str, Any]], optimizer: str | None
 ) -> list[Finding]:
     """Returns findings with the reason, where a divergence is a known one.
 
     Args:
         findings: Of one model.
-        layers: Of the model, as the report has them.
+        built: What the report says of the model on each backend that is compared: its ``layers`` and ``variables``, what
+            it calls of Keras's ``functions``, and which variables are ``assigned``.
         optimizer: The class of the model's.
-        backends: Which were compared.
-        variables: Of the model on each backend, as the report has them.
     """
     if not any(each.verdict == "diverged" for each in findings):
         return list(findings)
-    known, by_path = known_differences(), {each["path"]: each for each in layers}
+    known, backends = known_differences(), list(built)
+    first = built[backends[0]]
+    called: dict[str, list[Any]] = {}
+    for each in built.values():
+        for path, functions in each.get("functions", {}).items():
+            called.setdefault(path, []).extend(functions)
+    by_path = {each["path"]: {**each, "functions": called.get(each["path"], ())} for each in first.get("layers", ())}
+    by_path[""] = {"path": "", "functions": called.get("", ())}  # What is called outside of layers, as by the loss.
+    variables = {name: each.get("variables", ()) for name, each in built.items()}
     blamed: dict[Any, set[str | None]] = {}
     for each in findings:
         if each.verdict == "diverged":
@@ -105,7 +117,7 @@ def with_reasons(
         for each in known:
             whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
             fits = whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer)
-            if fits and _is_of_variables(each, finding, variables or {}):
+            if fits and _is_of_variables(each, finding, variables) and _is_of_calls(each, finding, built):
                 return _reason(each)
         return None
 
@@ -158,10 +170,28 @@ def _is_of(
     # What differs between layers is said to be a layer's input, by its path and the number of its call.
     path = finding.layer or (finding.variable or "").removeprefix("the input of ").partition("#")[0]
     candidates = list(layers.values()) if whole else [layers.get(path, {})]
+    named = known.layers or known.functions
     return (
         (not known.optimizers or optimizer in known.optimizers)
-        and (not known.layers or any(_is_such(known, each) for each in candidates))
+        and (not named or any(_is_such(known, each) or _calls_such(known, each) for each in candidates))
         and re.search(known.variable, finding.variable or "") is not None
+    )
+
+
+def _is_of_calls(known: KnownDifference, finding: Finding, built: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the model does in its calls what the difference is of."""
+    if known.assigned:
+        return any(each.get("assigned") for each in built.values())
+    if known.metrics:
+        held = {name for each in built.values() for layer in each["layers"] for name in layer.get("metrics", ())}
+        return bool(held) and (finding.variable == "fit" or str(finding.variable).removeprefix("the metric ") in held)
+    return True
+
+
+def _calls_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
+    return any(
+        name in known.functions and all(_is_said(each, arguments.get(key)) for key, each in known.arguments.items())
+        for name, arguments in layer.get("functions", ())
     )
 
 

@@ -66,8 +66,10 @@ def measure_calls(
         []
     """
 
+    names = _names(records, truth) if calls else {}
+
     def measured(call: Mapping[str, Any]) -> list[Measurement]:
-        return list(_measure_call(records, truth, call, beside or {}))
+        return list(_measure_call(records, truth, call, names.get(call["key"], []), beside or {}))
 
     # NumPy and zlib let others run while they compute.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -78,11 +80,17 @@ def measure_calls(
 
 
 def _measure_call(
-    records: Mapping[str, Records], truth: str, call: Mapping[str, Any], beside: Mapping[str, Records]
+    records: Mapping[str, Records],
+    truth: str,
+    call: Mapping[str, Any],
+    names: Sequence[str],
+    beside: Mapping[str, Records],
 ) -> Iterator[Measurement]:
-    names = _names(records[truth], call["key"])
     outputs, penalty = f"wide/{call['key']}|forward/", f"wide/{call['key']}|loss/penalty"
-    moves = [_moves(each, name) for each in beside.values() for name in each if name.startswith(outputs)]
+    moves = {
+        backend: [found for name in each if name.startswith(outputs) and (found := _moves(each, name))]
+        for backend, each in beside.items()
+    }
     for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
         group = [name for name in names if name.startswith(f"{kind}/")]
         if kind == "loss" and not any(np.any(each.get(penalty)) for each in records.values()):
@@ -97,8 +105,8 @@ def _measure_call(
             }
             if call.get("own_dtype", False):
                 place["own_dtype"] = call["longest"]
-            if any(moves):
-                place |= {"moves": list(filter(None, moves)), "longest": call["longest"]}
+            if any(moves.values()):
+                place |= {"moves": moves, "longest": call["longest"]}
             yield place | one
 
 
@@ -110,9 +118,10 @@ def _add_beside(
     There no twin says how far rounding moves an output: what float32 inside the layer moves is a part of its floor.
     """
     at = {(each["call"], each["stage"], each["variable"], each["mode"]): each for each in found}
+    recorded = _names(beside, truth)
     for call in calls:
         for kind in ("gradient", "forward"):
-            names = [name for name in _names(beside[truth], call["key"]) if name.startswith(f"{kind}/")]
+            names = [name for name in recorded.get(call["key"], ()) if name.startswith(f"{kind}/")]
             for one in _measure_group(beside, truth, call["key"], names, call["dtype"]):
                 if (key := (call["key"], kind, _variable(kind, one["name"]), None)) not in at:
                     continue
@@ -142,19 +151,24 @@ def measure_training(
         narrow_variables: Variables that stay what they are in float64.
     """
     found: list[Measurement] = []
-    moves = [_moves(each, "aside/|loss/value") for each in records.values() if "aside/|loss/value" in each]
-    gradients = [name for name in _names(records[truth], "") if name.startswith("loss/gradient/")]
+    moves = {
+        backend: [moved]
+        for backend, each in records.items()
+        if "aside/|loss/value" in each and (moved := _moves(each, "aside/|loss/value"))
+    }
+    recorded = _names(records, truth).get("", [])
+    gradients = [name for name in recorded if name.startswith("loss/gradient/") and f"wide/|{name}" in records[truth]]
     longest = max((records[truth][f"wide/|{name}"].size for name in gradients), default=1)
     for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
-        names = [name for name in _names(records[truth], "") if name.startswith(f"{kind}/")]
+        names = [name for name in recorded if name.startswith(f"{kind}/")]
         narrow = dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
         for one in _measure_group(records, truth, "", names, narrow):
             variable = one.pop("name").split("/", 1)[1]
             if kind == "slot":
                 variable = variable.split(":", 1)[1]
             place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
-            if kind == "loss" and any(moves):
-                place |= {"moves": list(filter(None, moves)), "longest": longest}
+            if kind == "loss" and moves:
+                place |= {"moves": moves, "longest": longest}
             if kind != "loss" and narrow_variables:
                 # Where gradients are clipped by the norm of all, one is in every update.
                 place["own_dtype"] = 1
@@ -262,9 +276,24 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
     }
+    if absent := [backend for backend, value in wide.items() if value is None]:
+        found["absent"] = absent
+    lost = {"float64": _no_numbers(there), "narrow": _no_numbers(narrow)}
+    if any(lost.values()):
+        found["not_finite"] = lost
     costly = any(each is None or each > NOISY * floor for each in found["errors"].values())
     if costly or is_apart(found):
         found["elements"] = list(_elements(there, narrow, _limit(found), costly=costly))
+    return found
+
+
+def _no_numbers(arrays: Arrays) -> dict[str, str]:
+    """On which backends an array holds NaN or infinity."""
+    found = {}
+    for backend, array in arrays.items():
+        wide = None if array is None else widened(array)
+        if wide is not None and wide.dtype.kind in INEXACT and not math.isfinite(rms(wide)):
+            found[backend] = "NaN" if np.isnan(wide).any() else "infinity"
     return found
 
 
@@ -327,18 +356,27 @@ def _measure_group(
     records: Mapping[str, Records], truth: str, key: str, names: Sequence[str], dtype: str
 ) -> Iterator[Measurement]:
     """The tensors of one stage of one call, which share a scale."""
-    largest = max((scale_of(records[truth][f"wide/{key}|{name}"]) for name in names), default=0.0)
-    for name in names:
+    mine = [records[truth].get(f"wide/{key}|{name}") for name in names]
+    largest = max((scale_of(each) for each in mine if each is not None), default=0.0)
+    for name, exact in zip(names, mine, strict=True):
         twins = [records[truth][place] for n in range(TWINS) if (place := f"twin{n}/{key}|{name}") in records[truth]]
-        exact = records[truth][f"wide/{key}|{name}"]
         wide = {b: exact if b == truth else each.get(f"wide/{key}|{name}") for b, each in records.items()}
+        if exact is None:
+            # Others have it, and the truth does not.
+            exact = next(each for each in wide.values() if each is not None)
         narrow = {b: each.get(f"narrow/{key}|{name}") for b, each in records.items()}
         yield {"name": name} | measure(wide, narrow, floor_of(exact, twins, largest, dtype), dtype)
 
 
-def _names(records: Records, key: str) -> list[str]:
-    before = f"wide/{key}|"
-    return [name.removeprefix(before) for name in records if name.startswith(before)]
+def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
+    """What was recorded of each call on any backend, in the order of the truth's."""
+    found: dict[str, dict[str, None]] = {}
+    for backend in [truth, *records]:
+        for name in records[backend]:
+            if name.startswith("wide/"):
+                key, _, rest = name.removeprefix("wide/").partition("|")
+                found.setdefault(key, {})[rest] = None
+    return {key: list(names) for key, names in found.items()}
 
 
 def _moves(records: Records, still: str) -> dict[str, float] | None:

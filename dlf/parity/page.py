@@ -22,7 +22,16 @@ from dlf.parity.options import STAGES
 from dlf.parity.page_graph import draw_calls
 from dlf.parity.page_plots import MARKS, plot_depth, plot_distance
 from dlf.parity.page_rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
-from dlf.parity.report import advice_of, answer_of, is_foregone, known_of, remarks_of, why_empty
+from dlf.parity.report import (
+    advice_of,
+    answer_of,
+    exit_code,
+    is_foregone,
+    known_of,
+    remarks_of,
+    second_backend,
+    why_empty,
+)
 from dlf.scripted_page import DATATABLES, write_scripted_page
 
 __all__ = ["write_page"]
@@ -49,7 +58,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
         >>> report = {"verdict": "agree", "target": "model.py:build", "seed": 1, "dtype": "float32", "failed": {}}
         >>> report |= {"stages_asked": [], "stages": {}, "backends": {}, "findings": [], "divergences": []}
         >>> report |= {"first_divergence": None, "measurements": [], "initial_values": [], "compiled": True}
-        >>> report |= {"known_failures": {}}
+        >>> report |= {"known_failures": {}, "precision": [], "not_finite": None, "not_judged": []}
         >>> file = Path(tempfile.mkdtemp()) / "parity.html"
         >>> write_page(report, file)
         >>> file.read_text(encoding="utf-8").splitlines()[0]
@@ -69,10 +78,10 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
     backends = list(report["backends"])
     return {
         "answer": answer_of(report),
-        "level": "bad" if report["verdict"] == "diverge" else "warn" if report["failed"] else "good",
+        "level": "bad" if report["verdict"] == "diverge" else "warn" if exit_code(report) else "good",
         "word": report["verdict"].capitalize(),
         # In parts of which every second is code: a layer whose name has a backtick is shown without it.
-        "advice": advice_of(first, report["backends"]).split("`") if first else [],
+        "advice": _advice(report).split("`"),
         "signs": SIGNS,
         "target": report["target"],
         "dtype": report["dtype"],
@@ -103,6 +112,12 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "there": [name for name in MEANINGS if any(cell.verdict == name for row in rows for cell in row.cells)],
         "all_stages": [stage for stage in STAGES if any(row.stage == stage for row in rows)],
     }
+
+
+def _advice(report: Mapping[str, Any]) -> str:
+    if report["first_divergence"]:
+        return advice_of(report["first_divergence"], report["backends"])
+    return second_backend(report) if report["verdict"] == "not compared" else ""
 
 
 def _place(name: str, each: Mapping[str, Any]) -> tuple[str, str, str, str]:

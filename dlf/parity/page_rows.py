@@ -22,6 +22,8 @@ __all__ = ["MEANINGS", "SIGNS", "Cell", "Element", "Layer", "Row", "layers_of", 
 
 MEANINGS = {
     "diverged": ("bad", "another meaning: a defect, even in float64"),
+    "not finite": ("warn", "the same, and NaN or infinity: no number to compare"),
+    "not judged": ("warn", "the roundoff of float64 alone takes it as far as it is large: nothing can be said of it"),
     "known": ("warn", "another meaning, and a known difference of Keras between backends"),
     "precision": ("warn", "the same meaning, in a mode of lower precision, such as TF32 or bfloat16"),
     "noisy": ("warn", "the same meaning, but this backend loses more bits than arithmetic costs"),

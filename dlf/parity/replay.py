@@ -19,7 +19,7 @@ import numpy as np
 from dlf.gradients.model_loss import parameters_of, to_numpy
 from dlf.keras_internals import with_mask
 from dlf.layers import layers_by_path
-from dlf.noise_floor import eps_of, is_floating, moved, rms, widened
+from dlf.noise_floor import eps_of, is_floating, is_whole, moved, rms, widened
 from dlf.parity.compiling import compiled
 from dlf.parity.records import Records
 from dlf.parity.subject import Subject
@@ -31,6 +31,7 @@ __all__ = [
     "Move",
     "beside",
     "float_outputs",
+    "is_number",
     "moved_by",
     "nudged",
     "numbers_of",
@@ -109,12 +110,26 @@ class Inputs:
             flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
         return ordered_like(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
-    def moved(self, move: Move) -> Inputs:
-        """The same, with everything of floating point moved."""
+    def moved(self, move: Move, *, whole: bool = True) -> Inputs:
+        """The same, with everything of floating point moved.
+
+        Args:
+            move: Moves an array.
+            whole: Whether whole numbers among the model's own data are moved too. Tokens may come as floats, and a unit in
+                the last place makes others of them.
+        """
         other = object.__new__(Inputs)
         other.__dict__ |= self.__dict__
         for part in ("_tensors", "_values", "incoming"):
-            setattr(other, part, {name: move(each, self.dtype) for name, each in getattr(self, part).items()})
+            still = part == "_tensors" and not whole and not self.call.sources
+            setattr(
+                other,
+                part,
+                {
+                    name: each if still and is_whole(each) else move(each, self.dtype)
+                    for name, each in getattr(self, part).items()
+                },
+            )
         return other
 
 

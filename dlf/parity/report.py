@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
 
+from dlf.backend_registry import backend_names, is_installed, load_backend
 from dlf.files import whole_file
 from dlf.parity.options import STAGES
 from dlf.parity.verdict import Constants, judged_in_own_dtype
@@ -23,11 +24,13 @@ __all__ = [
     "answer_of",
     "exit_code",
     "is_foregone",
+    "is_tied",
     "known_of",
     "place_of",
     "print_parity",
     "remarks_of",
     "report_text",
+    "second_backend",
     "why_empty",
     "write_report",
 ]
@@ -41,6 +44,8 @@ _NEWS = {
     "precision": "",
     "unstable": ", on every backend alike",
     "tie": ", where any answer is right",
+    "not finite": "",
+    "not judged": ": roundoff takes it anywhere",
 }
 """What is said of the same meaning."""
 
@@ -80,43 +85,83 @@ class ParityProgress:
 
 
 def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:
-    """Returns 0 where the model is the same everywhere, 1 where it is not, 3 where a backend did not come through.
+    """Returns the answer as a number: 0 is yes, and nothing else is.
 
     Args:
         report: What `run_parity` returned.
         strict: Whether imprecision counts too.
+
+    Returns:
+        0 where the model is the same everywhere; 1 where it is not; 3 where a backend did not come through, or something
+        could not be compared or judged; 4 where it is the same, and what it gives is NaN or infinite.
     """
-    wrong = report["verdict"] == "diverge" or (strict and any(_is_imprecise(each) for each in report["precision"]))
-    return 1 if wrong else 3 if report["failed"] else 0
+    if report["verdict"] == "diverge" or (strict and any(_is_imprecise(each) for each in report["precision"])):
+        return 1
+    if report["not_finite"]:
+        return 4
+    return 3 if report["verdict"] == "not compared" or report["failed"] or report["not_judged"] else 0
 
 
 def answer_of(report: Mapping[str, Any]) -> str:
-    """Returns the answer in one sentence.
+    """Returns the answer in a sentence or two.
 
     Args:
         report: What `run_parity` returned.
 
     Example:
-        >>> report = {"first_divergence": None, "backends": {"jax": {}, "torch": {}}, "failed": {}}
-        >>> answer_of(report | {"stages_asked": STAGES})
+        >>> report = {"first_divergence": None, "backends": {"jax": {}, "torch": {}}, "failed": {}, "verdict": "agree"}
+        >>> answer_of(report | {"stages_asked": STAGES, "not_finite": None, "not_judged": []})
         'The model computes and trains the same on jax and torch.'
     """
-    first = report["first_divergence"]
+    first, lost = report["first_divergence"], report["not_finite"]
     names = [name for name in report["backends"] if name not in report["failed"]]
-    together = " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004
-    if first is None and len(names) == 1 < len(report["backends"]):
-        return f"Nothing differs between {' and '.join(report['backends'])}, as far as all came through."
-    if first is None and len(names) == 1:
-        return f"On {together} alone there is nothing to compare with: what its {report['dtype']} costs is below."
-    if first is None:
-        whole, compiled = len(report["stages_asked"]) == len(STAGES), report.get("compiled", True)
-        what = "is, as far as was asked," if not whole else "computes and trains" if compiled else "computes"
-        more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
-        return f"The model {what} the same on {together}{more}."
-    where = place_of(first)
+    together = _listed(names)
+    if first is not None:
+        return _difference(report, first, together)
+    if report["verdict"] == "not compared":
+        said = f"Not compared: there is {together or 'no backend'} alone. What its {report['dtype']} costs is below."
+        return f"{said} {_beginning(lost)}" if lost else said
+    if len(names) == 1:
+        return f"Nothing differs between {_listed(report['backends'])}, as far as all came through."
+    asked, blind = report["stages_asked"], {each["stage"]: each["reason"] for each in report["not_judged"]}
+    compiled, whole = report.get("compiled", True), len(asked) == len(STAGES)
+    trains = "trains" if compiled and "trajectory" not in blind else ""
+    what = f"computes{' and ' if trains else ''}{trains}" if whole else "is, as far as was asked,"
+    more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
+    said = f"The model {what} the same on {together}{more}"
+    if lost:
+        said += ", and not finite. " + _beginning(lost)
+    elif blind:
+        said += f". Not judged: {'; '.join(f'{stage} ({reason})' for stage, reason in blind.items())}."
+    else:
+        said += "."
+    holds = report.get("data_not_finite", ())
+    return f"The data hold {', '.join(holds)}. {said}" if holds else said
+
+
+def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: str) -> str:
+    where = f"the {first['stage']} of {place_of(first)}"
     if first["backend"] is None:
-        return f"{together} differ: it starts in the {first['stage']} of {where}."
-    return f"{first['backend']} differs from the others: it starts in the {first['stage']} of {where}."
+        return f"{together} differ: it starts in {where}."
+    # Of what is not finite, everybody who has it is named.
+    place = ("stage", "layer", "variable", "call", "mode", "step")
+    here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in place)]
+    blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
+    differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{_listed(blamed)} differ"
+    detail = f", {first['detail']}" if first.get("detail") else ""
+    since = " from finite input" if first.get("from_numbers") and detail else ""
+    return f"{differ}: it starts in {where}{detail}{since}."
+
+
+def _beginning(lost: Mapping[str, Any]) -> str:
+    """Where something is not finite for the first time."""
+    since = ", from finite input" if lost["from_numbers"] else ""
+    return f"{lost['detail']} on {_listed(lost['backends'])}, first in the {lost['stage']} of {place_of(lost)}{since}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    names = list(names)
+    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004
 
 
 def print_parity(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -127,7 +172,7 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
         console: Where to; by default the terminal.
     """
     console = console or Console(highlight=False)
-    color = "red" if report["verdict"] == "diverge" else "green"
+    color = "red" if report["verdict"] == "diverge" else "yellow" if exit_code(report) else "green"
     console.print(f"[bold {color}]{escape(answer_of(report))}[/]")
     versions = " · ".join(f"{name} {each['framework']}, {each['device']}" for name, each in report["backends"].items())
     console.print(f"[dim]{escape(report['target'])} · seed {report['seed']} · {escape(versions)}[/]")
@@ -141,6 +186,8 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
     if report["first_divergence"] is not None:
         console.print(f"Next: {advice_of(report['first_divergence'], report['backends'])}", soft_wrap=True)
+    elif report["verdict"] == "not compared":
+        console.print(f"Next: {second_backend(report)}", soft_wrap=True)
 
 
 def report_text(report: Mapping[str, Any], width: int = 100) -> str:
@@ -181,24 +228,48 @@ def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:
     cost = (
         f"[dim]{most} {floors:.1f} noise floors, {escape(place_of(worst))} on {worst['backend']}[/]" if floors else ""
     )
-    head = f"[red]{len(wrong)} diverged[/]" if wrong else "[green]the same[/]"
     if is_foregone(stage, report):
         tree.add(f"{stage:<11} [dim]not judged: what differs above differs here too[/]")
         return
-    branch = tree.add(f"{stage:<11} {head}  {cost}".rstrip())
+    branch = tree.add(f"{stage:<11} {_head(stage, wrong, report)}  {cost}".rstrip())
     for each in wrong[:_SHOWN]:
         apart = each["relative_difference"]
         by = f", {apart:.1e} apart in float64" if apart is not None else ""
+        by = f", {escape(each['detail'])}" if each.get("detail") else by
         where = f" on {each['backend']}" if each["backend"] else ""
         branch.add(f"[red]{escape(place_of(each))}{where}[/]{by}")
     if len(wrong) > _SHOWN:
         branch.add(f"[dim]and {len(wrong) - _SHOWN} more[/]")
     for verdict, meaning in _NEWS.items():
         named = [each for each in report["precision"] if each["stage"] == stage and each["verdict"] == verdict]
-        names = sorted({f"{place_of(each)}" + (f" on {each['backend']}" if each["backend"] else "") for each in named})
+        names = _with_backends(named, len(report["backends"]))
         if names:
             more = " and others" if len(names) > _NAMED else ""
             branch.add(f"[yellow]{verdict}[/]{meaning}: {escape(', '.join(names[:_NAMED]))}{more}")
+
+
+def _head(stage: str, wrong: Sequence[Any], report: Mapping[str, Any]) -> str:
+    if wrong:
+        return f"[red]{len(wrong)} diverged[/]"
+    if any(each["stage"] == stage for each in report["not_judged"]):
+        return "[yellow]not judged[/]"
+    if report["verdict"] == "not compared":
+        return "[yellow]not compared[/]"
+    if stage == "trajectory" and is_tied(report):
+        return "[green]the same[/] [dim]step by step, beside the tie; free runs part at it[/]"
+    return "[yellow]the same, not finite[/]" if "not finite" in report["stages"][stage]["counts"] else "[green]the same[/]"
+
+
+def _with_backends(named: Sequence[Any], count: int) -> list[str]:
+    """Places, with the backend of each where it is not on all of them."""
+    places: dict[str, list[str]] = {}
+    for each in named:
+        places.setdefault(place_of(each), []).append(each["backend"])
+    return sorted(
+        place if len(set(on)) == count > 1 or on == [None] else f"{place} on {name}"
+        for place, on in places.items()
+        for name in ([None] if len(set(on)) == count > 1 or on == [None] else dict.fromkeys(on))
+    )
 
 
 def why_empty(stage: str, report: Mapping[str, Any]) -> str:
@@ -210,11 +281,18 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
     """
     if stage not in report.get("stages_asked", STAGES):
         return "not asked for"
-    return "not reached" if report.get("compiled", True) or stage not in {"update", "trajectory"} else "not compiled"
+    if not report.get("compiled", True) and stage in {"update", "trajectory"}:
+        return "not compiled"
+    blind = {each["stage"]: each["reason"] for each in report["not_judged"]}
+    if stage in blind:
+        return f"not judged: {blind[stage]}"
+    # Of two models that are not built alike, nothing more is compared.
+    built = all(each["stage"] != "build" for each in report["divergences"]) and report["measurements"]
+    return "nothing to compare" if built else "not reached"
 
 
 def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:
-    """Tells whether a free run says nothing of its own, since a part differs or is at a tie.
+    """Tells whether training says nothing of its own, since a part differs.
 
     Args:
         stage: Its name.
@@ -222,8 +300,34 @@ def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:
     """
     if stage != "trajectory" or any(each["stage"] == stage for each in report["divergences"]):
         return False
-    differs = any(each["stage"] != "build" for each in report["divergences"])
-    return differs or any(each["verdict"] == "tie" for each in report.get("precision", ()))
+    return any(each["stage"] != "build" for each in report["divergences"])
+
+
+def is_tied(report: Mapping[str, Any]) -> bool:
+    """Tells whether the model is at a point without a derivative, at which free runs may part.
+
+    Args:
+        report: What `run_parity` returned.
+    """
+    return any(each["verdict"] == "tie" for each in report.get("precision", ()))
+
+
+def second_backend(report: Mapping[str, Any]) -> str:
+    """Returns what to do where there is nothing to compare with: the command that installs another backend.
+
+    Args:
+        report: What `run_parity` returned.
+
+    Example:
+        >>> second_backend({"backends": {"jax": {}}}).startswith("compare it with another backend")
+        True
+    """
+    others = [load_backend(name) for name in backend_names() if name not in report["backends"]]
+    installed = [each.name for each in others if is_installed(each)]
+    if installed:
+        return f"compare it with another backend: {' and '.join(installed)} would do (see --backends)."
+    commands = " or ".join(f"`{each.install_command}`" for each in others)
+    return f"compare it with another backend, of which none is installed: {commands}."
 
 
 def known_of(report: Mapping[str, Any]) -> list[str]:
@@ -246,10 +350,16 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     own = {
         each["layer"] or "the loss"
         for each in report["measurements"]
-        if judged_in_own_dtype(each, constants) is not None
+        if each["mode"] != "whole" and each["stage"] != "trajectory" and judged_in_own_dtype(each, constants) is not None
     }
-    if own:
-        yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."
+    if own := sorted(own):
+        yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(own)}."
+    uneven = report.get("called_unevenly", ())
+    if uneven:
+        yield (
+            "Not called as often on every backend, as in a loop, and judged as a part of what holds them: "
+            f"{', '.join(uneven[:_NAMED])}{' and others' if len(uneven) > _NAMED else ''}."
+        )
     other = report["initial_values"]
     if other:
         more = " and others" if len(other) > _NAMED else ""
@@ -311,9 +421,33 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         "(stop_gradient, a custom gradient, a detached statistic).",
         "update": "compare the optimizers' settings: from the same gradients they make other updates.",
         "state": f"see how {layer} updates its statistics: momentum, Bessel's correction, an update left out.",
-        "trajectory": "every layer, the loss and the optimizer agree by themselves: look at `train_step`, at sparse "
-        "gradients of embeddings, and at what happens between steps.",
+        "trajectory": _advice_on_training(first, backends or {}),
     }[first["stage"]]
+
+
+def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
+    """Where layers, loss and optimizer agree by themselves: what of the model's there is that only training runs."""
+    variable = str(first.get("variable"))
+    if variable == "fit":
+        return "call `model.fit` on that backend by itself: there it fails, where a training step alone comes through."
+    if variable.startswith("the metric "):
+        return f"see where {variable} is updated: outside of a training step of Keras's, it may not be kept."
+    assigned = sorted({path for each in backends.values() for path in each.get("assigned", ())})
+    if assigned:
+        return (
+            f"the model assigns to {', '.join(assigned[:_NAMED])} in its `call`, which is trained: use the other value where "
+            "it is needed, as in `ops.matmul(x, self.kernel * self.mask)`, and leave the variable as it is."
+        )
+    of_model = [
+        *(["its own `train_step`"] if any(each.get("own_train_step") for each in backends.values()) else []),
+        *(
+            ["sparse gradients, as of embeddings"]
+            if any(one.get("sparse") for each in backends.values() for one in each.get("variables", ()))
+            else []
+        ),
+        "what happens between steps",
+    ]
+    return f"every layer, the loss and the optimizer agree by themselves: look at {', at '.join(of_model)}."
 
 
 def _draws_of_its_own(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:

@@ -26,18 +26,18 @@ from dlf.backend_report import backend_environment
 from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
 from dlf.files import temporary_folder
 from dlf.noise_floor import scale_of
-from dlf.parity.evidence import judged
+from dlf.parity.evidence import SCHEMA, judged
 from dlf.parity.known import with_reasons
 from dlf.parity.measure import Measurement, is_apart, measure_calls, measure_training, measure_whole
 from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
 from dlf.parity.trajectory import Runs, measure_trajectory
-from dlf.parity.verdict import Constants, is_suspect, judge_build, judge_each
+from dlf.parity.verdict import Constants, is_suspect, judge_each
+from dlf.parity.verdict_build import judge_build
 from dlf.workers import Session, cores_of_machine, memory_of_machine
 
-__all__ = ["SCHEMA", "Crew", "run_parity"]
+__all__ = ["Crew", "run_parity"]
 
-SCHEMA = 1
 CANCELLED = 1e-10
 """Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
 BYTES = 3 * (4 + 8)
@@ -163,7 +163,7 @@ class _Run:
         self._crew.revive()
         self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._crew.sessions)
         built = next(iter(self._built.values()))
-        found = with_reasons(judge_build(self._built), built["layers"], built["optimizer"], list(self._built))
+        found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
         # What is known to differ in the build, as the width of an integer, leaves it the same model.
         same_model = all(each.verdict != "diverged" or each.reason for each in found)
         if same_model:
@@ -178,6 +178,10 @@ class _Run:
             "optimizer": next(iter(self._built.values()))["optimizer"],
             "measurements": [],
             "trajectory": None,
+            "given_up": {},
+            "called_unevenly": [],
+            "fits": {},
+            "data_not_finite": built["data_not_finite"],
         }
         while same_model and self._stages - {"build"}:
             try:
@@ -193,41 +197,59 @@ class _Run:
         leader, values = self._alive(self._built)[0], str(self._folder / "values.npz")
         self._ask_all({"do": "save_values", "file": values}, [leader])
         self._ask_all({"do": "load_values", "file": values}, self._built)
-        gradients = bool(self._stages & {"loss", "gradient", "update"})
+        # What is roundoff alone in a training step, the gradients show, and the update how far it goes.
+        gradients = bool(self._stages & {"loss", "gradient", "update", "trajectory"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
-        self._calls = [
-            call for call in traced[truth]["calls"] if all(call["key"] in _keys(each) for each in traced.values())
-        ]
+        everywhere = set.intersection(*map(_keys, traced.values()))
+        # Inside a loop, a layer may be called more often where the loop is unrolled: what holds it is judged as a whole.
+        uneven = {call["layer"]: None for each in traced.values() for call in each["calls"] if call["key"] not in everywhere}
+        self._calls = [call for call in traced[truth]["calls"] if call["key"] in everywhere]
         given = {"truth": str(self._at("trace", truth))}
         layers = bool(self._stages & {"forward", "gradient", "state"})
         if layers:
             request = {"do": "replay", **given, "keys": [call["key"] for call in self._calls], "gradients": gradients}
             self._ask_all(request, traced, to="replay", leader=truth)
         if gradients:
-            request = {"do": "replay_training", **given, "stages": list(self._stages)}
+            stages = self._stages | ({"update"} if "trajectory" in self._stages else set())
+            request = {"do": "replay_training", **given, "stages": list(stages)}
             self._ask_all(request, traced, to="training", leader=truth)
         dtype = self._built[truth]["dtype"]
         whole = measure_whole(self._records("trace"), truth, self._calls, dtype)
         measurements = self._measure_layers(traced, truth, whole, gradients=gradients) if layers else []
+        self._note_origins(measurements, truth)
         if gradients:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
             measurements += measure_training(
                 self._records("training"), truth, dtypes, dtype, traced[truth]["narrow_variables"]
             )
         measurements += whole
-        curves = None
+        curves, given_up = None, {}
         if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):
+            before = dict(self._failed)
             try:
                 steps, curves = self._train(traced, truth, dtype, measurements)
                 measurements += steps
             except (BackendError, _TruthLostError):
                 # What was measured before is kept.
-                self._say(truth, "the trajectory was given up")
+                given_up = {name: str(error) for name, error in self._failed.items() if name not in before}
+                if not self._alive(traced):
+                    # What no backend can do is no failure of one.
+                    self._failed = before
         return {
             "measurements": [each for each in measurements if each["stage"] in self._stages],
             "trajectory": curves,
+            "given_up": {"trajectory": given_up} if given_up else {},
+            "called_unevenly": list(uneven),
+            "fits": self._fits(traced) if curves else {},
         }
+
+    def _fits(self, names: Any) -> dict[str, Any]:
+        """What Keras's own `fit` says on each backend, once every step has been taken by itself."""
+        try:
+            return self._ask_all({"do": "fit"}, self._alive(names))
+        except (BackendError, _TruthLostError):
+            return {}
 
     def _measure_layers(
         self, names: Any, truth: str, whole: Sequence[Measurement], *, gradients: bool
@@ -253,6 +275,18 @@ class _Run:
             [each for each in measurements if each["call"] not in keys] + looked_into,
             key=lambda each: order[each["call"]],
         )
+
+    def _note_origins(self, measurements: Sequence[Measurement], truth: str) -> None:
+        """Notes of what is not finite in a layer whether all that went in was: there it began."""
+        records, calls = Records(self._at("trace", truth)), {call["key"]: call for call in self._calls}
+        for each in measurements:
+            if "not_finite" not in each or each["call"] not in calls:
+                continue
+            incoming = f"call/{each['call']}/incoming:"
+            given = [name for name in records if name.startswith(incoming)] if each["stage"] == "gradient" else []
+            each["from_numbers"] = calls[each["call"]]["given_numbers"] and all(
+                np.isfinite(records[name]).all() for name in given
+            )
 
     def _layers_before(self, whole: Sequence[Measurement]) -> set[str]:
         """The layers after which the whole model is another, one of which may do no more than round to float32.
@@ -282,7 +316,10 @@ class _Run:
         }
         self._ask_all(request, self._alive(names), to="single", leader=truth)
         single = [str(self._at("single", name)) for name in self._alive(names)]
-        request = {"do": "train_twins", "truth": str(self._at("free", truth)), "steps": single}
+        updates = {each["variable"]: each["floor"] for each in measured if each["stage"] == "update"}
+        cancelled = _cancelled(Records(self._at("trace", truth)))
+        roundoff = {name: updates[name] for name in cancelled if name in updates}
+        request = {"do": "train_twins", "truth": str(self._at("free", truth)), "steps": single, "roundoff": roundoff}
         self._ask_all(request, [truth], to="twins")
         runs = Runs(
             truth,
@@ -290,8 +327,8 @@ class _Run:
             self._records("single"),
             Records(self._at("twins", truth)),
             trainable={each["path"] for each in self._built[truth]["variables"] if each["trainable"]},
-            updates={each["variable"]: each["floor"] for each in measured if each["stage"] == "update"},
-            cancelled=_cancelled(Records(self._at("trace", truth))),
+            updates=updates,
+            cancelled=cancelled,
         )
         return measure_trajectory(runs, self._options.steps, dtype)
 
@@ -389,10 +426,18 @@ class _Run:
             )
 
     def _choose_truth(self, traced: Mapping[str, Any]) -> str:
-        """The backend whose layers get what goes in from: one whose result the most others share."""
+        """The backend whose layers get what goes in from: one whose result is finite, and shared by the most others."""
         records = self._records("trace")
         name = "loss" if all("loss" in each for each in records.values()) else "wide/prediction:0"
         values = {backend: records[backend][name] for backend in traced}
+
+        def numbers(backend: str) -> int:
+            found = records[backend]
+            return sum(
+                bool(np.isfinite(found[each]).all())
+                for each in found
+                if each == name or each.startswith(("gradient/", "wide/prediction"))
+            )
 
         def shared(backend: str) -> int:
             alike = [each.shape == values[backend].shape for each in values.values()]
@@ -401,7 +446,7 @@ class _Run:
                 for same, each in zip(alike, values.values(), strict=True)
             )
 
-        return max(values, key=shared)
+        return max(values, key=lambda backend: (numbers(backend), shared(backend)))
 
 
 class _TruthLostError(Exception):
@@ -429,6 +474,18 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
         "numeric_settings": settings,
         **{
             name: built[name]
-            for name in ("layers", "variables", "outputs", "values", "not_common", "drawn_alike", "optimizer_config")
+            for name in (
+                "layers",
+                "variables",
+                "outputs",
+                "given",
+                "functions",
+                "assigned",
+                "own_train_step",
+                "values",
+                "not_common",
+                "drawn_alike",
+                "optimizer_config",
+            )
         },
     }

@@ -17,9 +17,17 @@ from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
 from dlf.float64 import float64_twin, hand_over, holds_the_same, loss_in_float64
 from dlf.gradients.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
-from dlf.keras_internals import decay_of_weights, float32_widened, tensorflow_hidden, tensors_freed
+from dlf.keras_internals import (
+    decay_of_weights,
+    float32_widened,
+    functions_heard,
+    tensorflow_hidden,
+    tensors_freed,
+)
 from dlf.layers import layers_by_path
 from dlf.noise_floor import is_floating, kind_of, widened
+from dlf.parity.known import known_differences
+from dlf.parity.taps import Call, Listener, listening
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
@@ -100,12 +108,18 @@ class Subject:
         text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def outputs_for(self, batch: Any, argument: str) -> tuple[list[Any], str | None]:
-        """Returns what the model gives for a batch, place, shape and dtype of each output; and why the loss has none.
+    def outputs_for(self, batch: Any, argument: str) -> dict[str, Any]:
+        """Returns what the model gives for a batch, in JSON's types.
 
         Args:
             batch: ``(x, y)``.
             argument: Where it comes from.
+
+        Returns:
+            ``outputs``: of each its place, shape and dtype; ``given``: of each call of a layer its key, the layer's path
+            and what it gives, in words; ``refused``: why the loss has no value, where it has none; ``functions``: what is
+            called of Keras's functions that are known to differ, by the layer's path, and by nothing of the loss;
+            ``assigned``: the trainable variables that are assigned to on the way.
 
         Raises:
             InvalidArgumentError: The model does not take it.
@@ -121,11 +135,29 @@ class Subject:
                 advice=f"\n{own_traceback(error)}",
             )
 
-        with outputs_alone(self.model):
+        given: list[Any] = []
+        functions: dict[str, list[Any]] = {}
+
+        def hear_function(name: str, arguments: Mapping[str, Any]) -> None:
+            called = [name, _plain_arguments(arguments)]
+            mine = functions.setdefault(listener.inside or "", [])
+            if called not in mine:
+                mine.append(called)
+
+        def hear(call: Call) -> None:
+            specs = [_spec_of(each) for each in keras.tree.flatten(call.outputs)]
+            given.append([call.key, call.path, " and ".join(specs)])
+
+        listener = Listener(self.layers, hear=hear)
+        known = {name for each in known_differences() for name in each.functions}
+        with outputs_alone(self.model) as scope, functions_heard(known, hear_function):
+            before = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
-                predictions = in_order(self.model(as_batch(x), training=False))
+                with listening(listener):
+                    predictions = in_order(self.model(as_batch(x), training=False))
             except Exception as error:
                 raise refusal(error) from error
+            after = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
                 compute(as_batch(y), predictions)
             except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
@@ -134,7 +166,14 @@ class Subject:
             [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
             for place, each in keras.tree.flatten_with_path(predictions)
         ]
-        return outputs, refused
+        changed = zip(self.model.trainable_variables, before, after, strict=True)
+        return {
+            "outputs": outputs,
+            "given": given,
+            "refused": refused,
+            "functions": functions,
+            "assigned": [each.path for each, one, other in changed if one is not other],
+        }
 
     def compute_loss(self, *, wide: bool) -> Callable[[Any, Any], Any]:
         """The loss alone, without penalties, of the model or of its twin."""
@@ -167,6 +206,7 @@ class Subject:
                     "dtype": layer.compute_dtype,
                     "parameters": layer.count_params() if layer.built else 0,
                     "config": plain_config(layer),
+                    "metrics": [each.name for each in layer.metrics],
                 }
                 for path, layer in self.layers.items()
             ],
@@ -301,6 +341,25 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
     return applied
 
 
+_TINY = 1e-7
+"""Keras's epsilon, to which losses clip probabilities."""
+
+
+def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The words and numbers among the arguments of a function; and whether a tensor among them holds tiny numbers."""
+    plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
+    tensors = [each for each in arguments.values() if keras.ops.is_tensor(each)]
+    floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
+    return plain | {"tiny": any(bool((np.abs(widened(to_numpy(each))) < _TINY).any()) for each in floating)}
+
+
+def _spec_of(output: Any) -> str:
+    """The dtype and shape of what a layer gives, in words."""
+    if not keras.ops.is_tensor(output):
+        return type(output).__name__
+    return f"{kind_of(keras.backend.standardize_dtype(output.dtype))} {tuple(output.shape)}"
+
+
 class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.
     """A policy of two dtypes, as the mixed ones are."""
 
@@ -315,12 +374,12 @@ class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no type
 
 
 @contextmanager
-def outputs_alone(model: keras.Model) -> Iterator[None]:
+def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
     """Lets a model be called for its outputs: nothing of it changes, and no tensor is held for longer than it must."""
     # PyTorch remembers what it would take gradients by.
     values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
-    with keras.StatelessScope(state_mapping=values), tensors_freed():
-        yield
+    with keras.StatelessScope(state_mapping=values) as scope, tensors_freed():
+        yield scope
 
 
 def _is_whole(model: keras.Model) -> bool:

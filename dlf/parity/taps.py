@@ -80,6 +80,7 @@ class Listener:
         self._times: Counter[str] = Counter()
         self._loops = 0
         self._training = [True]
+        self._inside: list[str] = []
         self._made: dict[int, tuple[Any, str]] = {}
         self.calls: list[Any] = []
 
@@ -97,9 +98,11 @@ class Listener:
         is_loop, said = isinstance(layer, LOOPS), kwargs.get("training")
         self._loops += is_loop
         self._training.append(self._training[-1] if said is None else bool(said))
+        self._inside.append(path)
         try:
             outputs = original(layer, *args, **kwargs)
         finally:
+            self._inside.pop()
             self._loops -= is_loop
             training = self._training.pop()
         call = Call(key, path, layer, asked, (args, kwargs), in_order(outputs), state, training, masks, sources)
@@ -109,6 +112,11 @@ class Listener:
             if keras.ops.is_tensor(each):
                 self._made[id(each)] = (_reference(each), key)
         return outputs
+
+    @property
+    def inside(self) -> str | None:
+        """The path of the innermost layer that is being called, or None outside of all."""
+        return self._inside[-1] if self._inside else None
 
     def _sources(self, tensors: list[Any]) -> list[str]:
         """The calls that made these tensors, each once."""

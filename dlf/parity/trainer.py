@@ -9,7 +9,7 @@ What is asked of it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,13 +17,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from dlf.files import without_nan
 from dlf.float64 import in_float64
 from dlf.gradients.model_loss import to_numpy
-from dlf.noise_floor import TWINS, rms, widened
+from dlf.noise_floor import TWINS, is_whole, rms, widened
 from dlf.parity.records import Records
-from dlf.parity.replay import beside, moved_by
+from dlf.parity.replay import beside, is_number, moved_by
 from dlf.parity.subject import Subject
 from dlf.randomness import common_randomness
+from dlf.targets import own_traceback
 
 __all__ = ["Trainer"]
 
@@ -44,6 +46,7 @@ class Trainer:
                 subject.twin.optimizer.build(subject.twin.trainable_variables)
             self._start = self._state(subject.twin)
         self._first = self._state(subject.model)
+        self._logs: Mapping[str, Any] = {}
 
     def run_in_float64(self, records: Records) -> list[int]:
         """Takes every step in float64; returns the numbers of the variables whose gradients are sparse."""
@@ -72,13 +75,13 @@ class Trainer:
                     random = np.random.default_rng((twin, step))
                     self._take(subject.twin, self._before(truth, step), step, self._last_place(random))
                     self._record(records, f"twin{twin}/{step}", subject.twin)
-                if twins:
-                    random = np.random.default_rng((TWINS + 1, step))
+                for twin in range(twins):
+                    random = np.random.default_rng((TWINS + 1 + twin, step))
                     self._take(subject.twin, self._before(truth, step), step, partial(_shaken, random=random))
-                    self._record(records, f"shaken/{step}", subject.twin)
+                    self._record(records, f"shaken{twin}/{step}", subject.twin)
                 if aside:
                     random = np.random.default_rng((TWINS, step))
-                    self._take(subject.twin, self._before(truth, step), step, partial(beside, random=random))
+                    self._take(subject.twin, self._before(truth, step), step, partial(beside, random=random), whole=True)
                     self._record(records, f"aside/{step}", subject.twin)
             self._assign(subject.twin, self._start)
         with common_randomness():
@@ -89,35 +92,45 @@ class Trainer:
             self._assign(subject.model, self._first)
         records.close()
 
-    def run_twins(self, truth: Records, others: list[Records], records: Records, count: int) -> None:
+    def run_twins(
+        self, truth: Records, others: list[Records], records: Records, count: int, roundoff: Mapping[str, float]
+    ) -> None:
         """Takes every step in float64, and adds to each weight after each step an error of the size that was measured.
+
+        As many more runs are shaken by no more than float64 rounds.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
             others: What `run_from` wrote on each backend.
             records: Where to.
             count: How many twins there are.
+            roundoff: How far an update may take each variable whose gradient is nothing but roundoff, which another
+                backend's is too: it may go either way there.
         """
+        twin = self._subject.twin
         with in_float64():
-            for twin in range(count + 1):
-                random = np.random.default_rng(twin)
-                self._assign(self._subject.twin, self._start)
+            for number in range(count):
+                random = np.random.default_rng(number)
+                self._assign(twin, self._start)
                 for step in range(len(self._batches)):
-                    shake = partial(_shaken, random=random) if twin == count else (lambda each: each)
-                    self._step(self._subject.twin, step, shake)
-                    if twin == count:
-                        # And one that is shaken by no more than float64 rounds.
-                        for variable in self._subject.twin.trainable_variables:
-                            variable.assign(_shaken(to_numpy(variable.value), random))
-                        self._record(records, f"shaken/{step}", self._subject.twin)
-                        continue
+                    self._step(twin, step)
                     # Slots stay as they are: of a second moment below zero there is no root.
-                    for name, variable in self._trainable(self._subject.twin).items():
+                    for name, variable in self._trainable(twin).items():
                         value = to_numpy(variable.value)
                         size = max(_error(each, truth, step, name) for each in others)
                         variable.assign(value + size * random.standard_normal(value.shape))
-                    self._record(records, f"twin{twin}/{step}", self._subject.twin)
-            self._assign(self._subject.twin, self._start)
+                    self._record(records, f"twin{number}/{step}", twin)
+            for number in range(count):
+                random = np.random.default_rng(count + number)
+                self._assign(twin, self._start)
+                for step in range(len(self._batches)):
+                    self._step(twin, step, partial(_shaken, random=random))
+                    for name, variable in self._trainable(twin).items():
+                        value = _shaken(to_numpy(variable.value), random)
+                        size = roundoff.get(name.split(":", 1)[1], 0.0)
+                        variable.assign(value + size * random.uniform(-1.0, 1.0, value.shape))
+                    self._record(records, f"shaken{number}/{step}", twin)
+            self._assign(twin, self._start)
         records.close()
 
     def _run(self, model: Any, start: Any, records: Records, title: str) -> None:
@@ -133,20 +146,49 @@ class Trainer:
         return partial(moved_by, dtype=self._subject.dtype, random=random)
 
     def _take(
-        self, model: Any, start: Any, step: int, move: Callable[[np.ndarray], np.ndarray] = lambda each: each
+        self,
+        model: Any,
+        start: Any,
+        step: int,
+        move: Callable[[np.ndarray], np.ndarray] = lambda each: each,
+        *,
+        whole: bool = False,
     ) -> None:
         self._assign(model, start)
         for variable in model.trainable_variables:
             variable.assign(move(to_numpy(variable.value)))
-        self._step(model, step, move)
+        self._step(model, step, move, whole=whole)
 
-    def _step(self, model: Any, step: int, move: Callable[[np.ndarray], np.ndarray] = lambda each: each) -> float:
+    def _step(
+        self,
+        model: Any,
+        step: int,
+        move: Callable[[np.ndarray], np.ndarray] = lambda each: each,
+        *,
+        whole: bool = False,
+    ) -> float:
         change = widened if model is self._subject.twin else np.asarray
         x, y = keras.tree.map_structure(change, self._batches[step])
-        x = keras.tree.map_structure(move, x)
+        # Whole numbers are rounded nowhere; and of tokens that come as floats, roundoff would make others.
+        x = keras.tree.map_structure(lambda each: each if is_whole(each) and not whole else move(each), x)
         model.reset_metrics()  # Or what comes back is the mean over the steps so far.
-        # With metrics or several outputs, the loss is the first of a list.
-        return float(np.ravel(model.train_on_batch(x, y))[0])
+        self._logs = model.train_on_batch(x, y, return_dict=True)
+        return float(to_numpy(self._logs.get("loss", np.nan)))
+
+    def fit(self) -> dict[str, Any]:
+        """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error that it ends with."""
+        model, (x, y) = self._subject.model, self._batches[0]
+        self._assign(model, self._first)
+        # A reason without the values that were being computed; the rest of the answer does not depend on it.
+        try:
+            with common_randomness():
+                size = len(keras.tree.flatten(x)[0])
+                history = model.fit(x, y, batch_size=size, epochs=1, shuffle=False, verbose=0).history
+        except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
+            return {"error": own_traceback(error)}
+        finally:
+            self._assign(model, self._first)
+        return {"history": without_nan({name: [float(to_numpy(v)) for v in each] for name, each in history.items()})}
 
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]
@@ -172,6 +214,10 @@ class Trainer:
     def _record(self, records: Records, title: str, model: Any) -> None:
         for name, value in self._state(model).items():
             records[f"{title}/{name}"] = value
+        for name, value in self._logs.items():
+            # What a metric gives may be anything: numbers can be compared.
+            if is_number(value) or isinstance(value, np.ndarray | np.number):
+                records[f"{title}/metric:{name}"] = to_numpy(value)
 
 
 @contextmanager

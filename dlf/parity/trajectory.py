@@ -3,26 +3,27 @@
 What is asked of it:
 
 * a step is measured as a layer is: distances in float64, errors in the dtype under test, the noise floor of one step;
-* a free run is measured against how far the twins have come apart, and that against what one step costs.
+* a free run is measured against how far the twins have come apart, and that against what one step costs;
+* what is nothing but roundoff excuses itself, and what it is measured to move: nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dlf.noise_floor import TWINS, floor_of, moved_by_how_much, scale_of, widened
-from dlf.parity.measure import Arrays, Measurement, beside_of, finite, measure
+from dlf.parity.measure import Arrays, Measurement, beside_of, distance, finite, measure
 from dlf.parity.records import Records
 
 __all__ = ["Runs", "measure_trajectory"]
 
-SEEN = 0.01
-"""Of a tensor's size: thirteen digits are gone then."""
+_SUMS_OF_A_METRIC = 100_000_000
+"""How long the sums of a metric are taken to be: of one in float32 nobody knows what it does, and a thousandth is room."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Runs:
     def exact(self, step: int) -> dict[str, np.ndarray]:
         """Returns the truth after a step, by the names of the records."""
         records, before = self.free[self.truth], f"wide/{step}/"
-        return {name.removeprefix(before): records[name] for name in records if name.startswith(before)}
+        names = [name for name in records if name.startswith(before) and not _is_metric(name.removeprefix(before))]
+        return {name.removeprefix(before): records[name] for name in names}
 
     def of(self, kind: Mapping[str, Records], name: str) -> Arrays:
         """Returns one array on each backend."""
@@ -85,14 +87,13 @@ def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measure
         taken = [
             one for name, value in exact.items() for one in _measure_variable(runs, step, name, value, largest, dtype)
         ]
-        for mode in ("resynchronised", "free"):
-            _note_chaos([each for each in taken if each["mode"] == mode])
-        found += taken
+        found += taken + _measure_metrics(runs, step, dtype)
         weights = [name for name in exact if not _is_slot(name)]
         for backend, records in runs.single.items():
             distance[backend].append(_distance(exact, {name: records.get(f"free/{step}/{name}") for name in weights}))
         twins = [{name: runs.twins.get(f"twin{n}/{step}/{name}") for name in weights} for n in range(TWINS)]
         envelope.append(max((_distance(exact, twin) or 0.0 for twin in twins), default=None))
+    found += _measure_reported(runs, steps, dtype)
     losses = {
         "float64": {
             backend: [finite(each) for each in records["wide/losses"]] for backend, records in runs.free.items()
@@ -111,7 +112,7 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     path, place = _path(name), f"{step}/{name}"
     scale = largest if path in runs.trainable else scale_of(exact)
     where = {"stage": "trajectory", "layer": None, "call": None, "variable": path, "step": step}
-    if path in runs.cancelled:
+    if _is_cancelled(name, runs.cancelled):
         where["cancelled"] = True
     floor = max(floor_of(exact, runs.moved(runs.single[runs.truth], place), scale, dtype), runs.updates.get(path, 0.0))
     alone = measure(runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}"), floor, dtype)
@@ -119,27 +120,88 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     if any(each is not None for each in aside.values()):
         alone["beside"] = beside_of(measure(aside, aside, floor, dtype))
     spread = floor_of(exact, runs.moved(runs.twins, place), scale, dtype)
-    shaken = runs.single[runs.truth].get(f"shaken/{place}")
-    alone["shaken"] = 0.0 if shaken is None else moved_by_how_much(shaken, exact)
+    alone["shaken"] = _shaken(runs.single[runs.truth], place, exact)
     free = measure(
         runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
     )
-    shaken = runs.twins.get(f"shaken/{place}")
-    free["shaken"] = 0.0 if shaken is None else moved_by_how_much(shaken, exact)
-    if runs.cancelled:
-        # What means nothing after one step is in everything after the next.
-        free["cancelled"] = True
+    free["shaken"] = _shaken(runs.twins, place, exact)
     return [
-        where | {"mode": "resynchronised"} | alone,
-        where | {"mode": "free", "one_step": floor} | free,
+        where | {"mode": "resynchronised", "scale": scale} | alone,
+        where | {"mode": "free", "scale": scale, "one_step": floor} | free,
     ]
 
 
-def _note_chaos(taken: list[Measurement]) -> None:
-    """Where a run that was shaken by a unit in the last place of float64 is seen to move, no digit of any is left."""
-    if any(each["shaken"] > SEEN * (each["size"] or math.inf) for each in taken):
-        for each in taken:
-            each["shaken"] = each["size"] or 0.0
+def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
+    """What a step by itself reports in float64: the loss, and metrics that layers hold.
+
+    A model that is made anew in float64 has none of those that it was compiled with.
+    """
+    found = []
+    for name in _metrics(runs.single.values(), f"wide/{step}/"):
+        place = f"{step}/{name}"
+        wide, narrow = runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}")
+        exact = next(each for each in (wide[runs.truth], *wide.values()) if each is not None)
+        floor = floor_of(exact, runs.moved(runs.single[runs.truth], place), scale_of(exact), dtype)
+        one = {"shaken": _shaken(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
+        aside = runs.of(runs.single, f"aside/{place}")
+        one |= measure(wide, narrow, floor, dtype)
+        if any(each is not None for each in aside.values()):
+            one["beside"] = beside_of(measure(aside, aside, floor, dtype))
+        found.append(_of_metric(name, step) | one)
+    return found
+
+
+def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
+    """What every step reports in the dtype under test, of metrics that there is no float64 of.
+
+    Near a threshold rounding flips an example, at one step or another: what is apart at each of them is another metric.
+    """
+    first = _metrics(runs.single.values(), "narrow/0/")
+    in_float64 = set(_metrics(runs.single.values(), "wide/0/"))
+    found = []
+    for name in (each for each in first if each not in in_float64):
+        values = [runs.of(runs.single, f"narrow/{step}/{name}") for step in range(steps)]
+        there = {backend for each in values for backend, value in each.items() if value is not None}
+        together: dict[str, np.ndarray | None] = {
+            backend: np.stack([widened(each[backend]) for each in values]) if backend in there else None  # type: ignore[arg-type]  # It is there.
+            for backend in runs.single
+        }
+        one = measure(together, together, 0.0, dtype)
+        for pair in one["same"]:
+            a, b = pair.split("|")
+            distances = [distance(widened(each[a]), widened(each[b])) for each in values]  # type: ignore[arg-type]
+            one["same"][pair] = None if None in distances else min(distances)  # type: ignore[type-var]
+        found.append(_of_metric(name, None) | {"own_dtype": _SUMS_OF_A_METRIC} | one)
+    return found
+
+
+def _of_metric(name: str, step: int | None) -> Measurement:
+    place = {"stage": "trajectory", "layer": None, "call": None, "variable": f"the metric {name.removeprefix('metric:')}"}
+    return place | {"mode": "resynchronised", "step": step}
+
+
+def _metrics(records: Iterable[Records], before: str) -> list[str]:
+    """The metrics of a step, on any backend."""
+    names = [name.removeprefix(before) for each in records for name in each if name.startswith(before)]
+    return list(dict.fromkeys(name for name in names if _is_metric(name)))
+
+
+def _is_metric(name: str) -> bool:
+    return name.startswith("metric:")
+
+
+def _shaken(records: Records, place: str, exact: np.ndarray) -> float:
+    """How far the roundoff of float64 takes a tensor, at the most of a few times."""
+    shaken = [records.get(f"shaken{n}/{place}") for n in range(TWINS)]
+    return max((moved_by_how_much(each, exact) for each in shaken if each is not None), default=0.0)
+
+
+def _is_cancelled(name: str, cancelled: Collection[str]) -> bool:
+    """Whether a variable's gradient is zero but for roundoff, or a slot is of such a variable."""
+    if not _is_slot(name):
+        return _path(name) in cancelled
+    # A slot has the path of its variable in its name, with its slashes replaced.
+    return any(f"/{path}_".replace("/", "_") in f"_{_path(name)}_".replace("/", "_") for path in cancelled)
 
 
 def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:

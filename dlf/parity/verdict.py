@@ -5,6 +5,8 @@ What is asked of it:
 * meaning is judged in float64, in units of float64's own noise floor; the majority names the odd one out, and of two
   backends neither is blamed;
 * cost is judged in the dtype under test, in noise floors, and is news, not a defect;
+* what is no number is never the truth and never a majority, and what cannot be judged is said to be so: neither is
+  counted as the same;
 * what is wrong is named once, where it begins: the innermost layer, the part and not the whole;
 * it is a function of the measurements and a few constants: it can be asked again.
 """
@@ -12,11 +14,11 @@ What is asked of it:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from dlf.noise_floor import LOW_PRECISION, NOISY, eps_of, kind_of, verdict_of
+from dlf.noise_floor import LOW_PRECISION, NOISY, STEPS, eps_of, verdict_of
 from dlf.parity.measure import Measurement
 from dlf.parity.options import STAGES
 
@@ -25,10 +27,11 @@ __all__ = [
     "Finding",
     "is_suspect",
     "judge",
-    "judge_build",
     "judge_each",
-    "judge_values",
     "judged_in_own_dtype",
+    "outvoted",
+    "own_dtypes",
+    "told",
 ]
 
 
@@ -66,6 +69,10 @@ class Constants:
     amplified: float = 1e-4
 
 
+_JUMPS = 0.01
+"""Of its scale: what a step of 2^-40 moves so far, roundoff may move anywhere."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """What is known of one tensor on one backend."""
@@ -81,6 +88,10 @@ class Finding:
     mode: str | None = None
     step: int | None = None
     reason: str | None = None
+    detail: str | None = None
+    """What is to be said of it beside its distance: that it is NaN, or not there."""
+    from_numbers: bool = False
+    """Of what is not finite: whether everything that went in was."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it in JSON's types."""
@@ -101,17 +112,25 @@ def judge(
         Findings, in the order of the measurements; what is wrong once, where it begins.
     """
     constants = constants or Constants()
-    parts = [each for each in measurements if _is_part(each)]
-    told = _told([each for each in measurements if not _is_part(each)], parts, constants)
-    whole = [each for each in told if each["mode"] == "whole"]
-    steps = [each for each in told if each["stage"] == "trajectory"]
+    told_ones = told(measurements, constants)
+    parts = [each for each in told_ones if _is_part(each)]
+    whole = [each for each in told_ones if each["mode"] == "whole"]
+    steps = [each for each in told_ones if each["stage"] == "trajectory"]
     findings = _innermost([each for one in parts for each in judge_each(one, backends, constants)])
     broken = any(each.verdict == "diverged" for each in findings)
     tied = any(each.verdict == "tie" for each in findings)
+    of_whole = [each for one in whole for each in judge_each(one, backends, constants)]
+    # What rounding costs was said of the parts, where there are any.
+    of_parts = {each.stage for each in findings}
+    findings += [
+        each
+        for each in of_whole
+        if each.verdict in {"not finite", "not judged"} or (each.verdict != "diverged" and each.stage not in of_parts)
+    ]
     if not broken:
-        # Where a part is wrong, the whole is wrong too; and what rounding costs was said of the parts.
-        wrong = [each for one in whole for each in judge_each(one, backends, constants) if each.verdict == "diverged"]
-        # A tie makes gradients differ, and nothing that comes before them.
+        # Where a part is wrong, the whole is wrong too.
+        wrong = [each for each in of_whole if each.verdict == "diverged"]
+        # A tie makes gradients differ, and nothing that comes before them; steps are taken beside it too.
         wrong = [each for each in wrong if each.stage != "gradient" or not tied]
         findings += _where_it_begins(wrong)
         broken = bool(wrong)
@@ -137,8 +156,22 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         call=measured["call"],
         mode=measured["mode"],
         step=measured.get("step"),
+        from_numbers=bool(measured.get("from_numbers")),
     )
-    odd, apart = _odd_ones(measured, there, _bound(measured, there, constants))
+    for name in backends:
+        if name in measured.get("absent", ()):
+            yield replace(place, backend=name, relative_difference=None, detail="which is not there")
+    if _is_blind(measured, constants):
+        blind = replace(place, verdict="not judged", relative_difference=None, detail="roundoff takes it anywhere")
+        yield from (replace(blind, backend=name) for name in there)
+        return
+    lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
+    if not (all_lost := len(lost) == len(there)):
+        # Where one has a number, no number is never right, however many have none.
+        for name, what in lost.items():
+            yield replace(place, backend=name, relative_difference=None, detail=what)
+        there = [name for name in there if name not in lost]
+    odd, apart = _odd_ones(measured, there, constants)
     wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
     if not odd and _is_stepwise(measured, constants):
         odd = _odd_beside(measured, there, constants)
@@ -146,47 +179,101 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         yield replace(place, backend=name, verdict=wrong, relative_difference=apart)
     if None in odd:
         return
-    costs = {name: _cost(measured, name) for name in there if name not in odd}
-    noisy = [name for name, cost in costs.items() if cost > constants.noisy]
-    lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
-    # Where no digit is left, that one run overflows and another does not is chance.
-    chaotic = float(measured.get("shaken", 0.0)) >= (measured["size"] or math.inf)
-    same_bits = len({measured["digests"].get(name) for name in there}) == 1 < len(there) and not noisy
-    for name, cost in costs.items():
-        verdict = "identical" if same_bits else verdict_of(cost, constants.noisy, constants.low_precision)
-        if lost and len(lost) < len(costs) and not chaotic:
-            # No number on one backend, where others have one, is no matter of cost.
-            verdict = "diverged" if name in lost else verdict
-        elif lost or (len(noisy) == len(costs) > 1 and max(costs.values()) <= constants.alike * min(costs.values())):
-            verdict = "unstable"
-        if measured["mode"] == "free" and verdict in {"rounding", "identical"}:
-            # Within what the twins show: but is it more than one step costs?
-            verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
+    same = [name for name in there if name not in odd]
+    if all_lost:
+        lost_one = replace(place, verdict="not finite", relative_difference=apart)
+        yield from (replace(lost_one, backend=name, detail=lost[name]) for name in same)
+        return
+    for name, verdict, cost, detail in _costs(measured, same, constants, alone=bool(odd)):
         yield replace(
             place,
             backend=name,
             verdict=verdict,
             relative_difference=apart,
             noise_floors=cost if math.isfinite(cost) else None,
+            detail=detail,
         )
 
 
-def judged_in_own_dtype(measured: Mapping[str, Any], constants: Constants) -> int | None:
-    """Returns how long the sums may be where a layer or a loss has no float64 form, or None where it has one.
+def _costs(
+    measured: Measurement, names: Sequence[str], constants: Constants, *, alone: bool
+) -> Iterator[tuple[str, str, float, str | None]]:
+    """What the dtype costs on each of some backends that mean the same: verdict, noise floors, and what is lost.
+
+    Alone they are where others mean something else.
+    """
+    costs = {name: _cost(measured, name) for name in names}
+    noisy = [name for name, cost in costs.items() if cost > constants.noisy]
+    lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
+    # Where no digit is left, that one run overflows and another does not is chance.
+    chaotic = float(measured.get("shaken", 0.0)) >= (measured["size"] or math.inf)
+    same_bits = len({measured["digests"].get(name) for name in names}) == 1 < len(names) and not (noisy or alone)
+    roundoff = "cancelled" in measured and _odd_ones(measured, names, constants, strictly=True)[0]
+    for name, cost in costs.items():
+        verdict = "identical" if same_bits else verdict_of(cost, constants.noisy, constants.low_precision)
+        what = _not_finite(measured, "narrow").get(name)
+        if lost and len(lost) < len(costs) and not chaotic:
+            # No number on one backend, where others have one, is no matter of cost.
+            verdict = "diverged" if name in lost else verdict
+        elif lost:
+            verdict = "not finite" if what else "unstable"
+        elif roundoff or (
+            len(noisy) == len(costs) > 1 and max(costs.values()) <= constants.alike * min(costs.values())
+        ):
+            verdict = "unstable"
+        if measured["mode"] == "free" and verdict in {"rounding", "identical"}:
+            # Within what the twins show: but is it more than one step costs?
+            verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
+        yield name, verdict, cost, f"{what} in {measured['dtype']}" if what and name in lost else None
+
+
+def _not_finite(measured: Mapping[str, Any], precision: str) -> Mapping[str, str]:
+    """On which backends something is NaN or infinite, in float64 or in the dtype under test."""
+    found: Mapping[str, str] = measured.get("not_finite", {}).get(precision, {})
+    return found
+
+
+def _is_blind(measured: Measurement, constants: Constants) -> bool:
+    """Whether the roundoff of float64 alone may take it as far as it is large: then nothing can be said of it.
+
+    A free run may go anywhere, if each step by itself is judged.
+    """
+    scale = max(measured["size"] or 0.0, measured.get("scale", 0.0))
+    may = constants.shaken * float(measured.get("shaken", 0.0)) >= scale > 0.0
+    return may and measured["mode"] in {"whole", "resynchronised"} and "cancelled" not in measured
+
+
+def own_dtypes(measured: Mapping[str, Any], constants: Constants) -> dict[str, int]:
+    """Returns where a layer or a loss has no float64 form: how long its sums may be, by backend.
 
     Args:
         measured: One tensor of it.
         constants: What the verdict rests on.
 
     Example:
-        >>> moves = [{"bent": 1.0, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}]
-        >>> judged_in_own_dtype({"moves": moves, "longest": 8}, Constants())
-        8
+        >>> moves = {"jax": [{"bent": 1.0, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}], "torch": []}
+        >>> own_dtypes({"moves": moves, "longest": 8}, Constants())
+        {'jax': 8}
     """
-    if "own_dtype" in measured or not _is_part(measured):
-        return measured.get("own_dtype")
-    asks = any(each["widened_units"] > constants.rounded for each in measured.get("moves", ()))
-    return measured["longest"] if asks or _is_bent(measured, constants) else None
+    # A variable that stays narrow does so everywhere.
+    found = dict.fromkeys(measured["backends"], measured["own_dtype"]) if "own_dtype" in measured else {}
+    for name, moves in measured.get("moves", {}).items():
+        if any(each["widened_units"] > constants.rounded or _is_bent(each, constants) for each in moves):
+            found[name] = measured["longest"]
+    # Whoever holds what computes in another dtype does so too.
+    for name, longest in measured.get("inherited", {}).items():
+        found[name] = max(found.get(name, 0), longest)
+    return found
+
+
+def judged_in_own_dtype(measured: Mapping[str, Any], constants: Constants) -> int | None:
+    """Returns how long the sums may be where something has no float64 form on some backend, or None.
+
+    Args:
+        measured: One tensor of it.
+        constants: What the verdict rests on.
+    """
+    return max(own_dtypes(measured, constants).values(), default=None)
 
 
 def is_suspect(finding: Finding) -> bool:
@@ -194,144 +281,104 @@ def is_suspect(finding: Finding) -> bool:
     return finding.verdict == "diverged" and finding.layer is not None and finding.stage in {"forward", "gradient"}
 
 
-def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Compares what each backend has built: layers, variables, outputs; who is in the minority is named.
-
-    Args:
-        built: Of each backend, what the worker says: ``layers``, ``variables`` and ``outputs``.
-
-    Example:
-        >>> def one(dtype):
-        ...     return {"layers": [], "variables": [], "outputs": [["", [8, 2], dtype]]}
-        >>> [(each.variable, each.backend) for each in judge_build({"a": one("float32"), "b": one("float16")})]
-        [('output', None)]
-    """
-    names = list(built)
-    rows = {name: dict(_rows(built[name])) for name in names}
-    findings = []
-    for place in dict.fromkeys(place for each in rows.values() for place in each):
-        having: dict[Any, list[str]] = {}
-        for name in names:
-            having.setdefault(rows[name].get(place), []).append(name)
-        if len(having) > 1:
-            most = max(having.values(), key=len)
-            _, layer, variable = place
-            findings += [Finding("build", layer, variable, name, "diverged", None) for name in _outvoted(names, most)]
-    # Of a layer that is not there, its variables are not either.
-    absent = {each.layer for each in findings if each.variable is None}
-    findings = [each for each in findings if each.variable is None or each.layer not in absent]
-    return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
-
-
-def judge_values(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Compares initial values, which dlf draws alike wherever they are drawn by Keras's own means.
-
-    Where a model draws by a framework's own, as the worker finds, other numbers are no difference; but a constant is,
-    and another size than chance explains: six standard deviations of that of a sample.
-
-    Args:
-        built: Of each backend, what the worker says: ``variables``, ``values`` and ``drawn_alike``.
-
-    Example:
-        >>> def one(digest, rms):
-        ...     value = {"digest": digest, "rms": rms, "size": 100, "constant": False}
-        ...     variables = [{"path": "d/kernel", "layer": "d"}]
-        ...     return {"variables": variables, "values": {"0:d/kernel": value}, "drawn_alike": False}
-        >>> judge_values({"a": one("1", 0.1), "b": one("2", 0.101)})
-        []
-        >>> [each.variable for each in judge_values({"a": one("1", 0.1), "b": one("2", 0.2)})]
-        ['kernel']
-    """
-    names, findings = list(built), []
-    together = all(each["drawn_alike"] for each in built.values())
-    for place, each in zip(built[names[0]]["values"], built[names[0]]["variables"], strict=True):
-        values = {name: built[name]["values"].get(place) for name in names}
-        alike = {
-            one: [other for other in names if _is_alike(values[one], values[other], drawn_alike=together)]
-            for one in names
-        }
-        odd = _outvoted(names, max(alike.values(), key=len))
-        variable = each["path"].rpartition("/")[2]
-        findings += [Finding("build", each["layer"], variable, name, "diverged", None) for name in odd]
-    return findings
-
-
-def _is_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None, *, drawn_alike: bool) -> bool:
-    if one is None or other is None or one["digest"] == other["digest"]:
-        return one is not None and other is not None
-    if one["constant"] or other["constant"]:
-        return False
-    # Of the same numbers, scaling may round the last place otherwise.
-    room = 1e-5 if drawn_alike else 6 / math.sqrt(2 * one["size"])
-    return bool(abs(one["rms"] - other["rms"]) <= room * max(one["rms"], other["rms"]))
-
-
-def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None, str | None], Any]]:
-    """What has to be the same, by its place: of a layer its class and dtype, of a variable its shape, dtype and use."""
-    for each in described["layers"]:
-        yield ("layer", each["path"], None), (each["class"], each["dtype"])
-    for each in described["variables"]:
-        # How wide an integer is, as that of a seed or a count, is the framework's business.
-        dtype = kind_of(each["dtype"])
-        name = each["path"].rpartition("/")[2]
-        yield (f"variable {each['path']}", each["layer"], name), (tuple(each["shape"]), dtype, each["trainable"])
-    for place, shape, dtype in described["outputs"]:
-        yield ("output", None, f"output {place}".strip()), (tuple(shape), dtype)
-
-
 def _is_part(measured: Mapping[str, Any]) -> bool:
     """Whether it is of a layer, the loss or the optimizer by itself."""
     return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
 
 
-def _told(measurements: Sequence[Measurement], parts: Sequence[Measurement], constants: Constants) -> list[Measurement]:
-    """Measurements of the whole model and its training, that know what a part does: its own dtype, amplifying."""
-    own = [longest for each in parts if (longest := judged_in_own_dtype(each, constants)) is not None]
-    layers = [each for each in parts if each["layer"] is not None]
-    amplifies = any(move["moved"] > constants.amplified for each in layers for move in each.get("moves", ()))
-    return [
-        each | ({"own_dtype": max(own)} if own else {}) | ({"shaken": each["size"] or 0.0} if amplifies else {})
-        for each in measurements
-    ]
+def told(measurements: Sequence[Measurement], constants: Constants) -> list[Measurement]:
+    """Returns measurements that know what others show: of what they hold, its own dtype; of the whole, that it amplifies.
+
+    Args:
+        measurements: Of the layers, the loss and the optimizer, of the whole model, and of its training.
+        constants: What the verdict rests on.
+    """
+    own: dict[str | None, dict[str, int]] = {}
+    for each in measurements:
+        if _is_part(each):
+            mine = own.setdefault(each["layer"], {})
+            mine |= {name: max(mine.get(name, 0), longest) for name, longest in own_dtypes(each, constants).items()}
+    own = {layer: found for layer, found in own.items() if found}
+    if not own and not any("moves" in each for each in measurements):
+        return list(measurements)
+    everywhere = _joined(own.values())
+    moved = max(
+        (
+            move["moved"]
+            for each in measurements
+            if each["layer"] is not None
+            for moves in each.get("moves", {}).values()
+            for move in moves
+        ),
+        default=0.0,
+    )
+    # As far as the roundoff of float64 goes behind such a layer; where a next to nothing jumps, that is anywhere.
+    shaken = 1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > constants.amplified else 0.0
+
+    def told_one(each: Measurement) -> Measurement:
+        if not _is_part(each):
+            more: Measurement = {"inherited": everywhere} if everywhere else {}
+            return each | more | ({"shaken": shaken * (each["size"] or 0.0)} if each["mode"] == "whole" else {})
+        held = _joined(found for layer, found in own.items() if str(layer).startswith(f"{each['layer']}/"))
+        return each | {"inherited": held} if held else each
+
+    return [told_one(each) for each in measurements]
 
 
-def _bound(measured: Measurement, names: Sequence[str], constants: Constants) -> float:
-    """How far apart the results of these backends in float64 may be."""
+def _joined(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    joined: dict[str, int] = {}
+    for each in found:
+        joined |= {name: max(joined.get(name, 0), longest) for name, longest in each.items()}
+    return joined
+
+
+def _bound(measured: Measurement, names: Sequence[str], constants: Constants, pair: Sequence[str]) -> float:
+    """How far apart the results of two of these backends in float64 may be."""
     room = constants.whole if measured["mode"] == "whole" else 1.0
     share = eps_of("float64") / eps_of(measured["dtype"])
     # What is rounded between two operations of a layer, no move of its inputs shows; but what every backend loses by it
     # in the dtype under test, it loses in float64 too, in proportion.
     lost = min((each for name in names if (each := measured["errors"].get(name)) is not None), default=0.0)
     shaken = constants.shaken * max(float(measured.get("shaken", 0.0)), share * float(lost))
-    longest = judged_in_own_dtype(measured, constants)
+    own = own_dtypes(measured, constants)
+    longest = max((own[name] for name in pair if name in own), default=None)
     if longest is not None:
         # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
         return shaken + room * max(constants.noisy, math.sqrt(longest)) * float(measured["floor"])
-    if "cancelled" in measured:
-        # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
-        return shaken + constants.noisy * float(measured["floor"])
     return shaken + room * constants.same * share * float(measured["floor"])
 
 
-def _outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
+def outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
     """Those that are not of the largest group; None stands for them all where that is no majority."""
     return [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
 
 
-def _odd_ones(measured: Measurement, names: Sequence[str], bound: float) -> tuple[Sequence[str | None], float | None]:
+def _odd_ones(
+    measured: Measurement, names: Sequence[str], constants: Constants, *, strictly: bool = False
+) -> tuple[Sequence[str | None], float | None]:
     """The backends that mean something else than the majority; and how far apart they are."""
+    # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
+    roundoff = constants.noisy * float(measured["floor"]) if "cancelled" in measured and not strictly else 0.0
 
     def is_same(one: str, other: str) -> bool:
         if one == other:
             return True
         apart = _of_pair(measured["same"], one, other)
-        return apart is not None and apart <= bound
+        return apart is not None and apart <= roundoff + _bound(measured, names, constants, (one, other))
 
-    alike = {one: [other for other in names if is_same(one, other)] for one in names}
-    largest = max(alike.values(), key=len)
+    def groups(of: Sequence[str]) -> tuple[Sequence[str | None], Sequence[str]]:
+        largest = max(([other for other in of if is_same(one, other)] for one in of), key=len)
+        return outvoted(of, largest), largest
+
+    odd, largest = groups(names)
+    own = own_dtypes(measured, constants)
+    exact = [name for name in names if name not in own]
+    if not odd and len(exact) > 1:
+        # One that has no float64 form agrees with more than mean the same.
+        odd, _ = groups(exact)
     every = [_of_pair(measured["apart"], largest[0], name) for name in names if name != largest[0]]
     apart = None if None in every else max((each for each in every if each is not None), default=0.0)
-    return _outvoted(names, largest), apart
+    return odd, apart
 
 
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
@@ -348,18 +395,16 @@ def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
     difference would stand out.
     """
     is_own = judged_in_own_dtype(measured, constants) is not None
-    return measured["stage"] == "forward" and "beside" in measured and is_own and not _is_bent(measured, constants)
+    bent = any(_is_bent(each, constants) for moves in measured.get("moves", {}).values() for each in moves)
+    return measured["stage"] == "forward" and "beside" in measured and is_own and not bent
 
 
-def _is_bent(measured: Mapping[str, Any], constants: Constants) -> bool:
-    return any(
-        each["bent"] > constants.bent and each["bent_units"] > constants.rounded for each in measured.get("moves", ())
-    )
+def _is_bent(moves: Mapping[str, float], constants: Constants) -> bool:
+    return moves["bent"] > constants.bent and moves["bent_units"] > constants.rounded
 
 
 def _odd_beside(measured: Measurement, names: Sequence[str], constants: Constants) -> Sequence[str | None]:
-    aside = {**measured, **measured["beside"]}
-    return _odd_ones(aside, names, _bound(aside, names, constants))[0]
+    return _odd_ones({**measured, **measured["beside"]}, names, constants)[0]
 
 
 def _of_pair(table: Mapping[str, float | None], one: str, other: str) -> float | None:

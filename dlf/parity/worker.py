@@ -29,7 +29,7 @@ from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.keras_internals import float32_widened
 from dlf.model_data import make_batch
-from dlf.noise_floor import STEPS, TWINS, is_floating, scale_of
+from dlf.noise_floor import STEPS, TWINS, is_floating, scale_of, widened
 from dlf.parity.building import builder_of
 from dlf.parity.records import Records
 from dlf.parity.replay import (
@@ -70,6 +70,7 @@ class Worker:
         self._subject: Any = None
         self._trainer: Any = None
         self._calls: dict[str, Call] = {}
+        self._unlike_numbers: set[str] = set()
 
     def respond(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answers a request."""
@@ -99,13 +100,14 @@ class Worker:
             make_batch(self._subject.model, self._subject.loss, options["batch"], random)
             for _ in range(options["steps"])
         ]
-        outputs, refused = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        found = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
         self._path = find_path(None)
         return {
             **description,
             **self._subject.describe(),
-            "outputs": outputs,
-            "refused": refused,
+            **found,
+            "own_train_step": type(self._subject.model).train_step is not keras.Model.train_step,
+            "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
             "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
@@ -168,6 +170,8 @@ class Worker:
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
         def hear(call: Call) -> Call:
             _record_call(records, call)
+            if not _is_finite(keras.tree.flatten(call.asked)):
+                self._unlike_numbers.add(call.key)
             return call.without_tensors()
 
         listener = Listener(self._subject.twin_layers, hear=hear)
@@ -217,6 +221,7 @@ class Worker:
             "key": call.key,
             "layer": call.path,
             "sources": call.sources,
+            "given_numbers": call.key not in self._unlike_numbers,
             "shape": [list(each.shape) for each in outputs if isinstance(each, keras.KerasTensor)],
             # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
             "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
@@ -235,7 +240,10 @@ class Worker:
                 write = self._writer(records, inputs, gradients=gradients, wide=True)
                 write("wide", inputs)
                 for twin in range(TWINS if twins else 0):
-                    write(f"twin{twin}", inputs.moved(lambda each, dtype: moved_by(each, dtype, random)))  # noqa: B023
+                    write(
+                        f"twin{twin}",
+                        inputs.moved(lambda each, dtype: moved_by(each, dtype, random), whole=False),  # noqa: B023
+                    )
             with common_randomness():
                 self._writer(records, inputs, gradients=gradients, wide=False)("narrow", inputs)
         records.close()
@@ -311,11 +319,17 @@ class Worker:
         self._trainer.run_from(Records(Path(truth)), Records(Path(to)), TWINS if twins else 0, aside=aside)
         return {}
 
-    def train_twins(self, truth: str, to: str, steps: list[str]) -> dict[str, Any]:
+    def train_twins(self, truth: str, to: str, steps: list[str], roundoff: dict[str, float]) -> dict[str, Any]:
         """Trains twins that are perturbed after each step by the largest error that was measured for it."""
         say("perturbed twins")
-        self._trainer.run_twins(Records(Path(truth)), [Records(Path(each)) for each in steps], Records(Path(to)), TWINS)
+        others = [Records(Path(each)) for each in steps]
+        self._trainer.run_twins(Records(Path(truth)), others, Records(Path(to)), TWINS, roundoff)
         return {}
+
+    def fit(self) -> dict[str, Any]:
+        """Trains by Keras's own `fit`, which people call."""
+        say("fit")
+        return dict(self._trainer.fit())
 
     def peak_memory(self) -> dict[str, Any]:
         """Returns the most memory that this process has held, in bytes."""
@@ -353,6 +367,27 @@ class Worker:
         if keras.config.backend() == "jax" and isinstance(self._path, Lesson):
             take = self._path.compiled(take)
         return take(function, parameters, batch)
+
+
+def _is_finite(values: list[Any]) -> bool:
+    """Whether what a layer is given are numbers: not NaN, and not infinite."""
+    tensors = [each for each in values if keras.ops.is_tensor(each)]
+    floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
+    return all(np.isfinite(widened(to_numpy(each))).all() for each in floating)
+
+
+def _not_finite(batches: list[Any]) -> list[str]:
+    """Where the data hold NaN or infinity, in words."""
+    found: dict[str, None] = {}
+    for batch in batches:
+        for part, name in zip(batch, ("x", "y", "the sample weights"), strict=False):
+            for path, each in keras.tree.flatten_with_path(part):
+                array = np.asarray(each)
+                bad = int(array.size - np.isfinite(widened(array)).sum()) if is_floating(array.dtype) else 0
+                if bad:
+                    what = "NaN" if np.isnan(widened(array)).any() else "infinity"
+                    found[f"{what} in {'.'.join([name, *map(str, path)])}"] = None
+    return list(found)
 
 
 def _stays_narrow(variable: Any) -> bool:

@@ -1,0 +1,358 @@
+"""Models as people write them, whose answer was wrong or missing once, each with the right one.
+
+What is asked of it:
+
+* each is small and of one kind; a model that is sound, NaN alike everywhere, or another one on one backend;
+* what is expected is said beside it, once: `ANSWERS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+__all__ = ["ANSWERS", "Answer"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `dlf parity` has to say of a model of this file.
+
+    Args:
+        build: The name of the function.
+        verdict: Of the report.
+        code: How the command ends.
+        says: Words of the report.
+        data: The name of the function that makes its data.
+        place: Stage, layer and variable of the first divergence.
+    """
+
+    build: str
+    verdict: str = "agree"
+    code: int = 0
+    says: tuple[str, ...] = ()
+    data: str | None = None
+    place: tuple[str, str | None, str | None] | None = None
+
+
+def compiled(*parts: Any, shape: tuple[int | None, ...] = (4,), loss: Any = "mse", **options: Any) -> keras.Model:
+    model = keras.Sequential([keras.Input(shape), *parts])
+    model.compile(**({"optimizer": "sgd", "loss": loss} | options))
+    return model
+
+
+def adapted() -> keras.Model:
+    """What the layer makes of its statistics, it makes once, when it is adapted."""
+    norm = layers.Normalization(name="norm")
+    norm.adapt(np.random.default_rng(0).normal(5.0, 3.0, (64, 4)).astype("float32"))
+    return compiled(norm, layers.Dense(1))
+
+
+class Learnt(layers.Layer):  # type: ignore[misc]
+    """A layer that learns numbers from data, and holds them in an attribute that no configuration knows."""
+
+    def learn(self, data: np.ndarray) -> None:
+        self.center = data.mean(axis=0)
+
+    def call(self, x: Any) -> Any:
+        return x - self.center
+
+
+def learnt() -> keras.Model:
+    layer = Learnt(name="learnt")
+    layer.center = np.zeros(4, "float32")
+    model = compiled(layer, layers.Dense(1))
+    layer.learn(np.random.default_rng(0).normal(5.0, 3.0, (64, 4)).astype("float32"))
+    return model
+
+
+class Attended(layers.Layer):  # type: ignore[misc]
+    """Attention with a mask, which JAX computes in float32, in a block of somebody's own."""
+
+    def __init__(self, epsilon: float = 1e-3, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.attention = layers.MultiHeadAttention(2, 8, name="attention")
+        self.norm, self.epsilon = layers.LayerNormalization(name="norm"), epsilon
+
+    def call(self, x: Any, tokens: Any) -> Any:
+        given = self.norm(x + self.attention(x, x, attention_mask=tokens[:, None, :]))
+        return given / ops.sqrt(ops.mean(ops.square(given), axis=-1, keepdims=True) + self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+class Stage(layers.Layer):  # type: ignore[misc]
+    """A block in a block."""
+
+    def __init__(self, epsilon: float = 1e-3, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.block, self.epsilon = Attended(epsilon, name="block"), epsilon
+
+    def call(self, x: Any, tokens: Any) -> Any:
+        return self.block(x, tokens=tokens)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def attended(epsilon: float = 1e-3) -> keras.Model:
+    i = keras.Input((None,), dtype="int32")
+    x = Stage(epsilon, name="stage")(layers.Embedding(100, 16)(i), tokens=i != 0)
+    model = keras.Model(i, layers.Dense(1)(x))
+    model.compile("sgd", "mse")
+    return model
+
+
+def attended_otherwise() -> keras.Model:
+    """The epsilon is 1% off where the block computes in float64, and far below what float32 attention hides."""
+    return attended(1.01e-3 if keras.config.backend() == "torch" else 1e-3)
+
+
+class Masked(layers.Layer):  # type: ignore[misc]
+    """Lengths that are int32 beside numbers that Keras counts."""
+
+    def call(self, x: Any, lengths: Any) -> Any:
+        steps = ops.expand_dims(ops.arange(ops.shape(x)[1]), 0)
+        mask = steps < ops.expand_dims(ops.cast(lengths, "int32"), -1)
+        return x * ops.expand_dims(ops.cast(mask, x.dtype), -1)
+
+
+def lengths() -> keras.Model:
+    x, given = keras.Input((6, 4)), keras.Input((), dtype="int32")
+    model = keras.Model([x, given], layers.Dense(1)(Masked()(x, given)))
+    model.compile("sgd", "mse")
+    return model
+
+
+class Whole(layers.Layer):  # type: ignore[misc]
+    """Integers inside of a model."""
+
+    def call(self, x: Any) -> Any:
+        return ops.cast(ops.rms_normalization(x), "float32")
+
+
+def whole_numbers() -> keras.Model:
+    i = keras.Input((6,), dtype="int32")
+    model = keras.Model(i, layers.Dense(1)(Whole(dtype="int32", name="whole")(i)))
+    model.compile("sgd", "mse")
+    return model
+
+
+class Waves(layers.Layer):  # type: ignore[misc]
+    """Complex numbers between two layers."""
+
+    def call(self, x: Any) -> Any:
+        real, imaginary = ops.fft((x, ops.zeros_like(x)))
+        return ops.view_as_complex(ops.stack([real, imaginary], axis=-1))
+
+
+class Power(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        parts = ops.view_as_real(x)
+        return ops.sum(ops.square(parts), axis=-1)
+
+
+def waves() -> keras.Model:
+    return compiled(layers.Dense(6), Waves(name="waves"), Power(name="power"), layers.Dense(1))
+
+
+def roundoff() -> keras.Model:
+    """The gamma of a LayerNormalization over one element, beside Adam, which is another on TensorFlow."""
+    a, b = keras.Input((), name="a"), keras.Input((1,), name="b")
+    e = layers.Embedding(3, 4, name="table")(a)
+    o = layers.Dense(1)(layers.Concatenate()([e, layers.LayerNormalization()(b)]))
+    model = keras.Model({"a": a, "b": b}, o)
+    model.compile("adam", "mse")
+    return model
+
+
+def roundoff_data(size: int, random: np.random.Generator) -> Any:
+    x = {"a": random.integers(3, size=size).astype("float32"), "b": random.normal(size=(size, 1)).astype("float32")}
+    return x, random.normal(size=(size, 1)).astype("float32")
+
+
+def confident() -> keras.Model:
+    """Probabilities below 1e-7, which TensorFlow clips and then takes for logits."""
+    large = keras.initializers.RandomNormal(stddev=30.0)
+    return compiled(layers.Dense(20, activation="softmax", kernel_initializer=large), loss=["sparse_categorical_crossentropy"])
+
+
+class Pooled(layers.Layer):  # type: ignore[misc]
+    """A known difference of a layer of Keras, by its function."""
+
+    def call(self, x: Any) -> Any:
+        return ops.average_pool(x, 3, strides=2, padding="same")
+
+
+def pooled() -> keras.Model:
+    return compiled(Pooled(name="pooled"), layers.Flatten(), layers.Dense(1), shape=(4, 4, 1))
+
+
+class Distance(layers.Layer):  # type: ignore[misc]
+    def call(self, pair: Any) -> Any:
+        return ops.sqrt(ops.sum(ops.square(pair[0] - pair[1]), axis=-1, keepdims=True))
+
+
+def distance() -> keras.Model:
+    """The derivative of a root at zero, on every backend."""
+    a, b = keras.Input((4,)), keras.Input((4,))
+    tower = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh")], name="tower")
+    model = keras.Model([a, b], Distance(name="distance")([tower(a), tower(b)]))
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+def distance_data(size: int, random: np.random.Generator) -> Any:
+    a, b = (random.standard_normal((size, 4)).astype("float32") for _ in range(2))
+    b[0] = a[0]
+    return [a, b], random.uniform(0, 1, (size, 1)).astype("float32")
+
+
+class Unit(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return ops.normalize(x, axis=-1)
+
+
+def zero_row() -> keras.Model:
+    """The norm of a row of zeros has a derivative on TensorFlow alone."""
+    return compiled(layers.Dense(3, use_bias=False), Unit(name="unit"), layers.Dense(1))
+
+
+def zero_row_data(size: int, random: np.random.Generator) -> Any:
+    x = random.normal(size=(size, 4)).astype("float32")
+    x[0] = 0.0
+    return x, random.normal(size=(size, 1)).astype("float32")
+
+
+def plain() -> keras.Model:
+    return compiled(layers.Dense(3, name="first"), layers.Dense(1))
+
+
+def data_with_nan(size: int, random: np.random.Generator) -> Any:
+    x, y = random.normal(size=(size, 4)).astype("float32"), random.normal(size=(size, 1)).astype("float32")
+    x[0, 0] = np.nan
+    return x, y
+
+
+class Narrow(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return ops.cast(x, "float16") if keras.config.backend() == "torch" else x
+
+
+def narrow() -> keras.Model:
+    """What comes out is another dtype on one backend, since a layer in the middle gives one."""
+    i = keras.Input((4,))
+    x = Narrow(name="narrow")(layers.Dense(3)(i))
+    o = layers.Identity(name="last", autocast=False)(x)
+    model = keras.Model(i, o)
+    model.compile("sgd", "mse")
+    return model
+
+
+class Watched(layers.Layer):  # type: ignore[misc]
+    """A metric that a layer updates in its call."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.seen = keras.metrics.Mean(name="seen")
+
+    def call(self, x: Any) -> Any:
+        self.seen.update_state(ops.mean(ops.square(x)))
+        return x
+
+
+def watched() -> keras.Model:
+    return compiled(Watched(name="watched"), layers.Dense(1))
+
+
+class Pairs(keras.Sequential):  # type: ignore[misc]
+    def train_step(self, *_: Any) -> Any:
+        raise ValueError("expected two pictures, received one")
+
+
+def untrained() -> keras.Model:
+    """A step of the model's own that takes no batch that is made for it."""
+    model = Pairs([keras.Input((4,)), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
+class Causal(layers.Layer):  # type: ignore[misc]
+    """A kernel that is masked by assigning to it."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+        self.mask = np.tri(shape[-1], 3, dtype="float32")
+
+    def call(self, x: Any) -> Any:
+        self.kernel.assign(self.kernel * self.mask)
+        return ops.matmul(x, self.kernel)
+
+
+def causal() -> keras.Model:
+    return compiled(Causal(name="causal"), layers.Dense(1))
+
+
+EVERYWHERE = "jax, tensorflow and torch"
+
+ANSWERS = [
+    Answer("adapted"),
+    Answer("learnt"),
+    Answer("attended", says=("Judged in its own dtype", "stage/block/attention")),
+    Answer("attended_otherwise", "diverge", 1, place=("forward", "stage/block", None)),
+    Answer("lengths"),
+    Answer("whole_numbers"),
+    Answer("waves"),
+    Answer(
+        "roundoff",
+        "diverge",
+        1,
+        ("Known: ", "IndexedSlices"),
+        data="roundoff_data",
+        place=("trajectory", None, "table/embeddings"),
+    ),
+    Answer("confident", "diverge", 1, ("Known: ", "clipped"), place=("loss", None, "value")),
+    Answer("pooled", "diverge", 1, ("Known: ", "counts zeros at an edge"), place=("forward", "pooled", None)),
+    Answer(
+        "distance",
+        "not finite",
+        4,
+        (f"the same on {EVERYWHERE}, and not finite", "NaN", "first in the gradient of distance", "from finite input"),
+        data="distance_data",
+    ),
+    Answer(
+        "zero_row",
+        "diverge",
+        1,
+        ("jax and torch differ", "NaN from finite input"),
+        data="zero_row_data",
+        place=("gradient", "unit", "input/0"),
+    ),
+    Answer("plain", "not finite", 4, ("The data hold NaN in x.", "first in the forward of first"), data="data_with_nan"),
+    Answer("narrow", "diverge", 1, ("narrow, output on torch, float32 (8, 3) on",), place=("build", "narrow", "output")),
+    Answer(
+        "watched",
+        "diverge",
+        1,
+        ("Known: ", "updates in its `call`", "fit on jax, which fails there"),
+        place=("trajectory", None, "the metric seen"),
+    ),
+    Answer(
+        "untrained",
+        "agree",
+        3,
+        (f"computes the same on {EVERYWHERE}. Not judged: trajectory", "expected two pictures, received one"),
+    ),
+    Answer(
+        "causal",
+        "diverge",
+        1,
+        ("Known: ", "assigns to a trainable variable", "the model assigns to sequential/causal/kernel in its `call`"),
+        place=("trajectory", None, "sequential/causal/kernel"),
+    ),
+]
