@@ -184,20 +184,25 @@ def _answer(
     What was not compared, or could not be judged, is not the same either: a sound model's answer is that alone.
     """
     verdict = report["verdict"]
+    if verdict == "agree" and report["not_judged"]:
+        said = ", ".join(each["stage"] for each in report["not_judged"])
+        return isinstance(model, Sound), False, f"not judged: {said}"
     if verdict == "agree":
         return False, False, verdict
     lost = isinstance(model, Fault) and model.verdict == "not finite"
-    first = (report.get("not_finite") or [None])[0] if lost else report["first_divergence"]
+    first = (report["not_finite"] if lost else None) or report["first_divergence"]
+    if lost and report["data_not_finite"]:
+        first = {"stage": "data", "layer": None, "variable": None, "backend": None}
     if first is None:
-        return verdict != "not judged", False, f"{verdict}, and nothing is named"
+        return True, False, f"{verdict}, and nothing is named"
     said = f"{verdict}: {first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
     if lost:
         # Where one backend alone has a number, it is not the one that is wrong.
         told = report["first_divergence"]
         blamed = told is None or told["backend"] != faulty or not model.planted
-        verdicts = {"not finite", "diverge"} if model.planted and faulty in names else {"not finite"}
+        verdicts = {"diverge"} if model.planted and faulty in names else {"not finite"}
     else:
-        # Of two, neither is blamed; but for a number that is lost on one in float32, which is plain to see.
+        # Of two, neither is blamed; but for a number that is lost on one, which is plain to see.
         blamed = first["backend"] in ({faulty} if len(names) > 2 else {None, faulty})
         verdicts = {"diverge"}
     expected = (getattr(model, "stage", None), getattr(model, "layer", None))

@@ -180,7 +180,8 @@ def factor_in_float32() -> Any:
 def of_one_element(optimizer: Any, kind: Any = keras.Model) -> Any:
     """A model with a normalization over one element: the gradient of its scale is zero but for rounding."""
     table, one = keras.Input((), dtype="int32", name="table"), keras.Input((1,), name="one")
-    row = layers.Embedding(5, 4, name="rows")(table)
+    chosen = Formula(lambda x: ops.one_hot(x, 5), name="chosen")(table)
+    row = layers.Dense(4, use_bias=False, name="rows")(chosen)
     norm = layers.LayerNormalization(name="norm")(layers.Dense(1, name="to_one")(one))
     both = layers.Concatenate(name="both")([row, norm])
     model = kind({"table": table, "one": one}, layers.Dense(2, name="last")(both))
@@ -230,7 +231,7 @@ class Lazy(Meddling):
     """From the second step on, half of a table keeps what it has, as where an optimizer knows some rows alone."""
 
     def meddle(self, before: Any, steps: int) -> None:
-        table = self.get_layer("rows").embeddings
+        table = self.get_layer("rows").kernel
         (old,) = [value for each, value in zip(self.variables, before, strict=True) if each is table]
         if steps >= 1:
             table.assign(ops.concatenate([ops.convert_to_tensor(old[:3]), table[3:]], axis=0))

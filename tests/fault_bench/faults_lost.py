@@ -247,6 +247,18 @@ def log_of_zero_everywhere() -> Any:
     return model_of(nested(Formula(lambda x: ops.log(ops.relu(x)), name="log"), 1))
 
 
+@fault(stage="forward", layer="log", verdict=LOST, planted=False)
+def log_of_the_negative_everywhere() -> Any:
+    """The logarithm of what may be negative."""
+    return model_of(Formula(lambda x: ops.log(x), name="log"))
+
+
+@fault(stage="gradient", layer="inverse", verdict=LOST, planted=False)
+def overflow_and_back_everywhere() -> Any:
+    """exp overflows, and what comes of it is finite; but not its gradient, infinite times zero."""
+    return model_of(Formula(lambda x: 1 / (1 + ops.exp(1e4 * (ops.abs(x) + 0.1))) + x, name="inverse"))
+
+
 @fault(stage="forward", layer="unit", verdict=LOST, planted=False)
 def zero_by_zero_everywhere() -> Any:
     """A row of zeros is divided by its length."""

@@ -102,7 +102,7 @@ def metric_by_name() -> Any:
 
 class Mean(keras.metrics.MeanMetricWrapper):  # type: ignore[misc]  # Keras has no types.
     def __init__(self, name: str = "mine", **keywords: Any) -> None:
-        super().__init__(lambda y, p: ops.mean(ops.abs(y - p), axis=-1) * off(1.01), name=name, **keywords)
+        super().__init__(lambda y, p: ops.mean(ops.abs(ops.subtract(y, p)), axis=-1) * off(1.01), name=name, **keywords)
 
 
 @fault(stage="trajectory")
@@ -132,7 +132,8 @@ class Shrinking(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
 
     def call(self, x: Any, training: bool = False) -> Any:
-        outputs = x @ self.kernel
+        # PyTorch needs what it was multiplied by once more, for its gradient.
+        outputs = x @ (self.kernel + 0.0)
         if planted() and training:
             self.kernel.assign(self.kernel * 0.999)
         return outputs

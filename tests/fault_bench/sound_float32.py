@@ -49,7 +49,8 @@ class Stack(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 def tokens_through(block: Any, optimizer: Any = "sgd", loss: Any = "mse", kind: Any = keras.Model) -> Any:
     """A model of tokens, of which 0 is not seen, with a block that is told which are."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    x = layers.Embedding(100, 16, name="table")(tokens)
+    # It is not trained: optimizers have ways of their own for rows that come twice.
+    x = layers.Embedding(100, 16, trainable=False, name="table")(tokens)
     model = kind(tokens, layers.Dense(1, name="last")(block(x, seen=tokens != 0)))
     model.compile(optimizer, loss)
     return model

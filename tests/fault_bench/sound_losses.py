@@ -297,7 +297,7 @@ def metrics_of_every_kind() -> Any:
     """Metrics by name, as a function, and one that gives a dictionary."""
 
     def largest(y: Any, p: Any) -> Any:
-        return ops.max(ops.abs(y - p), axis=-1)
+        return ops.max(ops.abs(ops.subtract(y, p)), axis=-1)
 
     return with_metrics("mae", keras.metrics.RootMeanSquaredError(), largest, Dictionary())
 
