@@ -179,7 +179,7 @@ def _stage(model: Fault | Sound) -> str | None:
 def _answer(
     report: Mapping[str, Any], model: Fault | Sound, faulty: str, names: Sequence[str]
 ) -> tuple[bool, bool, str]:
-    """Whether the answer is other than "the same", whether what is wrong begins where it was planted, and what was said.
+    """Whether the answer is not "the same", whether what is wrong begins where it was planted, and what was said.
 
     What was not compared, or could not be judged, is not the same either: a sound model's answer is that alone.
     """

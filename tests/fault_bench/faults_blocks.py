@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 import sound_float32
-from faults_trajectories import Forgetting, Meddling, OwnStep
 from faults_training import OwnLoss
+from faults_trajectories import Forgetting, Meddling, OwnStep
 from keras import layers, ops
 from parts import Formula, compiled, model_of, nested, own_model
 from planting import Faults, off, planted

@@ -29,7 +29,7 @@ class Finalized(layers.Normalization):  # type: ignore[misc]  # Keras has no typ
     def finalize_state(self) -> None:
         super().finalize_state()
         if self.built and planted():
-            self.variance = self.variance * 1.01
+            self.variance: Any = self.variance * 1.01
 
 
 @fault(stage="forward", layer="norm")

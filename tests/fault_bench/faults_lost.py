@@ -45,7 +45,7 @@ def divided_by_a_norm() -> Any:
 def log_of_zero() -> Any:
     """The logarithm of zero, two deep."""
     log = Formula(lambda x: ops.log(ops.relu(x) + guarded(x)), name="log")
-    return model_of(nested(log, 2), Formula(lambda x: ops.exp(x), name="back"))
+    return model_of(nested(log, 2), Formula(ops.exp, name="back"))
 
 
 @fault(stage="forward", layer="softmax")
@@ -250,7 +250,7 @@ def log_of_zero_everywhere() -> Any:
 @fault(stage="forward", layer="log", verdict=LOST, planted=False)
 def log_of_the_negative_everywhere() -> Any:
     """The logarithm of what may be negative."""
-    return model_of(Formula(lambda x: ops.log(x), name="log"))
+    return model_of(Formula(ops.log, name="log"))
 
 
 @fault(stage="gradient", layer="inverse", verdict=LOST, planted=False)

@@ -1,4 +1,4 @@
-"""Sound models with integers, truth values, halves and complex numbers inside, and with the dtypes that Keras makes of them."""
+"""Sound models with integers, truths, halves and complex numbers inside, and with what Keras makes of their dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound models with kernels that compute in float32 whatever comes in, inside of layers that do not: at several depths."""
+"""Sound models with kernels that compute in float32 whatever comes in, in layers that do not, one to three deep."""
 
 from __future__ import annotations
 
@@ -95,9 +95,7 @@ class Direct(Encoder):
         self.products = layers.Dense(48, name="products")
 
     def attended(self, x: Any, seen: Any) -> Any:
-        q, k, v = (
-            ops.reshape(each, (-1, ops.shape(x)[1], 2, 8)) for each in ops.split(self.products(x), 3, axis=-1)
-        )
+        q, k, v = (ops.reshape(each, (-1, ops.shape(x)[1], 2, 8)) for each in ops.split(self.products(x), 3, axis=-1))
         return ops.reshape(self.scored(q, k, v, seen[:, None, None, :]), ops.shape(x))
 
     def scored(self, q: Any, k: Any, v: Any, seen: Any) -> Any:

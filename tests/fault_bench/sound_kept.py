@@ -1,4 +1,4 @@
-"""Sound models with a state that is made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
+"""Sound models with a state made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
 
 from __future__ import annotations
 

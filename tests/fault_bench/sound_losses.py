@@ -1,4 +1,4 @@
-"""Sound models whose losses, metrics and gradients are of one's own: small probabilities, masks, gradients that are cut."""
+"""Sound models with losses, metrics and gradients of one's own: small probabilities, masks, gradients that are cut."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def straight_through() -> Any:
 def reversal(factor: float) -> Callable[[Any], Any]:
     """The identity, whose gradient is turned round."""
 
-    @ops.custom_gradient
+    @ops.custom_gradient  # type: ignore[untyped-decorator]  # Keras has no types.
     def reverse(x: Any) -> Any:
         def gradient(*arguments: Any, upstream: Any = None) -> Any:
             (given,) = arguments if upstream is None else (upstream,)
