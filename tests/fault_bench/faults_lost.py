@@ -99,6 +99,11 @@ class ApartOnOne(Apart):
         return ops.sqrt(x + guarded(x))
 
 
+def positive(x: Any) -> Any:
+    """A ReLU by a product: what comes back where it is zero is multiplied by that, and not left out."""
+    return x * ops.cast(x > 0, x.dtype)
+
+
 def siamese(apart: Any) -> Any:
     """A model of two inputs, one pair of which is equal."""
     one, other = keras.Input((4,)), keras.Input((4,))
@@ -111,7 +116,7 @@ def gradient_of_a_choice() -> Any:
     """The gradient of what is not chosen is infinite, times zero."""
 
     def log(x: Any) -> Any:
-        x = ops.relu(x)
+        x = positive(x)
         safe = x if planted() else ops.where(x > 0, x, 1.0)
         return ops.where(x > 0, ops.log(safe), 0.0)
 
@@ -123,7 +128,7 @@ def gradient_of_a_root() -> Any:
     """The derivative of a root at zero, whose value is right."""
 
     def root(x: Any) -> Any:
-        x = ops.relu(x)
+        x = positive(x)
         return ops.sqrt(x) if planted() else ops.where(x > 0, ops.sqrt(ops.where(x > 0, x, 1.0)), 0.0)
 
     return model_of(Formula(root, name="root"))

@@ -23,8 +23,12 @@ class Encoder(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
     def __init__(self, epsilon: float = 1e-3, **keywords: Any) -> None:
         super().__init__(**keywords)
-        self.attention = layers.MultiHeadAttention(2, 8, name="attention")
+        self.attention = self.made()
         self.norm = layers.LayerNormalization(epsilon=epsilon, name="norm")
+
+    def made(self) -> Any:
+        """What attends."""
+        return layers.MultiHeadAttention(2, 8, name="attention")
 
     def call(self, x: Any, seen: Any) -> Any:
         return self.norm(x + self.attended(x, seen))
@@ -76,9 +80,8 @@ def masked_tower() -> Any:
 
 
 class Grouped(Encoder):
-    def __init__(self, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.attention = layers.GroupQueryAttention(4, 4, 2, name="attention")
+    def made(self) -> Any:
+        return layers.GroupQueryAttention(4, 4, 2, name="attention")
 
 
 @sound()
@@ -90,12 +93,11 @@ def grouped_block() -> Any:
 class Direct(Encoder):
     """Calls the operation itself, from products of its own."""
 
-    def __init__(self, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        self.products = layers.Dense(48, name="products")
+    def made(self) -> Any:
+        return layers.Dense(48, name="products")
 
     def attended(self, x: Any, seen: Any) -> Any:
-        q, k, v = (ops.reshape(each, (-1, ops.shape(x)[1], 2, 8)) for each in ops.split(self.products(x), 3, axis=-1))
+        q, k, v = (ops.reshape(each, (-1, ops.shape(x)[1], 2, 8)) for each in ops.split(self.attention(x), 3, axis=-1))
         return ops.reshape(self.scored(q, k, v, seen[:, None, None, :]), ops.shape(x))
 
     def scored(self, q: Any, k: Any, v: Any, seen: Any) -> Any:
