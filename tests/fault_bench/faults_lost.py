@@ -249,7 +249,7 @@ def infinite_target() -> Any:
 @fault(stage="forward", layer="level_1/log", verdict=LOST, planted=False)
 def log_of_zero_everywhere() -> Any:
     """The logarithm of zero, in a layer."""
-    return model_of(nested(Formula(lambda x: ops.log(ops.relu(x)), name="log"), 1))
+    return model_of(nested(Formula(lambda x: ops.log(positive(x)), name="log"), 1))
 
 
 @fault(stage="forward", layer="log", verdict=LOST, planted=False)
