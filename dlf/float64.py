@@ -190,11 +190,23 @@ def holds_the_same(model: keras.Model, other: keras.Model) -> bool:
         _is_alike(value, vars(theirs).get(name))
         for ours, theirs in pairs
         for name, value in vars(ours).items()
-        if isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+        if _is_told(name, value)
     )
 
 
+def _is_told(name: str, value: Any) -> bool:
+    """Whether an attribute says what a layer computes: an array, or a number or a word that is not Keras's own."""
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        return True
+    return isinstance(value, bool | int | float | str) and not name.startswith("_") and name not in _OF_KERAS
+
+
+_OF_KERAS = {"built", "name", "trainable"}
+
+
 def _is_alike(one: Any, other: Any) -> bool:
+    if isinstance(one, bool | int | float | str):
+        return bool(one == other)
     if not (isinstance(other, np.ndarray) or keras.ops.is_tensor(other)):
         return False
     try:

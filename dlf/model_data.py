@@ -59,6 +59,8 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
     if isinstance(outputs, list) and len(outputs) == 1:
         outputs, loss = outputs[0], next(iter(keras.tree.flatten(loss)), None)  # As Keras hands it back.
+    if isinstance(loss, list | tuple | dict) and not isinstance(outputs, list | tuple | dict):
+        loss = next(iter(keras.tree.flatten(loss)), None)  # Of one output, there may be a list of one.
     if isinstance(loss, dict) and isinstance(outputs, list):
         loss = [loss[name] for name in model.output_names]
     if isinstance(loss, dict) and isinstance(outputs, dict):

@@ -44,8 +44,9 @@ LOW_PRECISION = 1000.0
 
 INEXACT = "fc"
 """The kinds of NumPy's dtypes that are rounded: floating-point and complex numbers."""
-STEPS = {"nudged": 2.0**-40, "pushed": 2.0**-20}
-"""Two steps by which inputs are moved: what computes in float64 has the same slope over both, and only that."""
+STEPS = {"nudged": 2.0**-40, "leaned": 2.0**-30, "pushed": 2.0**-20}
+"""Steps by which inputs are moved: by the first, what amplifies is seen; what computes in float64 has the same slope over
+the other two, and only that: by the smaller, float32 moves hardly an element."""
 _SMALLEST_SQUARE = 1e-280
 """Below it, squares of float64 lose digits."""
 TWINS = 2

@@ -59,7 +59,7 @@ class Learnt(layers.Layer):  # type: ignore[misc]
         self.center = data.mean(axis=0)
 
     def call(self, x: Any) -> Any:
-        return x - self.center
+        return x - ops.cast(self.center, x.dtype)
 
 
 def learnt() -> keras.Model:
@@ -158,7 +158,8 @@ class Power(layers.Layer):  # type: ignore[misc]
 
 
 def waves() -> keras.Model:
-    return compiled(layers.Dense(6), Waves(name="waves"), Power(name="power"), layers.Dense(1))
+    small = keras.optimizers.SGD(1e-4)
+    return compiled(layers.Dense(6), Waves(name="waves"), Power(name="power"), layers.Dense(1), optimizer=small)
 
 
 def roundoff() -> keras.Model:

@@ -26,6 +26,7 @@ from dlf.files import temporary_folder
 from dlf.interrupts import undo_all, undone
 from dlf.layers import layers_by_path
 from dlf.model_data import make_batch
+from dlf.noise_floor import STEPS
 from dlf.parity.check import target_of
 from dlf.parity.measure import measure, measure_calls, measure_training
 from dlf.parity.options import STAGES, ParityOptions
@@ -246,7 +247,7 @@ def test_the_innermost_layer_is_named_and_sound_ones_stay() -> None:
     assert _innermost(findings) == findings[1:]
 
 
-MOVES = ("wide/", "narrow/", "nudged/", "pushed/", "widened/")
+MOVES = ("wide/", "narrow/", "nudged/", "leaned/", "pushed/", "widened/")
 
 
 def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
@@ -259,7 +260,12 @@ def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
     return records
 
 
-CALL = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4}
+CALL = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4, "sources": []}
+
+
+SMOOTH = {"wide/relu|forward/0": ONES} | {
+    f"{step}/relu|forward/0": ONES + size for step, size in STEPS.items()
+}
 
 
 def test_a_gradient_that_differs_at_a_point_alone_is_a_tie(tmp_path: Path) -> None:
@@ -277,13 +283,12 @@ def test_a_gradient_that_differs_at_a_point_alone_is_a_tie(tmp_path: Path) -> No
 
 
 def test_a_layer_that_has_no_float64_form_is_judged_in_its_own_dtype(tmp_path: Path) -> None:
-    """It does not see that its inputs have moved by 2^-40, and does see 2^-20."""
+    """It does not see that its inputs have moved by 2^-30, and does see 2^-20."""
     key = "relu|forward/0"
     at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * (1 + 1e-6)})
-    smooth = {f"wide/{key}": ONES, f"nudged/{key}": ONES + 2.0**-40, f"pushed/{key}": ONES + 2.0**-20}
-    for sees, verdicts_ in ((0.0, {"rounding"}), (2.0**-40, {"diverged"})):
-        each = smooth | {f"nudged/{key}": ONES + sees}
-        beside = replayed(tmp_path / f"beside{sees}", a=smooth, b=each)
+    for sees, verdicts_ in ((0.0, {"rounding"}), (0.999, {"rounding"}), (1.0, {"diverged"})):
+        each = SMOOTH | {f"leaned/{key}": ONES + sees * 2.0**-30}
+        beside = replayed(tmp_path / f"beside{sees}", a=SMOOTH, b=each)
         found = judge(measure_calls(at, "a", [CALL], beside), list("ab"))
         assert {each.verdict for each in found} == verdicts_
 
@@ -292,7 +297,7 @@ def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_pa
     """The table does not see that inputs move, and is another once float32 means float64."""
     key = "relu|forward/0"
     at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * (1 + 1e-6)})
-    smooth = {f"wide/{key}": ONES, f"nudged/{key}": ONES + 2.0**-40, f"pushed/{key}": ONES + 2.0**-20}
+    smooth = SMOOTH
     for apart, verdicts_ in ((1e-7, {"rounding"}), (1e-15, {"diverged"})):
         each = smooth | {f"widened/{key}": ONES + apart}
         beside = replayed(tmp_path / f"beside{apart}", a=smooth, b=each)
@@ -315,7 +320,7 @@ def test_an_output_with_steps_is_compared_beside_them_too(tmp_path: Path) -> Non
     at["a"][f"twin0/{key}"] = ONES * 1.5
 
     def moves(value: Any) -> dict[str, Any]:
-        there = {f"{title}/{key}": value for title in ("wide", "nudged", "pushed")}
+        there = {f"{title}/{key}": value for title in ("wide", *STEPS)}
         return there | {f"narrow/{key}": value, f"widened/{key}": value + 1e-7}
 
     for size, verdict in ((1.1, "diverged"), (1 + 1e-7, "rounding")):

@@ -64,6 +64,8 @@ def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tupl
     """Returns the loss and its derivative by each parameter."""
     leaves = start(parameters)
     value = loss(leaves, _tensors(batch))
+    if not value.requires_grad:  # It touches none of them.
+        return value, {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
     # Without `materialize_grads`, a tensor that the loss does not touch is an error.
     gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
     return value.detach(), dict(zip(leaves, gradients, strict=True))

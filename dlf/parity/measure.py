@@ -103,6 +103,8 @@ def _measure_call(
                 "variable": _variable(kind, one.pop("name")),
                 "mode": "inference" if "inference" in kind else None,
             }
+            if kind == "gradient" and str(place["variable"]).startswith("input/") and not call["sources"]:
+                one.pop("absent", None)  # By the model's own data, a framework may have none, and training needs none.
             if call.get("own_dtype", False):
                 place["own_dtype"] = call["longest"]
             if any(moves.values()):
@@ -388,8 +390,9 @@ def _moves(records: Records, still: str) -> dict[str, float] | None:
     Returns:
         Units are those in the last place of float64, of the output's scale.
 
-        - ``bent``: how far apart its slopes are, over a step that only float64 can tell and over a larger one, relative
+        - ``bent``: how far apart its slopes are, over a step that float64 can tell alone and over a larger one, relative
           to the larger slope;
+        - ``bent_widely``: the same of one element in twenty at least: a kink on the way is met by few;
         - ``bent_units``: the same in units over the smaller step: where the larger slope is next to nothing by chance,
           what float64 rounds is not;
         - ``widened_units``: how far it moves where float32 means float64;
@@ -403,11 +406,14 @@ def _moves(records: Records, still: str) -> dict[str, float] | None:
     place, scale = still.partition("/")[2], scale_of(value)
     unit, widened = eps_of("float64") * scale, records.get(f"widened/{place}")
     with np.errstate(invalid="ignore"):
-        slopes = [(records[f"{step}/{place}"] - value) / size for step, size in STEPS.items()]
+        slopes = [(records[f"{step}/{place}"] - value) / STEPS[step] for step in ("leaned", "pushed")]
+        differences = np.abs(slopes[0] - slopes[1])
     bent, steepest = moved_by_how_much(slopes[0], slopes[1]), max(scale_of(slope) for slope in slopes)
+    finite_ones = differences[np.isfinite(differences)]
     return {
         "bent": _ratio(bent, steepest),
-        "bent_units": _ratio(bent, unit / min(STEPS.values())),
+        "bent_widely": _ratio(float(np.quantile(finite_ones, 0.95)) if finite_ones.size else 0.0, steepest),
+        "bent_units": _ratio(bent, unit / STEPS["leaned"]),
         "widened_units": 0.0 if widened is None else _ratio(moved_by_how_much(widened, value), unit),
         "moved": _ratio(moved_by_how_much(records[f"nudged/{place}"], value), scale),
     }

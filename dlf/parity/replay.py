@@ -184,8 +184,7 @@ def replay_of(
 
         gradients: dict[str, Any] = {}
         if path is not None and values and fixed["incoming"]:
-            nothing = keras.ops.zeros(1)
-            _, gradients = path.loss_and_gradients(total, values, (nothing, nothing))
+            gradients = _gradients(path, total, values, of_data=not inputs.call.sources)
         return *run(values, fixed), gradients
 
     # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already; but
@@ -202,6 +201,24 @@ def replay_of(
         return found | {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
 
     return replay
+
+
+def _gradients(path: Any, total: Callable[[Any, Any], Any], values: Any, *, of_data: bool) -> Any:
+    """The gradients by inputs and variables; by the model's own data only where the framework has them.
+
+    Training never asks for those, and an operation on data may have no derivative at all.
+    """
+    nothing = keras.ops.zeros(1)
+    try:
+        return path.loss_and_gradients(total, values, (nothing, nothing))[1]
+    except Exception:
+        variables = {name: each for name, each in values.items() if name.startswith("variable/")}
+        if not of_data or len(variables) == len(values):
+            raise
+        if not variables:
+            return {}
+        data = {name: each for name, each in values.items() if name not in variables}
+        return path.loss_and_gradients(lambda given, batch: total(data | dict(given), batch), variables, (nothing, nothing))[1]
 
 
 def replay_of_loss(

@@ -348,7 +348,7 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     """
     constants = Constants(**report.get("constants", {}))
     own = {
-        each["layer"] or "the loss"
+        each["layer"] or ("the optimizer" if each["stage"] == "update" else "the loss")
         for each in report["measurements"]
         if each["mode"] != "whole" and each["stage"] != "trajectory" and judged_in_own_dtype(each, constants) is not None
     }

@@ -31,7 +31,7 @@ from dlf.parity.taps import Call, Listener, listening
 from dlf.targets import own_traceback
 from dlf.trees import in_order
 
-__all__ = ["Subject", "outputs_alone", "plain_config"]
+__all__ = ["Subject", "outputs_alone", "plain_config", "stays_narrow"]
 
 
 class Subject:
@@ -298,7 +298,8 @@ class Subject:
             # Which is not in the configuration.
             pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
             inner.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
-        if model is self.twin:
+        # Slots of what stays narrow do not take it: TensorFlow adds no float64 to a float32.
+        if model is self.twin and not any(map(stays_narrow, model.trainable_variables)):
             inner.apply = _widened_throughout(inner.apply)
         return made
 
@@ -339,6 +340,15 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
             return apply(*args, **keywords)
 
     return applied
+
+
+def stays_narrow(variable: Any) -> bool:
+    """Tells whether a variable of a twin has a dtype of its own: those of LoRA are float32 whatever the policy is.
+
+    Args:
+        variable: Of a model in float64.
+    """
+    return is_floating(variable.dtype) and variable.dtype != "float64"
 
 
 _TINY = 1e-7
@@ -383,8 +393,10 @@ def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
 
 
 def _is_whole(model: keras.Model) -> bool:
-    # `build` marks a subclassed model as built, and leaves its layers as they are.
-    return model.built and all(each.built for each in layers_by_path(model).values())
+    # `build` marks a subclassed model as built, and leaves its layers as they are. One that was made by calling its layers
+    # has all its variables, whatever they say.
+    is_made = bool(getattr(model, "inputs", None))
+    return model.built and (is_made or all(each.built for each in layers_by_path(model).values()))
 
 
 def _name_of_function(value: Any) -> Any:

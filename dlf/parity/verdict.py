@@ -52,6 +52,8 @@ class Constants:
             way through the layers.
         bent: How far apart slopes are, over a tiny step and over a larger one, where part of a layer computes in
             float32: by all that this part is; else by 1e-6.
+        bent_widely: The same of one element in twenty at least: of a masked attention in a block, 0.003; of one that is
+            exact, 1e-6 and what it curves.
         rounded: Units in the last place of float64 that an output may be off by before it counts as another, or its
             slope as bent.
         amplified: How far a step of 2^-40 moves a layer's output, of its scale, where the layer amplifies it: then what
@@ -65,6 +67,7 @@ class Constants:
     whole: float = 1e3
     shaken: float = 1e3
     bent: float = 0.01
+    bent_widely: float = 1e-4
     rounded: float = 16.0
     amplified: float = 1e-4
 
@@ -251,8 +254,8 @@ def own_dtypes(measured: Mapping[str, Any], constants: Constants) -> dict[str, i
         constants: What the verdict rests on.
 
     Example:
-        >>> moves = {"jax": [{"bent": 1.0, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}], "torch": []}
-        >>> own_dtypes({"moves": moves, "longest": 8}, Constants())
+        >>> half = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
+        >>> own_dtypes({"moves": {"jax": [half], "torch": []}, "longest": 8}, Constants())
         {'jax': 8}
     """
     # A variable that stays narrow does so everywhere.
@@ -400,7 +403,8 @@ def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
 
 
 def _is_bent(moves: Mapping[str, float], constants: Constants) -> bool:
-    return moves["bent"] > constants.bent and moves["bent_units"] > constants.rounded
+    bent = moves["bent"] > constants.bent or moves["bent_widely"] > constants.bent_widely
+    return bent and moves["bent_units"] > constants.rounded
 
 
 def _odd_beside(measured: Measurement, names: Sequence[str], constants: Constants) -> Sequence[str | None]:

@@ -44,7 +44,7 @@ from dlf.parity.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity.subject import Subject, outputs_alone, plain_config
+from dlf.parity.subject import Subject, outputs_alone, plain_config, stays_narrow
 from dlf.parity.taps import Call, Listener, listening, standing_in, takes_training
 from dlf.parity.trainer import Trainer
 from dlf.randomness import common_randomness, randomness_report, set_seed
@@ -164,7 +164,7 @@ class Worker:
         twins = zip(parameters_of(subject.model), subject.twin.trainable_variables, strict=True)
         return {
             "calls": [self._describe_call(call) for call in calls],
-            "narrow_variables": [name for name, variable in twins if _stays_narrow(variable)],
+            "narrow_variables": [name for name, variable in twins if stays_narrow(variable)],
         }
 
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
@@ -225,7 +225,7 @@ class Worker:
             "shape": [list(each.shape) for each in outputs if isinstance(each, keras.KerasTensor)],
             # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
             "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
-            "own_dtype": any(map(_stays_narrow, self._subject.twin_layers[call.path].variables)),
+            "own_dtype": any(map(stays_narrow, self._subject.twin_layers[call.path].variables)),
             # What its sums may be as long as.
             "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
         }
@@ -388,11 +388,6 @@ def _not_finite(batches: list[Any]) -> list[str]:
                     what = "NaN" if np.isnan(widened(array)).any() else "infinity"
                     found[f"{what} in {'.'.join([name, *map(str, path)])}"] = None
     return list(found)
-
-
-def _stays_narrow(variable: Any) -> bool:
-    """Whether a variable of a twin has a dtype of its own: those of LoRA are float32 whatever the layer's policy is."""
-    return is_floating(variable.dtype) and variable.dtype != "float64"
 
 
 def _check_device(asked: str | None, first: str) -> None:
