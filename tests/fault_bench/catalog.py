@@ -23,6 +23,7 @@ import sound_kept
 import sound_layers
 import sound_losses
 import sound_numbers
+import sound_places
 import sound_points
 import sound_training
 from planting import Fault, Faults, Sound, SoundModels
@@ -53,6 +54,7 @@ SOUND: dict[str, SoundModels] = {
     "sound_kept": sound_kept.MODELS,
     "sound_float32": sound_float32.MODELS,
     "sound_dtypes": sound_dtypes.MODELS,
+    "sound_places": sound_places.MODELS,
     "sound_losses": sound_losses.MODELS,
 }
 

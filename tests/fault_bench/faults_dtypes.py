@@ -8,7 +8,8 @@ import keras
 from keras import layers, ops
 from parts import Formula, compiled, model_of, nested, tokens_model
 from planting import Faults, planted
-from sound_dtypes import Lengths, between
+from sound_dtypes import between
+from sound_places import Lengths
 
 FAULTS = Faults()
 fault, __getattr__ = FAULTS.fault, FAULTS.find
