@@ -18,13 +18,13 @@ fault, __getattr__ = FAULTS.fault, FAULTS.find
 # Another dtype comes out, and what is behind takes any.
 
 
-@fault(stage="build", layer="cast")
+@fault(stage="forward", layer="cast")
 def half_outputs() -> Any:
     """A layer gives halves."""
     return model_of(Formula(lambda x: ops.cast(x, "float16") if planted() else x * 1, name="cast"))
 
 
-@fault(stage="build", layer="level_2/level_1/cast")
+@fault(stage="forward", layer="level_2/level_1/cast")
 def half_outputs_two_deep() -> Any:
     """The same, two deep; what is around it casts back."""
 
@@ -42,7 +42,7 @@ def half_predictions() -> Any:
     return model_of(layers.Dense(2, name="hidden"), end, last=False)
 
 
-@fault(stage="build", layer="step_0")
+@fault(stage="forward", layer="step_0")
 def integer_outputs() -> Any:
     """A layer gives integers where others give what was rounded."""
 
@@ -52,7 +52,7 @@ def integer_outputs() -> Any:
     return between(rounded, lambda x: ops.cast(x, "float32") / 3)
 
 
-@fault(stage="build", layer="step_0")
+@fault(stage="forward", layer="step_0")
 def truth_outputs() -> Any:
     """A layer gives truth values for zeros and ones."""
     return between(
@@ -61,7 +61,7 @@ def truth_outputs() -> Any:
     )
 
 
-@fault(stage="build", layer="step_0")
+@fault(stage="forward", layer="step_0")
 def complex_outputs() -> Any:
     """A layer gives complex numbers where others give their real parts."""
 
@@ -75,7 +75,7 @@ def complex_outputs() -> Any:
 # Another shape, or another mask.
 
 
-@fault(stage="build", layer="score")
+@fault(stage="forward", layer="score")
 def dropped_axis() -> Any:
     """A layer drops an axis of one element; broadcasting goes on with it."""
     x = keras.Input((1, 4))
@@ -84,7 +84,7 @@ def dropped_axis() -> Any:
     return compiled(x, layers.Dense(2, name="last")(flat))
 
 
-@fault(stage="build", layer="widened")
+@fault(stage="forward", layer="widened")
 def padded_outputs() -> Any:
     """A layer gives one step more, which a mean takes in."""
     return model_of(
