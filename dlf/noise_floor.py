@@ -130,12 +130,14 @@ def scale_of(array: np.ndarray) -> float:
 
 
 def moved_by_how_much(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the scale of a difference, where it is finite.
+    """Returns the scale of a difference, where it is finite; 0 of integers, and of what has no difference.
 
     Example:
         >>> moved_by_how_much(np.array([1.0, np.inf]), np.array([3.0, np.inf]))
         2.0
     """
+    if one.dtype.kind not in INEXACT or other.dtype.kind not in INEXACT or one.shape != other.shape:
+        return 0.0
     with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus itself is no number.
         return scale_of(one - other)
 

@@ -87,7 +87,9 @@ def report_of(names: list[str], wrong: dict[str, str], noisy: tuple[str, ...] = 
         worst = max(own, key=lambda each: each["noise_floors"] or 0.0, default=None)
         stages[stage] = {"counts": dict(Counter(each["verdict"] for each in own)), "worst": worst}
     return {
-        "schema": 1,
+        "schema": 2,
+        "not_finite": None,
+        "not_judged": [],
         "verdict": "diverge" if divergences else "agree",
         "target": "model.py:build",
         "seed": 2025,

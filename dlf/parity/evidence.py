@@ -152,7 +152,7 @@ def _not_judged(
     blind: dict[str, str] = {}
     for each in findings:
         if each.verdict == "not judged":
-            blind.setdefault(each.stage, "the roundoff of float64 alone takes it as far as it is large")
+            blind.setdefault(each.stage, str(each.detail))
     for stage, reasons in evidence["given_up"].items():
         failed = [name for name in names if name in reasons]
         if failed:

@@ -45,7 +45,7 @@ _NEWS = {
     "unstable": ", on every backend alike",
     "tie": ", where any answer is right",
     "not finite": "",
-    "not judged": ": roundoff takes it anywhere",
+    "not judged": "",
 }
 """What is said of the same meaning."""
 

@@ -117,7 +117,7 @@ class Subject:
 
         Returns:
             ``outputs``: of each its place, shape and dtype; ``given``: of each call of a layer its key, the layer's path
-            and what it gives, in words; ``refused``: why the loss has no value, where it has none; ``functions``: what is
+            and dtype and shape of all that it gives; ``refused``: why the loss has no value, where it has none; ``functions``: what is
             called of Keras's functions that are known to differ, by the layer's path, and by nothing of the loss;
             ``assigned``: the trainable variables that are assigned to on the way.
 
@@ -145,8 +145,7 @@ class Subject:
                 mine.append(called)
 
         def hear(call: Call) -> None:
-            specs = [_spec_of(each) for each in keras.tree.flatten(call.outputs)]
-            given.append([call.key, call.path, " and ".join(specs)])
+            given.append([call.key, call.path, [_spec_of(each) for each in keras.tree.flatten(call.outputs)]])
 
         listener = Listener(self.layers, hear=hear)
         known = {name for each in known_differences() for name in each.functions}
@@ -363,11 +362,11 @@ def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return plain | {"tiny": any(bool((np.abs(widened(to_numpy(each))) < _TINY).any()) for each in floating)}
 
 
-def _spec_of(output: Any) -> str:
-    """The dtype and shape of what a layer gives, in words."""
+def _spec_of(output: Any) -> list[Any]:
+    """The dtype and shape of what a layer gives."""
     if not keras.ops.is_tensor(output):
-        return type(output).__name__
-    return f"{kind_of(keras.backend.standardize_dtype(output.dtype))} {tuple(output.shape)}"
+        return [type(output).__name__, []]
+    return [kind_of(keras.backend.standardize_dtype(output.dtype)), list(output.shape)]
 
 
 class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.

@@ -72,6 +72,8 @@ class Constants:
     amplified: float = 1e-4
 
 
+_FAR = 0.1
+"""Of its scale: further from its float64 form is what has none."""
 _JUMPS = 0.01
 """Of its scale: what a step of 2^-40 moves so far, roundoff may move anywhere."""
 
@@ -165,7 +167,8 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         if name in measured.get("absent", ()):
             yield replace(place, backend=name, relative_difference=None, detail="which is not there")
     if _is_blind(measured, constants):
-        blind = replace(place, verdict="not judged", relative_difference=None, detail="roundoff takes it anywhere")
+        detail = "the roundoff of float64 alone takes it as far as it is large"
+        blind = replace(place, verdict="not judged", relative_difference=None, detail=detail)
         yield from (replace(blind, backend=name) for name in there)
         return
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
@@ -220,6 +223,8 @@ def _costs(
             verdict = "diverged" if name in lost else verdict
         elif lost:
             verdict = "not finite" if what else "unstable"
+        elif _is_of_another(measured, costs, constants):
+            verdict, what = "not judged", "float64 gives something else than the model on every backend"
         elif roundoff or (
             len(noisy) == len(costs) > 1 and max(costs.values()) <= constants.alike * min(costs.values())
         ):
@@ -227,7 +232,15 @@ def _costs(
         if measured["mode"] == "free" and verdict in {"rounding", "identical"}:
             # Within what the twins show: but is it more than one step costs?
             verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
-        yield name, verdict, cost, f"{what} in {measured['dtype']}" if what and name in lost else None
+        detail = f"{what} in {measured['dtype']}" if what and name in lost else what
+        yield name, verdict, cost, detail
+
+
+def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants: Constants) -> bool:
+    """Whether on every backend the model is far from its float64 form, as no rounding takes it: then that is not its form."""
+    size = measured["size"] or 0.0
+    far = [cost > constants.same and cost * measured["floor"] > _FAR * size > 0.0 for cost in costs.values()]
+    return all(far) and len(far) > 1 and _is_part(measured)
 
 
 def _not_finite(measured: Mapping[str, Any], precision: str) -> Mapping[str, str]:

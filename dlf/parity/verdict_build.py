@@ -46,10 +46,11 @@ def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     # Of a layer that is not there, its variables are not either.
     absent = {each.layer for each in findings if each.variable is None}
     findings = [each for each in findings if each.variable is None or each.layer not in absent]
-    if any(_is_output(each) for each in findings):
-        findings = [each for each in findings if not _is_output(each)] + (
-            _first_other_call(built) or [each for each in findings if _is_output(each)]
-        )
+    outputs = [each for each in findings if _is_output(each)]
+    # Another dtype inside of a model is seen where layers are compared; of another shape nothing can be.
+    other = _first_other_call(built, with_dtype=bool(outputs))
+    if other:
+        findings = [each for each in findings if each not in outputs] + other
     return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
 
 
@@ -57,15 +58,16 @@ def _is_output(finding: Finding) -> bool:
     return finding.layer is None and str(finding.variable).startswith("output")
 
 
-def _first_other_call(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Where the model gives something else: the first call of a layer that gives another shape or dtype."""
+def _first_other_call(built: Mapping[str, Mapping[str, Any]], *, with_dtype: bool) -> list[Finding]:
+    """The first call of a layer that gives another shape, or another dtype, where that counts."""
     given = {name: {key: (layer, specs) for key, layer, specs in each.get("given", ())} for name, each in built.items()}
     for key, (layer, _) in next(iter(given.values())).items():
         if not all(key in each for each in given.values()):
             continue  # A layer that is called on some alone is said elsewhere.
         having: dict[str, list[str]] = {}
         for name, each in given.items():
-            having.setdefault(each[key][1], []).append(name)
+            words = [f"{dtype} {tuple(shape)}" if with_dtype else f"{tuple(shape)}" for dtype, shape in each[key][1]]
+            having.setdefault(" and ".join(words), []).append(name)
         if len(having) > 1:
             odd = outvoted(list(built), max(having.values(), key=len))
             what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())
