@@ -141,7 +141,7 @@ class Perplexity(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 @fault(stage="trajectory", where=JAX)
 def metric_two_deep() -> Any:
     """The same, two deep, among tokens."""
-    return tokens_model(Perplexity(name="outer"), layers.GlobalAveragePooling1D(name="mean"), optimizer="adam")
+    return tokens_model(Perplexity(name="outer"), layers.GlobalAveragePooling1D(name="mean"))
 
 
 @fault(stage="forward", layer="summed", where=TENSORFLOW)
