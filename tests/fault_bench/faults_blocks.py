@@ -180,7 +180,7 @@ def factor_in_float32() -> Any:
 def of_one_element(optimizer: Any, kind: Any = keras.Model) -> Any:
     """A model with a normalization over one element: the gradient of its scale is zero but for rounding."""
     table, one = keras.Input((), dtype="int32", name="table"), keras.Input((1,), name="one")
-    chosen = Formula(lambda x: ops.one_hot(x, 5), name="chosen")(table)
+    chosen = Formula(lambda x: ops.one_hot(x, 10), name="chosen")(table)
     row = layers.Dense(4, use_bias=False, name="rows")(chosen)
     norm = layers.LayerNormalization(name="norm")(layers.Dense(1, name="to_one")(one))
     both = layers.Concatenate(name="both")([row, norm])
@@ -234,7 +234,7 @@ class Lazy(Meddling):
         table = self.get_layer("rows").kernel
         (old,) = [value for each, value in zip(self.variables, before, strict=True) if each is table]
         if steps >= 1:
-            table.assign(ops.concatenate([ops.convert_to_tensor(old[:3]), table[3:]], axis=0))
+            table.assign(ops.concatenate([ops.convert_to_tensor(old[:5]), table[5:]], axis=0))
 
 
 @fault(stage="trajectory")

@@ -84,7 +84,7 @@ def dropped_axis() -> Any:
     return compiled(x, layers.Dense(2, name="last")(flat))
 
 
-@fault(stage="forward", layer="widened")
+@fault(stage="build", layer="widened")
 def padded_outputs() -> Any:
     """A layer gives one step more, which a mean takes in."""
     return model_of(
