@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from sweep import FACTORS, swept
 
-from dlf.errors import BackendError, DlfError
+from dlf.errors import BackendError, DlfError, InvalidArgumentError
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
 from dlf.parity.records import Records
@@ -80,7 +80,7 @@ class Score:
 def main() -> int:
     """Runs the bench; the exit code is 1 where anything was missed or falsely called."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="run the models whose name holds this text")
+    parser.add_argument("--only", default="", help="run the models whose name holds one of these texts: A,B")
     parser.add_argument("--json", type=Path, help="write everything there")
     asked = parser.parse_args()
     console, progress = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -88,12 +88,12 @@ def main() -> int:
     sweep: dict[str, dict[float, Score]] = {}
     seconds: list[float] = []
     failed: list[str] = []
-    models = list(_models(asked.only))
+    models = [each for each in _models() if any(text in each[2].name for text in asked.only.split(","))]
     for start in range(0, len(models), TOGETHER):
         with Crew(BACKENDS) as crew:
-            for number, (file, model) in enumerate(models[start : start + TOGETHER], start):
+            for number, file, model in models[start : start + TOGETHER]:
                 began = time.monotonic()
-                faulty = BACKENDS[number % len(BACKENDS)]
+                faulty = _faulty(number, model)
                 try:
                     with tempfile.TemporaryDirectory() as folder:
                         report = _run(file, model, faulty, Path(folder) / "records", crew)
@@ -101,6 +101,10 @@ def main() -> int:
                             raise BackendError(f"{name}: {words}")
                         _score(scores, model, faulty, report, Path(folder) / "records")
                         _sweep(sweep, model, faulty, report)
+                except InvalidArgumentError as error:
+                    if _stage(model) != "data":
+                        failed.append(f"{model.name}: {error}")
+                        console.print(failed[-1], markup=False)
                 except DlfError as error:
                     failed.append(f"{model.name}: {error}")
                     console.print(failed[-1], markup=False)
@@ -118,24 +122,33 @@ def main() -> int:
     return int(bool(failed) or any(each.caught < each.faults or each.alarms for each in own))
 
 
-def _models(only: str) -> Iterator[tuple[str, Fault | Sound]]:
+def _models() -> Iterator[tuple[int, str, Fault | Sound]]:
+    """All models, numbered: where a fault is planted does not depend on which of them are run."""
     tables: list[Mapping[str, Mapping[str, Fault | Sound]]] = [catalog.FAULTS, catalog.SOUND]
-    for table in tables:
-        for file, models in table.items():
-            yield from ((file, model) for name, model in models.items() if only in name)
+    every = [(file, model) for table in tables for file, models in table.items() for model in models.values()]
+    return ((number, file, model) for number, (file, model) in enumerate(every))
+
+
+def _faulty(number: int, model: Fault | Sound) -> str:
+    """The backend that has the fault, if any has it; each in its turn."""
+    where = getattr(model, "where", ()) or BACKENDS
+    return where[number % len(where)]
 
 
 def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, crew: Crew) -> dict[str, Any]:
     target = catalog.address(file, model, faulty)
     data = f"{target.rpartition(':')[0]}:{model.data}" if model.data else None
-    return run_parity(ParityOptions(target, BACKENDS, data=data), keep=keep, crew=crew)
+    names = getattr(model, "backends", ()) or BACKENDS
+    return run_parity(ParityOptions(target, names, data=data), keep=keep, crew=crew)
 
 
 def _score(
     scores: dict[str, dict[str, Score]], model: Fault | Sound, faulty: str, report: Mapping[str, Any], kept: Path
 ) -> None:
     for names in SETTINGS:
-        setting, planted = " ".join(names), isinstance(model, Fault) and faulty in names
+        if not set(names) <= set(report["backends"]):
+            continue
+        setting, planted = " ".join(names), _is_faulty(model, faulty, names)
         own = _answer(judged(report, names), model, faulty, names)
         verdicts = {"dlf parity": own} | dict(_todays_ways(model, names, report, kept))
         for way, (diverges, is_placed, words) in verdicts.items():
@@ -144,8 +157,9 @@ def _score(
 
 
 def _sweep(scores: dict[str, dict[float, Score]], model: Fault | Sound, faulty: str, report: Mapping[str, Any]) -> None:
-    for name, factor, one in swept(report, BACKENDS):
-        diverges, placed, said = _answer(one, model, faulty, BACKENDS)
+    names = tuple(report["backends"])
+    for name, factor, one in swept(report, names):
+        diverges, placed, said = _answer(one, model, faulty, names)
         score = scores.setdefault(name, {}).setdefault(factor, Score())
         score.add(model, diverges=diverges, placed=placed, faulty=isinstance(model, Fault), said=said)
         score.costly += isinstance(model, Sound) and any(
@@ -153,18 +167,48 @@ def _sweep(scores: dict[str, dict[float, Score]], model: Fault | Sound, faulty: 
         )
 
 
+def _is_faulty(model: Fault | Sound, faulty: str, names: Sequence[str]) -> bool:
+    """Whether these backends have to be told apart, or what they have alike is no number."""
+    return isinstance(model, Fault) and (model.verdict != "diverge" or faulty in names)
+
+
+def _stage(model: Fault | Sound) -> str | None:
+    return model.stage if isinstance(model, Fault) else None
+
+
 def _answer(
     report: Mapping[str, Any], model: Fault | Sound, faulty: str, names: Sequence[str]
 ) -> tuple[bool, bool, str]:
-    """Whether anything diverges, whether it begins where it was planted, and what was said."""
-    first = report["first_divergence"]
+    """Whether the answer is not "the same", whether what is wrong begins where it was planted, and what was said.
+
+    What was not compared, or could not be judged, is not the same either: a sound model's answer is that alone.
+    """
+    verdict = report["verdict"]
+    if verdict == "agree" and report["not_judged"]:
+        said = ", ".join(each["stage"] for each in report["not_judged"])
+        return isinstance(model, Sound), False, f"not judged: {said}"
+    if verdict == "agree":
+        return False, False, verdict
+    lost = isinstance(model, Fault) and model.verdict == "not finite"
+    first = (report["not_finite"] if lost else None) or report["first_divergence"]
+    if lost and report["data_not_finite"]:
+        first = {"stage": "data", "layer": None, "variable": None, "backend": None}
     if first is None:
-        return False, False, "agree"
-    # Of two, neither is blamed; but for a number that is lost on one in float32, which is plain to see.
-    blamed = {faulty} if len(names) > 2 else {None, faulty}
+        return True, False, f"{verdict}, and nothing is named"
+    said = f"{verdict}: {first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
+    if lost:
+        # Where one backend alone has a number, it is not the one that is wrong.
+        told = report["first_divergence"]
+        blamed = told is None or told["backend"] != faulty or not model.planted
+        verdicts = {"diverge"} if model.planted and faulty in names else {"not finite"}
+    else:
+        # Of two, neither is blamed; but for a number that is lost on one, which is plain to see.
+        blamed = first["backend"] in ({faulty} if len(names) > 2 else {None, faulty})
+        verdicts = {"diverge"}
     expected = (getattr(model, "stage", None), getattr(model, "layer", None))
-    placed = (first["stage"], first["layer"]) == expected and first["backend"] in blamed
-    return True, placed, f"{first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
+    reasoned = bool(first.get("reason")) or not getattr(model, "known", False)
+    placed = (first["stage"], first["layer"]) == expected and blamed and verdict in verdicts and reasoned
+    return True, placed, said + ("" if reasoned else ", without a reason")
 
 
 def _todays_ways(

@@ -8,7 +8,18 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-__all__ = ["Block", "Formula", "ModeFormula", "Projection", "model_of", "own_model", "tokens_model"]
+__all__ = [
+    "Around",
+    "Block",
+    "Formula",
+    "ModeFormula",
+    "Projection",
+    "compiled",
+    "model_of",
+    "nested",
+    "own_model",
+    "tokens_model",
+]
 
 
 def model_of(
@@ -41,6 +52,13 @@ def own_model(kind: Any, optimizer: Any = "sgd", loss: Any = "mse", *middle: Any
         hidden = each(hidden)
     model = kind(x, layers.Dense(2, name="last")(hidden))
     model.compile(optimizer, loss)
+    return model
+
+
+def compiled(inputs: Any, outputs: Any, loss: Any = "mse", optimizer: Any = "sgd", **keywords: Any) -> Any:
+    """A model from its inputs to its outputs."""
+    model = keras.Model(inputs, outputs)
+    model.compile(optimizer, loss, **keywords)
     return model
 
 
@@ -89,3 +107,25 @@ class Block(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
     def call(self, x: Any) -> Any:
         return ops.tanh(self.inner(x)) + x
+
+
+class Around(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Holds a layer that may be built already."""
+
+    def __init__(self, inner: Any, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = inner
+
+    def build(self, shape: Any) -> None:
+        if not self.inner.built:
+            self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x) * 0.5
+
+
+def nested(inner: Any, depth: int) -> Any:
+    """The layer in others: `level_1` holds it, `level_2` holds that one, and so on."""
+    for number in range(1, depth + 1):
+        inner = Around(inner, name=f"level_{number}")
+    return inner

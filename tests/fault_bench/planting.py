@@ -42,11 +42,20 @@ class Fault:
 
     name: str
     stage: str
+    """Where the data themselves are faulty, ``"data"``: they may be refused too."""
     layer: str | None
     variable: str | None
     data: str | None
     """A function ``(size, random) -> (x, y)`` of the same file, for a model that needs it."""
     build: Build
+    verdict: str = "diverge"
+    """What the report has to say; ``"not finite"`` where what is lost is no number, on several backends or on all."""
+    planted: bool = True
+    """Whether one backend differs; what is not finite may be so on all alike."""
+    where: tuple[str, ...] = ()
+    """The backends that can have the fault; none means all. A fault of Keras's own has one."""
+    known: bool = False
+    """Whether the report has to give its reason, as one of the known differences."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +67,26 @@ class Sound:
     """Whether one backend does the same in another way: it is addressed as a fault is."""
     data: str | None
     build: Build
+    backends: tuple[str, ...] = ()
+    """The backends that take the model; none means all."""
 
 
 class Faults(dict[str, Fault]):
     """The faults of one file, by name."""
 
     def fault(
-        self, stage: str, layer: str | None = None, variable: str | None = None, data: str | None = None
+        self,
+        stage: str,
+        layer: str | None = None,
+        variable: str | None = None,
+        data: str | None = None,
+        **expected: Any,
     ) -> Callable[[Build], Build]:
-        """Registers a function that builds a model."""
+        """Registers a function that builds a model; see `Fault` for what else may be expected of it."""
 
         def register(build: Build) -> Build:
             name = build.__name__
-            self[name] = Fault(name, stage, layer, variable, data, build)
+            self[name] = Fault(name, stage, layer, variable, data, build, **expected)
             return _without_fault(build)
 
         return register
@@ -83,12 +99,14 @@ class Faults(dict[str, Fault]):
 class SoundModels(dict[str, Sound]):
     """The sound models of one file, by name."""
 
-    def sound(self, *, planted: bool = False, data: str | None = None) -> Callable[[Build], Build]:
+    def sound(
+        self, *, planted: bool = False, data: str | None = None, backends: tuple[str, ...] = ()
+    ) -> Callable[[Build], Build]:
         """Registers a function that builds a model."""
 
         def register(build: Build) -> Build:
             name = build.__name__
-            self[name] = Sound(name, planted, data, build)
+            self[name] = Sound(name, planted, data, build, backends)
             return _without_fault(build)
 
         return register

@@ -147,24 +147,6 @@ def saturated() -> Any:
 
 
 @sound()
-def infinite() -> Any:
-    """exp overflows, on all alike."""
-    return formula(lambda x: ops.exp(x * 1e4))
-
-
-@sound()
-def infinite_and_back() -> Any:
-    """exp overflows, and what comes of it is finite."""
-    return formula(lambda x: 1 / (1 + ops.exp(1e4 * (ops.abs(x) + 0.1))) + x)
-
-
-@sound()
-def no_number() -> Any:
-    """The logarithm of what may be negative, on all alike."""
-    return formula(ops.log)
-
-
-@sound()
 def guarded_root() -> Any:
     """A root of what is nowhere zero, chosen where it may be."""
     return formula(lambda x: ops.where(x > 0, ops.sqrt(ops.where(x > 0, x, 1.0)), 0.0))

@@ -1,0 +1,154 @@
+"""Faults of a state that is made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import sound_kept
+from keras import layers, ops
+from parts import Formula, compiled, model_of, nested
+from planting import Faults, off, planted
+
+FAULTS = Faults()
+fault, __getattr__ = FAULTS.fault, FAULTS.find
+
+
+@fault(stage="build", layer="norm", variable="mean")
+def adapted_to_other_data() -> Any:
+    """A Normalization was adapted to data that are 1% larger."""
+    norm = layers.Normalization(name="norm")
+    norm.adapt(sound_kept.numbers(64, 4) * off(1.01))
+    return model_of(norm)
+
+
+class Finalized(layers.Normalization):  # type: ignore[misc]  # Keras has no types.
+    """Makes something else of what it was adapted to."""
+
+    def finalize_state(self) -> None:
+        super().finalize_state()
+        if self.built and planted():
+            self.variance: Any = self.variance * 1.01
+
+
+@fault(stage="forward", layer="norm")
+def finalized_otherwise() -> Any:
+    """Of the same statistics, a Normalization keeps a variance that is 1% off."""
+    return model_of(sound_kept.adapted(Finalized(name="norm"), 64, 4))
+
+
+@fault(stage="forward", layer="level_2/level_1/norm")
+def finalized_two_deep() -> Any:
+    """The same, in a layer in a layer."""
+    return model_of(nested(sound_kept.adapted(Finalized(name="norm"), 64, 4), 2))
+
+
+@fault(stage="forward", layer="norm")
+def inverted() -> Any:
+    """An adapted Normalization goes the other way."""
+    return model_of(sound_kept.adapted(layers.Normalization(invert=planted(), name="norm"), 64, 4))
+
+
+@fault(stage="forward", layer="bins")
+def other_bins() -> Any:
+    """A bound between bins is elsewhere."""
+    bins = layers.Discretization(bin_boundaries=[-1.0, 0.4 if planted() else 0.0, 0.7], name="bins")
+    x = keras.Input((6,))
+    rows = layers.Embedding(4, 3, name="table")(bins(x))
+    return compiled(x, layers.Dense(2, name="last")(layers.Flatten(name="flat")(rows)))
+
+
+@fault(stage="forward", layer="encoded")
+def counted_once() -> Any:
+    """Categories that come twice are counted once."""
+    x = keras.Input((6,), dtype="int32")
+    encoded = layers.CategoryEncoding(10, output_mode="multi_hot" if planted() else "count", name="encoded")(x)
+    return compiled(x, layers.Dense(2, name="last")(encoded))
+
+
+class Positions(sound_kept.Positions):
+    def kept(self, table: Any) -> Any:
+        return np.roll(table, 1, axis=0).astype("float32") if planted() else table.astype("float32")
+
+
+@fault(stage="forward", layer="positions")
+def positions_from_one() -> Any:
+    """A table that `build` makes begins elsewhere."""
+    return model_of(Positions(name="positions"), shape=(5, 4))
+
+
+class Cached(sound_kept.Cached):
+    def build(self, shape: Any) -> None:
+        super().build(shape)
+        self.back = self.back * off(1.01)
+
+
+@fault(stage="forward", layer="cached")
+def cache_scaled() -> Any:
+    """What a layer makes of a variable, and keeps, is 1% off; the variable is right."""
+    return model_of(Cached(name="cached"))
+
+
+@fault(stage="forward", layer="level_1/cached")
+def cache_in_a_block() -> Any:
+    """The same, in a layer."""
+    return model_of(nested(Cached(name="cached"), 1))
+
+
+@fault(stage="forward", layer="dense")
+def low_rank_scale() -> Any:
+    """What is added to a kernel (LoRA) is 1% off."""
+    dense = layers.Dense(4, name="dense")
+    model = model_of(dense)
+    dense.enable_lora(2, lora_alpha=3.0 * off(1.01))
+    dense.lora_kernel_b.assign(np.random.default_rng(0).normal(size=dense.lora_kernel_b.shape))
+    model.compile("sgd", "mse")
+    return model
+
+
+@fault(stage="build", layer="tower/dense", variable="kernel_scale")
+def quantized_scale() -> Any:
+    """The scale of a quantized kernel is 1% off."""
+    dense = layers.Dense(6, name="dense")
+    tower = keras.Sequential([keras.Input((4,)), dense], name="tower")
+    tower.quantize("int8")
+    dense.kernel_scale.assign(dense.kernel_scale * off(1.01))
+    return model_of(tower)
+
+
+@fault(stage="build", layer="hidden", variable="kernel")
+def assigned_after_build() -> Any:
+    """A kernel was given other values behind its build."""
+    hidden = layers.Dense(4, name="hidden")
+    model = model_of(hidden)
+    hidden.kernel.assign(np.eye(4) * off(1.01))
+    return model
+
+
+class Codes(sound_kept.Codes):
+    @property
+    def decay(self) -> float:
+        return 0.91 if planted() else 0.9
+
+
+@fault(stage="state", layer="codes", variable="codes")
+def moving_codes() -> Any:
+    """Moving means by hand are 0.91 for 0.9."""
+    return model_of(Codes(name="codes"))
+
+
+@fault(stage="forward", layer="spectral")
+def power_iterations() -> Any:
+    """The largest singular value is looked for in three steps for one."""
+    dense = layers.Dense(4, trainable=False, name="dense")
+    steps = 3 if planted() else 1
+    return model_of(layers.SpectralNormalization(dense, power_iterations=steps, name="spectral"))
+
+
+@fault(stage="forward", layer="shifted")
+def constant_of_a_variable() -> Any:
+    """A number that was read from a variable when the model was made is another."""
+    norm = sound_kept.adapted(layers.Normalization(name="norm"), 64, 4)
+    mean = float(ops.convert_to_numpy(norm.mean).ravel()[1 if planted() else 0])
+    return model_of(norm, Formula(lambda x: x + 0.1 * mean, name="shifted"))

@@ -1,0 +1,152 @@
+"""Differences of Keras's own, in dresses that are not the plainest: found, placed, and where they are known with their
+reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from parts import Formula, compiled, model_of, tokens_model
+from planting import Faults
+from sound_losses import Own, classifier
+
+FAULTS = Faults()
+fault, __getattr__ = FAULTS.fault, FAULTS.find
+
+TENSORFLOW, JAX, TORCH = ("tensorflow",), ("jax",), ("torch",)
+
+# Probabilities below 1e-7, by the numbers of their classes.
+
+
+@fault(stage="loss", where=TENSORFLOW, known=True)
+def tiny_probabilities() -> Any:
+    """By the loss's name."""
+    return classifier("sparse_categorical_crossentropy", 40.0)
+
+
+@fault(stage="loss", where=TENSORFLOW, known=True)
+def tiny_among_several() -> Any:
+    """In a dictionary of losses, by an object."""
+    x = keras.Input((4,))
+    kind = layers.Softmax(name="kind")(layers.Rescaling(40.0, name="scale")(layers.Dense(3, name="scores")(x)))
+    outputs = {"kind": kind, "size": layers.Dense(1, name="size")(x)}
+    return compiled(x, outputs, {"kind": keras.losses.SparseCategoricalCrossentropy(), "size": "mae"}, "adam")
+
+
+@fault(stage="loss", where=TENSORFLOW, known=True)
+def tiny_in_a_list() -> Any:
+    """In a list of losses, behind a nested model."""
+    scores = [keras.Input((4,)), layers.Dense(3, name="scores"), layers.Rescaling(40.0, name="scale")]
+    inside = keras.Sequential([*scores, layers.Softmax(name="kind")], name="inside")
+    x = keras.Input((4,))
+    return compiled(x, [layers.Dense(1, name="size")(x), inside(x)], ["mse", "sparse_categorical_crossentropy"])
+
+
+def sparse(y: Any, p: Any) -> Any:
+    return keras.losses.sparse_categorical_crossentropy(y, p)
+
+
+@fault(stage="loss", where=TENSORFLOW, known=True)
+def tiny_by_a_function() -> Any:
+    """Called in a loss of one's own."""
+    return classifier(Own(sparse, "sparse_own"), 40.0)
+
+
+class Added(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Adds a loss to that of the model."""
+
+    def call(self, p: Any) -> Any:
+        first = ops.cast(ops.zeros_like(p[:, 0]), "int32")
+        self.add_loss(ops.mean(keras.losses.sparse_categorical_crossentropy(first, p)))
+        return p * 1
+
+
+@fault(stage="loss", layer="added", where=TENSORFLOW, known=True)
+def tiny_in_a_penalty() -> Any:
+    """Called where a layer adds to the loss."""
+    scores = [layers.Dense(3, name="scores"), layers.Rescaling(40.0, name="scale"), layers.Softmax(name="kind")]
+    return model_of(*scores, Added(name="added"))
+
+
+# Rows of a table that come twice.
+
+
+@fault(stage="trajectory", where=TENSORFLOW, known=True)
+def repeated_tokens_beside_roundoff() -> Any:
+    """Adam squares sparse gradients before they are added up, beside a normalization over one element."""
+    table, one = keras.Input((4,), dtype="int32", name="table"), keras.Input((1,), name="one")
+    row = layers.Flatten(name="flat")(layers.Embedding(3, 4, name="rows")(table))
+    both = layers.Concatenate(name="both")([row, layers.LayerNormalization(name="norm")(one)])
+    return compiled({"table": table, "one": one}, layers.Dense(1, name="last")(both), "mse", "adam")
+
+
+# What JAX's trainer leaves out.
+
+
+class Masked(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """A convolution that sees what was before, as in a PixelCNN: its kernel is assigned to in `call`."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.conv = layers.Conv1D(3, 3, padding="same", name="conv")
+
+    def build(self, shape: Any) -> None:
+        self.conv.build(shape)
+        mask = np.ones((3, shape[-1], 3), "float32")
+        mask[2:] = 0.0
+        self.mask = mask
+
+    def call(self, x: Any) -> Any:
+        self.conv.kernel.assign(self.conv.kernel * ops.cast(self.mask, self.conv.kernel.dtype))
+        return self.conv(x)
+
+
+@fault(stage="trajectory", where=JAX)
+def kernel_assigned_in_call() -> Any:
+    """What is assigned to a kernel that is trained is lost on JAX."""
+    return model_of(Masked(name="masked"), layers.Flatten(name="flat"), shape=(5, 2))
+
+
+class Watched(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Keeps a metric of what it gets."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.seen = keras.metrics.Mean(name="seen")
+
+    def call(self, x: Any) -> Any:
+        self.seen.update_state(ops.mean(ops.square(x)))
+        return ops.tanh(x)
+
+
+@fault(stage="trajectory", where=JAX)
+def metric_of_a_layer() -> Any:
+    """A metric that a layer updates is not kept on JAX."""
+    return model_of(Watched(name="watched"))
+
+
+class Perplexity(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """The same, of what a nested layer counts."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = Watched(name="inner")
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x) * 2
+
+
+@fault(stage="trajectory", where=JAX)
+def metric_two_deep() -> Any:
+    """The same, two deep, among tokens."""
+    return tokens_model(Perplexity(name="outer"), layers.GlobalAveragePooling1D(name="mean"))
+
+
+@fault(stage="forward", layer="summed", where=TENSORFLOW)
+def channels_added_along_the_width() -> Any:
+    """`ops.add` of what is long in one axis alone, called in a layer, goes along another axis on TensorFlow."""
+    offset = np.array([[[0.5], [1.0], [-2.0]]], "float32")
+    added = Formula(lambda x: ops.add(x, ops.cast(offset, x.dtype)), name="summed")
+    return model_of(added, layers.Flatten(name="flat"), shape=(3, 3))

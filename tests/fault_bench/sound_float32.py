@@ -1,0 +1,308 @@
+"""Sound models with kernels that compute in float32 whatever comes in, in layers that do not, one to three deep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+from parts import Formula, compiled, model_of, nested
+from planting import SoundModels
+
+MODELS = SoundModels()
+sound, __getattr__ = MODELS.sound, MODELS.find
+
+optimizers: Any = keras.optimizers
+
+# Attention, for which JAX has a kernel in float32.
+
+
+class Encoder(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Attention to what is seen, and a normalization: a block as people write it."""
+
+    def __init__(self, epsilon: float = 1e-3, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.attention = self.made()
+        self.norm = layers.LayerNormalization(epsilon=epsilon, name="norm")
+
+    def made(self) -> Any:
+        """What attends."""
+        return layers.MultiHeadAttention(2, 8, name="attention")
+
+    def call(self, x: Any, seen: Any) -> Any:
+        return self.norm(x + self.attended(x, seen))
+
+    def attended(self, x: Any, seen: Any) -> Any:
+        return self.attention(x, x, attention_mask=seen[:, None, :])
+
+
+class Stack(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Two of them, and what they all go through."""
+
+    def __init__(self, *blocks: Any, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.blocks, self.up = list(blocks), layers.Dense(16, activation="gelu", name="up")
+
+    def call(self, x: Any, seen: Any) -> Any:
+        for each in self.blocks:
+            x = each(x, seen)
+        return x + self.up(x)
+
+
+def tokens_through(block: Any, optimizer: Any = "sgd", loss: Any = "mse", kind: Any = keras.Model) -> Any:
+    """A model of tokens, of which 0 is not seen, with a block that is told which are."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    # It is not trained: optimizers have ways of their own for rows that come twice.
+    x = layers.Embedding(100, 16, trainable=False, name="table")(tokens)
+    model = kind(tokens, layers.Dense(1, name="last")(block(x, seen=tokens != 0)))
+    model.compile(optimizer, loss)
+    return model
+
+
+@sound()
+def masked_block() -> Any:
+    """Masked attention in a layer."""
+    return tokens_through(Encoder(name="encoder"))
+
+
+@sound()
+def masked_stack() -> Any:
+    """The same two deep, trained by Adam: the gradient by the bias of the keys is zero but for rounding."""
+    return tokens_through(Stack(Encoder(name="one"), Encoder(name="two"), name="stack"), "adam")
+
+
+@sound()
+def masked_tower() -> Any:
+    """The same three deep, with momentum."""
+    inside = Stack(Encoder(name="one"), name="inside")
+    return tokens_through(Stack(inside, Encoder(name="two"), name="tower"), optimizers.SGD(0.05, momentum=0.9))
+
+
+class Grouped(Encoder):
+    def made(self) -> Any:
+        return layers.GroupQueryAttention(4, 4, 2, name="attention")
+
+
+@sound()
+def grouped_block() -> Any:
+    """Heads that share their keys, masked, in a layer."""
+    return tokens_through(Stack(Grouped(name="grouped"), name="stack"))
+
+
+class Direct(Encoder):
+    """Calls the operation itself, from products of its own."""
+
+    def made(self) -> Any:
+        return layers.Dense(48, name="products")
+
+    def attended(self, x: Any, seen: Any) -> Any:
+        q, k, v = (ops.reshape(each, (-1, ops.shape(x)[1], 2, 8)) for each in ops.split(self.attention(x), 3, axis=-1))
+        return ops.reshape(self.scored(q, k, v, seen[:, None, None, :]), ops.shape(x))
+
+    def scored(self, q: Any, k: Any, v: Any, seen: Any) -> Any:
+        return ops.dot_product_attention(q, k, v, mask=seen)
+
+
+@sound()
+def attention_by_an_operation() -> Any:
+    """`ops.dot_product_attention`, called in a layer."""
+    return tokens_through(Direct(name="direct"))
+
+
+@sound()
+def attention_two_deep() -> Any:
+    """The same, in a layer in a layer, trained by Adam."""
+    return tokens_through(Stack(Direct(name="direct"), name="stack"), "adam")
+
+
+@sound()
+def causal_by_an_operation() -> Any:
+    """Attention to what was before, without a layer of its own."""
+
+    def causal(x: Any) -> Any:
+        x = ops.expand_dims(x, 2)
+        return ops.squeeze(ops.dot_product_attention(x, ops.tanh(x), x, is_causal=True), 2)
+
+    return model_of(nested(Formula(causal, name="causal"), 1), shape=(6, 4))
+
+
+# Images, signals and special functions.
+
+
+@sound()
+def resized_two_deep() -> Any:
+    """An image is made larger, by an operation two layers deep."""
+    resize = Formula(lambda x: ops.image.resize(x, (7, 5), interpolation="bilinear"), name="resize")
+    return model_of(nested(resize, 2), layers.Flatten(name="flat"), shape=(4, 4, 2))
+
+
+@sound()
+def resized_and_trained() -> Any:
+    """The same between two convolutions, trained by Adam."""
+    return model_of(
+        layers.Conv2D(3, 3, padding="same", name="one"),
+        nested(Formula(lambda x: ops.image.resize(x, (8, 8)) + 0.1, name="resize"), 1),
+        layers.Conv2D(2, 3, name="two"),
+        layers.Flatten(name="flat"),
+        shape=(4, 4, 2),
+        optimizer="adam",
+    )
+
+
+class Upsampled(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """A model whose own `call` makes an image larger."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = layers.Conv2D(3, 3, padding="same", name="one"), layers.Conv2D(1, 3, name="two")
+
+    def call(self, x: Any) -> Any:
+        return self.two(ops.image.resize(self.one(x), (8, 8)))
+
+
+def pictures(size: int, random: np.random.Generator) -> Any:
+    return random.normal(size=(size, 4, 4, 2)).astype("float32"), random.normal(size=(size, 6, 6, 1)).astype("float32")
+
+
+@sound(data="pictures")
+def resized_by_the_model() -> Any:
+    """An operation in float32 in a model's own `call`."""
+    model = Upsampled()
+    model.compile("sgd", "mse")
+    return model
+
+
+def mixed(x: Any) -> Any:
+    """What tokens and features are mixed by, as in an FNet."""
+    return ops.fft2((x, ops.zeros_like(x)))[0]
+
+
+@sound()
+def fourier_block() -> Any:
+    """A Fourier transform over two axes, in a layer."""
+    norm = layers.LayerNormalization(name="norm")
+    return model_of(nested(Formula(mixed, name="mixed"), 1), norm, shape=(6, 4))
+
+
+@sound()
+def fourier_two_deep() -> Any:
+    """The same two deep, and there and back."""
+
+    def back(x: Any) -> Any:
+        real, imaginary = ops.fft((x, 0.5 * x))
+        return ops.ifft2((real, imaginary))[0]
+
+    return model_of(nested(Formula(back, name="back"), 2), shape=(6, 4), optimizer="adam")
+
+
+@sound()
+def spectrogram() -> Any:
+    """The magnitudes of a short-time Fourier transform."""
+
+    def magnitudes(x: Any) -> Any:
+        real, imaginary = ops.stft(x, 8, 4, 8)
+        return ops.sqrt(ops.square(real) + ops.square(imaginary) + 1e-3)
+
+    return model_of(nested(Formula(magnitudes, name="magnitudes"), 1), layers.Flatten(name="flat"), shape=(20,))
+
+
+@sound()
+def inverse_error_function() -> Any:
+    """The inverse of the error function, in a layer in a layer."""
+    return model_of(nested(Formula(lambda x: ops.erfinv(0.9 * ops.tanh(x)), name="erfinv"), 2))
+
+
+@sound()
+def transformed_image() -> Any:
+    """An image is turned, by an operation in a layer."""
+    turn = np.array([0.9, -0.3, 0.4, 0.3, 0.9, -0.2, 0, 0], "float32")
+
+    def turned(x: Any) -> Any:
+        each = ops.ones_like(x[:, 0, 0, :1]) * ops.cast(ops.convert_to_tensor(turn), x.dtype)
+        return ops.image.affine_transform(x, each, interpolation="bilinear")
+
+    return model_of(nested(Formula(turned, name="turned"), 1), layers.Flatten(name="flat"), shape=(5, 5, 2))
+
+
+# float32 by its name.
+
+
+class RootMeanSquare(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Normalizes in float32, as language models do."""
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, x: Any) -> Any:
+        wide = ops.cast(x, "float32")
+        normal = wide * ops.rsqrt(ops.mean(ops.square(wide), axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(normal, x.dtype) * self.scale
+
+    @property
+    def epsilon(self) -> float:
+        return 1e-3
+
+
+@sound()
+def normalized_in_float32() -> Any:
+    """Normalized in float32, and trained by Adam."""
+    return model_of(RootMeanSquare(name="norm"), optimizer="adam")
+
+
+@sound()
+def normalized_three_deep() -> Any:
+    """The same in a layer in a layer in a layer, with momentum."""
+    return model_of(nested(RootMeanSquare(name="norm"), 3), optimizer=optimizers.SGD(0.1, momentum=0.9))
+
+
+def scored_in_float32(x: Any) -> Any:
+    """Attention whose weights are made in float32."""
+    scores = ops.cast(x @ ops.transpose(x, (0, 2, 1)), "float32")
+    return ops.cast(ops.softmax(scores, axis=-1), x.dtype) @ x
+
+
+@sound()
+def softmax_in_float32() -> Any:
+    """Weights of attention in float32, one deep."""
+    return model_of(nested(Formula(scored_in_float32, name="scored"), 1), shape=(5, 4), optimizer="rmsprop")
+
+
+class CastLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
+    """Computes in float32."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        apart = ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")
+        return ops.mean(ops.square(apart), axis=-1) * self.factor
+
+    @property
+    def factor(self) -> float:
+        return 1.0
+
+
+def two_outputs(losses: Any, optimizer: Any = "sgd") -> Any:
+    """A model with two outputs, by name."""
+    x = keras.Input((4,))
+    hidden = layers.Dense(4, activation="tanh", name="hidden")(x)
+    outputs = {"p": layers.Dense(2, name="p")(hidden), "q": layers.Dense(3, name="q")(hidden)}
+    return compiled(x, outputs, losses, optimizer)
+
+
+@sound()
+def cast_in_one_of_two_losses() -> Any:
+    """One of two losses computes in float32."""
+    return two_outputs({"p": CastLoss(name="p"), "q": "mae"}, "adam")
+
+
+class CastPenalty(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Adds to the loss, in float32."""
+
+    def call(self, x: Any) -> Any:
+        self.add_loss(0.1 * ops.cast(ops.mean(ops.square(ops.cast(x, "float32"))), x.dtype))
+        return ops.tanh(x)
+
+
+@sound()
+def cast_in_a_penalty() -> Any:
+    """A layer adds to the loss, in float32, two deep."""
+    return model_of(nested(CastPenalty(name="penalty"), 2), optimizer="adam")
