@@ -24,12 +24,12 @@ from dlf.parity.page_plots import MARKS, plot_depth, plot_distance
 from dlf.parity.page_rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
 from dlf.parity.report import (
     advice_of,
+    advice_without_a_difference,
     answer_of,
     exit_code,
     is_foregone,
     known_of,
     remarks_of,
-    second_backend,
     why_empty,
     word_of,
 )
@@ -118,7 +118,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
 def _advice(report: Mapping[str, Any]) -> str:
     if report["first_divergence"]:
         return advice_of(report["first_divergence"], report["backends"])
-    return second_backend(report) if report["verdict"] == "not compared" else ""
+    return advice_without_a_difference(report)
 
 
 def _place(name: str, each: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -21,6 +21,7 @@ from dlf.parity.verdict import Constants, judged_in_own_dtype
 __all__ = [
     "ParityProgress",
     "advice_of",
+    "advice_without_a_difference",
     "answer_of",
     "exit_code",
     "is_foregone",
@@ -201,8 +202,8 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
     if report["first_divergence"] is not None:
         console.print(f"Next: {advice_of(report['first_divergence'], report['backends'])}", soft_wrap=True)
-    elif report["verdict"] == "not compared":
-        console.print(f"Next: {second_backend(report)}", soft_wrap=True)
+    elif report["not_finite"] or report["verdict"] == "not compared":
+        console.print(f"Next: {advice_without_a_difference(report)}", soft_wrap=True)
 
 
 def report_text(report: Mapping[str, Any], width: int = 100) -> str:
@@ -327,6 +328,29 @@ def is_tied(report: Mapping[str, Any]) -> bool:
         report: What `run_parity` returned.
     """
     return any(each["verdict"] == "tie" for each in report.get("precision", ()))
+
+
+def advice_without_a_difference(report: Mapping[str, Any]) -> str:
+    """Returns what to do where nothing differs, and the answer is no all the same; or nothing.
+
+    Args:
+        report: What `run_parity` returned.
+
+    Example:
+        >>> lost = {"layer": "distance", "detail": "NaN", "from_numbers": True}
+        >>> advice_without_a_difference({"not_finite": lost, "verdict": "not finite"})[:52]
+        'see where the layer distance takes a root, a logarit'
+    """
+    lost = report["not_finite"]
+    if lost is None:
+        return second_backend(report) if report["verdict"] == "not compared" else ""
+    if report.get("data_not_finite"):
+        return "fill in or leave out what is no number in the data."
+    where = f"the layer {lost['layer']}" if lost["layer"] else "the model"
+    return (
+        f"see where {where} takes a root, a logarithm, a quotient or a norm of zero, or an exponential of much: a value may "
+        "be a number where its derivative is none, and `where` hides the one and not the other."
+    )
 
 
 def second_backend(report: Mapping[str, Any]) -> str:
