@@ -348,7 +348,7 @@ def advice_without_a_difference(report: Mapping[str, Any]) -> str:
         return "fill in or leave out what is no number in the data."
     where = f"the layer {lost['layer']}" if lost["layer"] else "the model"
     return (
-        f"see where {where} takes a root, a logarithm, a quotient or a norm of zero, or an exponential of much: a value may "
+        f"see where {where} takes a root, a logarithm, a quotient or a norm of zero, or overflows: a value may "
         "be a number where its derivative is none, and `where` hides the one and not the other."
     )
 
