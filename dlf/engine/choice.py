@@ -8,6 +8,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -15,9 +16,10 @@ import psutil
 
 from dlf.backend_protocol import EpochRunner
 from dlf.backend_registry import current_backend
-from dlf.engine.feeds import Feed, NotFedError, find_feed
+from dlf.engine.batch_hooks import watchers
+from dlf.engine.feeds import Feed, NotFedError, Piece, Resident, check_readable, find_feed
 from dlf.errors import InvalidArgumentError, did_you_mean
-from dlf.keras_internals import build_for
+from dlf.keras_internals import build_for, waits_for_a_batch
 
 __all__ = [
     "ENGINES",
@@ -28,6 +30,8 @@ __all__ = [
     "forget_runner",
     "fused_feed",
     "not_fused_here",
+    "refuse_steps_per_execution",
+    "refuse_unless_fed",
     "runner_of",
 ]
 
@@ -90,6 +94,8 @@ def runner_of(model: keras.Model) -> EpochRunner:
     Raises:
         NotFusedError: This model's steps can only be run by Keras's own loop.
     """
+    if keras.config.max_steps_per_epoch() is not None:
+        raise NotFusedError("keras.config.set_max_steps_per_epoch limits the steps")
     made_for = (getattr(model, "optimizer", None), getattr(model, "loss", None), *model.metrics)
     known, runner = model.__dict__.get(_ATTRIBUTE, ((), None))
     if runner is None or len(known) != len(made_for) or any(a is not b for a, b in zip(known, made_for, strict=True)):
@@ -103,6 +109,37 @@ def runner_of(model: keras.Model) -> EpochRunner:
         model.__dict__[_ATTRIBUTE] = (made_for, runner)
     found: EpochRunner = runner
     return found
+
+
+def refuse_unless_fed(data: Any) -> None:
+    """Raises where the fused engine cannot read batches that somebody makes.
+
+    Args:
+        data: Anything that Keras's `fit` takes.
+
+    Raises:
+        NotFusedError: It cannot.
+    """
+    try:
+        check_readable(data)
+    except NotFedError as error:
+        raise NotFusedError(str(error)) from error
+
+
+def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], phase: str) -> None:
+    """Raises where a model is to run several steps in one call, and that shows.
+
+    Args:
+        model: A compiled model.
+        callbacks: The callbacks.
+        phase: ``"train"`` or ``"test"``.
+
+    Raises:
+        NotFusedError: Keras refuses it, or a callback sees after how many steps Keras looks.
+    """
+    steps = getattr(model, "steps_per_execution", 1)
+    if steps > 1 and (keras.config.backend() == "torch" or watchers(callbacks, phase)):
+        raise NotFusedError(f"the model is compiled with steps_per_execution={steps}")
 
 
 def forget_runner(model: keras.Model) -> None:
@@ -131,13 +168,20 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
     """
     try:
         feed = find_feed(data, runner, room)
+        builds = waits_for_a_batch(model)
+        feed.look(builds=builds)
+        if trains or builds or isinstance(feed, Resident):
+            feed, piece = _sampled(feed, runner)
+            _build(model, piece, runner, trains=trains)
     except NotFedError as error:
         raise NotFusedError(str(error)) from error
-    feed.begin_epoch()
+    return feed
+
+
+def _sampled(feed: Feed, runner: EpochRunner) -> tuple[Feed, Piece]:
+    """A piece with the first batch, and the feed: one that needs less memory where the device has none left."""
     try:
         piece = feed.sample()
-    except NotFedError as error:
-        raise NotFusedError(str(error)) from error
     except Exception as error:
         smaller = feed.without_room() if runner.is_out_of_memory(error) else None
         if smaller is None:
@@ -145,11 +189,19 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
         feed, piece = smaller, smaller.sample()
     if piece is None:
         raise NotFusedError("there is no batch")
+    return feed, piece
+
+
+def _build(model: keras.Model, piece: Piece, runner: EpochRunner, *, trains: bool) -> None:
+    """Makes the model's variables and, where it is trained, traces a step."""
+    batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
+    if keras.config.backend() != "tensorflow":
+        build_for(model, batch)  # As Keras's `fit` does: what it raises is raised.
     try:
-        build_for(model, keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data))
+        if keras.config.backend() == "tensorflow":
+            build_for(model, batch)
         if trains:
             runner.trace(piece.data, piece.rows)
     except Exception as error:
         message = (str(error).strip().splitlines() or [""])[0][:200]
         raise NotFusedError(f"the step cannot be traced ({type(error).__name__}: {message})") from error
-    return feed
