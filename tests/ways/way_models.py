@@ -171,12 +171,13 @@ def inputs_alone() -> keras.Model:
     return InputsAlone([keras.Input((FEATURES,)), layers.Dense(FEATURES)])
 
 
-def added_loss() -> keras.Model:
-    class Penalty(layers.Layer):  # type: ignore[misc]  # As above.
-        def call(self, inputs: Any) -> Any:
-            self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
-            return inputs
+class Penalty(keras.layers.Layer):  # type: ignore[misc]  # As above.
+    def call(self, inputs: Any) -> Any:
+        self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
+        return inputs
 
+
+def added_loss() -> keras.Model:
     return keras.Sequential([keras.Input((FEATURES,)), layers.Dense(5), Penalty(), layers.Dense(CLASSES)])
 
 

@@ -47,8 +47,8 @@ class Situation:
     data: Callable[[], Any]
     options: Mapping[str, Any] = field(default_factory=dict)
     """As for `compile_and_fit`; what is `Fresh` in it is made anew."""
-    refused: str = ""
-    """A part of the reason for which the engine leaves it to Keras."""
+    refused: str | None = ""
+    """A part of the reason for which the engine leaves it to Keras; None where nothing is expected."""
     only: tuple[str, ...] = ("jax", "tensorflow", "torch")
     """The backends that have it."""
     plain: bool = True
@@ -70,6 +70,16 @@ class Trained:
     variables: list[tuple[str, np.ndarray]] = field(default_factory=list)
     engine: str = ""
     said: str = ""
+
+
+def record_soon(replace: Callable[[str, Any], None]) -> None:
+    """Has steps recorded on PyTorch after two runs: these trainings are short, and a recorded step is to be compared.
+
+    Args:
+        replace: Sets what a dotted name stands for.
+    """
+    if keras.config.backend() == "torch":
+        replace("dlf_torch.epochs._RUNS_BEFORE_RECORDING", 2)
 
 
 def train(situation: Situation, way: str, folder: Path) -> Trained:
@@ -129,8 +139,8 @@ def _variables(model: keras.Model | None) -> list[tuple[str, np.ndarray]]:
         return []
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
-    # Keras numbers the names of one process on.
-    paths = [re.sub(r"_\d+", "", each.path) for each in variables]
+    # Keras numbers the names of one process on, and on TensorFlow puts those under what is being traced.
+    paths = [re.sub(r"_\d+", "", each.path.rpartition("/")[2]) for each in variables]
     values = [np.asarray(keras.ops.convert_to_numpy(each.value)) for each in variables]
     return list(zip(paths, values, strict=True))
 
@@ -199,9 +209,11 @@ def faults(situation: Situation, folder: Path) -> list[str]:
     for way, trained in by_way.items():
         if way != "keras":
             found += [f"{way} against keras: {each}" for each in differences(trained, by_way["keras"])]
-    engine = by_way["auto"].engine
+    engine, said = by_way["auto"].engine, by_way["auto"].said
+    if situation.refused is None:
+        return found + ([f"no reason: {said!r}"] if engine == "keras" and "Keras's own loop" not in said else [])
     if engine and engine != ("keras" if situation.refused else "fused"):
-        found.append(f"the engine was {engine}: {by_way['auto'].said}")
-    if situation.refused not in by_way["auto"].said:
-        found.append(f"the reason was {by_way['auto'].said!r}")
+        found.append(f"the engine was {engine}: {said!r}")
+    if situation.refused not in said:
+        found.append(f"the reason was {said!r}")
     return found
