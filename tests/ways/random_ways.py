@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import pytest
 import way_callbacks as seen
 import way_data as data
 import way_models as models
@@ -276,5 +277,4 @@ def _run(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     sys.exit(main())
