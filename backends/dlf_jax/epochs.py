@@ -12,6 +12,7 @@ import numpy as np
 from dlf.backend_registry import current_backend
 from dlf.common_stream import replacements
 from dlf.keras_internals import random_functions_replaced
+from dlf.layers import layers_by_path
 
 __all__ = ["JaxEpochRunner", "free_memory"]
 
@@ -33,6 +34,8 @@ class JaxEpochRunner:
             return "the model is not to be compiled (jit_compile=False)"
         if keras.distribution.distribution() is not None:
             return "keras.distribution is in use"
+        if any(layer.metrics for layer in layers_by_path(self._model).values() if not isinstance(layer, keras.Model)):
+            return "a layer holds a metric, whose values get lost in a step on JAX"
         return None
 
     def put(self, arrays: Any) -> Any:

@@ -66,6 +66,8 @@ class Feed:
 
     def __init__(self, dataset: Any, runner: EpochRunner, remark: str = "") -> None:
         self.dataset, self.runner, self.remark = dataset, runner, remark
+        self.first: Any = None
+        """The first batch in the host's memory, where it could not be had before."""
 
     @property
     def steps(self) -> int:
@@ -216,7 +218,10 @@ class Stream(Feed):
             begun = iter(self._read())
             first = next(begun, None)
             self._begun = itertools.chain([] if first is None else [first], begun)
-        return None if first is None else _joined([_as_fed(first)], 1).on_device(self.runner)
+        if first is None:
+            return None
+        self.first = _as_fed(first)
+        return _joined([self.first], 1).on_device(self.runner)
 
     def _batches(self, skip: int) -> Iterator[Any]:
         begun, self._begun = self._begun, None

@@ -22,6 +22,7 @@ from dlf.engine.choice import (
     runner_of,
 )
 from dlf.engine.loop import Validation, evaluate, fit
+from dlf.fit_checks import check_labels
 from dlf.pipelines import BatchedDataset
 from dlf.tf_pipelines import rows_of
 
@@ -111,6 +112,7 @@ def _prepare(
     refuse_steps_per_execution(model, callbacks, "train")
     evaluation = _validation(model, validation, options, memory_share)
     feed = fused_feed(model, train, runner, find_room(memory_share), trains=True)
+    check_labels("train", feed.first, model, getattr(model, "loss", None))
     if feed.remark:
         _log.warning("dlf: the examples are brought to the device in blocks: %s.", feed.remark)
     for name, steps in watchers(callbacks, "train").items():
