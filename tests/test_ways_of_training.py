@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +14,9 @@ from random_ways import combinations, made_small, told, unequal
 from situations import TABLE, situation
 from ways_of_training import Situation, Trained, differences, faults, record_soon, train
 
+from dlf.errors import BackendError
 from dlf.evaluation import evaluate, predict
+from dlf.keras_internals import as_logs, data_adapter, waits_for_a_batch
 from dlf.training import compile_and_fit
 
 BACKEND = keras.config.backend()
@@ -80,7 +83,7 @@ def test_a_metric_that_returns_a_dictionary_is_flat_everywhere() -> None:
         ).history
         assert (history["a_batches"], history["val_a_batches"], history["val_n_examples"]) == ([6.0], [2.0], [32.0])
         found = evaluate(model, (x, y), engine=engine)
-        assert list(found) == ["a_batches", "loss", "n_examples"]
+        assert list(found) == list(model.evaluate(x, y, return_dict=True, verbose=0))
         assert {type(value) for value in found.values()} == {float}
 
 
@@ -114,3 +117,21 @@ def test_a_data_set_that_holds_a_model_is_read_by_keras() -> None:
     model = way_models.dense()
     options = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "verbose": 0}
     assert compile_and_fit(model, Taught(model), **options).engine == "keras"
+
+
+@pytest.mark.parametrize(
+    ("gone", "ask"),
+    [
+        ("keras.src.utils.python_utils.pythonify_logs", lambda: as_logs({"loss": 1.0})),
+        ("keras.src.trainers.data_adapters.data_adapter.DataAdapter", data_adapter),
+        ("keras.Model._flatten_layers", lambda: waits_for_a_batch(way_models.dense())),
+    ],
+)
+def test_what_is_private_to_keras_is_asked_for(gone: str, ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask()
+    if gone == "keras.Model._flatten_layers":
+        monkeypatch.setattr(keras.Model, "_flatten_layers", None)
+    else:
+        monkeypatch.delattr(gone)
+    with pytest.raises(BackendError, match=r"which (is|are) gone"):
+        ask()

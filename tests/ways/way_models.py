@@ -194,7 +194,8 @@ class Counts(keras.metrics.Metric):  # type: ignore[misc]  # As above.
         self.examples.assign_add(keras.ops.cast(keras.ops.shape(y_pred)[0], "float32"))
 
     def result(self) -> Any:
-        return {"n_examples": keras.ops.convert_to_tensor(self.examples), "a_batches": self.batches + 0.0}
+        # Not the variables themselves: on PyTorch, Keras's logs would follow them through the validation.
+        return {"n_examples": self.examples + 0.0, "a_batches": self.batches + 0.0}
 
 
 class ByClass(keras.metrics.Metric):  # type: ignore[misc]  # As above.
