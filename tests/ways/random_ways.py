@@ -46,7 +46,7 @@ VECTORS: dict[str, Callable[[], keras.Model]] = {
 ARRAYS: dict[str, tuple[Callable[[], keras.Model], Callable[[], Any], Any]] = {
     "recurrent": (models.recurrent, data.series, LOSS),
     "convolutional": (models.convolutional, data.series, LOSS),
-    "stateful": (models.stateful, data.whole_series, LOSS),
+    "stateful": (models.stateful, data.series, LOSS),
     "masked": (models.masked, data.tokens, LOSS),
     "inputs in a list": (models.two_inputs, data.in_a_list, LOSS),
     "inputs in a tuple": (models.Unpacked, data.in_a_tuple, LOSS),
@@ -155,7 +155,7 @@ def _drawn(drawn: random.Random) -> Combination:
         "validation": drawn.choice(validations),
         "frequency": drawn.choice([1, 1, 2, [1, 3]]),
         "classes": is_one and not read and form != "weighed examples" and drawn.random() < 0.2,
-        "batch_size": data.BATCH if form == "stateful" else drawn.choice([1, 3, 4, 5, 13, 50, None]),
+        "batch_size": data.BATCH if form == "stateful" else drawn.choice([1, 4, 4, 6, 11, 50, None]),
         "epochs": drawn.choice([1, 2, 3]),
         "initial_epoch": drawn.choice([0, 0, 0, 1]),
         "fits": drawn.choice([1, 1, 1, 2]),

@@ -71,7 +71,7 @@ MODELS = [
     situation("a layer that is shared", models.shared),
     situation("a model inside of a model", models.nested),
     situation("a recurrent model", models.recurrent, data.series),
-    situation("a stateful model of a fixed batch size", models.stateful, data.whole_series, epochs=3),
+    situation("a stateful model of a fixed batch size", models.stateful, data.series, epochs=3),
     situation("masks from an embedding", models.masked, data.tokens),
     situation(
         "masked steps with labels of their own",
@@ -118,6 +118,9 @@ DATA = [
     situation("weights of examples as an option", sample_weight=data.WEIGHTS, validation_split=0.4),
     situation("weights of classes", class_weight={0: 1.0, 1: 0.2, 2: 3.0}, validation_split=0.3),
     situation("a batch size of one", batch_size=1, epochs=1),
+    situation("a last batch of one", models.normalized, batch_size=11, metrics=["accuracy"]),
+    situation("a last batch of one, from tf.data", given=lambda: data.as_tf_data(size=11), batch_size=None),
+    situation("a last batch of one and every hook", batch_size=11, callbacks=made(seen.Batches)),
     situation("a batch that is larger than the data", batch_size=50),
     situation("no batch size", batch_size=None),
     situation("labels of one column", given=lambda: (data.X, data.Y[:, None]), class_weight={2: 3.0}),
@@ -151,9 +154,7 @@ DATA = [
         validation_freq=2,
     ),
     situation("a data set of one's own, twice", given=own_data(), batch_size=None, fits=2),
-    situation(
-        "a data set that becomes shorter", given=lambda: data.Shrinking(batches=4), batch_size=None, only=NOT_TENSORFLOW
-    ),
+    situation("a data set that becomes shorter", given=data.Shrinking, batch_size=None, only=NOT_TENSORFLOW),
     situation(
         "a data set that is stopped",
         given=own_data(),

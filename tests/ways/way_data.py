@@ -11,8 +11,8 @@ from way_models import CLASSES, FEATURES, STEPS
 
 from dlf.pipelines import prepare_for_training
 
-COUNT, BATCH = 13, 4
-"""The last batch is of one example."""
+COUNT, BATCH = 12, 4
+"""Most are trained in whole batches: another shape is another program to be compiled."""
 
 _RANDOM = np.random.default_rng(11)
 X = _RANDOM.normal(size=(COUNT, FEATURES)).astype("float32")
@@ -30,7 +30,7 @@ CALLS: list[str] = []
 class Noted(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
     """Notes how it is read, and gives other examples after each time that an epoch has ended."""
 
-    def __init__(self, name: str = "", batches: int = 4, make: Callable[[Any, Any], Any] = lambda x, y: (x, y)) -> None:
+    def __init__(self, name: str = "", batches: int = 3, make: Callable[[Any, Any], Any] = lambda x, y: (x, y)) -> None:
         super().__init__()
         self.name, self.batches, self.make, self.ended = name, batches, make, 0
 
@@ -77,11 +77,6 @@ def series() -> Any:
     return SERIES, Y
 
 
-def whole_series() -> Any:
-    """As many as go into whole batches."""
-    return SERIES[:12], Y[:12]
-
-
 def tokens() -> Any:
     return TOKENS, Y
 
@@ -120,13 +115,13 @@ def endless() -> Iterator[Any]:
         yield from batches()
 
 
-def as_tf_data(shuffled: bool = False, known: bool = True, repeated: bool = False) -> Any:
+def as_tf_data(shuffled: bool = False, known: bool = True, repeated: bool = False, size: int = BATCH) -> Any:
     import tensorflow as tf
 
     examples = tf.data.Dataset.from_tensor_slices((X, Y))
     examples = examples.shuffle(COUNT, seed=5) if shuffled else examples
     examples = examples if known else examples.filter(lambda x, y: True)
-    examples = examples.batch(BATCH)
+    examples = examples.batch(size)
     return examples.repeat() if repeated else examples
 
 
