@@ -129,16 +129,17 @@ def _prepare(
     data: Any,
     engine: str,
     memory_share: float,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
 ) -> tuple[Feed, EpochRunner] | None:
     """The feed and the runner; None where Keras's own loop has to do it."""
     check_engine(engine, memory_share)
     if engine == "keras":
         return None
     try:
-        refuse_steps_per_execution(model, callbacks, "test")
+        refuse_steps_per_execution(model, callbacks or (), "test")
         runner = runner_of(model)
-        return fused_feed(model, data, runner, find_room(memory_share), trains=False), runner
+        phase = "predict" if callbacks is None else "test"
+        return fused_feed(model, data, runner, find_room(memory_share), phase), runner
     except NotFusedError as reason:
         if engine == "fused":
             raise not_fused_here(reason) from reason

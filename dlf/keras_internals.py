@@ -299,11 +299,12 @@ def build_for(model: keras.Model, batch: Any) -> None:
     build(data_batch=batch)
 
 
-def waits_for_a_batch(model: keras.Model) -> bool:
-    """Tells whether Keras's `fit` has to look at a batch before the first epoch, to build what is not built.
+def waits_for_a_batch(model: keras.Model, *, compiled: bool = True) -> bool:
+    """Tells whether Keras has to look at a batch before the first epoch, to build what is not built.
 
     Args:
-        model: A compiled model.
+        model: A model.
+        compiled: Whether losses and metrics are needed, too, as `fit` and `evaluate` need them.
 
     Raises:
         BackendError: Keras no longer keeps what it builds under these names.
@@ -314,8 +315,8 @@ def waits_for_a_batch(model: keras.Model) -> bool:
             f"keras {keras.__version__}: expected keras.Model._flatten_layers, _compile_loss and _compile_metrics, "
             "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
-    compiled = [each for each in (model._compile_loss, model._compile_metrics) if each is not None]
-    return not all(each.built for each in (*layers(), *compiled))
+    needed = [*layers(), *((model._compile_loss, model._compile_metrics) if compiled else ())]
+    return not all(each.built for each in needed if each is not None)
 
 
 def data_adapter() -> type:

@@ -106,6 +106,13 @@ def test_evaluate_and_predict_read_as_keras_reads(engine: str) -> None:
     assert calls[2] == calls[3] != []
 
 
+def test_a_compiled_model_predicts_before_it_is_trained() -> None:
+    model = way_models.named_outputs()
+    model.compile(loss={"kind": "mse", "size": "mse"})
+    found = predict(model, way_data.X, engine="fused")
+    np.testing.assert_allclose(found["kind"], model.predict(way_data.X, verbose=0)["kind"], rtol=1e-5)
+
+
 def test_a_data_set_that_holds_a_model_is_read_by_keras() -> None:
     """Each of its batches may be made by what the model learnt from the one before."""
 

@@ -150,7 +150,7 @@ def forget_runner(model: keras.Model) -> None:
 _ATTRIBUTE = "_dlf_epoch_runner"
 
 
-def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *, trains: bool) -> Feed:
+def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, phase: str) -> Feed:
     """Finds how to feed the data, builds the model for them, and traces a step where it is trained.
 
     Args:
@@ -158,7 +158,7 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
         data: Batches.
         runner: What runs its steps.
         room: The bytes that the examples may take on the device.
-        trains: Whether the model is trained.
+        phase: ``"train"``, ``"test"`` or ``"predict"``.
 
     Returns:
         The feed.
@@ -168,11 +168,12 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
     """
     try:
         feed = find_feed(data, runner, room)
-        builds = waits_for_a_batch(model)
+        builds = waits_for_a_batch(model, compiled=phase != "predict")
         feed.look(builds=builds)
-        if trains or builds or isinstance(feed, Resident):
+        if phase == "train" or builds or isinstance(feed, Resident):
             feed, piece = _sampled(feed, runner)
-            _build(model, piece, runner, trains=trains)
+            if phase == "train" or builds:
+                _build(model, piece, runner, phase)
     except NotFedError as error:
         raise NotFusedError(str(error)) from error
     return feed
@@ -192,15 +193,17 @@ def _sampled(feed: Feed, runner: EpochRunner) -> tuple[Feed, Piece]:
     return feed, piece
 
 
-def _build(model: keras.Model, piece: Piece, runner: EpochRunner, *, trains: bool) -> None:
+def _build(model: keras.Model, piece: Piece, runner: EpochRunner, phase: str) -> None:
     """Makes the model's variables and, where it is trained, traces a step."""
     batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
-    if keras.config.backend() != "tensorflow":
-        build_for(model, batch)  # As Keras's `fit` does: what it raises is raised.
+    # Where Keras builds at this place, what that raises is raised.
+    is_keras_s = phase != "predict" and keras.config.backend() != "tensorflow"
+    if is_keras_s:
+        build_for(model, batch)
     try:
-        if keras.config.backend() == "tensorflow":
+        if not is_keras_s:
             build_for(model, batch)
-        if trains:
+        if phase == "train":
             runner.trace(piece.data, piece.rows)
     except Exception as error:
         message = (str(error).strip().splitlines() or [""])[0][:200]

@@ -138,7 +138,7 @@ def evaluate(
     progress = _Progress(0)
     feed.begin_epoch()
     _evaluate_pieces(model, feed, runner, hooks, pace, progress)
-    _end_epoch(feed, progress, broken_off=model.stop_evaluating)
+    _end_epoch(feed, progress, hooks.on_test_batch_begin, broken_off=model.stop_evaluating)
     results = as_logs(_results(model, progress.logs))
     hooks.on_test_end(results)
     return results
@@ -162,9 +162,11 @@ def _evaluate_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an evaluation.
                 return
 
 
-def _end_epoch(feed: Feed, progress: _Progress, *, broken_off: bool) -> None:
+def _end_epoch(feed: Feed, progress: _Progress, begin: Callable[[int], None], *, broken_off: bool) -> None:
     """Ends an epoch; where there were fewer batches than the data set promised, it is said in Keras's words."""
     if not broken_off and progress.steps < feed.steps:
+        if keras.config.backend() != "torch":
+            begin(progress.steps)  # There Keras begins a step before it asks for its batch.
         warnings.warn(
             "Your input ran out of data; interrupting training. Make sure that your dataset or generator can generate "
             "at least `steps_per_epoch * epochs` batches. You may need to use the `.repeat()` function when building "
@@ -213,7 +215,7 @@ def _train_epoch(
             progress.steps += _updates(model) - progress.updates
             feed = smaller
             _log.warning("dlf: the device has no memory left; from here on the examples are brought there in blocks.")
-    _end_epoch(feed, progress, broken_off=model.stop_training)
+    _end_epoch(feed, progress, hooks.on_train_batch_begin, broken_off=model.stop_training)
     return progress.logs, feed
 
 

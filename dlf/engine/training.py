@@ -70,7 +70,7 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
     options = dict(options)
     if not isinstance(train, tuple):
         # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
-        return train, validation, {"shuffle": False, **options}
+        return train, _batched(validation, options), {"shuffle": False, **options}
     split = options.pop("validation_split", 0)
     if split and validation is None:
         if options.get("sample_weight") is not None:
@@ -90,12 +90,19 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
     )
     if batches is None:
         return train, validation, options
-    if isinstance(validation, tuple) and options.get("validation_steps") is None:
-        size = options.get("validation_batch_size") or options.get("batch_size")
-        validation = as_batches(validation, size, shuffle=False) or validation
+    validation = _batched(validation, options)
     if isinstance(validation, tuple) and options.get("validation_batch_size") is None:
         options["validation_batch_size"] = options.get("batch_size")
     return batches, validation, {name: each for name, each in options.items() if name not in taken} | {"shuffle": False}
+
+
+def _batched(validation: Any, options: Mapping[str, Any]) -> Any:
+    """Arrays to validate as batches, where that leaves `fit` what it means; batches as they are."""
+    limited = options.get("validation_steps") is not None or keras.config.max_steps_per_epoch()
+    if limited or not isinstance(validation, tuple):
+        return validation
+    size = options.get("validation_batch_size") or options.get("batch_size")
+    return as_batches(validation, size, shuffle=False) or validation
 
 
 def _prepare(
@@ -111,7 +118,7 @@ def _prepare(
     callbacks = options["callbacks"]
     refuse_steps_per_execution(model, callbacks, "train")
     evaluation = _validation(model, validation, options, memory_share)
-    feed = fused_feed(model, train, runner, find_room(memory_share), trains=True)
+    feed = fused_feed(model, train, runner, find_room(memory_share), "train")
     check_labels("train", feed.first, model, getattr(model, "loss", None))
     if feed.remark:
         _log.warning("dlf: the examples are brought to the device in blocks: %s.", feed.remark)
@@ -153,7 +160,7 @@ def _evaluation(
     try:
         _refuse_given(options, "validation_steps")
         runner = runner_of(model)
-        feed = fused_feed(model, data, runner, find_room(memory_share), trains=False)
+        feed = fused_feed(model, data, runner, find_room(memory_share), "test")
     except NotFusedError as reason:
         _log.warning("dlf: Keras's own loop evaluates, since %s.", reason)
         arrays, steps = as_arguments(data), options.get("validation_steps")

@@ -156,6 +156,13 @@ DATA = [
     situation("a data set of one's own, twice", given=own_data(), batch_size=None, fits=2),
     situation("a data set that becomes shorter", given=data.Shrinking, batch_size=None, only=NOT_TENSORFLOW),
     situation(
+        "a data set that becomes shorter, and every hook",
+        given=data.Shrinking,
+        batch_size=None,
+        callbacks=made(seen.Batches),
+        only=NOT_TENSORFLOW,
+    ),
+    situation(
         "a data set that is stopped",
         given=own_data(),
         batch_size=None,
