@@ -96,6 +96,8 @@ def runner_of(model: keras.Model) -> EpochRunner:
     """
     if keras.config.max_steps_per_epoch() is not None:
         raise NotFusedError("keras.config.set_max_steps_per_epoch limits the steps")
+    if not model.compiled:
+        raise NotFusedError("the model is not compiled")
     made_for = (getattr(model, "optimizer", None), getattr(model, "loss", None), *model.metrics)
     known, runner = model.__dict__.get(_ATTRIBUTE, ((), None))
     if runner is None or len(known) != len(made_for) or any(a is not b for a, b in zip(known, made_for, strict=True)):

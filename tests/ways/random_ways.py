@@ -142,6 +142,9 @@ def _drawn(drawn: random.Random) -> Combination:
     if ON_TENSORFLOW and read:
         # There tf.data reads ahead, as far as it comes: what is read of an epoch that is broken off is chance.
         stops = [each for each in stops if "a stop in an epoch" not in each and "at a batch" not in each]
+    if form == "deferred":
+        # Keras wants a model that is built for it, and dlf builds such a one.
+        stops = [each for each in stops if each != "a backup"]
     is_one = ARRAYS[form][2] is LOSS
     validations = [None, "arrays", *([] if form == "stateful" or read else [0.2, 0.4])]
     validations += ["a data set of one's own", "tf.data", "tf.data, shuffled"] if form in VECTORS else []
