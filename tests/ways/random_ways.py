@@ -148,6 +148,7 @@ def _drawn(drawn: random.Random) -> Combination:
     is_one = ARRAYS[form][2] is LOSS
     validations = [None, "arrays", *([] if form == "stateful" or read else [0.2, 0.4])]
     validations += ["a data set of one's own", "tf.data", "tf.data, shuffled"] if form in VECTORS else []
+    first = drawn.choice([0, 0, 0, 1])
     return {
         "form": form,
         "read": read,
@@ -159,8 +160,9 @@ def _drawn(drawn: random.Random) -> Combination:
         "frequency": drawn.choice([1, 1, 2, [1, 3]]),
         "classes": is_one and not read and form != "weighed examples" and drawn.random() < 0.2,
         "batch_size": data.BATCH if form == "stateful" else drawn.choice([1, 4, 4, 6, 11, 50, None]),
-        "epochs": drawn.choice([1, 2, 3]),
-        "initial_epoch": drawn.choice([0, 0, 0, 1]),
+        # At least one: without any, Keras on TensorFlow does not build the optimizer, and fails to average its weights.
+        "epochs": first + drawn.choice([1, 2]),
+        "initial_epoch": first,
         "fits": drawn.choice([1, 1, 1, 2]),
         "shuffle": not read and drawn.random() < 0.2,
         "steps_per_epoch": 2 if read == "a generator" else None if read or drawn.random() < 0.9 else 2,
@@ -193,7 +195,7 @@ def as_situation(parts: Combination) -> Situation:
     if parts["steps_per_epoch"]:
         options["steps_per_epoch"] = parts["steps_per_epoch"]
     limits: dict[Any, Callable[[], Any]] = {
-        "epochs": lambda: limited(epochs=1),
+        "epochs": lambda: limited(epochs=2),
         "steps": lambda: limited(steps=2),
         None: nullcontext,
     }
