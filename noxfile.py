@@ -108,6 +108,17 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("backend", list(BACKENDS))
+def ways(session: nox.Session, backend: str) -> None:
+    """Train random combinations of ways in which Keras's fit is used, by it and by the fused engine (20 minutes)."""
+    # A tf.data.Dataset and a DataLoader are ways of handing data over on every backend.
+    install(session, list(dict.fromkeys([backend, "tensorflow", "torch"])), "cpu")
+    session.env["KERAS_BACKEND"] = backend
+    asked = session.posargs or ["--count", "500"]
+    session.run("python", "-W", "ignore", "tests/ways/random_ways.py", *asked, env=environment(session))
+
+
+@nox.session
 def zoo(session: nox.Session) -> None:
     """Compare everything in Keras across backends; stopped and started again, it goes on where it was."""
     install(session, list(BACKENDS), "cpu")

@@ -11,7 +11,8 @@ import numpy as np
 
 from dlf.backend_protocol import EpochRunner
 from dlf.engine import loop
-from dlf.engine.arrays import as_arguments, as_batches
+from dlf.engine.arrays import as_batches
+from dlf.engine.by_keras import as_arguments, as_read
 from dlf.engine.choice import (
     MEMORY_SHARE,
     NotFusedError,
@@ -19,6 +20,7 @@ from dlf.engine.choice import (
     find_room,
     fused_feed,
     not_fused_here,
+    refuse_steps_per_execution,
     runner_of,
 )
 from dlf.engine.feeds import Feed
@@ -71,15 +73,15 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
     if isinstance(data, tuple):
         check_positive("batch_size", batch_size)
         data = as_batches(data, batch_size, shuffle=False) or data
-    fused = _prepare(model, data, engine, memory_share)
+    fused = _prepare(model, data, engine, memory_share, callbacks)
     if fused is not None:
         hooks = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=1, steps=fused[0].steps)
         return loop.evaluate(model, *fused, hooks)
     size = batch_size if isinstance(data, tuple) else None
-    found = model.evaluate(
+    found: dict[str, float] = model.evaluate(
         **as_arguments(data), batch_size=size, callbacks=list(callbacks), verbose=0, return_dict=True
     )
-    return {name: loop.as_number(value) for name, value in found.items()}
+    return found
 
 
 def predict(
@@ -118,17 +120,26 @@ def predict(
     fused = _prepare(model, inputs, engine, memory_share)
     if fused is not None:
         return loop.predict(*fused)
-    return model.predict(inputs, batch_size=batch_size if inputs is data else None, verbose=0)
+    size = batch_size if inputs is data else None
+    return model.predict(as_read(inputs), batch_size=size, verbose=0)
 
 
-def _prepare(model: keras.Model, data: Any, engine: str, memory_share: float) -> tuple[Feed, EpochRunner] | None:
+def _prepare(
+    model: keras.Model,
+    data: Any,
+    engine: str,
+    memory_share: float,
+    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+) -> tuple[Feed, EpochRunner] | None:
     """The feed and the runner; None where Keras's own loop has to do it."""
     check_engine(engine, memory_share)
     if engine == "keras":
         return None
     try:
+        refuse_steps_per_execution(model, callbacks or (), "test")
         runner = runner_of(model)
-        return fused_feed(model, data, runner, find_room(memory_share), trains=False), runner
+        phase = "predict" if callbacks is None else "test"
+        return fused_feed(model, data, runner, find_room(memory_share), phase), runner
     except NotFusedError as reason:
         if engine == "fused":
             raise not_fused_here(reason) from reason

@@ -18,6 +18,7 @@ import numpy as np
 
 from dlf.errors import InvalidArgumentError, did_you_mean
 from dlf.pipelines import ArrayDataset, BatchedDataset
+from dlf.tf_pipelines import is_repeatable, rows_of
 
 __all__ = ["build_if_deferred", "check_data", "check_labels", "check_loss", "find_optimizer", "sort_options"]
 
@@ -240,7 +241,16 @@ def _parts(data: Any) -> tuple[Any, Any]:
         found = data.raw_arrays() or data[0]
     elif hasattr(data, "element_spec"):
         found = data.element_spec
-        if keras.config.backend() == "jax" and int(data.cardinality()) > 0:
-            # JAX alone says nothing of a label that is out of range. A stream of unknown length is not touched.
-            found = next(data.take(1).as_numpy_iterator())
+        if keras.config.backend() == "jax":
+            # JAX alone says nothing of a label that is out of range.
+            first = _first_batch(data)
+            found = found if first is None else first
     return (found[0], found[1]) if isinstance(found, tuple) and len(found) > 1 else (None, None)
+
+
+def _first_batch(data: Any) -> Any:
+    """The first batch of a `tf.data.Dataset`, or None where looking at it would change what is read next."""
+    rows = rows_of(data)
+    if rows is not None:
+        return rows[0]
+    return next(data.take(1).as_numpy_iterator(), None) if is_repeatable(data) else None

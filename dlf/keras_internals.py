@@ -18,9 +18,11 @@ import numpy as np  # noqa: F401 - the examples use it.
 from dlf.errors import BackendError
 
 __all__ = [
+    "as_logs",
     "build_for",
     "builds_while_tracing",
     "call_symbolically",
+    "data_adapter",
     "decay_of_weights",
     "derivatives_uncut",
     "draw_key",
@@ -34,6 +36,7 @@ __all__ = [
     "random_functions_replaced",
     "tensorflow_hidden",
     "tensors_freed",
+    "waits_for_a_batch",
     "with_mask",
 ]
 
@@ -465,6 +468,74 @@ def call_symbolically(model: keras.Model, batch: Any) -> Any:
         lambda each: keras.KerasTensor(each.shape, keras.backend.standardize_dtype(each.dtype)), inputs
     )
     return backend.compute_output_spec(model, symbols, training=False)
+
+
+def waits_for_a_batch(model: keras.Model, *, compiled: bool = True) -> bool:
+    """Tells whether Keras has to look at a batch before the first epoch, to build what is not built.
+
+    Args:
+        model: A model.
+        compiled: Whether losses and metrics are needed, too, as `fit` and `evaluate` need them.
+
+    Raises:
+        BackendError: Keras no longer keeps what it builds under these names.
+    """
+    layers = getattr(model, "_flatten_layers", None)
+    if layers is None or not hasattr(model, "_compile_loss") or not hasattr(model, "_compile_metrics"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.Model._flatten_layers, _compile_loss and _compile_metrics, "
+            "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    needed = [*layers(), *((model._compile_loss, model._compile_metrics) if compiled else ())]
+    return not all(each.built for each in needed if each is not None)
+
+
+def data_adapter() -> type:
+    """Returns the class of what Keras's `fit` takes as it is, and reads batches from.
+
+    Of a `keras.utils.PyDataset`, the public way, TensorFlow's trainer takes no lists and forgets the batch size, and
+    every trainer puts inputs without labels into a tuple.
+
+    Raises:
+        BackendError: Keras no longer has the class, or it has other methods.
+    """
+    from keras.src.trainers import data_adapters
+
+    found: Any = getattr(getattr(data_adapters, "data_adapter", None), "DataAdapter", None)
+    methods = ("get_jax_iterator", "get_tf_dataset", "get_torch_dataloader", "num_batches", "on_epoch_begin")
+    if found is None or not all(hasattr(found, name) for name in methods):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.trainers.data_adapters.data_adapter.DataAdapter with "
+            f"{', '.join(methods)}, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    adapter: type = found
+    return adapter
+
+
+def as_logs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a step or the metrics say as Keras's `evaluate` does: flat, by name, numbers of Python's.
+
+    Args:
+        values: Tensors and dictionaries of them.
+
+    Raises:
+        BackendError: Keras no longer has the function.
+
+    Example:
+        >>> import numpy as np
+        >>> as_logs({"loss": np.float32(0.5), "counts": {"b": 2, "a": 1}})
+        {'a': 1.0, 'b': 2.0, 'loss': 0.5}
+    """
+    from keras.src.utils import python_utils
+
+    if not hasattr(python_utils, "pythonify_logs"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.utils.python_utils.pythonify_logs, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    logs: dict[str, Any] = python_utils.pythonify_logs(values)
+    return logs
 
 
 def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], bool] | None:

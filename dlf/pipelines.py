@@ -285,7 +285,8 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         batch = self.examples.rows(self._order[start : start + self.batch_size])
         for function in self._functions:
             batch = keras.tree.map_structure(as_array, _called(function, batch))
-        return as_backend_holds(batch)
+        # Of lists, tf.data would make arrays.
+        return as_backend_holds(keras.tree.lists_to_tuples(batch) if keras.config.backend() == "tensorflow" else batch)
 
     def batch_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the rows of this epoch's batches: ``(batches, batch_size)``, and ``(1 or 0, size)`` of a last one."""
@@ -438,7 +439,9 @@ def _random_states() -> tuple[Any, ...]:
 def _is_structure(part: Any) -> bool:
     """Whether a part of an example is several arrays by name or by place, as for a model with several inputs."""
     return isinstance(part, dict) or (
-        isinstance(part, list | tuple) and bool(part) and all(hasattr(each, "shape") for each in part)
+        isinstance(part, list | tuple)
+        and bool(part)
+        and all(hasattr(each, "shape") for each in keras.tree.flatten(part))
     )
 
 

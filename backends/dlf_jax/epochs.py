@@ -15,6 +15,7 @@ from dlf.common_stream import replacements
 from dlf.engine.python_state import PythonState, leaving_no_trace
 from dlf.engine.remade import StepFunction, makes_its_own_functions
 from dlf.keras_internals import random_functions_replaced
+from dlf.layers import layers_by_path
 
 __all__ = ["JaxEpochRunner", "free_memory"]
 
@@ -37,6 +38,8 @@ class JaxEpochRunner:
             return "the model is not to be compiled (jit_compile=False)"
         if keras.distribution.distribution() is not None:
             return "keras.distribution is in use"
+        if any(layer.metrics for layer in layers_by_path(self._model).values() if not isinstance(layer, keras.Model)):
+            return "a layer holds a metric, whose values get lost in a step on JAX"
         return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:

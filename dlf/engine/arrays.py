@@ -9,11 +9,24 @@ import keras
 import numpy as np
 
 from dlf.errors import InvalidArgumentError
-from dlf.pipelines import ArrayDataset, BatchedDataset, as_array, as_backend_holds, as_keras_feeds
+from dlf.pipelines import ArrayDataset, BatchedDataset, as_array, as_keras_feeds
 
-__all__ = ["as_arguments", "as_batches", "split_off"]
+__all__ = ["ArrayBatches", "as_batches", "split_off", "without_last_nones"]
 
 _BATCH_SIZE = 32  # Keras's own.
+
+
+class ArrayBatches(BatchedDataset):
+    """Batches of arrays that `fit` would have been given, each of the structure that `fit` makes of them."""
+
+    def __getitem__(self, index: int) -> Any:
+        return self.as_keras_hands(super().__getitem__(index))
+
+    @staticmethod
+    def as_keras_hands(parts: tuple[Any, ...]) -> Any:
+        """Returns inputs without labels alone, and lists as tuples on TensorFlow, as Keras's `fit` hands them on."""
+        data = parts[0] if len(parts) == 1 and not isinstance(parts[0], list | tuple) else parts
+        return keras.tree.lists_to_tuples(data) if keras.config.backend() == "tensorflow" else data
 
 
 def as_batches(
@@ -34,45 +47,72 @@ def as_batches(
         class_weight: As in Keras's `fit`.
 
     Returns:
-        The batches, or None where some array is of a kind that only Keras reads, such as a sparse one.
+        The batches, or None where some array is of a kind that only Keras reads, such as a sparse one, or that it
+        refuses.
 
     Raises:
         InvalidArgumentError: Weights are given twice, or class weights where there are no classes.
     """
-    parts = list(arrays)
-    while parts and parts[-1] is None:
-        parts.pop()
-    leaves = keras.tree.flatten(parts)
-    if any(part is None for part in parts):
-        return None
-    if not all(isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf) for leaf in leaves):
-        return None
-    if any(np.asarray(leaf).dtype.kind not in "biuf" for leaf in leaves if isinstance(leaf, np.ndarray)):
-        return None
-    weights = [each for each in (*parts[2:], sample_weight, class_weight) if each is not None]
-    if len(weights) > 1:
+    if class_weight is not None and (sample_weight is not None or _part(arrays, _WEIGHTS) is not None):
         raise InvalidArgumentError(
-            "sample_weight and class_weight", expected="one of them", received=f"{len(weights)} kinds of weights"
+            "sample_weight and class_weight", expected="one of them", received="two kinds of weights"
         )
+    if sample_weight is not None:
+        if _part(arrays, _WEIGHTS) is not None:
+            raise InvalidArgumentError("sample_weight", expected="one for the data", received="two")
+        arrays = (arrays[0], _part(arrays, _LABELS), sample_weight)
+    parts = without_last_nones(arrays)
+    if not _can_be_batched(parts):
+        return None
     if class_weight is not None:
-        if len(parts) < 2 or not hasattr(parts[1], "shape"):  # noqa: PLR2004 - inputs and labels.
+        if len(parts) <= _LABELS or keras.tree.is_nested(parts[_LABELS]):
             raise InvalidArgumentError(
                 "class_weight", expected="a model with one output, and its labels", received=class_weight
             )
-        parts.append(_weights_of(as_array(parts[1]), class_weight))
-    elif sample_weight is not None:
-        parts.append(sample_weight)
-    if len(parts) > 2 and hasattr(parts[2], "shape"):  # noqa: PLR2004
-        # Keras gives each of several outputs the same weights.
-        parts[2] = keras.tree.map_structure(lambda _: parts[2], parts[1])
+        parts.append(_weights_of(as_array(parts[_LABELS]), class_weight))
+    elif len(parts) > _WEIGHTS and keras.tree.is_nested(parts[_LABELS]):
+        weights = _for_each_output(parts[_LABELS], parts[_WEIGHTS])
+        if weights is None:
+            return None
+        parts[_WEIGHTS] = weights
     examples = ArrayDataset(*keras.tree.map_structure(lambda leaf: as_keras_feeds(as_array(leaf)), parts))
-    return (examples.shuffle() if shuffle else examples).batch(batch_size or _BATCH_SIZE)
+    return ArrayBatches(examples.shuffle() if shuffle else examples, batch_size or _BATCH_SIZE)
 
 
-def as_arguments(data: Any) -> dict[str, Any]:
-    """Returns the data, batches or a tuple of arrays, as the arguments that Keras's `fit` and `evaluate` take."""
-    data = as_backend_holds(data)
-    return dict(zip(("x", "y", "sample_weight"), data, strict=False)) if isinstance(data, tuple) else {"x": data}
+_LABELS, _WEIGHTS = 1, 2
+
+
+def without_last_nones(arrays: tuple[Any, ...]) -> list[Any]:
+    """Returns inputs, labels and weights without those at the end that are None."""
+    parts = list(arrays)
+    while parts and parts[-1] is None:
+        parts.pop()
+    return parts
+
+
+def _part(arrays: tuple[Any, ...], place: int) -> Any:
+    return arrays[place] if len(arrays) > place else None
+
+
+def _can_be_batched(parts: list[Any]) -> bool:
+    """Whether each part is arrays of numbers; of others Keras says what it does with them."""
+    leaves = keras.tree.flatten(parts)
+    if not all(isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf) for leaf in leaves):
+        return False
+    return all(leaf.dtype.kind in "biuf" for leaf in leaves if isinstance(leaf, np.ndarray))
+
+
+def _for_each_output(labels: Any, weights: Any) -> Any:
+    """The weights of each of several outputs, or None where Keras refuses them."""
+    if keras.tree.is_nested(weights):
+        try:
+            keras.tree.assert_same_structure(labels, weights)
+        except ValueError:
+            return None
+        return weights
+    if len(weights.shape) == 1 or tuple(weights.shape[1:]) == (1,):
+        return keras.tree.map_structure(lambda _: weights, labels)
+    return None
 
 
 def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -88,6 +128,7 @@ def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], t
     Raises:
         InvalidArgumentError: One of the parts would be empty.
     """
+    arrays = tuple(without_last_nones(arrays))
     count = len(keras.tree.flatten(arrays)[0])
     kept = math.floor(count * (1 - share)) if isinstance(share, int | float) else 0
     if not 0 < kept < count:
@@ -95,8 +136,8 @@ def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], t
             "validation_split", expected=f"a number that divides {count} examples in two parts", received=share
         )
     return (
-        keras.tree.map_structure(lambda array: array[:kept], arrays),
-        keras.tree.map_structure(lambda array: array[kept:], arrays),
+        keras.tree.map_structure(lambda array: None if array is None else array[:kept], arrays),
+        keras.tree.map_structure(lambda array: None if array is None else array[kept:], arrays),
     )
 
 

@@ -8,6 +8,7 @@ What is asked of it:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -15,10 +16,11 @@ import psutil
 
 from dlf.backend_protocol import EpochRunner
 from dlf.backend_registry import current_backend
-from dlf.engine.feeds import Feed, NotFedError, find_feed
+from dlf.engine.batch_hooks import watchers
+from dlf.engine.feeds import Feed, NotFedError, Piece, Resident, check_readable, find_feed
 from dlf.engine.python_state import leaving_no_trace
 from dlf.errors import InvalidArgumentError, did_you_mean
-from dlf.keras_internals import build_for, builds_while_tracing, call_symbolically
+from dlf.keras_internals import build_for, builds_while_tracing, call_symbolically, waits_for_a_batch
 
 __all__ = [
     "ENGINES",
@@ -29,6 +31,8 @@ __all__ = [
     "forget_runner",
     "fused_feed",
     "not_fused_here",
+    "refuse_steps_per_execution",
+    "refuse_unless_fed",
     "runner_of",
 ]
 
@@ -91,6 +95,10 @@ def runner_of(model: keras.Model) -> EpochRunner:
     Raises:
         NotFusedError: This model's steps can only be run by Keras's own loop.
     """
+    if keras.config.max_steps_per_epoch() is not None:
+        raise NotFusedError("keras.config.set_max_steps_per_epoch limits the steps")
+    if not model.compiled:
+        raise NotFusedError("the model is not compiled")
     made_for = (getattr(model, "optimizer", None), getattr(model, "loss", None), *model.metrics)
     known, runner = model.__dict__.get(_ATTRIBUTE, ((), None))
     if runner is None or len(known) != len(made_for) or any(a is not b for a, b in zip(known, made_for, strict=True)):
@@ -106,6 +114,37 @@ def runner_of(model: keras.Model) -> EpochRunner:
     return found
 
 
+def refuse_unless_fed(data: Any) -> None:
+    """Raises where the fused engine cannot read batches that somebody makes.
+
+    Args:
+        data: Anything that Keras's `fit` takes.
+
+    Raises:
+        NotFusedError: It cannot.
+    """
+    try:
+        check_readable(data)
+    except NotFedError as error:
+        raise NotFusedError(str(error)) from error
+
+
+def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], phase: str) -> None:
+    """Raises where a model is to run several steps in one call, and that shows.
+
+    Args:
+        model: A compiled model.
+        callbacks: The callbacks.
+        phase: ``"train"`` or ``"test"``.
+
+    Raises:
+        NotFusedError: Keras refuses it, or a callback sees after how many steps Keras looks.
+    """
+    steps = getattr(model, "steps_per_execution", 1)
+    if steps > 1 and (keras.config.backend() == "torch" or watchers(callbacks, phase)):
+        raise NotFusedError(f"the model is compiled with steps_per_execution={steps}")
+
+
 def forget_runner(model: keras.Model) -> None:
     """Called where a model was compiled: what runs its steps has to be made anew."""
     model.__dict__.pop(_ATTRIBUTE, None)
@@ -114,7 +153,7 @@ def forget_runner(model: keras.Model) -> None:
 _ATTRIBUTE = "_dlf_epoch_runner"
 
 
-def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *, trains: bool) -> Feed:
+def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, phase: str) -> Feed:
     """Finds how to feed the data, builds the model for them, and traces a step where it is trained.
 
     Args:
@@ -122,7 +161,7 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
         data: Batches.
         runner: What runs its steps.
         room: The bytes that the examples may take on the device.
-        trains: Whether the model is trained.
+        phase: ``"train"``, ``"test"`` or ``"predict"``.
 
     Returns:
         The feed.
@@ -132,13 +171,21 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
     """
     try:
         feed = find_feed(data, runner, room)
+        builds = waits_for_a_batch(model, compiled=phase != "predict")
+        feed.look(builds=builds)
+        if phase == "train" or builds or isinstance(feed, Resident):
+            feed, piece = _sampled(feed, runner)
+            if phase == "train" or builds:
+                _build(model, piece, runner, phase)
     except NotFedError as error:
         raise NotFusedError(str(error)) from error
-    feed.begin_epoch()
+    return feed
+
+
+def _sampled(feed: Feed, runner: EpochRunner) -> tuple[Feed, Piece]:
+    """A piece with the first batch, and the feed: one that needs less memory where the device has none left."""
     try:
         piece = feed.sample()
-    except NotFedError as error:
-        raise NotFusedError(str(error)) from error
     except Exception as error:
         smaller = feed.without_room() if runner.is_out_of_memory(error) else None
         if smaller is None:
@@ -146,15 +193,24 @@ def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, *,
         feed, piece = smaller, smaller.sample()
     if piece is None:
         raise NotFusedError("there is no batch")
-    try:
-        batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
-        if trains and builds_while_tracing(model):
-            # What a call draws or counts has to be seen before: afterwards Keras would trace another number of times.
-            leaving_no_trace(model, lambda: call_symbolically(model, batch))
+    return feed, piece
+
+
+def _build(model: keras.Model, piece: Piece, runner: EpochRunner, phase: str) -> None:
+    """Makes the model's variables and, where it is trained, traces a step."""
+    batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
+    # Where Keras builds at this place, what that raises is raised.
+    is_keras_s = phase != "predict" and keras.config.backend() != "tensorflow"
+    if is_keras_s:
         build_for(model, batch, runner.begin_reading)
-        if trains:
+    try:
+        if not is_keras_s:
+            if phase == "train" and builds_while_tracing(model):
+                # What a call draws or counts has to be seen before: afterwards Keras would trace another number of times.
+                leaving_no_trace(model, lambda: call_symbolically(model, batch))
+            build_for(model, batch, runner.begin_reading)
+        if phase == "train":
             runner.trace(piece.data, piece.rows)
     except Exception as error:
         message = (str(error).strip().splitlines() or [""])[0][:200]
         raise NotFusedError(f"the step cannot be traced ({type(error).__name__}: {message})") from error
-    return feed

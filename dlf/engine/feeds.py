@@ -19,10 +19,12 @@ import keras
 import numpy as np
 
 from dlf.backend_protocol import EpochRunner
+from dlf.engine.arrays import ArrayBatches
+from dlf.engine.opening import begin_as_keras_does_after_an_epoch, is_told_of_epochs, look_as_keras_does
 from dlf.pipelines import BatchedDataset, as_array, as_in_this_thread, as_keras_feeds
 from dlf.tf_pipelines import rows_of
 
-__all__ = ["Blocks", "Feed", "NotFedError", "Piece", "Resident", "Stream", "find_feed"]
+__all__ = ["Blocks", "Feed", "NotFedError", "Piece", "Resident", "Stream", "check_readable", "find_feed"]
 
 
 class NotFedError(Exception):
@@ -64,23 +66,29 @@ class Feed:
 
     def __init__(self, dataset: Any, runner: EpochRunner, remark: str = "") -> None:
         self.dataset, self.runner, self.remark = dataset, runner, remark
-        self._within_epoch = False
+        self.first: Any = None
+        """The first batch in the host's memory, where it could not be had before."""
 
     @property
     def steps(self) -> int:
-        """Batches in this epoch."""
+        """Batches in an epoch."""
         return len(self.dataset)
 
-    def begin_epoch(self) -> None:
-        """Called before an epoch's first batch, and before a look at it; the second call does nothing."""
-        if not self._within_epoch:
-            getattr(self.dataset, "on_epoch_begin", lambda: None)()
-        self._within_epoch = True
+    def look(self, *, builds: bool) -> None:
+        """Looks at the data as Keras does before the first epoch; `builds` where the model has yet to be built."""
 
-    def end_epoch(self) -> None:
-        """Called after an epoch's last batch."""
-        getattr(self.dataset, "on_epoch_end", lambda: None)()
-        self._within_epoch = False
+    def reset(self) -> None:
+        """Called between that look and the first epoch, and before each evaluation."""
+
+    def read_one_at_a_time(self) -> None:
+        """Called where a callback sees each batch, and may want no other."""
+
+    def begin_epoch(self) -> None:
+        """Called before an epoch's first batch."""
+
+    def end_epoch(self, *, broken_off: bool = False) -> None:  # noqa: ARG002 - dlf's own have their next order anyway.
+        """Called after an epoch's last batch, or where it is broken off."""
+        self.dataset.on_epoch_end()
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
         """The batches of this epoch, but for the first `skip`."""
@@ -154,29 +162,93 @@ class Stream(Feed):
         # Not where Python makes the batches: Keras's generators of random numbers are another's in another thread.
         self._in_turn = _ahead if ahead else iter
         self._longest: dict[Any, int] = {}
+        self._most = _BLOCK_STEPS
+        self._is_told = is_told_of_epochs(dataset)
+        self._steps = self._count()
+        self._looked_at: Any = None
+        self._begun: Iterator[Any] | None = None
 
     @property
     def steps(self) -> int:
-        """Batches in this epoch."""
+        """Batches in an epoch: as many as there were at the last reset, as in Keras."""
+        return self._steps
+
+    def _count(self) -> int:
+        if self._is_told:
+            return int(self.dataset.num_batches)
         return int(self.dataset.cardinality()) if hasattr(self.dataset, "cardinality") else len(self.dataset)
+
+    def look(self, *, builds: bool) -> None:
+        """Looks at the data as Keras does before the first epoch; `builds` where the model has yet to be built."""
+        self._looked_at = look_as_keras_does(self.dataset, self._read, builds=builds)
+
+    def reset(self) -> None:
+        """Called between that look and the first epoch, and before each evaluation."""
+        if self._begun is None:
+            self._steps = self._count()
+            if self._is_told:
+                self.dataset.on_epoch_end()
+
+    def begin_epoch(self) -> None:
+        """Called before an epoch's first batch."""
+        if self._is_told and self._begun is None:
+            self.dataset.on_epoch_begin()
+
+    def end_epoch(self, *, broken_off: bool = False) -> None:
+        """Called after an epoch's last batch, or where it is broken off."""
+        # Keras does not tell of an epoch that is broken off; dlf's own batches get their next order in any case.
+        if not broken_off or not self._is_told:
+            begin_as_keras_does_after_an_epoch(self.dataset)
+            getattr(self.dataset, "on_epoch_end", lambda: None)()
+
+    def read_one_at_a_time(self) -> None:
+        """Called where a callback sees each batch, and may want no other."""
+        self._most, self._in_turn = 1, iter
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
         """The batches of this epoch, but for the first `skip`."""
         return (block.on_device(self.runner) for block in self._in_turn(self._blocks(skip)))
 
     def sample(self) -> Piece | None:
-        """A piece with the first batch alone."""
-        first = next(iter(self._read()), None)
-        return None if first is None else _joined([_as_fed(first)], 1).on_device(self.runner)
+        """A piece with the first batch alone: the one that was looked at, or that with which the first epoch begins."""
+        first, self._looked_at = self._looked_at, None
+        if first is None:
+            self.reset()
+            self.begin_epoch()
+            begun = iter(self._read())
+            first = next(begun, None)
+            self._begun = itertools.chain([] if first is None else [first], begun)
+        if first is None:
+            return None
+        self.first = _as_fed(first)
+        return _joined([self.first], 1).on_device(self.runner)
+
+    def _batches(self, skip: int) -> Iterator[Any]:
+        begun, self._begun = self._begun, None
+        batches = itertools.islice(iter(self._read()) if begun is None else begun, self._steps)
+        return itertools.islice(batches, skip, None)
 
     def _blocks(self, skip: int) -> Iterator[_Block]:
         block: list[Any] = []
-        for each in itertools.islice(self._read(), skip, None):
+        batches = self._batches(skip)
+        while True:
+            try:
+                each = next(batches, _NO_MORE)
+            except BaseException:
+                # Keras has trained on the batches before it.
+                if block:
+                    yield self._filled_up(block)
+                raise
+            if each is _NO_MORE:
+                break
             batch = _as_fed(each)
-            if block and (len(block) >= _steps_in_a_block(_nbytes(batch)) or _shapes(batch) != _shapes(block[0])):
+            if block and _shapes(batch) != _shapes(block[0]):
                 yield self._filled_up(block)
                 block = []
             block.append(batch)
+            if len(block) >= min(self._most, _steps_in_a_block(_nbytes(batch))):
+                yield self._filled_up(block)
+                block = []
         if block:
             yield self._filled_up(block)
 
@@ -213,13 +285,28 @@ def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
             raise NotFedError("the data set holds ragged or sparse tensors")
         remark = "the examples are not, or cannot be, kept in memory"
         return Stream(data, data.as_numpy_iterator, runner, remark, ahead=True)
-    if isinstance(data, keras.utils.PyDataset):
-        if data.num_batches is None:
-            raise NotFedError("the data set is endless")
-        if data.workers > 1 or data.use_multiprocessing:
-            raise NotFedError("the data set is read by workers of its own")
-        return _stream(data, runner, "a keras.utils.PyDataset makes the batches")
-    raise NotFedError(f"a {type(data).__name__} does not say how many batches it has")
+    check_readable(data)
+    return _stream(data, runner, "a keras.utils.PyDataset makes the batches")
+
+
+def check_readable(data: Any) -> None:
+    """Raises unless the data are a `PyDataset` that can be read here.
+
+    Args:
+        data: Batches that somebody makes.
+
+    Raises:
+        NotFedError: Only Keras's own loop can read them.
+    """
+    if not isinstance(data, keras.utils.PyDataset):
+        raise NotFedError(f"a {type(data).__name__} is read by Keras alone")
+    if data.num_batches is None:
+        raise NotFedError("the data set is endless")
+    if data.workers > 1 or data.use_multiprocessing:
+        raise NotFedError("the data set is read by workers of its own")
+    if any(isinstance(each, keras.layers.Layer | keras.Variable) for each in vars(data).values()):
+        # It may make each batch by what the model has learnt from the one before.
+        raise NotFedError("the data set holds a model")
 
 
 def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:
@@ -228,6 +315,8 @@ def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:
     arrays = dataset.examples.computed()
     if arrays is None:
         return _stream(dataset, runner, "a mapped function gives other elements at each reading")
+    if isinstance(dataset, ArrayBatches):
+        arrays = dataset.as_keras_hands(arrays)
     arrays = keras.tree.map_structure(as_keras_feeds, arrays)
     size = _nbytes(arrays)
     if size > room:
@@ -237,7 +326,13 @@ def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:
 
 
 def _stream(dataset: Any, runner: EpochRunner, remark: str) -> Stream:
-    return Stream(dataset, lambda: (dataset[index] for index in range(len(dataset))), runner, remark, ahead=False)
+    def read() -> Iterator[Any]:
+        return (_as_keras_takes(dataset[index]) for index in range(dataset.num_batches))
+
+    return Stream(dataset, read, runner, remark, ahead=False)
+
+
+_NO_MORE = object()
 
 
 _ENDLESS = -1  # What tf.data's `cardinality` says of it.
@@ -276,8 +371,17 @@ def _as_fed(batch: Any) -> Any:
     return keras.tree.map_structure(_for_device, _packed(batch))
 
 
-def _packed(batch: Any) -> tuple[Any, ...]:
+def _as_keras_takes(batch: Any) -> Any:
+    """What Keras makes of a `PyDataset`'s batch."""
+    if isinstance(batch, dict | tuple):
+        return batch
+    return tuple(batch) if isinstance(batch, list) else (batch,)
+
+
+def _packed(batch: Any) -> Any:
     """The batch without the labels and weights that it does not have."""
+    if not isinstance(batch, tuple):
+        return batch
     inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
     if labels is None and weights is not None:
         raise NotFedError("the batches have weights and no labels")

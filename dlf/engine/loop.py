@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +24,9 @@ import numpy as np
 from dlf.backend_protocol import EpochRunner
 from dlf.engine.batch_hooks import steps_between_looks
 from dlf.engine.feeds import Feed
-from dlf.keras_internals import epoch_to_resume_at
+from dlf.keras_internals import as_logs, epoch_to_resume_at
 
-__all__ = ["Validation", "as_number", "evaluate", "fit", "predict"]
+__all__ = ["Validation", "evaluate", "fit", "predict"]
 
 _log = logging.getLogger("dlf")
 
@@ -70,6 +71,8 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
     Returns:
         Keras's `History`.
     """
+    epochs = _limited(epochs)
+    feed.reset()
     hooks = keras.callbacks.CallbackList(
         callbacks,
         add_history=True,
@@ -79,24 +82,38 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
         steps=feed.steps,
         model=model,
     )
-    pace = _Pace(steps_between_looks(callbacks, "train"))
+    pace = _pace(feed, callbacks, "train")
     model.stop_training = False
     hooks.on_train_begin()
     logs: dict[str, Any] = {}
-    for epoch in range(epoch_to_resume_at(model) or initial_epoch, epochs):
-        model.reset_metrics()
-        hooks.on_epoch_begin(epoch)
-        steps_logs, feed = _train_epoch(model, feed, runner, hooks, pace)
-        logs = dict(_results(model, steps_logs))
-        if validation is not None and validation.is_due(epoch):
-            logs |= {f"val_{name}": value for name, value in validation.evaluate(hooks).items()}
-        hooks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    if isinstance(model.optimizer, keras.optimizers.Optimizer):
-        model.optimizer.finalize_variable_values(model.trainable_variables)
+    finished = False
+    try:
+        for epoch in range(epoch_to_resume_at(model) or initial_epoch, epochs):
+            model.reset_metrics()
+            hooks.on_epoch_begin(epoch)
+            steps_logs, feed = _train_epoch(model, feed, runner, hooks, pace)
+            logs = dict(_results(model, steps_logs))
+            if validation is not None and validation.is_due(epoch):
+                logs |= {f"val_{name}": value for name, value in validation.evaluate(hooks).items()}
+            hooks.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+        finished = True
+    finally:
+        # On JAX, Keras averages the weights also where a training is broken off, and there alone.
+        if (finished or keras.config.backend() == "jax") and isinstance(model.optimizer, keras.optimizers.Optimizer):
+            model.optimizer.finalize_variable_values(model.trainable_variables)
     hooks.on_train_end(logs)
     return model.history
+
+
+def _limited(epochs: int) -> int:
+    """The number of epochs, or what `keras.config.set_max_epochs` makes of it."""
+    most = keras.config.max_epochs()
+    if not most or most >= epochs:
+        return epochs
+    warnings.warn(f"Limiting epochs to {most}", stacklevel=2)  # In Keras's words.
+    return int(most)
 
 
 def evaluate(
@@ -113,24 +130,55 @@ def evaluate(
     Returns:
         The loss and the metrics, by name.
     """
-    pace = _Pace(steps_between_looks(hooks.callbacks, "test"))
+    pace = _pace(feed, hooks.callbacks, "test")
+    feed.reset()
+    model.stop_evaluating = False
     hooks.on_test_begin()
     model.reset_metrics()
-    logs: dict[str, Any] = {}
-    done = 0
+    progress = _Progress(0)
     feed.begin_epoch()
     runner.begin_reading()
-    for piece in feed.pieces():
-        for start, stop in pace.calls(piece.steps):
-            hooks.on_test_batch_begin(done)
-            logs = runner.evaluate(piece.data, piece.rows, start, stop)
-            done += stop - start
-            hooks.on_test_batch_end(done - 1, logs)
-    runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
-    feed.end_epoch()
-    results = {name: as_number(value) for name, value in _results(model, logs).items()}
+    _evaluate_pieces(model, feed, runner, hooks, pace, progress)
+    _end_epoch(feed, runner, progress, hooks.on_test_batch_begin, broken_off=model.stop_evaluating)
+    results = as_logs(_results(model, progress.logs))
     hooks.on_test_end(results)
     return results
+
+
+def _evaluate_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an evaluation.
+    model: keras.Model,
+    feed: Feed,
+    runner: EpochRunner,
+    hooks: keras.callbacks.CallbackList,
+    pace: _Pace,
+    progress: _Progress,
+) -> None:
+    for piece in feed.pieces():
+        for start, stop in pace.calls(piece.steps):
+            hooks.on_test_batch_begin(progress.steps)
+            progress.logs = runner.evaluate(piece.data, piece.rows, start, stop)
+            progress.steps += stop - start
+            hooks.on_test_batch_end(progress.steps - 1, progress.logs)
+            if model.stop_evaluating:
+                return
+
+
+def _end_epoch(
+    feed: Feed, runner: EpochRunner, progress: _Progress, begin: Callable[[int], None], *, broken_off: bool
+) -> None:
+    """Ends an epoch; where there were fewer batches than the data set promised, it is said in Keras's words."""
+    if not broken_off and progress.steps < feed.steps:
+        if keras.config.backend() != "torch":
+            begin(progress.steps)  # There Keras begins a step before it asks for its batch.
+        warnings.warn(
+            "Your input ran out of data; interrupting training. Make sure that your dataset or generator can generate "
+            "at least `steps_per_epoch * epochs` batches. You may need to use the `.repeat()` function when building "
+            "your dataset.",
+            stacklevel=2,
+        )
+    if not broken_off:
+        runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
+    feed.end_epoch(broken_off=broken_off)
 
 
 def predict(feed: Feed, runner: EpochRunner) -> Any:
@@ -175,9 +223,7 @@ def _train_epoch(
             progress.steps += _updates(model) - progress.updates
             feed = smaller
             _log.warning("dlf: the device has no memory left; from here on the examples are brought there in blocks.")
-    if not model.stop_training:
-        runner.begin_reading()
-    feed.end_epoch()
+    _end_epoch(feed, runner, progress, hooks.on_train_batch_begin, broken_off=model.stop_training)
     return progress.logs, feed
 
 
@@ -197,6 +243,13 @@ def _train_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an epoch.
             hooks.on_train_batch_end(progress.steps - 1, progress.logs)
             if model.stop_training:
                 return
+
+
+def _pace(feed: Feed, callbacks: list[keras.callbacks.Callback], phase: str) -> _Pace:
+    looks = steps_between_looks(callbacks, phase)
+    if looks == 1:
+        feed.read_one_at_a_time()
+    return _Pace(looks)
 
 
 class _Pace:
@@ -238,12 +291,6 @@ _SECONDS_PER_CALL = 0.5
 def _updates(model: keras.Model) -> int:
     """How often the optimizer has changed the weights."""
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations)) if model.optimizer is not None else 0
-
-
-def as_number(value: Any) -> Any:
-    """A number of Python's, where it is one."""
-    array = np.asarray(keras.ops.convert_to_numpy(value))
-    return array.item() if array.size == 1 else array
 
 
 def _results(model: keras.Model, logs: Mapping[str, Any]) -> Mapping[str, Any]:

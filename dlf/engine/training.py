@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from dlf.engine.arrays import as_arguments, as_batches, split_off
+from dlf.engine.arrays import as_batches, split_off
 from dlf.engine.batch_hooks import watchers
-from dlf.engine.choice import NotFusedError, find_room, fused_feed, not_fused_here, runner_of
+from dlf.engine.by_keras import as_arguments, as_read
+from dlf.engine.choice import (
+    NotFusedError,
+    find_room,
+    fused_feed,
+    not_fused_here,
+    refuse_steps_per_execution,
+    refuse_unless_fed,
+    runner_of,
+)
 from dlf.engine.loop import Validation, evaluate, fit
-from dlf.pipelines import BatchedDataset, as_backend_holds
+from dlf.fit_checks import check_labels
+from dlf.pipelines import BatchedDataset
 from dlf.tf_pipelines import rows_of
 
 __all__ = ["run_training"]
@@ -59,13 +70,15 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
     options = dict(options)
     if not isinstance(train, tuple):
         # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
-        return train, validation, {"shuffle": False, **options}
+        return train, _batched(validation, options), {"shuffle": False, **options}
     split = options.pop("validation_split", 0)
     if split and validation is None:
         if options.get("sample_weight") is not None:
-            train = (*train, options.pop("sample_weight"))
+            inputs, labels, *_ = (*train, None)
+            train = (inputs, labels, options.pop("sample_weight"))
         train, validation = split_off(train, split)
-    if options.get("steps_per_epoch") is not None or options.get("shuffle", True) not in (True, False):
+    steps = options.get("steps_per_epoch") or keras.config.max_steps_per_epoch()
+    if steps is not None or options.get("shuffle", True) not in (True, False):
         return train, validation, options  # Such epochs do not begin and end with the arrays.
     taken = ("batch_size", "sample_weight", "class_weight")
     batches = as_batches(
@@ -77,24 +90,36 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
     )
     if batches is None:
         return train, validation, options
-    if isinstance(validation, tuple) and options.get("validation_steps") is None:
-        size = options.get("validation_batch_size") or options.get("batch_size")
-        validation = as_batches(validation, size, shuffle=False) or validation
+    validation = _batched(validation, options)
     if isinstance(validation, tuple) and options.get("validation_batch_size") is None:
         options["validation_batch_size"] = options.get("batch_size")
     return batches, validation, {name: each for name, each in options.items() if name not in taken} | {"shuffle": False}
+
+
+def _batched(validation: Any, options: Mapping[str, Any]) -> Any:
+    """Arrays to validate as batches, where that leaves `fit` what it means; batches as they are."""
+    limited = options.get("validation_steps") is not None or keras.config.max_steps_per_epoch()
+    if limited or not isinstance(validation, tuple):
+        return validation
+    size = options.get("validation_batch_size") or options.get("batch_size")
+    return as_batches(validation, size, shuffle=False) or validation
 
 
 def _prepare(
     model: keras.Model, train: Any, validation: Any, options: Mapping[str, Any], memory_share: float
 ) -> dict[str, Any]:
     """Everything that the fused loop needs; raises where it cannot be had."""
+    runner = runner_of(model)
     _refuse_given(options, "steps_per_epoch", "class_weight", "sample_weight", "batch_size")
     if options.get("validation_split"):
         raise NotFusedError("validation_split is given for batches")
-    runner = runner_of(model)
-    feed = fused_feed(model, train, runner, find_room(memory_share), trains=True)
+    if options.get("shuffle") and isinstance(train, keras.utils.PyDataset):
+        raise NotFusedError("shuffle is given for batches")
     callbacks = options["callbacks"]
+    refuse_steps_per_execution(model, callbacks, "train")
+    evaluation = _validation(model, validation, options, memory_share)
+    feed = fused_feed(model, train, runner, find_room(memory_share), "train")
+    check_labels("train", feed.first, model, getattr(model, "loss", None))
     if feed.remark:
         _log.warning("dlf: the examples are brought to the device in blocks: %s.", feed.remark)
     for name, steps in watchers(callbacks, "train").items():
@@ -106,35 +131,51 @@ def _prepare(
         "callbacks": callbacks,
         "initial_epoch": options.get("initial_epoch", 0),
         "verbose": options.get("verbose", "auto"),
-        "validation": _validation(model, validation, options, memory_share),
+        "validation": evaluation,
     }
 
 
 def _validation(model: keras.Model, data: Any, options: Mapping[str, Any], memory_share: float) -> Validation | None:
-    """Evaluates by the fused engine where it can, and else by Keras's `evaluate`."""
+    """Evaluates by the fused engine where it can, and else by Keras's `evaluate`, as far as that is what `fit` does."""
     if data is None:
         return None
-    frequency = options.get("validation_freq", 1)
-    steps, size = options.get("validation_steps"), options.get("validation_batch_size") or options.get("batch_size")
+    if not isinstance(data, tuple | BatchedDataset) and not hasattr(data, "element_spec"):
+        # Keras's `fit` reads on where the validation before has ended, or looks at such data once and not each time.
+        _refuse_given(options, "validation_steps")
+        refuse_unless_fed(data)
+    refuse_steps_per_execution(model, options["callbacks"], "test")
+
+    # Made at the first validation: Keras does not look at the data before that either.
+    prepared = functools.cache(lambda: _evaluation(model, data, options, memory_share))
+
+    def run(hooks: keras.callbacks.CallbackList) -> Mapping[str, float]:
+        return prepared()(hooks)
+
+    return Validation(run, options.get("validation_freq", 1))
+
+
+def _evaluation(
+    model: keras.Model, data: Any, options: Mapping[str, Any], memory_share: float
+) -> Callable[[keras.callbacks.CallbackList], Mapping[str, float]]:
     try:
-        _refuse_given(options, "validation_steps", "validation_batch_size")
+        _refuse_given(options, "validation_steps")
         runner = runner_of(model)
-        feed = fused_feed(model, data, runner, find_room(memory_share), trains=False)
+        feed = fused_feed(model, data, runner, find_room(memory_share), "test")
     except NotFusedError as reason:
         _log.warning("dlf: Keras's own loop evaluates, since %s.", reason)
-        arrays = as_arguments(data)
-        return Validation(
-            lambda hooks: model.evaluate(**arrays, batch_size=size, steps=steps, callbacks=hooks, return_dict=True),
-            frequency,
-        )
-    return Validation(lambda hooks: evaluate(model, feed, runner, hooks), frequency)
+        arrays, steps = as_arguments(data), options.get("validation_steps")
+        size = options.get("validation_batch_size") or options.get("batch_size")
+        return lambda hooks: model.evaluate(**arrays, batch_size=size, steps=steps, callbacks=hooks, return_dict=True)
+    return lambda hooks: evaluate(model, feed, runner, hooks)
 
 
 def _fit_by_keras(model: keras.Model, train: Any, validation: Any, options: dict[str, Any]) -> keras.callbacks.History:
     rows = train if isinstance(train, BatchedDataset) else rows_of(train)
     if rows is not None:
         options["callbacks"] = [*options["callbacks"], _EpochOrder(rows)]
-    history = model.fit(**as_arguments(train), validation_data=as_backend_holds(validation), **options)
+    weighed = any(options.get(name) is not None for name in ("class_weight", "sample_weight")) or options.get("shuffle")
+    arguments = {"x": train} if weighed and isinstance(train, BatchedDataset) else as_arguments(train)
+    history = model.fit(**arguments, validation_data=as_read(validation), **options)
     history.engine = "keras"
     return history
 
