@@ -206,7 +206,7 @@ def _build(model: keras.Model, piece: Piece, runner: EpochRunner, phase: str) ->
     try:
         if not is_keras_s:
             if phase == "train" and builds_while_tracing(model):
-                # What a call draws or counts has to be seen before: afterwards Keras would trace another number of times.
+                # What a call draws or counts has to be seen before: afterwards Keras would trace more or less often.
                 leaving_no_trace(model, lambda: call_symbolically(model, batch))
             build_for(model, batch, runner.begin_reading)
         if phase == "train":
