@@ -232,6 +232,18 @@ def zero_row_data(size: int, random: np.random.Generator) -> Any:
     return x, random.normal(size=(size, 1)).astype("float32")
 
 
+class Standard(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return (x - ops.mean(x, axis=-1, keepdims=True)) / (ops.std(x, axis=-1, keepdims=True) + 1e-3)
+
+
+def constant_row() -> keras.Model:
+    """The deviation of a constant row has no derivative on JAX; what a ReLU before it makes of NaN is no matter."""
+    return compiled(
+        layers.Dense(3, use_bias=False), Standard(name="standard"), layers.Dense(4, "relu"), layers.Dense(1)
+    )
+
+
 def plain() -> keras.Model:
     return compiled(layers.Dense(3, name="first"), layers.Dense(1))
 
@@ -335,6 +347,14 @@ ANSWERS = [
         ("jax and torch differ", "NaN from finite input"),
         data="zero_row_data",
         place=("gradient", "unit", "input/0"),
+    ),
+    Answer(
+        "constant_row",
+        "diverge",
+        1,
+        ("jax differs from the others", "NaN from finite input"),
+        data="zero_row_data",
+        place=("gradient", "standard", "input/0"),
     ),
     Answer(
         "plain", "not finite", 4, ("The data hold NaN in x.", "first in the forward of first"), data="data_with_nan"

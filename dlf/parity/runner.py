@@ -454,7 +454,7 @@ class _Run:
             return sum(
                 bool(np.isfinite(found[each]).all())
                 for each in found
-                if each == name or each.startswith(("gradient/", "wide/prediction"))
+                if each == name or each.startswith(("gradient/", "wide/prediction")) or "/incoming:" in each
             )
 
         def shared(backend: str) -> int:

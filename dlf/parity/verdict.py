@@ -172,6 +172,10 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         return
     best = "identical" if len({measured["digests"].get(name) for name in there}) == 1 < len(there) else "rounding"
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
+    if lost and measured.get("from_numbers") is False:
+        # What a layer makes of what is no number, as a ReLU of the gradient NaN, says nothing of the layer.
+        yield from (replace(place, backend=name, verdict="not finite", detail=what) for name, what in lost.items())
+        return
     if len(lost) < len(there):
         # Where one has a number, no number is never right, however many have none.
         yield from (replace(place, backend=name, detail=what) for name, what in lost.items())

@@ -77,7 +77,7 @@ class DirectScale(Direct):
 
 @fault(stage="forward", layer="direct")
 def scale_of_an_operation() -> Any:
-    """The scale of `ops.dot_product_attention` is 20% off: what JAX computes in float32, on JAX is judged in float32."""
+    """The scale of `ops.dot_product_attention` is 20% off; on JAX, which computes it in float32, it is judged so."""
     return tokens_through(DirectScale(name="direct"))
 
 
