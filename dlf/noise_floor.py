@@ -24,7 +24,6 @@ __all__ = [
     "eps_of",
     "floor_of",
     "is_floating",
-    "is_whole",
     "kind_of",
     "moved",
     "moved_by_how_much",
@@ -33,6 +32,7 @@ __all__ = [
     "scale_of",
     "verdict_of",
     "widened",
+    "with_whole_kept",
 ]
 
 Arrays = dict[str, np.ndarray]
@@ -167,14 +167,17 @@ def is_floating(dtype: Any) -> bool:
     return "float" in _name_of(dtype)
 
 
-def is_whole(array: np.ndarray) -> bool:
-    """Tells whether numbers are whole: data that are, such as tokens and counts, are rounded nowhere.
+def with_whole_kept(array: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Returns another array, but for the whole numbers of this one, which stay.
+
+    Among data, tokens that come as floats are whole, and so are what stands for a gap and is looked for by a mask: they
+    are rounded nowhere, and a unit in the last place would make something else of them.
 
     Example:
-        >>> is_whole(np.array([1.0, 2.0])), is_whole(np.array([0.5]))
-        (True, False)
+        >>> with_whole_kept(np.array([-99.0, 0.5]), np.array([-99.1, 0.6])).tolist()
+        [-99.0, 0.6]
     """
-    return bool((array == np.rint(array)).all()) if array.dtype.kind == "f" else False
+    return np.where(array == np.rint(array), array, other) if array.dtype.kind == "f" else other
 
 
 def kind_of(dtype: Any) -> str:

@@ -244,6 +244,34 @@ def constant_row() -> keras.Model:
     )
 
 
+class Gapped(layers.Layer):  # type: ignore[misc]
+    """What stands for a gap is looked for by its exact value, inside a layer."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.masking, self.pool = layers.Masking(-99.0, name="masking"), layers.GlobalAveragePooling1D(name="pool")
+
+    def call(self, x: Any) -> Any:
+        return self.pool(self.masking(x))
+
+
+def gapped() -> keras.Model:
+    return compiled(Gapped(name="gapped"), layers.Dense(1), shape=(3, 2))
+
+
+def gapped_data(size: int, random: np.random.Generator) -> Any:
+    x = random.standard_normal((size, 3, 2)).astype("float32")
+    x[np.arange(3) >= random.integers(1, 4, size)[:, None]] = -99.0
+    return x, random.standard_normal((size, 1)).astype("float32")
+
+
+def silent() -> keras.Model:
+    """Metrics that are zero at every step."""
+    never = keras.initializers.Constant(-9.0)
+    metrics = [keras.metrics.Precision(), keras.metrics.Recall(), "accuracy"]
+    return compiled(layers.Dense(1, "sigmoid", bias_initializer=never), loss="binary_crossentropy", metrics=metrics)
+
+
 def plain() -> keras.Model:
     return compiled(layers.Dense(3, name="first"), layers.Dense(1))
 
@@ -348,6 +376,8 @@ ANSWERS = [
         data="zero_row_data",
         place=("gradient", "unit", "input/0"),
     ),
+    Answer("gapped", data="gapped_data"),
+    Answer("silent"),
     Answer(
         "constant_row",
         "diverge",

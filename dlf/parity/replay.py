@@ -19,7 +19,7 @@ import numpy as np
 from dlf.gradients.model_loss import parameters_of, to_numpy
 from dlf.keras_internals import with_mask
 from dlf.layers import layers_by_path
-from dlf.noise_floor import eps_of, is_floating, is_whole, moved, rms, widened
+from dlf.noise_floor import eps_of, is_floating, moved, rms, widened, with_whole_kept
 from dlf.parity.compiling import compiled
 from dlf.parity.records import Records
 from dlf.parity.subject import Subject
@@ -115,21 +115,15 @@ class Inputs:
 
         Args:
             move: Moves an array.
-            whole: Whether whole numbers among the model's own data are moved too. Tokens may come as floats, and a unit
-                in the last place makes others of them.
+            whole: Whether whole numbers among the model's own data are moved too.
         """
         other = object.__new__(Inputs)
         other.__dict__ |= self.__dict__
         for part in ("_tensors", "_values", "incoming"):
-            still = part == "_tensors" and not whole and not self.call.sources
-            setattr(
-                other,
-                part,
-                {
-                    name: each if still and is_whole(each) else move(each, self.dtype)
-                    for name, each in getattr(self, part).items()
-                },
-            )
+            found = {name: move(each, self.dtype) for name, each in getattr(self, part).items()}
+            if part == "_tensors" and not whole and not self.call.sources:
+                found = {name: with_whole_kept(self._tensors[name], each) for name, each in found.items()}
+            setattr(other, part, found)
         return other
 
 

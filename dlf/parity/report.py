@@ -346,7 +346,10 @@ def advice_without_a_difference(report: Mapping[str, Any]) -> str:
         return second_backend(report) if report["verdict"] == "not compared" else ""
     if report.get("data_not_finite"):
         return "fill in or leave out what is no number in the data."
-    where = f"the layer {lost['layer']}" if lost["layer"] else "the model"
+    return _advice_on_lost(f"the layer {lost['layer']}" if lost["layer"] else "the model")
+
+
+def _advice_on_lost(where: str) -> str:
     return (
         f"see where {where} takes a root, a logarithm, a quotient or a norm of zero, or overflows: a value may "
         "be a number where its derivative is none, and `where` hides the one and not the other."
@@ -454,6 +457,8 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         return (
             f"{layer} {draws}: let it draw by `keras.random.uniform` or `normal`, or leave it out to compare the rest."
         )
+    if str(first.get("detail")).startswith(("NaN", "infinity")):
+        return _advice_on_lost(layer)
     if first["stage"] == "forward" and str(first.get("variable")).startswith(("mask", "the mask of ")):
         return f"see which mask {layer} hands on: `mask_zero`, `supports_masking`, `compute_mask`."
     if first["stage"] == "build" and first.get("variable") == "output":

@@ -20,7 +20,7 @@ import numpy as np
 from dlf.files import without_nan
 from dlf.float64 import in_float64
 from dlf.gradients.model_loss import to_numpy
-from dlf.noise_floor import TWINS, is_whole, rms, widened
+from dlf.noise_floor import TWINS, rms, widened, with_whole_kept
 from dlf.parity.records import Records
 from dlf.parity.replay import beside, is_number, moved_by
 from dlf.parity.subject import Subject
@@ -171,8 +171,7 @@ class Trainer:
     ) -> float:
         change = widened if model is self._subject.twin else np.asarray
         x, y = keras.tree.map_structure(change, self._batches[step])
-        # Whole numbers are rounded nowhere; and of tokens that come as floats, roundoff would make others.
-        x = keras.tree.map_structure(lambda each: each if is_whole(each) and not whole else move(each), x)
+        x = keras.tree.map_structure(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
         model.reset_metrics()  # Or what comes back is the mean over the steps so far.
         self._logs = model.train_on_batch(x, y, return_dict=True)
         return float(to_numpy(self._logs.get("loss", np.nan)))
