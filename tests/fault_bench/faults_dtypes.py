@@ -75,7 +75,7 @@ def complex_outputs() -> Any:
 # Another shape, or another mask.
 
 
-@fault(stage="forward", layer="score")
+@fault(stage="build", layer="score")
 def dropped_axis() -> Any:
     """A layer drops an axis of one element; broadcasting goes on with it."""
     x = keras.Input((1, 4))
