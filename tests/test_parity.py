@@ -375,6 +375,58 @@ def test_what_differs_is_named_where_it_begins() -> None:
     assert wrong(measured("forward", None, None, 1e-10, layer="second")) == [("forward", None, None)]
 
 
+def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
+    """On the backend where it has none; between the others nothing is excused."""
+    bent = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
+    inner = {"layer": "block/attention", "moves": {"a": [bent], "b": [], "c": []}, "longest": 4}
+
+    def verdicts_of_block(**apart: float) -> dict[str | None, str]:
+        wide = {name: ONES + apart.get(name, 0.0) for name in "abc"}
+        where = {"stage": "forward", "variable": None, "mode": None}
+        parts = [
+            where | {"call": layer["layer"]} | layer | measure(wide, wide, FLOOR, "float32")
+            for layer in (inner, {"layer": "block"})
+        ]
+        return {each.backend: each.verdict for each in judge(parts, list("abc")) if each.layer == "block"}
+
+    assert set(verdicts_of_block(a=1e-7).values()) == {"rounding"}
+    assert verdicts_of_block(a=1e-4) == {"b": "rounding", "c": "rounding"}  # It is said of what it holds.
+    # The one without a float64 form is nearer to one that is right.
+    assert verdicts_of_block(a=1e-9, c=1e-7)["c"] == "diverged"
+    # Elsewhere than in what holds it, nothing is excused.
+    other = measured("forward", None, None, 1e-7, layer="other")
+    assert [each.verdict for each in judge([other], ["a", "b"])] == ["diverged"]
+
+
+def test_roundoff_excuses_itself_and_nothing_else() -> None:
+    place = {"stage": "trajectory", "layer": None, "call": None, "mode": "resynchronised", "step": 0, "scale": 1.0}
+
+    def verdicts_of(apart: float, **what: Any) -> set[str]:
+        wide = {"a": ONES, "b": ONES + apart}
+        one = place | {"variable": "kernel"} | measure(wide, wide, FLOOR, "float32") | what
+        return {each.verdict for each in judge([one], ["a", "b"])}
+
+    # Its sign means nothing, and it is news on every backend alike; what is beside it is judged as ever.
+    assert verdicts_of(1e-6, cancelled=True, floor=1e-6) == {"unstable"}
+    assert verdicts_of(1e-6, floor=1e-6) == {"diverged"}
+    # As far as the roundoff of float64 was seen to take it, and no further; where that is anywhere, nothing is said.
+    assert verdicts_of(1e-8, shaken=1e-10) == {"rounding"}
+    assert verdicts_of(1e-6, shaken=1e-10) == {"diverged"}
+    assert verdicts_of(1e-6, shaken=0.01) == {"not judged"}
+
+
+def test_what_one_backend_does_not_have_is_not_passed_over() -> None:
+    one = measured("update", "slot", None, 0.0) | {"absent": ["c"]}
+    found = {each.backend: (each.verdict, each.detail) for each in judge([one], list("abc"))}
+    assert found["c"] == ("diverged", "which is not there")
+
+
+def test_a_float64_form_of_something_else_is_not_judged() -> None:
+    """Alike on every backend, and far from the model: it is the form of another."""
+    wide, narrow = {"a": ONES, "b": ONES}, {"a": 2 * ONES, "b": 2 * ONES}
+    assert set(verdicts(wide, narrow).values()) == {"not judged"}
+
+
 def test_a_free_run_that_goes_further_than_a_step_costs_is_chaos() -> None:
     """But no further than its twins."""
     wide = {"a": ONES, "b": ONES}
@@ -1022,6 +1074,16 @@ def test_a_target_that_draws_its_shape_is_not_called_a_divergence(file: Path, tm
             run.report()
     finally:
         run.close()
+
+
+def test_one_backend_alone_is_not_compared(run_python: Run, file: Path) -> None:
+    ended = run_python("-m", "dlf", "parity", f"{file}:build", "--backends", HERE, "--steps", "1")
+    assert ended.returncode == 3, ended.stderr
+    assert ended.stdout.startswith(f"Not compared: there is {HERE} alone.")
+    assert "the same" not in ended.stdout
+    assert "Next: compare it with another backend" in ended.stdout
+    for name in ABSENT:
+        assert load_backend(name).install_command in ended.stdout
 
 
 def test_a_folder_that_is_kept_has_to_be_empty(file: Path, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
     rows, left_out = rows_of(report)
     layers = layers_of(report, rows)
     numbers = {layer.path: layer.number for layer in layers}
-    first = report["first_divergence"]
+    begins = report["first_divergence"] or report["not_finite"]
     backends = list(report["backends"])
     return {
         "answer": answer_of(report),
@@ -95,7 +95,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "more": max(len({each["layer"] for each in report["divergences"]}) - _NAMED, 0),
         "stages": [_stage(stage, report, numbers) for stage in STAGES],
         "layers": layers,
-        "shown": numbers.get(first["layer"] if first else _costliest(layers).path, 0),
+        "shown": numbers.get(begins["layer"] if begins else _costliest(layers).path, 0),
         "printed": [layer.number for layer in layers[1:] if layer.level == "bad"][:_PRINTED],
         "most": _ROWS_OF_A_LAYER,
         "pairs": [f"{a} and {b}" for place, a in enumerate(backends) for b in backends[place + 1 :]],
