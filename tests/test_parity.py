@@ -381,11 +381,12 @@ def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
     inner = {"layer": "block/attention", "moves": {"a": [bent], "b": [], "c": []}, "longest": 4}
 
     def verdicts_of_block(**apart: float) -> dict[str | None, str]:
+        where = {"stage": "forward", "variable": None, "mode": None, "call": None}
         wide = {name: ONES + apart.get(name, 0.0) for name in "abc"}
-        where = {"stage": "forward", "variable": None, "mode": None}
+        inside = wide | {"c": ONES}
         parts = [
-            where | {"call": layer["layer"]} | layer | measure(wide, wide, FLOOR, "float32")
-            for layer in (inner, {"layer": "block"})
+            where | inner | measure(inside, inside, FLOOR, "float32"),
+            where | {"layer": "block"} | measure(wide, wide, FLOOR, "float32"),
         ]
         return {each.backend: each.verdict for each in judge(parts, list("abc")) if each.layer == "block"}
 

@@ -230,16 +230,16 @@ def measure_whole(
         layers = {call["key"]: call["layer"] for call in calls}
         masks = list(dict.fromkeys(name for each in records.values() for name in each if "/mask:" in name))
         for call in calls:
-            # A mask that is handed over as an argument is one of them, where there is one.
-            given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
-            inputs = [name for name in given if all(name in each for each in records.values())]
-            if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
-                break
             # A layer may give the same numbers, and not the mask that goes with them.
             mine = [name for name in masks if name.startswith(f"call/{call['key']}/mask:")]
             made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
             title = "mask" if made_by else f"the mask of the input of {call['key']}"
             if any(is_apart(add("forward", name, title, layer=made_by)) for name in mine):
+                break
+            # A mask that is handed over as an argument is one of them, where there is one.
+            given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
+            inputs = [name for name in given if all(name in each for each in records.values())]
+            if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
                 break
     if "loss" in exact:
         add("loss", "loss", None)
