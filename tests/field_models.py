@@ -272,6 +272,17 @@ def silent() -> keras.Model:
     return compiled(layers.Dense(1, "sigmoid", bias_initializer=never), loss="binary_crossentropy", metrics=metrics)
 
 
+def by_lambda() -> keras.Model:
+    """A function that needs what its file has imported."""
+    return compiled(layers.Dense(3), layers.Lambda(lambda x: ops.square(x) - x, output_shape=(3,), name="squared"))
+
+
+def per_class() -> keras.Model:
+    """A metric that gives a number for each class."""
+    metrics = [keras.metrics.F1Score()]
+    return compiled(layers.Dense(3, "softmax"), loss="categorical_crossentropy", metrics=metrics)
+
+
 def plain() -> keras.Model:
     return compiled(layers.Dense(3, name="first"), layers.Dense(1))
 
@@ -378,6 +389,8 @@ ANSWERS = [
     ),
     Answer("gapped", data="gapped_data"),
     Answer("silent"),
+    Answer("by_lambda"),
+    Answer("per_class"),
     Answer(
         "constant_row",
         "diverge",

@@ -384,7 +384,7 @@ def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
         where = {"stage": "forward", "variable": None, "mode": None, "call": None}
         wide = {name: ONES + apart.get(name, 0.0) for name in "abc"}
         inside = wide | {"c": ONES}
-        parts = [
+        parts: list[dict[str, Any]] = [
             where | inner | measure(inside, inside, FLOOR, "float32"),
             where | {"layer": "block"} | measure(wide, wide, FLOOR, "float32"),
         ]

@@ -123,6 +123,8 @@ def answer_of(report: Mapping[str, Any]) -> str:
     if report["verdict"] == "not compared":
         said = f"Not compared: there is {together or 'no backend'} alone. What its {report['dtype']} costs is below."
         return f"{said} {_beginning(lost)}" if lost else said
+    if not names:
+        return f"No backend came through of {_listed(report['backends'])}."
     if len(names) == 1:
         return f"Nothing differs between {_listed(report['backends'])}, as far as all came through."
     asked, blind = report["stages_asked"], {each["stage"]: each["reason"] for each in report["not_judged"]}

@@ -261,10 +261,14 @@ class _Run:
 
     def _fits(self, names: Any) -> dict[str, Any]:
         """What Keras's own `fit` says on each backend, once every step has been taken by itself."""
+        before = dict(self._failed)
         try:
             return self._ask_all({"do": "fit"}, self._alive(names))
         except (BackendError, _TruthLostError):
-            return {}
+            # One that ends there has answered everything else.
+            found = {name: {"error": str(error)} for name, error in self._failed.items() if name not in before}
+            self._failed = before
+            return found
 
     def _measure_layers(
         self, names: Any, truth: str, whole: Sequence[Measurement], *, gradients: bool

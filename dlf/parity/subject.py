@@ -226,11 +226,13 @@ class Subject:
         """Makes the twin, from the model's values as they are now; inside `in_float64`."""
         # A `compile` of the model's own may take anything: then the whole function is run again, in float64.
         compiles_itself = self.model.compiled and type(self.model).compile is not keras.Model.compile
+        # What a function of a Lambda's needs beside its code is in no configuration, either.
+        by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
         try:
-            self.twin = float64_twin(self.model, self._built if compiles_itself else None)
+            self.twin = float64_twin(self.model, self._built if by_function else None)
         except InvalidArgumentError:
             self.twin = float64_twin(self.model, self._built)
-        if not compiles_itself and not holds_the_same(self.model, self.twin):
+        if not by_function and not holds_the_same(self.model, self.twin):
             # What the function has set is in no configuration.
             again = float64_twin(self.model, self._built)
             self.twin = again if again.compute_dtype == self.twin.compute_dtype else self.twin

@@ -189,7 +189,9 @@ class Trainer:
             return {"error": own_traceback(error)}
         finally:
             self._assign(model, self._first)
-        return {"history": without_nan({name: [float(to_numpy(v)) for v in each] for name, each in history.items()})}
+        # What a metric gives for each class is a vector.
+        found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
+        return {"history": without_nan(found)}
 
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]
