@@ -329,6 +329,27 @@ class Pairs(keras.Sequential):  # type: ignore[misc]
         raise ValueError("expected two pictures, received one")
 
 
+class Dropping(keras.Model):  # type: ignore[misc]
+    """Takes `training`, and does not hand it on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop, self.last = layers.Dropout(0.5, seed=1, name="drop"), layers.Dense(1, name="last")
+
+    def call(self, x: Any, training: bool | None = None) -> Any:
+        return self.last(self.drop(x))
+
+
+def dropping() -> keras.Model:
+    model = Dropping()
+    model.compile("sgd", "mse")
+    return model
+
+
+def plain_data(size: int, random: np.random.Generator) -> Any:
+    return random.normal(size=(size, 4)).astype("float32"), random.normal(size=(size, 1)).astype("float32")
+
+
 def untrained() -> keras.Model:
     """A step of the model's own that takes no batch that is made for it."""
     model = Pairs([keras.Input((4,)), layers.Dense(2)])
@@ -412,6 +433,7 @@ ANSWERS = [
         ("Known: ", "updates in its `call`", "fit on jax, which fails there"),
         place=("trajectory", None, "the metric seen"),
     ),
+    Answer("dropping", "diverge", 1, ("Known: ", "does not hand it on"), data="plain_data"),
     Answer(
         "untrained",
         "agree",

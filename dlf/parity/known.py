@@ -44,6 +44,7 @@ class KnownDifference:
         arguments: Of such a function, as `config`; ``tiny`` is whether it is given numbers below 1e-7.
         assigned: Whether it is of a trainable variable that is assigned to in `call`.
         metrics: Whether it is of a metric that a layer holds.
+        training: Whether it is of a model whose `call` takes `training`, and of layers that draw, as Dropout does.
         repeated_path: Whether it is of a variable whose path another has.
         sparse: ``"variable"`` where it is of one whose gradient is sparse there, ``"model"`` where the model has one.
         upstream: Where it was reported.
@@ -64,6 +65,7 @@ class KnownDifference:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     assigned: bool = False
     metrics: bool = False
+    training: bool = False
     repeated_path: bool = False
     sparse: str = ""
     upstream: str = ""
@@ -113,11 +115,13 @@ def with_reasons(
         if each.verdict == "diverged":
             blamed.setdefault(_place(each), set()).add(each.backend)
 
+    draws = any(each.verdict == "diverged" and _is_seed(each.variable) for each in findings)
+
     def reason_of(finding: Finding) -> str | None:
         for each in known:
             whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
             fits = whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer)
-            if fits and _is_of_variables(each, finding, variables) and _is_of_calls(each, finding, built):
+            if fits and _is_of_variables(each, finding, variables) and _is_of_calls(each, finding, built, draws=draws):
                 return _reason(each)
         return None
 
@@ -178,8 +182,16 @@ def _is_of(
     )
 
 
-def _is_of_calls(known: KnownDifference, finding: Finding, built: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the model does in its calls what the difference is of."""
+def _is_seed(variable: str | None) -> bool:
+    return str(variable).endswith("seed_generator_state")
+
+
+def _is_of_calls(
+    known: KnownDifference, finding: Finding, built: Mapping[str, Mapping[str, Any]], *, draws: bool
+) -> bool:
+    """Whether the model does in its calls what the difference is of, and draws more or less often than elsewhere."""
+    if known.training:
+        return draws and any(each.get("takes_training") for each in built.values())
     if known.assigned:
         return any(each.get("assigned") for each in built.values())
     if known.metrics:

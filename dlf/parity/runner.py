@@ -504,6 +504,7 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
                 "functions",
                 "assigned",
                 "own_train_step",
+                "takes_training",
                 "values",
                 "not_common",
                 "drawn_alike",

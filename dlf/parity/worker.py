@@ -106,6 +106,7 @@ class Worker:
             **description,
             **self._subject.describe(),
             **found,
+            "takes_training": takes_training(self._subject.model) and not getattr(self._subject.model, "inputs", None),
             "own_train_step": type(self._subject.model).train_step is not keras.Model.train_step,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
