@@ -29,7 +29,7 @@ nox.options.sessions = [
     "types",
     *(f"tests(backend='{backend}', device='cpu')" for backend in BACKENDS),
     "parity(device='cpu')",
-    *(f"pythons-{version}" for version in PYTHONS),
+    f"pythons-{PYTHONS[-1]}",
 ]
 # Who has no other Python skips it: in CI, nox would fail, and elsewhere fetch one.
 nox.options.error_on_missing_interpreters = False

@@ -12,7 +12,7 @@ import way_data
 import way_models
 from random_ways import combinations, made_small, told, unequal
 from situations import TABLE, situation
-from ways_of_training import Situation, Trained, differences, faults, record_soon, train
+from ways_of_training import WAYS, Situation, Trained, differences, faults, record_soon, train
 
 from dlf.errors import BackendError
 from dlf.evaluation import evaluate, predict
@@ -35,7 +35,9 @@ def test_it_is_trained_as_keras_trains_it(given: Situation, tmp_path: Path) -> N
         pytest.importorskip("tensorflow")
     if "loader" in given.name:
         pytest.importorskip("torch")
-    assert faults(given, tmp_path) == []
+    # Keras's loop under dlf takes as long again: it is trained too in every third.
+    alone = given.plain and TABLE.index(given) % 3
+    assert faults(given, tmp_path, ("plain", "auto") if alone else WAYS) == []
 
 
 def test_the_table_is_long_and_each_name_is_there_once() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,13 +202,20 @@ def _short(values: Any) -> str:
     return text if len(text) < 400 else f"{text[:400]}..."
 
 
-def faults(situation: Situation, folder: Path) -> list[str]:
-    """What is not as it should be: each way against Keras's loop under dlf, and what the engine says."""
-    by_way = {way: train(situation, way, folder) for way in WAYS if way != "plain" or situation.plain}
+def faults(situation: Situation, folder: Path, ways: Sequence[str] = WAYS) -> list[str]:
+    """What is not as it should be: each way against Keras's loop under dlf, or plain Keras, and what the engine says.
+
+    Args:
+        situation: What is trained.
+        folder: Where callbacks write.
+        ways: Which are compared, the engine's among them.
+    """
+    by_way = {way: train(situation, way, folder) for way in ways if way != "plain" or situation.plain}
+    base = "keras" if "keras" in by_way else "plain"
     found = []
     for way, trained in by_way.items():
-        if way != "keras":
-            found += [f"{way} against keras: {each}" for each in differences(trained, by_way["keras"])]
+        if way != base:
+            found += [f"{way} against {base}: {each}" for each in differences(trained, by_way[base])]
     engine, said = by_way["auto"].engine, by_way["auto"].said
     if situation.refused is None:
         return found + ([f"no reason: {said!r}"] if engine == "keras" and "Keras's own loop" not in said else [])
