@@ -133,12 +133,9 @@ def answer_of(report: Mapping[str, Any]) -> str:
     what = f"computes{' and ' if trains else ''}{trains}" if whole else "is, as far as was asked,"
     more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
     said = f"The model {what} the same on {together}{more}"
-    if lost:
-        said += ", and not finite. " + _beginning(lost)
-    elif blind:
-        said += f". Not judged: {'; '.join(f'{stage} ({reason})' for stage, reason in blind.items())}."
-    else:
-        said += "."
+    said += f", and not finite. {_beginning(lost)}" if lost else "."
+    if blind:
+        said += f" Not judged: {'; '.join(f'{stage} ({reason})' for stage, reason in blind.items())}."
     holds = report.get("data_not_finite", ())
     return f"The data hold {', '.join(holds)}. {said}" if holds else said
 

@@ -252,6 +252,25 @@ def log_of_zero_everywhere() -> Any:
     return model_of(nested(Formula(lambda x: ops.log(positive(x)), name="log"), 1))
 
 
+@fault(stage="forward", layer="up", verdict=LOST, planted=False)
+def larger_than_float32_everywhere() -> Any:
+    """Numbers that float32 has few bits for, times one that it takes for infinity."""
+    return model_of(Formula(lambda x: (x * 1e-40) * 1e40, name="up"))
+
+
+@fault(stage="trajectory", layer=None, verdict=LOST, planted=False)
+def chaos_that_overflows_everywhere() -> Any:
+    """So many steps that even float64 has no digit left, and a gradient that is infinite after one of training."""
+
+    def logistic(x: Any) -> Any:
+        x = ops.sigmoid(x)
+        for _ in range(90):
+            x = 3.9 * x * (1 - x)
+        return x
+
+    return model_of(Formula(logistic, name="formula"))
+
+
 @fault(stage="forward", layer="log", verdict=LOST, planted=False)
 def log_of_the_negative_everywhere() -> Any:
     """The logarithm of what may be negative."""
