@@ -108,11 +108,13 @@ def _gelu(x: Any) -> Any:
     return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
 
 
+held = _with_gradient(lambda x: x, lambda x: 0 * x)
+"""Lets no gradient through; it is made before anybody asks, as a framework's own `detach` is."""
 nearly_square = _with_gradient(lambda x: x**2, lambda x: 2 * x * (1 + 1e-4))
 gelu_with_another_slope = _with_gradient(_gelu, _gelu_slope)
 FAULTS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a factor without gradient": (
-        lambda p, batch: predicted({"w": p["w"] * ops.stop_gradient(p["w"]), "b": p["b"]}, batch),
+        lambda p, batch: predicted({"w": p["w"] * held(p["w"]), "b": p["b"]}, batch),
         "diverged",
     ),
     "a ten-thousandth too large": (
@@ -148,6 +150,32 @@ def test_a_planted_fault_is_found_and_named(name: str) -> None:
         assert "moves in steps" in repr(found)
 
 
+def _reversed(w: Any) -> Any:
+    @ops.custom_gradient  # type: ignore[untyped-decorator]  # Keras has no types.
+    def function(x: Any) -> Any:
+        return x, lambda *arguments, upstream=None: -(arguments[0] if upstream is None else upstream)
+
+    return function(w)
+
+
+CUTS: dict[str, Callable[[Any], Any]] = {
+    "straight through": lambda w: w + ops.stop_gradient(ops.round(4 * w) / 4 - w),
+    "a target": lambda w: w * ops.stop_gradient(w),
+    "reversed": _reversed,
+}
+
+
+@pytest.mark.parametrize("name", CUTS)
+def test_a_derivative_that_is_cut_on_purpose_is_no_defect(name: str) -> None:
+    found = check(lambda p, batch: predicted({"w": CUTS[name](p["w"]), "b": p["b"]}, batch))
+    assert found.ok, found
+    assert verdicts(found) == {"w": "cut", "b": "rounding"}
+    assert "cannot be judged by finite differences" in repr(found)
+    # Both ways are said.
+    assert "as asked for" in repr(found)
+    assert ("custom_gradient cuts it" if name == "reversed" else "stop_gradient cuts it") in repr(found)
+
+
 def test_the_arithmetic_of_a_lower_precision_is_told_from_a_defect() -> None:
     """The model in float64 is right; what bfloat16 costs is thousands of noise floors of float32 parameters."""
     set_seed(5)
@@ -171,7 +199,7 @@ class Normalizes(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         if not training:
             return inputs
         mean = ops.mean(inputs, axis=0, keepdims=True)
-        mean = ops.stop_gradient(mean) if self.detached else mean
+        mean = held(mean) if self.detached else mean
         return (inputs - mean) / ops.sqrt(ops.mean(ops.square(inputs - mean), axis=0, keepdims=True) + 2.0**-10)
 
 
@@ -388,7 +416,7 @@ def test_a_loss_that_never_moves_has_no_gradient_of_one() -> None:
     """Finite differences are certain there: both sides are the same to the last bit."""
 
     def constant(parameters: Any, batch: Any) -> Any:
-        return keras.ops.sum(parameters["w"] - keras.ops.stop_gradient(parameters["w"])) + 0 * keras.ops.sum(batch[0])
+        return keras.ops.sum(parameters["w"] - held(parameters["w"])) + 0 * keras.ops.sum(batch[0])
 
     x = np.ones(2, np.float32)
     check = dlf.check_gradients(constant, (x, x), parameters={"w": np.float32(0.5)})
