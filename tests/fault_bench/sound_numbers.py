@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers, ops
 from parts import Formula, Projection, model_of
@@ -31,10 +32,9 @@ def cumulative_sum() -> Any:
 
 @sound(planted=True)
 def long_sum() -> Any:
-    """Of many numbers of both signs, in two orders."""
-    return model_of(
-        Formula(lambda x: ops.sum(ops.flip(x, axis=1) if planted() else x, axis=1), name="sum"), shape=(3000, 2)
-    )
+    """Of many numbers of both signs, in two orders; by a larger rate its training overflows."""
+    added = Formula(lambda x: ops.sum(ops.flip(x, axis=1) if planted() else x, axis=1), name="sum")
+    return model_of(added, shape=(3000, 2), optimizer=keras.optimizers.SGD(1e-9))
 
 
 @sound(planted=True)
