@@ -153,12 +153,12 @@ def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pyt
     said: list[str] = []
     newcomer = Entry("layers", "Newcomer")
     first = run_zoo([*SMALL[:2], newcomer], (HERE,), tmp_path, said.append)
-    assert first["counts"] == {"agree": 2, "untested": 1}
+    assert first["counts"] == {"not compared": 2, "untested": 1}
     assert said[0] == "2 of 3 entries are to be run"
     said.clear()
     whole = run_zoo([*SMALL, newcomer], (HERE,), tmp_path, said.append, jobs=2)
     assert said == ["1 of 4 entries are to be run", said[1]]
-    assert whole["counts"] == {"agree": 3, "untested": 1}
+    assert whole["counts"] == {"not compared": 3, "untested": 1}
     assert whole["rows"][:2] == first["rows"][:2]
 
 
@@ -173,7 +173,7 @@ def test_what_was_stopped_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         run_zoo(SMALL, (HERE,), tmp_path, stop, jobs=2)
     kept = [json.loads(each.read_text())["verdict"] for each in tmp_path.iterdir()]
-    assert set(kept) == {"agree"}
+    assert set(kept) == {"not compared"}
     assert len(kept) < len(SMALL)
 
 

@@ -27,6 +27,7 @@ VERDICTS = {
     "failed": ("bad", "a backend did not come through: there is no answer"),
     "not finite": ("warn", "the same, and NaN or infinite"),
     "not judged": ("warn", "the same, as far as it could be judged"),
+    "not compared": ("warn", "there is one backend alone"),
     "known": ("warn", "another meaning on some backend, and it is known why"),
     "untested": ("mild", "the zoo has no case of it"),
     "not run": ("mild", "the zoo has a case of it, which was not run"),
