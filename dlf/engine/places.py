@@ -29,7 +29,8 @@ PASSING = frozenset(
         # Books that Keras keeps of what stands elsewhere, too.
         *("_tracker", "_torch_params", "_inbound_nodes", "_outbound_nodes", "_compile_config", "_auto_config"),
         "_exclude_from_weight_decay_cache",
-        # What TensorFlow keeps of an object that holds variables.
+        # What TensorFlow, and Keras on it, keep of an object that holds variables and lists.
+        "_tracked",
         *("_self_setattr_tracking", "_self_unconditional_checkpoint_dependencies", "_self_update_uid"),
         *("_self_unconditional_dependency_names", "_self_unconditional_deferred_dependencies"),
         *("_self_name_based_restores", "_self_saveable_object_factories"),
