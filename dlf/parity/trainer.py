@@ -180,7 +180,6 @@ class Trainer:
         """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
         model, (x, y) = self._subject.model, self._batches[0]
         self._assign(model, self._first)
-        # A reason without the values that were being computed; the rest of the answer does not depend on it.
         try:
             with common_randomness():
                 size = len(keras.tree.flatten(x)[0])

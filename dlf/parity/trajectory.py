@@ -165,6 +165,8 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
         for backend in runs.single:
             reported = [widened(each[backend]) for each in values if each[backend] is not None]
             together[backend] = np.stack(reported) if len(reported) == steps else None
+        if all(each is None for each in together.values()):
+            continue  # A step of somebody's own that reports it now and then, on every backend.
         # A metric may be zero at every step: no floor is lower than what the dtype can tell from it.
         one = measure(together, together, floor_of(np.zeros(0), [], 0.0, dtype), dtype)
         for pair in one["same"]:
