@@ -9,8 +9,10 @@ What is asked of it:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import Any
 
 import keras
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _seed: list[int] = []
+_hooks: list[Any] = []
 
 
 def set_seed(seed: int) -> RandomnessReport:
@@ -60,11 +63,29 @@ def set_seed(seed: int) -> RandomnessReport:
         raise InvalidArgumentError("seed", expected="an integer from 0 to 4294967295", received=seed)
     with tensorflow_hidden():
         keras.utils.set_random_seed(seed)
+    _seed_tensorflow_as_it_is_imported()
     initial_weights.install()
     initial_weights.NOTES.clear()
     common_stream.NOTES.clear()
     _seed[:] = [seed]
     return randomness_report()
+
+
+def _seed_tensorflow_as_it_is_imported() -> None:
+    """Gives the seed to TensorFlow where it is imported later: on another backend too, `tf.data` shuffles by it.
+
+    Keras would import it at once, which takes seconds.
+    """
+    if "tensorflow" in sys.modules or _hooks or find_spec("tensorflow") is None:
+        return
+    import wrapt
+
+    def seed_it(module: Any) -> None:
+        if was_seeded():
+            module.random.set_seed(current_seed())
+
+    _hooks.append(seed_it)
+    wrapt.register_post_import_hook(seed_it, "tensorflow")
 
 
 def was_seeded() -> bool:

@@ -441,3 +441,17 @@ def test_an_excluded_weight_does_not_decay_in_the_twin(file: Path) -> None:
         decays = decay_of_weights(subject.twin.optimizer)
         assert decays is not None
         assert [decays(each) for each in subject.twin.trainable_variables] == [True, False]
+
+
+def test_a_function_in_a_loop_that_is_traced_has_arguments_without_values() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((4, 2)),
+            keras.layers.GRU(3, recurrent_activation="hard_sigmoid", name="gru"),
+            keras.layers.Dense(1),
+        ]
+    )
+    x, y = np.ones((2, 4, 2), np.float32), np.ones((2, 1), np.float32)
+    functions = Subject(lambda: model, "mse").outputs_for((x, y), "TARGET")["functions"]
+    assert functions["gru"][0][0] == "nn.hard_sigmoid"
+    assert functions["gru"][0][1]["tiny"] is False

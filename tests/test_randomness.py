@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +62,43 @@ def test_neither_seeding_nor_saving_imports_tensorflow(
     """Keras asks whether it is available, and asking imports it; a stand-in raises the alarm."""
     code = """
 import sys, pathlib
-pathlib.Path("tensorflow.py").write_text("print('IMPORTED')")
+stand_in = "import types; random = types.SimpleNamespace(set_seed=lambda seed: print('SEED', seed)); print('IMPORTED')"
+pathlib.Path("tensorflow.py").write_text(stand_in)
 sys.path.insert(0, ".")
 import keras
 from dlf.keras_internals import tensorflow_hidden
 from dlf.randomness import set_seed
 set_seed(1)
+set_seed(2)
 with tensorflow_hidden():
     keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]).save("model.keras")
 print("tensorflow" in sys.modules)
-keras.utils.set_random_seed(1)
+keras.utils.set_random_seed(3)
 """
     ended = run_python("-c", code)
     # The last call is Keras's own, outside: if it prints nothing, Keras no longer does this and the guard can go.
     assert ended.stdout.split()[:2] == ["False", "IMPORTED"], ended.stdout + ended.stderr
+    # What is imported later has the seed all the same.
+    assert ended.stdout.split()[2:4] == ["SEED", "2"], ended.stdout + ended.stderr
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed beside the backend")
+def test_a_shuffle_of_tf_data_draws_as_if_keras_had_set_the_seed(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    code = """
+import sys
+if sys.argv[1] == "keras":
+    from keras.utils import set_random_seed as set_seed
+else:
+    from dlf import set_seed
+set_seed(7)
+import tensorflow as tf
+print([int(each) for each in tf.data.Dataset.range(20).shuffle(20)])
+"""
+    ours, keras_s = (run_python("-c", code, who).stdout for who in ("dlf", "keras"))
+    assert ours.startswith("[")
+    assert ours == keras_s
 
 
 def test_a_change_of_keras_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,7 +364,15 @@ def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
     tensors = [each for each in arguments.values() if keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
-    return plain | {"tiny": any(bool((np.abs(widened(to_numpy(each))) < _TINY).any()) for each in floating)}
+    return plain | {"tiny": any(_has_tiny(each) for each in floating)}
+
+
+def _has_tiny(tensor: Any) -> bool:
+    try:
+        values = widened(to_numpy(tensor))
+    except Exception:  # noqa: BLE001 - inside a loop that the backend traces, nothing has a value: each raises its own.
+        return False
+    return bool((np.abs(values) < _TINY).any())
 
 
 def _spec_of(output: Any) -> list[Any]:

@@ -111,6 +111,8 @@ def main() -> int:
                     continue
                 seconds.append(time.monotonic() - began)
                 progress.print(f"{number + 1} {model.name}: {report['verdict']}, {seconds[-1]:.1f} s", markup=False)
+                for line in _wrong(scores, f"{model.name}: "):
+                    progress.print(f"    {line}", markup=False, soft_wrap=True)
     _print(console, scores, seconds, failed)
     _print_sweep(console, sweep)
     if asked.json:
@@ -255,9 +257,14 @@ def _print(
             table.add_row(way, setting, f"{score.caught} of {score.faults}", placed, f"{score.alarms} of {score.sound}")
     console.print(table)
     console.print(f"{np.median(seconds):.1f} s a model (median of {len(seconds)}); {len(failed)} did not come through")
+    for line in _wrong(scores):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _wrong(scores: Mapping[str, Mapping[str, Score]], begins: str = "") -> Iterator[str]:
+    """What dlf missed, misplaced or falsely called."""
     for setting, score in scores["dlf parity"].items():
-        for line in score.wrong:
-            console.print(f"{setting}: {line}", markup=False, soft_wrap=True)
+        yield from (f"{setting}: {line}" for line in score.wrong if line.startswith(begins))
 
 
 def _print_sweep(console: Console, sweep: Mapping[str, Mapping[float, Score]]) -> None:
