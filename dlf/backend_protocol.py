@@ -220,6 +220,13 @@ class Backend(Protocol):
         """A context in which the framework computes in float64 what is asked for in float64."""
         ...
 
+    def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
+        """A context in which what `keras.ops.custom_gradient` has decorated is derived as it computes.
+
+        `note` is called whenever such a function is.
+        """
+        ...
+
     def epoch_runner(self, model: Any) -> EpochRunner:
         """What runs this Keras model's steps, many in one call."""
         ...

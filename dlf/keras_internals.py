@@ -24,7 +24,6 @@ __all__ = [
     "call_symbolically",
     "data_adapter",
     "decay_of_weights",
-    "derivatives_uncut",
     "draw_key",
     "epoch_to_resume_at",
     "float32_widened",
@@ -34,6 +33,7 @@ __all__ = [
     "profiles_batches",
     "random_functions",
     "random_functions_replaced",
+    "stop_gradient_undone",
     "tensorflow_hidden",
     "tensors_freed",
     "waits_for_a_batch",
@@ -174,56 +174,41 @@ def functions_heard(names: Iterable[str], hear: Callable[[str, Mapping[str, Any]
 
 
 @contextmanager
-def derivatives_uncut() -> Iterator[list[str]]:
-    """Lets `stop_gradient` and `custom_gradient` leave derivatives as they are, for as long as the context lasts.
+def stop_gradient_undone(note: Callable[[], None]) -> Iterator[None]:
+    """Lets `keras.ops.stop_gradient` leave derivatives as they are, for as long as the context lasts.
 
-    Both are public; what layers and people's code have imported of them leads to the backend's functions, which alone
-    can be replaced. A function that was decorated before keeps its own gradient.
+    What layers and people's code have imported of it leads to the backend's function, which alone can be replaced.
 
-    Yields:
-        The names of those that were called, in a list that is filled on the way.
+    Args:
+        note: Is called whenever it is.
 
     Raises:
-        BackendError: Keras no longer has them there.
+        BackendError: Keras no longer has it there.
 
     Example:
-        >>> with derivatives_uncut() as called:
+        >>> with stop_gradient_undone(lambda: print("called")):
         ...     _ = keras.ops.stop_gradient(keras.ops.ones(1))
-        >>> called
-        ['stop_gradient']
+        called
     """
     from keras.src import backend
 
     core: Any = getattr(backend, "core", None)
-    before = {name: getattr(core, name, None) for name in ("stop_gradient", "custom_gradient")}
-    if None in before.values():
+    before = getattr(core, "stop_gradient", None)
+    if before is None:
         raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.core.stop_gradient and custom_gradient, which are "
-            "gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            f"keras {keras.__version__}: expected keras.src.backend.core.stop_gradient, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
         )
-    called: list[str] = []
-
-    def note(name: str) -> None:
-        if name not in called:
-            called.append(name)
 
     def stop_gradient(variable: Any) -> Any:
-        note("stop_gradient")
+        note()
         return keras.ops.convert_to_tensor(variable)
 
-    def custom_gradient(function: Callable[..., Any]) -> Callable[..., Any]:
-        def value_alone(*args: Any, **kwargs: Any) -> Any:
-            note("custom_gradient")
-            return function(*args, **kwargs)[0]
-
-        return value_alone
-
-    core.stop_gradient, core.custom_gradient = stop_gradient, custom_gradient
+    core.stop_gradient = stop_gradient
     try:
-        yield called
+        yield
     finally:
-        for name, function in before.items():
-            setattr(core, name, function)
+        core.stop_gradient = before
 
 
 def draw_key(seed: Any) -> Any:

@@ -15,7 +15,7 @@ from keras import layers, ops
 
 import dlf
 from dlf.backend_registry import current_backend
-from dlf.errors import InvalidArgumentError
+from dlf.errors import BackendError, InvalidArgumentError
 from dlf.gradients.check import GradientCheck
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.value_and_grad import find_path
@@ -108,13 +108,27 @@ def _gelu(x: Any) -> Any:
     return 0.5 * x * (1 + ops.erf(x / math.sqrt(2)))
 
 
-held = _with_gradient(lambda x: x, lambda x: 0 * x)
-"""Lets no gradient through; it is made before anybody asks, as a framework's own `detach` is."""
+def detached(x: Any) -> Any:
+    """Lets no gradient through, by the framework's own function, of which Keras knows nothing."""
+    if keras.config.backend() == "torch":
+        return x.detach()
+    if keras.config.backend() == "jax":
+        import jax
+
+        return jax.lax.stop_gradient(x)
+    import tensorflow as tf
+
+    return tf.stop_gradient(x)
+
+
+reversed_before = _with_gradient(lambda x: x, lambda x: -ops.ones_like(x))
+passed_through = _with_gradient(lambda x: ops.round(4 * x) / 4, ops.ones_like)
+"""As people write it: decorated where their module is imported."""
 nearly_square = _with_gradient(lambda x: x**2, lambda x: 2 * x * (1 + 1e-4))
 gelu_with_another_slope = _with_gradient(_gelu, _gelu_slope)
 FAULTS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "a factor without gradient": (
-        lambda p, batch: predicted({"w": p["w"] * held(p["w"]), "b": p["b"]}, batch),
+        lambda p, batch: predicted({"w": p["w"] * detached(p["w"]), "b": p["b"]}, batch),
         "diverged",
     ),
     "a ten-thousandth too large": (
@@ -162,6 +176,8 @@ CUTS: dict[str, Callable[[Any], Any]] = {
     "straight through": lambda w: w + ops.stop_gradient(ops.round(4 * w) / 4 - w),
     "a target": lambda w: w * ops.stop_gradient(w),
     "reversed": _reversed,
+    "reversed, decorated before": reversed_before,
+    "straight through, decorated before": passed_through,
 }
 
 
@@ -173,7 +189,8 @@ def test_a_derivative_that_is_cut_on_purpose_is_no_defect(name: str) -> None:
     assert "cannot be judged by finite differences" in repr(found)
     # Both ways are said.
     assert "as asked for" in repr(found)
-    assert ("custom_gradient cuts it" if name == "reversed" else "stop_gradient cuts it") in repr(found)
+    cut_by = "custom_gradient" if name == "reversed" or "decorated" in name else "stop_gradient"
+    assert f"{cut_by} cuts it" in repr(found)
 
 
 def test_the_arithmetic_of_a_lower_precision_is_told_from_a_defect() -> None:
@@ -199,7 +216,7 @@ class Normalizes(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         if not training:
             return inputs
         mean = ops.mean(inputs, axis=0, keepdims=True)
-        mean = held(mean) if self.detached else mean
+        mean = detached(mean) if self.detached else mean
         return (inputs - mean) / ops.sqrt(ops.mean(ops.square(inputs - mean), axis=0, keepdims=True) + 2.0**-10)
 
 
@@ -416,7 +433,7 @@ def test_a_loss_that_never_moves_has_no_gradient_of_one() -> None:
     """Finite differences are certain there: both sides are the same to the last bit."""
 
     def constant(parameters: Any, batch: Any) -> Any:
-        return keras.ops.sum(parameters["w"] - held(parameters["w"])) + 0 * keras.ops.sum(batch[0])
+        return keras.ops.sum(parameters["w"] - detached(parameters["w"])) + 0 * keras.ops.sum(batch[0])
 
     x = np.ones(2, np.float32)
     check = dlf.check_gradients(constant, (x, x), parameters={"w": np.float32(0.5)})
@@ -443,3 +460,16 @@ def test_what_cannot_be_checked_is_said(target: Any, batch: Any, message: str) -
     given: dict[str, Any] = {"parameters": {"w": np.float32(1)}} if "scalar" in message else {}
     with pytest.raises(InvalidArgumentError, match=message):
         dlf.check_gradients(target, batch, **given)
+
+
+def test_a_change_of_what_custom_gradients_are_made_of_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    if keras.config.backend() == "jax":
+        monkeypatch.setattr("jax.custom_vjp", lambda _: object())
+    elif keras.config.backend() == "tensorflow":
+        from tensorflow.python.ops import custom_gradient
+
+        monkeypatch.delattr(custom_gradient, "_eager_mode_decorator")
+    else:
+        monkeypatch.delattr("keras.src.backend.torch.core.CustomGradientFunction")
+    with pytest.raises(BackendError, match="gone"), current_backend().custom_gradients_undone(lambda: None):
+        pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -50,6 +50,11 @@ class JaxBackend:
         import jax
 
         return jax.enable_x64(True)
+
+    def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
+        from dlf_jax.custom_gradients import custom_gradients_undone
+
+        return custom_gradients_undone(note)
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_jax.epochs import JaxEpochRunner

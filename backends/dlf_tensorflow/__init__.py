@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -56,6 +56,11 @@ class TensorFlowBackend:
         from dlf_tensorflow.numbers import python_numbers_kept
 
         return python_numbers_kept()
+
+    def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
+        from dlf_tensorflow.custom_gradients import custom_gradients_undone
+
+        return custom_gradients_undone(note)
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_tensorflow.epochs import TensorFlowEpochRunner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -52,6 +52,11 @@ class TorchBackend:
         from dlf_torch.numbers import contiguous_kernels
 
         return contiguous_kernels()
+
+    def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
+        from dlf_torch.custom_gradients import custom_gradients_undone
+
+        return custom_gradients_undone(note)
 
     def epoch_runner(self, model: Any) -> EpochRunner:
         from dlf_torch.epochs import TorchEpochRunner

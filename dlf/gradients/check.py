@@ -26,7 +26,7 @@ from dlf.float64 import float64_twin, in_float64, loss_in_float64
 from dlf.gradients.finite_difference import slope_at_zero
 from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
-from dlf.keras_internals import derivatives_uncut
+from dlf.keras_internals import stop_gradient_undone
 from dlf.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
 from dlf.randomness import common_randomness
 
@@ -36,6 +36,8 @@ Arrays = dict[str, np.ndarray]
 
 TWINS = 4
 """How many times inputs and weights are moved by a unit in the last place, to see how far the gradient moves."""
+MEANT = 0.01
+"""A gradient of one's own that is this near to the derivative is meant to be it, and its difference is a mistake."""
 DOUBT = 32.0
 """How many of their own uncertainties finite differences may be away; sound gradients stay below one or two."""
 
@@ -334,7 +336,11 @@ class _Examiner:
 
     def _uncut(self, name: str, directions: list[np.ndarray], worst: _Probe) -> _Probe:
         """What is to be said of a gradient that differs: that it is cut on purpose, if without the cut it does not."""
-        with derivatives_uncut() as called:
+        called: dict[str, None] = {}
+        with (
+            stop_gradient_undone(lambda: called.setdefault("stop_gradient")),
+            current_backend().custom_gradients_undone(lambda: called.setdefault("custom_gradient")),
+        ):
             # What was compiled before holds the cut.
             gradients = _arrays(self._path.loss_and_gradients(self._loss, self._wide, self._tensors())[1])
         if not called or not np.isfinite(gradients[name]).all():
@@ -345,6 +351,8 @@ class _Examiner:
         steepest = directions[2]
         cut, whole = (float(np.sum(each[name] * steepest)) for each in (self.truth, gradients))
         both_ways = f"{cut:.4g} as asked for, {whole:.4g} without, as finite differences have it"
+        if "stop_gradient" not in called and worst.relative < MEANT:
+            return _Probe(worst.verdict, worst.relative, worst.doubt, f"custom_gradient is off: {both_ways}")
         return _Probe("cut", np.nan, np.nan, f"{' and '.join(called)} cuts it: {both_ways}")
 
     def _directions(self, truth: np.ndarray) -> list[np.ndarray]:

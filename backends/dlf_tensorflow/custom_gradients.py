@@ -1,0 +1,48 @@
+"""Functions with a gradient of their own, derived as if they had none: `tf.custom_gradient`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops import custom_gradient
+
+from dlf.errors import BackendError
+
+__all__ = ["custom_gradients_undone"]
+
+
+@contextmanager
+def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
+    """Derives functions with a gradient of their own as they compute, for as long as the context lasts.
+
+    What `tf.custom_gradient` has decorated ends in one of two functions of its module; nothing public lies between.
+
+    Args:
+        note: Is called whenever one of them is.
+
+    Raises:
+        BackendError: TensorFlow has no longer what is replaced for it.
+    """
+    names = ("_eager_mode_decorator", "_graph_mode_decorator")
+    before = {name: getattr(custom_gradient, name, None) for name in names}
+    if None in before.values():
+        raise BackendError(
+            f"tensorflow {tf.__version__}: expected {' and '.join(names)} in tensorflow.python.ops.custom_gradient, "
+            "which are gone. Install a version of TensorFlow that this version of dlf was tested with, or report it to "
+            "dlf."
+        )
+
+    def call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        note()
+        return function(*args, **kwargs)[0]
+
+    for name in names:
+        setattr(custom_gradient, name, call)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(custom_gradient, name, function)
