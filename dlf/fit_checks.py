@@ -133,11 +133,17 @@ def check_data(argument: str, data: Any) -> None:
         raise InvalidArgumentError(
             argument, expected="arrays", received=data, advice="Turn lists of numbers into arrays: numpy.asarray(y)."
         )
-    lengths = [len(part) for part in parts if hasattr(part, "__len__")]
+    lengths = [_length(part) for part in parts if hasattr(part, "shape") or hasattr(part, "__len__")]
     if len(set(lengths)) > 1:
         raise InvalidArgumentError(argument, expected="as many labels as inputs", received=tuple(lengths))
     if not all(lengths):
         raise InvalidArgumentError(argument, expected="at least one example", received=tuple(lengths))
+
+
+def _length(part: Any) -> int:
+    """How many examples there are: a sparse array has a shape, and refuses to tell its length."""
+    shape = getattr(part, "shape", None)
+    return int(shape[0]) if shape is not None and len(shape) and shape[0] is not None else len(part)
 
 
 def build_if_deferred(model: keras.Model, data: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from dlf.errors import InvalidArgumentError
 from dlf.pipelines import ArrayDataset, BatchedDataset, as_array, as_keras_feeds
 
-__all__ = ["ArrayBatches", "as_batches", "split_off", "without_last_nones"]
+__all__ = ["ArrayBatches", "as_batches", "read_by_keras_alone", "split_off", "without_last_nones"]
 
 _BATCH_SIZE = 32  # Keras's own.
 
@@ -62,7 +62,7 @@ def as_batches(
             raise InvalidArgumentError("sample_weight", expected="one for the data", received="two")
         arrays = (arrays[0], _part(arrays, _LABELS), sample_weight)
     parts = without_last_nones(arrays)
-    if not _can_be_batched(parts):
+    if any(each is None for each in keras.tree.flatten(parts)) or read_by_keras_alone(parts):
         return None
     if class_weight is not None:
         if len(parts) <= _LABELS or keras.tree.is_nested(parts[_LABELS]):
@@ -94,12 +94,26 @@ def _part(arrays: tuple[Any, ...], place: int) -> Any:
     return arrays[place] if len(arrays) > place else None
 
 
-def _can_be_batched(parts: list[Any]) -> bool:
-    """Whether each part is arrays of numbers; of others Keras says what it does with them."""
-    leaves = keras.tree.flatten(parts)
-    if not all(isinstance(leaf, np.ndarray) or keras.ops.is_tensor(leaf) for leaf in leaves):
-        return False
-    return all(leaf.dtype.kind in "biuf" for leaf in leaves if isinstance(leaf, np.ndarray))
+def read_by_keras_alone(arrays: Any) -> str:
+    """Returns the kind of what is no array of numbers, such as a sparse or a ragged tensor, or nothing.
+
+    Args:
+        arrays: Arrays or structures of arrays.
+    """
+    for leaf in keras.tree.flatten(arrays):
+        if isinstance(leaf, np.ndarray):
+            if leaf.dtype.kind not in "biuf":
+                return f"array of {leaf.dtype.name}"
+        elif leaf is not None and not _is_dense(leaf):
+            return type(leaf).__name__
+    return ""
+
+
+def _is_dense(leaf: Any) -> bool:
+    """Whether it is a tensor with a number at each place: a model may compute otherwise on a ragged or sparse one."""
+    # TensorFlow's and JAX's other tensors do not pass for NumPy's arrays; PyTorch's tell it by their layout.
+    is_tensor = keras.ops.is_tensor(leaf) and hasattr(leaf, "__array__")
+    return is_tensor and not any(word in str(getattr(leaf, "layout", "")) for word in ("sparse", "jagged"))
 
 
 def _for_each_output(labels: Any, weights: Any) -> Any:
@@ -129,7 +143,7 @@ def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], t
         InvalidArgumentError: One of the parts would be empty.
     """
     arrays = tuple(without_last_nones(arrays))
-    count = len(keras.tree.flatten(arrays)[0])
+    count = int(keras.tree.flatten(arrays)[0].shape[0])
     kept = math.floor(count * (1 - share)) if isinstance(share, int | float) else 0
     if not 0 < kept < count:
         raise InvalidArgumentError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from dlf.engine.arrays import as_batches, split_off
+from dlf.engine.arrays import as_batches, read_by_keras_alone, split_off
 from dlf.engine.batch_hooks import watchers
 from dlf.engine.by_keras import as_arguments, as_read
 from dlf.engine.choice import (
@@ -110,6 +110,9 @@ def _prepare(
 ) -> dict[str, Any]:
     """Everything that the fused loop needs; raises where it cannot be had."""
     runner = runner_of(model)
+    kind = read_by_keras_alone(train) if isinstance(train, tuple) else ""
+    if kind:
+        raise NotFusedError(f"the data hold a {kind}, which Keras alone cuts into batches")
     _refuse_given(options, "steps_per_epoch", "class_weight", "sample_weight", "batch_size")
     if options.get("validation_split"):
         raise NotFusedError("validation_split is given for batches")

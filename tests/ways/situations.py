@@ -91,6 +91,9 @@ MODELS = [
 ]
 
 DATA = [
+    situation("a sparse matrix", given=data.sparse_matrix, validation_split=0.3, refused="a csr_matrix"),
+    situation("a sparse tensor", given=data.sparse_tensor, only=("tensorflow",), refused="a SparseTensor"),
+    situation("ragged tokens", models.pooled, data.ragged_tokens, only=("tensorflow",), refused="a RaggedTensor"),
     situation("inputs in a list", models.two_inputs, data.in_a_list, validation_split=0.3),
     situation("inputs in a tuple", models.two_inputs, data.in_a_tuple),
     situation("inputs in a list, by a subclass", models.Unpacked, data.in_a_list),

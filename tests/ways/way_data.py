@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy.sparse
 from way_models import CLASSES, FEATURES, STEPS
 
 from dlf.pipelines import prepare_for_training
@@ -79,6 +80,23 @@ def series() -> Any:
 
 def tokens() -> Any:
     return TOKENS, Y
+
+
+def sparse_matrix() -> Any:
+    return scipy.sparse.csr_matrix(np.where(X > 0, X, 0)), Y
+
+
+def sparse_tensor() -> Any:
+    import tensorflow as tf
+
+    return tf.sparse.from_dense(np.where(X > 0, X, 0)), Y
+
+
+def ragged_tokens() -> Any:
+    """Of which the last batch holds the shortest alone: to pad them all to the longest would change it."""
+    import tensorflow as tf
+
+    return tf.ragged.constant([[3 + row % 6] * (1 + row * 5 // COUNT) for row in reversed(range(COUNT))]), Y
 
 
 def in_a_list() -> Any:

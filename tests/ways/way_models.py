@@ -68,6 +68,18 @@ def masked() -> keras.Model:
     )
 
 
+def pooled() -> keras.Model:
+    """Averages over the steps that are there."""
+    return keras.Sequential(
+        [
+            keras.Input((None,), dtype="int32"),
+            layers.Embedding(9, 4),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(CLASSES),
+        ]
+    )
+
+
 def labelled_steps() -> keras.Model:
     return keras.Sequential(
         [keras.Input((STEPS, FEATURES)), layers.Masking(), layers.SimpleRNN(4, return_sequences=True), layers.Dense(1)]
