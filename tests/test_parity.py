@@ -89,6 +89,13 @@ def wide(size, random):
 def alone(size, random):
     return np.zeros((size, 4), "float32")
 
+def sparse(size, random):
+    import scipy.sparse
+    return scipy.sparse.csr_matrix(np.eye(size, 4, dtype="float32")), np.zeros((size, 2), "float32")
+
+def words(size, random):
+    return np.array([["a", "b", "c", "d"]] * size, dtype=object), np.zeros((size, 2), "float32")
+
 def nothing():
     return None
 
@@ -717,6 +724,8 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
         ("broken", {}, r"(?s)TARGET: expected a function without arguments.*return build\(\).nothing.*AttributeError"),
         ("gone", {}, "TARGET: expected a function of .*model.py"),
         ("build", {"data": "wide"}, r"(?s)--data: expected a batch that the model and its loss take.*\(4, 5\)"),
+        ("build", {"data": "sparse"}, "--data: expected arrays of numbers, .* received 'csr_matrix'. Make sparse"),
+        ("build", {"data": "words"}, "--data: expected arrays of numbers, .* received dtype"),
         ("build", {"data": "alone"}, r"--data: expected a function \(batch size, random\) -> \(x, y\)"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 from dlf.errors import InvalidArgumentError
 from dlf.pipelines import ArrayDataset, BatchedDataset, as_array, as_keras_feeds
 
-__all__ = ["ArrayBatches", "as_batches", "read_by_keras_alone", "split_off", "without_last_nones"]
+__all__ = ["ArrayBatches", "as_batches", "is_dense", "read_by_keras_alone", "split_off", "without_last_nones"]
 
 _BATCH_SIZE = 32  # Keras's own.
 
@@ -104,13 +104,17 @@ def read_by_keras_alone(arrays: Any) -> str:
         if isinstance(leaf, np.ndarray):
             if leaf.dtype.kind not in "biuf":
                 return f"array of {leaf.dtype.name}"
-        elif leaf is not None and not _is_dense(leaf):
+        elif leaf is not None and not is_dense(leaf):
             return type(leaf).__name__
     return ""
 
 
-def _is_dense(leaf: Any) -> bool:
-    """Whether it is a tensor with a number at each place: a model may compute otherwise on a ragged or sparse one."""
+def is_dense(leaf: Any) -> bool:
+    """Returns whether it is a tensor with a number at each place: a model may compute otherwise on another kind.
+
+    Args:
+        leaf: Anything.
+    """
     # TensorFlow's and JAX's other tensors do not pass for NumPy's arrays; PyTorch's tell it by their layout.
     is_tensor = keras.ops.is_tensor(leaf) and hasattr(leaf, "__array__")
     return is_tensor and not any(word in str(getattr(leaf, "layout", "")) for word in ("sparse", "jagged"))

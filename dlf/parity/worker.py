@@ -22,6 +22,7 @@ import numpy as np
 from dlf.backend_protocol import Lesson
 from dlf.backend_registry import current_backend
 from dlf.backend_report import describe_backend
+from dlf.engine.arrays import is_dense
 from dlf.errors import InvalidArgumentError
 from dlf.files import whole_file
 from dlf.float64 import in_float64
@@ -415,6 +416,15 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
     for each in batches:
         if not isinstance(each, tuple) or len(each) != 2:  # noqa: PLR2004 - x and y.
             raise InvalidArgumentError("--data", expected=form, received=each)
+        for leaf in keras.tree.flatten(each):
+            words = np.asarray(leaf).dtype.kind in "OSU" if isinstance(leaf, np.ndarray | str) else False
+            if words or not (isinstance(leaf, np.ndarray | bool | int | float) or is_dense(leaf)):
+                raise InvalidArgumentError(
+                    "--data",
+                    expected="arrays of numbers, which every backend takes",
+                    received=leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__,
+                    advice="Make sparse arrays dense, pad ragged ones, and look words up before they reach the model.",
+                )
     return batches
 
 
