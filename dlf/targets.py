@@ -102,6 +102,9 @@ def load_target(target: str, argument: str = "TARGET") -> Callable[..., Any]:
 
 def own_traceback(error: BaseException) -> str:
     """Returns the traceback without the lines of dlf, of installed packages and of Python's import machinery."""
+    while error.__context__ is not None and "has no attribute '_error_repr'" in str(error):
+        # Keras puts its own words into an error by making it once more, which JAX's errors about tracers do not bear.
+        error = error.__context__
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

@@ -819,11 +819,23 @@ def test_every_stage_says_what_to_do_next(stage: str) -> None:
 def test_news_and_failures_are_said() -> None:
     news = [finding(verdict="noisy"), finding("gradient", "tie"), finding(verdict="unstable")]
     text = report_text(report_of(precision=news, failed={"torch": "the worker\n  [died]"}))
-    assert text.startswith("The model computes and trains the same on jax and tensorflow.")
+    assert text.startswith("The model computes and trains the same on jax and tensorflow. torch did not come through.")
     assert "noisy: block/dense, kernel on torch" in text
     assert "tie, where any answer is right: block/dense, kernel on torch" in text
     assert "trajectory  the same step by step, beside the tie; free runs part at it" in text
     assert "torch did not come through: the worker\n  [died]" in text
+
+
+def test_an_error_that_keras_could_not_put_its_words_into_is_shown_as_it_was() -> None:
+    def fails() -> None:
+        try:
+            raise TypeError("what is traced has no values")
+        except TypeError:
+            raise AttributeError("'str' object has no attribute '_error_repr'")  # noqa: B904 - as Keras has it.
+
+    with pytest.raises(AttributeError) as caught:
+        fails()
+    assert own_traceback(caught.value).endswith("TypeError: what is traced has no values")
 
 
 def test_a_stage_that_was_not_reached_is_no_agreement() -> None:

@@ -115,6 +115,11 @@ def answer_of(report: Mapping[str, Any]) -> str:
         >>> answer_of(report | {"stages_asked": STAGES, "not_finite": None, "not_judged": []})
         'The model computes and trains the same on jax and torch.'
     """
+    some = 0 < len(report["failed"]) < len(report["backends"])
+    return _answer(report) + (f" {_listed(report['failed'])} did not come through." if some else "")
+
+
+def _answer(report: Mapping[str, Any]) -> str:
     first, lost = report["first_divergence"], report["not_finite"]
     names = [name for name in report["backends"] if name not in report["failed"]]
     together = _listed(names)
@@ -147,10 +152,11 @@ def word_of(report: Mapping[str, Any]) -> str:
         report: What `run_parity` returned.
 
     Example:
-        >>> word_of({"verdict": "agree", "not_judged": []}), word_of({"verdict": "not finite", "not_judged": []})
+        >>> report = {"verdict": "agree", "not_judged": [], "failed": {}}
+        >>> word_of(report), word_of(report | {"verdict": "not finite"})
         ('Agree', 'Not finite')
     """
-    blind = report["verdict"] == "agree" and report["not_judged"]
+    blind = report["verdict"] == "agree" and (report["not_judged"] or report["failed"])
     return "Not judged in all" if blind else str(report["verdict"]).capitalize()
 
 
