@@ -38,6 +38,7 @@ from dlf.parity.taps import Listener, listening
 from dlf.parity.verdict import Constants, Finding, _innermost, judge, judge_each
 from dlf.parity.verdict_build import judge_build
 from dlf.parity.worker import Worker
+from dlf.targets import own_traceback
 from dlf.workers import Session
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -827,15 +828,9 @@ def test_news_and_failures_are_said() -> None:
 
 
 def test_an_error_that_keras_could_not_put_its_words_into_is_shown_as_it_was() -> None:
-    def fails() -> None:
-        try:
-            raise TypeError("what is traced has no values")
-        except TypeError:
-            raise AttributeError("'str' object has no attribute '_error_repr'")  # noqa: B904 - as Keras has it.
-
-    with pytest.raises(AttributeError) as caught:
-        fails()
-    assert own_traceback(caught.value).endswith("TypeError: what is traced has no values")
+    shown = AttributeError("'str' object has no attribute '_error_repr'")
+    shown.__context__ = TypeError("what is traced has no values")
+    assert own_traceback(shown).endswith("TypeError: what is traced has no values")
 
 
 def test_a_stage_that_was_not_reached_is_no_agreement() -> None:
