@@ -10,7 +10,7 @@ from faults_states import Running
 from faults_training import OwnLoss
 from faults_updates import Guarded, optimizers
 from keras import layers, ops
-from parts import Formula, compiled, model_of, nested
+from parts import Formula, Projection, compiled, model_of, nested
 from planting import Faults, planted
 from sound_losses import pairs
 
@@ -272,6 +272,13 @@ def chaos_that_overflows_everywhere() -> Any:
         return x
 
     return model_of(Formula(logistic, name="formula"))
+
+
+@fault(stage="trajectory", layer=None, verdict=LOST, planted=False)
+def depth_that_overflows_everywhere() -> Any:
+    """Twenty layers, each of which triples a gradient, at a learning rate that such a one does not bear."""
+    large = [Projection(lambda x, k, b: ops.sin(3 * (x @ k) + b), name=f"layer_{n}") for n in range(20)]
+    return model_of(*large, optimizer=keras.optimizers.SGD(0.1))
 
 
 @fault(stage="forward", layer="log", verdict=LOST, planted=False)

@@ -234,6 +234,6 @@ def deep() -> Any:
 
 @sound()
 def deep_and_chaotic() -> Any:
-    """Twenty layers, each of which doubles what is small."""
+    """Twenty layers, each of which doubles what is small, and steps that are as small as its gradients are large."""
     large = [Projection(lambda x, k, b: ops.sin(3 * (x @ k) + b), name=f"layer_{n}") for n in range(20)]
-    return model_of(*large, optimizer=keras.optimizers.SGD(0.1))
+    return model_of(*large, optimizer=keras.optimizers.SGD(1e-9))
