@@ -218,7 +218,7 @@ def own_compute_loss() -> Any:
 @sound()
 def diverging() -> Any:
     """A learning rate so large that weights grow without bounds."""
-    return model_of(layers.Dense(4, name="hidden"), optimizer=optimizers.SGD(30.0))
+    return model_of(layers.Dense(4, name="hidden"), optimizer=optimizers.SGD(3.0))
 
 
 @sound()
