@@ -216,6 +216,25 @@ def distance_data(size: int, random: np.random.Generator) -> Any:
     return [a, b], random.uniform(0, 1, (size, 1)).astype("float32")
 
 
+class Root(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return ops.sqrt(x)
+
+
+def rooted() -> keras.Model:
+    """The gradient of a root is infinite where relu is zero: it leaves that out, or multiplies it by zero."""
+    return compiled(layers.Dense(4, activation="relu"), Root(), layers.Dense(1), shape=(4,))
+
+
+def looked_up() -> keras.Model:
+    """A vocabulary inside of a model, which JAX does not train."""
+    table = layers.IntegerLookup(vocabulary=[2, 3, 5])
+    x = keras.Input((4,), dtype="int32")
+    model = keras.Model(x, layers.Dense(1)(layers.Flatten()(layers.Embedding(5, 3)(table(x)))))
+    model.compile("sgd", "mse")
+    return model
+
+
 class Unit(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         return ops.normalize(x, axis=-1)
@@ -407,6 +426,19 @@ ANSWERS = [
         ("jax and torch differ", "NaN from finite input"),
         data="zero_row_data",
         place=("gradient", "unit", "input/0"),
+    ),
+    Answer(
+        "rooted", "diverge", 1, ("Known: ", "the gradient of relu"), place=("gradient", None, "sequential/dense/kernel")
+    ),
+    Answer(
+        "looked_up",
+        "agree",
+        3,
+        (
+            "the same on tensorflow and torch. jax did not come through.",
+            "TracerArrayConversionError",
+            "Known: On JAX, a layer that looks up",
+        ),
     ),
     Answer("gapped", data="gapped_data"),
     Answer("silent"),

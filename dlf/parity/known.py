@@ -43,6 +43,7 @@ class KnownDifference:
             layer of somebody's own, an activation or a loss.
         arguments: Of such a function, as `config`; ``tiny`` is whether it is given numbers below 1e-7.
         assigned: Whether it is of a trainable variable that is assigned to in `call`.
+        lost: Whether it is of a gradient that is not finite.
         metrics: Whether it is of a metric that a layer holds.
         training: Whether it is of a model whose `call` takes `training`, and of layers that draw, as Dropout does.
         repeated_path: Whether it is of a variable whose path another has.
@@ -64,6 +65,7 @@ class KnownDifference:
     functions: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     assigned: bool = False
+    lost: bool = False
     metrics: bool = False
     training: bool = False
     repeated_path: bool = False
@@ -170,7 +172,8 @@ def _is_of(
     known: KnownDifference, finding: Finding, layers: Mapping[str, Mapping[str, Any]], optimizer: str | None
 ) -> bool:
     # A loss and a step are of the whole model: that it has such a layer has to do.
-    whole = finding.layer is None and finding.stage in {"loss", "trajectory"}
+    # So is a gradient that is not finite: it comes to a variable through layers behind it.
+    whole = finding.layer is None and (finding.stage in {"loss", "trajectory"} or known.lost)
     # What differs between layers is said to be a layer's input, by its path and the number of its call.
     path = finding.layer or (finding.variable or "").removeprefix("the input of ").partition("#")[0]
     candidates = list(layers.values()) if whole else [layers.get(path, {})]
@@ -179,6 +182,7 @@ def _is_of(
         (not known.optimizers or optimizer in known.optimizers)
         and (not named or any(_is_such(known, each) or _calls_such(known, each) for each in candidates))
         and re.search(known.variable, finding.variable or "") is not None
+        and (not known.lost or finding.detail.startswith(("NaN", "infinity")))
     )
 
 
