@@ -182,7 +182,7 @@ def _is_of(
         (not known.optimizers or optimizer in known.optimizers)
         and (not named or any(_is_such(known, each) or _calls_such(known, each) for each in candidates))
         and re.search(known.variable, finding.variable or "") is not None
-        and (not known.lost or finding.detail.startswith(("NaN", "infinity")))
+        and (not known.lost or (finding.detail or "").startswith(("NaN", "infinity")))
     )
 
 
