@@ -97,11 +97,10 @@ def _measure_call(
     names: Sequence[str],
     beside: Mapping[str, Records],
 ) -> Iterator[Measurement]:
-    outputs, penalty = f"wide/{call['key']}|forward/", f"wide/{call['key']}|loss/penalty"
-    moves = {
-        backend: [found for name in each if name.startswith(outputs) and (found := _moves(each, name))]
-        for backend, each in beside.items()
-    }
+    penalty = f"wide/{call['key']}|loss/penalty"
+    moves = _moves_of(beside, f"wide/{call['key']}|forward/")
+    # What a layer adds to the loss may be in float32, and what it gives not.
+    moves_of_loss = {backend: moves[backend] + of_loss for backend, of_loss in _moves_of(beside, penalty).items()}
     for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
         group = [name for name in names if name.startswith(f"{kind}/")]
         if kind == "loss" and not any(np.any(each.get(penalty)) for each in records.values()):
@@ -118,9 +117,18 @@ def _measure_call(
                 one.pop("absent", None)  # By the model's own data, a framework may have none, and training needs none.
             if call.get("own_dtype", False):
                 place["own_dtype"] = call["longest"]
-            if any(moves.values()):
-                place |= {"moves": moves, "longest": call["longest"]}
+            mine = moves_of_loss if kind in {"gradient", "loss"} else moves
+            if any(mine.values()):
+                place |= {"moves": mine, "longest": call["longest"]}
             yield place | one
+
+
+def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[dict[str, float]]]:
+    """How what has a name that begins so moves, on each backend."""
+    return {
+        backend: [found for name in each if name.startswith(begin) and (found := _moves(each, name))]
+        for backend, each in beside.items()
+    }
 
 
 def _add_beside(
@@ -195,7 +203,11 @@ def measure_training(
 
 
 def measure_whole(
-    records: Mapping[str, Records], truth: str, calls: Sequence[Mapping[str, Any]], dtype: str
+    records: Mapping[str, Records],
+    truth: str,
+    calls: Sequence[Mapping[str, Any]],
+    dtype: str,
+    beside: Mapping[str, Records] | None = None,
 ) -> list[Measurement]:
     """Measures the whole model, with all that a layer inherits: outputs, loss and gradients, and the cost of them all.
 
@@ -204,6 +216,7 @@ def measure_whole(
         truth: The backend that is taken for the truth.
         calls: As the worker describes them.
         dtype: The dtype under test.
+        beside: Of each backend, what `trace_beside` wrote, where it was asked to.
     """
     found: list[Measurement] = []
     exact = records[truth]
@@ -219,7 +232,11 @@ def measure_whole(
         alike = {backend: None if value is None else widened(value) for backend, value in wide.items()}
         narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
         size = scale_of(wide[truth]) if largest is None else largest
-        place = {"stage": stage, "layer": layer, "call": None, "variable": variable, "mode": "whole"}
+        place: Measurement = {"stage": stage, "layer": layer, "call": None, "variable": variable, "mode": "whole"}
+        moves = _moves_of(beside or {}, f"wide/{name.removeprefix('wide/')}")
+        if any(moves.values()):
+            # Of what a model does between its layers, nobody knows how long the sums are.
+            place |= {"moves": moves, "longest": 1}
         found.append(place | measure(wide, narrow, floor_of(wide[truth], [], size, dtype), dtype))
         return found[-1]
 

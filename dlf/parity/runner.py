@@ -231,6 +231,9 @@ class _Run:
             self._ask_all(request, traced, to="training", leader=truth)
         dtype = self._built[truth]["dtype"]
         whole = measure_whole(self._records("trace"), truth, self._calls, dtype)
+        if any(each["stage"] == "forward" and is_apart(each) for each in whole):
+            self._ask_all({"do": "trace_beside"}, traced, to="trace_beside")
+            whole = measure_whole(self._records("trace"), truth, self._calls, dtype, self._records("trace_beside"))
         measurements = self._measure_layers(traced, truth, whole, gradients=gradients) if layers else []
         self._note_origins(measurements, truth)
         if gradients:

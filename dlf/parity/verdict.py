@@ -167,9 +167,12 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     absent = [name for name in backends if name in measured.get("absent", ())]
     yield from (replace(place, backend=name, detail="which is not there") for name in absent)
     if _is_blind(measured, constants):
-        blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
-        yield from (replace(blind, backend=name) for name in there)
-        return
+        # At a tie roundoff decides which side is taken, and beside it there is no doubt.
+        measured = {**measured, "shaken": 0.0}
+        if "beside" not in measured or _odd_beside(measured, there, constants):
+            blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
+            yield from (replace(blind, backend=name) for name in there)
+            return
     best = "identical" if len({measured["digests"].get(name) for name in there}) == 1 < len(there) else "rounding"
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
     if lost and measured.get("from_numbers") is False:
@@ -304,7 +307,9 @@ def judged_in_own_dtype(measured: Mapping[str, Any], constants: Constants) -> in
 
 def is_suspect(finding: Finding) -> bool:
     """Tells whether this has to be looked into: a layer that differs may be at a tie, or have no float64 form."""
-    return finding.verdict == "diverged" and finding.layer is not None and finding.stage in {"forward", "gradient"}
+    # Of what a layer adds to the loss, likewise.
+    looked_into = {"forward", "gradient", "loss"}
+    return finding.verdict == "diverged" and finding.layer is not None and finding.stage in looked_into
 
 
 def _is_part(measured: Mapping[str, Any]) -> bool:
@@ -321,7 +326,8 @@ def told(measurements: Sequence[Measurement], constants: Constants) -> list[Meas
     """
     own: dict[str | None, dict[str, int]] = {}
     for each in measurements:
-        if _is_part(each):
+        # What a model does between its layers is seen where it comes out.
+        if _is_part(each) or each["mode"] == "whole":
             mine = own.setdefault(each["layer"], {})
             mine |= {name: max(mine.get(name, 0), longest) for name, longest in own_dtypes(each, constants).items()}
     own = {layer: found for layer, found in own.items() if found}

@@ -30,7 +30,7 @@ from dlf.gradients.model_loss import model_loss, parameters_of, to_numpy
 from dlf.gradients.value_and_grad import find_path
 from dlf.keras_internals import float32_widened
 from dlf.model_data import make_batch
-from dlf.noise_floor import STEPS, TWINS, is_floating, scale_of, widened
+from dlf.noise_floor import STEPS, TWINS, is_floating, scale_of, widened, with_whole_kept
 from dlf.parity.building import builder_of
 from dlf.parity.records import Records
 from dlf.parity.replay import (
@@ -168,6 +168,35 @@ class Worker:
             "calls": [self._describe_call(call) for call in calls],
             "narrow_variables": [name for name, variable in twins if stays_narrow(variable)],
         }
+
+    def trace_beside(self, to: str) -> dict[str, Any]:
+        """Runs the whole model in float64 from other inputs, as `replay_beside` runs layers, for what is between them."""
+        records, subject = Records(Path(to)), self._subject
+        x, y = self._batches[0]
+        aside = keras.tree.map_structure(
+            lambda each: with_whole_kept(each, beside(widened(each), np.random.default_rng(0))), x
+        )
+
+        def run(title: str, size: float = 0.0) -> None:
+            def hear(call: Call) -> None:
+                for n, value in enumerate(keras.tree.flatten(call.asked)):
+                    if keras.ops.is_tensor(value):
+                        records[f"{title}/call/{call.key}/in:{n}"] = to_numpy(value)
+
+            moved = keras.tree.map_structure(lambda each, own: with_whole_kept(own, nudged(each, size)), aside, x)
+            inputs, _ = subject.batch((moved, y), wide=True)
+            with outputs_alone(subject.twin), listening(Listener(subject.twin_layers, hear=hear)):
+                _record_outputs(records, f"{title}/prediction", subject.twin(inputs, training=True))
+
+        # A model that does not take other numbers is judged as any.
+        with in_float64(), suppress(Exception):
+            run("wide")
+            for title, size in STEPS.items():
+                run(title, size)
+            with float32_widened():
+                run("widened")
+        records.close()
+        return {}
 
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
         def hear(call: Call) -> Call:
