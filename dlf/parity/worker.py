@@ -170,7 +170,7 @@ class Worker:
         }
 
     def trace_beside(self, to: str) -> dict[str, Any]:
-        """Runs the whole model in float64 from other inputs, as `replay_beside` runs layers, for what is between them."""
+        """Runs the model in float64 from other inputs, as `replay_beside` runs layers: for what is between them."""
         records, subject = Records(Path(to)), self._subject
         x, y = self._batches[0]
         aside = keras.tree.map_structure(
