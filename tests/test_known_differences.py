@@ -235,15 +235,15 @@ def test_a_function_is_known_wherever_it_is_called() -> None:
         (found,) = with_reasons([Finding(stage, layer, None, backend, "diverged", 0.1)], built, "SGD")
         return found.reason
 
-    pooled = {"block": [["nn.average_pool", {"padding": "same", "tiny": False}]]}
+    pooled = {"block": [["nn.average_pool", {"padding": "same", "clipped": False}]]}
     assert "counts zeros" in str(reason("forward", "block", pooled))
     assert reason("forward", "other", pooled) is None
     assert reason("forward", "block", {"block": [["nn.average_pool", {"padding": "valid"}]]}) is None
     assert "hardsigmoid" in str(reason("gradient", "block", {"block": [["nn.hard_sigmoid", {}]]}))
     # What a loss calls, no layer does.
     for said, is_known in (
-        ({"from_logits": False, "tiny": True}, True),
-        ({"from_logits": False, "tiny": False}, False),
+        ({"from_logits": False, "clipped": True}, True),
+        ({"from_logits": False, "clipped": False}, False),
     ):
         clipped = {"": [["nn.sparse_categorical_crossentropy", said]]}
         assert ("clipped" in str(reason("loss", None, clipped, "tensorflow"))) is is_known

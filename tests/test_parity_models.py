@@ -454,4 +454,4 @@ def test_a_function_in_a_loop_that_is_traced_has_arguments_without_values() -> N
     x, y = np.ones((2, 4, 2), np.float32), np.ones((2, 1), np.float32)
     functions = Subject(lambda: model, "mse").outputs_for((x, y), "TARGET")["functions"]
     assert functions["gru"][0][0] == "nn.hard_sigmoid"
-    assert functions["gru"][0][1]["tiny"] is False
+    assert functions["gru"][0][1]["clipped"] is False

@@ -41,7 +41,8 @@ class KnownDifference:
         config: What the layer's configuration says; of words and lists, a regular expression.
         functions: Of Keras's backend, such as ``"nn.average_pool"``: whoever calls one has the difference too, be it a
             layer of somebody's own, an activation or a loss.
-        arguments: Of such a function, as `config`; ``tiny`` is whether it is given numbers below 1e-7.
+        arguments: Of such a function, as `config`; ``clipped`` is whether it is given numbers within
+            1e-7 of zero or one.
         assigned: Whether it is of a trainable variable that is assigned to in `call`.
         lost: Whether it is of a gradient that is not finite.
         metrics: Whether it is of a metric that a layer holds.

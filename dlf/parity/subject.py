@@ -360,19 +360,20 @@ _TINY = 1e-7
 
 
 def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The words and numbers among the arguments of a function; and whether a tensor among them holds tiny numbers."""
+    """The words and numbers among a function's arguments; and whether it is given probabilities that are clipped."""
     plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
-    tensors = [each for each in arguments.values() if keras.ops.is_tensor(each)]
+    tensors = [each for name, each in arguments.items() if name != "target" and keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
-    return plain | {"tiny": any(_has_tiny(each) for each in floating)}
+    return plain | {"clipped": any(_has_clipped(each) for each in floating)}
 
 
-def _has_tiny(tensor: Any) -> bool:
+def _has_clipped(tensor: Any) -> bool:
+    """Whether some number is so near to zero or one that Keras's crossentropies clip it."""
     try:
         values = widened(to_numpy(tensor))
     except Exception:  # noqa: BLE001 - inside a loop that the backend traces, nothing has a value: each raises its own.
         return False
-    return bool((np.abs(values) < _TINY).any())
+    return bool((np.minimum(np.abs(values), np.abs(1 - values)) < _TINY).any())
 
 
 def _spec_of(output: Any) -> list[Any]:

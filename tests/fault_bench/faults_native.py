@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers, ops
-from parts import Formula, compiled, model_of, tokens_model
+from parts import Formula, compiled, model_of, nested, tokens_model
 from planting import Faults
-from sound_losses import Own, classifier
+from sound_losses import Commitment, Own, classifier
 
 FAULTS = Faults()
 fault, __getattr__ = FAULTS.fault, FAULTS.find
@@ -70,7 +70,41 @@ def tiny_in_a_penalty() -> Any:
     return model_of(*scores, Added(name="added"))
 
 
+# Probabilities of which a compiled step takes the logits.
+
+
+@fault(stage="trajectory", where=TENSORFLOW, known=True)
+def logits_behind_a_softmax() -> Any:
+    """Probabilities below 1e-7, of which a loss clips the logarithm, and not on TensorFlow."""
+    return classifier("categorical_crossentropy", 40.0)
+
+
+@fault(stage="trajectory", where=TENSORFLOW, known=True)
+def logits_behind_a_sigmoid() -> Any:
+    """A sigmoid of what is large, whose crossentropy is clipped."""
+    ends = [layers.Rescaling(30.0, name="large"), layers.Activation("sigmoid", name="sigmoid")]
+    return model_of(*ends, loss="binary_crossentropy", last=False)
+
+
+@fault(stage="gradient", layer="level_1/turned", where=TENSORFLOW, known=True)
+def transformed_image() -> Any:
+    """An image is turned, by an operation in a layer."""
+    turn = np.array([0.9, -0.3, 0.4, 0.3, 0.9, -0.2, 0, 0], "float32")
+
+    def turned(x: Any) -> Any:
+        each = ops.ones_like(x[:, 0, 0, :1]) * ops.cast(ops.convert_to_tensor(turn), x.dtype)
+        return ops.image.affine_transform(x, each, interpolation="bilinear")
+
+    return model_of(nested(Formula(turned, name="turned"), 1), layers.Flatten(name="flat"), shape=(5, 5, 2))
+
+
 # Rows of a table that come twice.
+
+
+@fault(stage="trajectory", where=TENSORFLOW, known=True)
+def rows_that_are_taken_twice() -> Any:
+    """A VQ-VAE's codes."""
+    return model_of(Commitment(name="codes"), optimizer="adam")
 
 
 @fault(stage="trajectory", where=TENSORFLOW, known=True)

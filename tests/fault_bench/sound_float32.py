@@ -213,18 +213,6 @@ def inverse_error_function() -> Any:
     return model_of(nested(Formula(lambda x: ops.erfinv(0.9 * ops.tanh(x)), name="erfinv"), 2))
 
 
-@sound()
-def transformed_image() -> Any:
-    """An image is turned, by an operation in a layer."""
-    turn = np.array([0.9, -0.3, 0.4, 0.3, 0.9, -0.2, 0, 0], "float32")
-
-    def turned(x: Any) -> Any:
-        each = ops.ones_like(x[:, 0, 0, :1]) * ops.cast(ops.convert_to_tensor(turn), x.dtype)
-        return ops.image.affine_transform(x, each, interpolation="bilinear")
-
-    return model_of(nested(Formula(turned, name="turned"), 1), layers.Flatten(name="flat"), shape=(5, 5, 2))
-
-
 # float32 by its name.
 
 

@@ -42,12 +42,6 @@ def classifier(loss: Any, scale: float = 1.0, classes: int = 3, **keywords: Any)
 
 
 @sound()
-def tiny_probabilities() -> Any:
-    """Probabilities below 1e-7, of which a loss clips the logarithm on all alike."""
-    return classifier("categorical_crossentropy", 40.0)
-
-
-@sound()
 def sparse_probabilities() -> Any:
     """Probabilities that are not small, by the numbers of their classes."""
     return classifier("sparse_categorical_crossentropy", optimizer="adam")
@@ -58,13 +52,6 @@ def sparse_scores() -> Any:
     """Scores that are far apart, by the numbers of their classes: nothing is clipped."""
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     return model_of(layers.Dense(3, name="scores"), layers.Rescaling(60.0, name="large"), loss=loss, last=False)
-
-
-@sound()
-def saturated_probabilities() -> Any:
-    """A sigmoid of what is large, whose crossentropy is clipped."""
-    ends = [layers.Rescaling(30.0, name="large"), layers.Activation("sigmoid", name="sigmoid")]
-    return model_of(*ends, loss="binary_crossentropy", last=False)
 
 
 @sound()
@@ -183,7 +170,7 @@ class Commitment(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 @sound()
 def quantized_vectors() -> Any:
     """A VQ-VAE's codes."""
-    return model_of(Commitment(name="codes"), optimizer="adam")
+    return model_of(Commitment(name="codes"))
 
 
 # Gradients that are cut, turned round, or made by hand.
