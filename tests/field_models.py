@@ -216,6 +216,30 @@ def distance_data(size: int, random: np.random.Generator) -> Any:
     return [a, b], random.uniform(0, 1, (size, 1)).astype("float32")
 
 
+class Pair(keras.Model):  # type: ignore[misc]
+    """Takes its two inputs apart by itself, and gives two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = layers.Dense(2, name="left"), layers.Dense(1, name="right")
+
+    def call(self, inputs: Any) -> Any:
+        one, other = inputs
+        return [self.left(one), self.right(ops.concatenate([one, other], axis=-1))]
+
+
+def pair() -> keras.Model:
+    model = Pair()
+    model((np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32)))
+    model.compile("adam", ["mse", "mae"])
+    return model
+
+
+def pair_data(size: int, random: np.random.Generator) -> Any:
+    one, other, first, second = (random.standard_normal((size, n)).astype("float32") for n in (4, 3, 2, 1))
+    return (one, other), [first, second]
+
+
 class Root(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         return ops.sqrt(x)
@@ -441,6 +465,7 @@ ANSWERS = [
         ),
     ),
     Answer("gapped", data="gapped_data"),
+    Answer("pair", data="pair_data"),
     Answer("silent"),
     Answer("by_lambda"),
     Answer("per_class"),

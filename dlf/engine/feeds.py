@@ -196,9 +196,10 @@ class Stream(Feed):
 
     def end_epoch(self, *, broken_off: bool = False) -> None:
         """Called after an epoch's last batch, or where it is broken off."""
-        # Keras does not tell of an epoch that is broken off; dlf's own batches get their next order in any case.
-        if not broken_off or not self._is_told:
+        # Of one that is broken off, Keras tells nobody and begins no other; dlf's own batches get their next order.
+        if not broken_off:
             begin_as_keras_does_after_an_epoch(self.dataset)
+        if not broken_off or not self._is_told:
             getattr(self.dataset, "on_epoch_end", lambda: None)()
 
     def read_one_at_a_time(self) -> None:

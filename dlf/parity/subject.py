@@ -123,7 +123,7 @@ class Subject:
         Raises:
             InvalidArgumentError: The model does not take it.
         """
-        x, y = batch
+        x, y = self.batch(batch, wide=False)
         compute, refused = self.compute_loss(wide=False), None
 
         def refusal(error: Exception) -> InvalidArgumentError:
@@ -152,12 +152,12 @@ class Subject:
             before = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
                 with listening(listener):
-                    predictions = in_order(self.model(as_batch(x), training=False))
+                    predictions = in_order(self.model(x, training=False))
             except Exception as error:
                 raise refusal(error) from error
             after = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
-                compute(as_batch(y), predictions)
+                compute(y, predictions)
             except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
                 refused = str(refusal(error))
         outputs = [

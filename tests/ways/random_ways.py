@@ -149,7 +149,7 @@ def _drawn(drawn: random.Random) -> Combination:
     validations = [None, "arrays", *([] if form == "stateful" or read else [0.2, 0.4])]
     validations += ["a data set of one's own", "tf.data", "tf.data, shuffled"] if form in VECTORS else []
     first = drawn.choice([0, 0, 0, 1])
-    return {
+    parts = {
         "form": form,
         "read": read,
         "optimizer": drawn.choice(list(OPTIMIZERS)),
@@ -169,6 +169,17 @@ def _drawn(drawn: random.Random) -> Combination:
         "compiled": drawn.choice([None] * 8 + ["run_eagerly", "not jit_compile", "steps_per_execution"]),
         "limits": drawn.choice([None] * 12 + ["epochs", "steps"]),
     }
+    return _without_chance(parts) if ON_TENSORFLOW else parts
+
+
+def _without_chance(parts: Combination) -> Combination:
+    """There tf.data reads a data set of one's own ahead: what is read of an epoch that is broken off is chance."""
+    own = "a data set of one's own"
+    if parts["read"] == own and parts["limits"] == "steps":
+        parts["limits"] = None
+    if parts["validation"] == own:
+        parts["callbacks"] = tuple(each for each in parts["callbacks"] if each != "a stop in a validation")
+    return parts
 
 
 def as_situation(parts: Combination) -> Situation:
