@@ -59,7 +59,8 @@ def _stop_at_once(number: int = signal.SIGINT, *_: object) -> NoReturn:
     crashes the process at its end.
     """
     undo_all()
-    os.write(2, b"\ndlf: stopped. A run folder without run.json is not whole.\n")
+    more = b" A run folder without run.json is not whole." if "lab" in sys.argv[1:2] else b""
+    os.write(2, b"\ndlf: stopped." + more + b"\n")
     os._exit(128 + number)
 
 

@@ -172,6 +172,8 @@ class Trainer:
         change = widened if model is self._subject.twin else np.asarray
         x, y = keras.tree.map_structure(change, self._batches[step])
         x = keras.tree.map_structure(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
+        # As `fit` hands them on: a metric of somebody's own computes with the targets as they come.
+        x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
         model.reset_metrics()  # Or what comes back is the mean over the steps so far.
         self._logs = model.train_on_batch(x, y, return_dict=True)
         return float(to_numpy(self._logs.get("loss", np.nan)))
