@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 __all__ = [
     "Backend",
     "Batch",
+    "CustomGradients",
     "EpochRunner",
     "GradientPath",
     "Lesson",
@@ -173,6 +174,18 @@ class EpochRunner(Protocol):
 
 
 @runtime_checkable
+class CustomGradients(Protocol):
+    """What the backend of one of Keras's frameworks may supply besides; one that runs on it needs none of its own."""
+
+    def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
+        """A context in which what `keras.ops.custom_gradient` has decorated is derived as it computes.
+
+        `note` is called whenever such a function is.
+        """
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """One framework, or one way of running it, that Keras models compute on."""
 
@@ -218,13 +231,6 @@ class Backend(Protocol):
 
     def float64(self) -> AbstractContextManager[Any]:
         """A context in which the framework computes in float64 what is asked for in float64."""
-        ...
-
-    def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
-        """A context in which what `keras.ops.custom_gradient` has decorated is derived as it computes.
-
-        `note` is called whenever such a function is.
-        """
         ...
 
     def epoch_runner(self, model: Any) -> EpochRunner:

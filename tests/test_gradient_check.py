@@ -14,6 +14,7 @@ from gradient_cases import CASES, CLASSES, LABELS, X, build, crossentropy, mlp
 from keras import layers, ops
 
 import dlf
+from dlf.backend_protocol import CustomGradients
 from dlf.backend_registry import current_backend
 from dlf.errors import BackendError, InvalidArgumentError
 from dlf.gradients.check import GradientCheck
@@ -471,5 +472,7 @@ def test_a_change_of_what_custom_gradients_are_made_of_is_said(monkeypatch: pyte
         monkeypatch.delattr(custom_gradient, "_eager_mode_decorator")
     else:
         monkeypatch.delattr("keras.src.backend.torch.core.CustomGradientFunction")
-    with pytest.raises(BackendError, match="gone"), current_backend().custom_gradients_undone(lambda: None):
+    backend = current_backend()
+    assert isinstance(backend, CustomGradients)
+    with pytest.raises(BackendError, match="gone"), backend.custom_gradients_undone(lambda: None):
         pass

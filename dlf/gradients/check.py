@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
 
-from dlf.backend_protocol import Batch, GradientPath, Lesson, Loss, SecondDerivatives
-from dlf.backend_registry import current_backend
+from dlf.backend_protocol import Batch, CustomGradients, GradientPath, Lesson, Loss, SecondDerivatives
+from dlf.backend_registry import current_backend, load_backend
 from dlf.errors import InvalidArgumentError
 from dlf.files import without_nan
 from dlf.float64 import float64_twin, in_float64, loss_in_float64
@@ -339,7 +340,7 @@ class _Examiner:
         called: dict[str, None] = {}
         with (
             stop_gradient_undone(lambda: called.setdefault("stop_gradient")),
-            current_backend().custom_gradients_undone(lambda: called.setdefault("custom_gradient")),
+            _custom_gradients_undone(lambda: called.setdefault("custom_gradient")),
         ):
             # What was compiled before holds the cut.
             gradients = _arrays(self._path.loss_and_gradients(self._loss, self._wide, self._tensors())[1])
@@ -457,3 +458,9 @@ def _arrays(tensors: Mapping[str, Any]) -> Arrays:
 def _scale(array: np.ndarray) -> float:
     """A distance over which something changes: the size of the elements, where there is one."""
     return rms(array) or 2.0**-6
+
+
+def _custom_gradients_undone(note: Callable[[], Any]) -> AbstractContextManager[None]:
+    """By the framework that Keras computes on: a backend of somebody's own may run on it too."""
+    framework = load_backend(keras.config.backend())
+    return framework.custom_gradients_undone(note) if isinstance(framework, CustomGradients) else nullcontext()
