@@ -207,8 +207,8 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
         console.print(f"[red]{escape(name)} did not come through[/]: {escape(reason)}", soft_wrap=True)
     if report["first_divergence"] is not None:
         console.print(f"Next: {advice_of(report['first_divergence'], report['backends'])}", soft_wrap=True)
-    elif report["not_finite"] or report["verdict"] == "not compared":
-        console.print(f"Next: {advice_without_a_difference(report)}", soft_wrap=True)
+    elif advice := advice_without_a_difference(report):
+        console.print(f"Next: {advice}", soft_wrap=True)
 
 
 def report_text(report: Mapping[str, Any], width: int = 100) -> str:
@@ -347,8 +347,15 @@ def advice_without_a_difference(report: Mapping[str, Any]) -> str:
         'see where the layer distance takes a root, a logarit'
     """
     lost = report["not_finite"]
+    if lost is None and report["verdict"] == "not compared":
+        return second_backend(report)
+    if lost is None and report["failed"]:
+        return (
+            f"read what {_listed(report['failed'])} ended with: it may be code of another framework, or something that "
+            "it does not have; `keras.ops` is on each."
+        )
     if lost is None:
-        return second_backend(report) if report["verdict"] == "not compared" else ""
+        return ""
     if report.get("data_not_finite"):
         return "fill in or leave out what is no number in the data."
     return _advice_on_lost(f"the layer {lost['layer']}" if lost["layer"] else "the model")
