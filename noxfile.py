@@ -102,7 +102,7 @@ def parity(session: nox.Session, device: str) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Plant faults, and see which are caught and placed, and which sound models are called faulty (20 minutes)."""
+    """Plant faults, and see which are caught and placed, and which sound models are called faulty (half an hour)."""
     install(session, list(BACKENDS), "cpu")
     session.run("python", "tests/fault_bench/bench.py", *session.posargs, env=environment(session))
 
