@@ -254,7 +254,8 @@ def test_a_backend_that_does_not_come_through_costs_the_others_nothing(
     assert list(report["failed"]) == INSTALLED[-1:]
     assert message in report["failed"][INSTALLED[-1]]
     assert set(report["stages"]["forward"]["counts"]) <= {"rounding", "identical"}
-    assert answer_of(report) == f"The model computes and trains the same on {' and '.join(INSTALLED[:-1])}."
+    same = f"The model computes and trains the same on {' and '.join(INSTALLED[:-1])}."
+    assert answer_of(report) == f"{same} {INSTALLED[-1]} did not come through."
     assert exit_code(report) == 3
 
 
