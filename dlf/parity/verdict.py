@@ -54,6 +54,8 @@ class Constants:
             float32: by all that this part is; else by 1e-6.
         bent_widely: The same of one element in twenty at least: of a masked attention in a block, 0.003; of one that is
             exact, 1e-6 and what it curves.
+        bent_apart: How many times as far as on another backend, since a kink is there on each: where the weights of an
+            attention are nearly equal, float32 moves few elements, and bends a slope a thousand times as far.
         rounded: Units in the last place of float64 that an output may be off by before it counts as another, or its
             slope as bent.
         amplified: How far a step of 2^-40 moves a layer's output, of its scale, where the layer amplifies it: then what
@@ -68,6 +70,7 @@ class Constants:
     shaken: float = 1e3
     bent: float = 0.01
     bent_widely: float = 1e-4
+    bent_apart: float = 100.0
     rounded: float = 16.0
     amplified: float = 1e-4
 
@@ -286,8 +289,9 @@ def own_dtypes(measured: Mapping[str, Any], constants: Constants) -> dict[str, i
     """
     # A variable that stays narrow does so everywhere.
     found = dict.fromkeys(measured["backends"], measured["own_dtype"]) if "own_dtype" in measured else {}
+    bent = _bent_ones(measured, constants)
     for name, moves in measured.get("moves", {}).items():
-        if any(each["widened_units"] > constants.rounded or _is_bent(each, constants) for each in moves):
+        if name in bent or any(each["widened_units"] > constants.rounded for each in moves):
             found[name] = measured["longest"]
     # Whoever holds what computes in another dtype does so too.
     for name, longest in measured.get("inherited", {}).items():
@@ -440,13 +444,22 @@ def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
     difference would stand out.
     """
     is_own = judged_in_own_dtype(measured, constants) is not None
-    bent = any(_is_bent(each, constants) for moves in measured.get("moves", {}).values() for each in moves)
-    return measured["stage"] == "forward" and "beside" in measured and is_own and not bent
+    return measured["stage"] == "forward" and "beside" in measured and is_own and not _bent_ones(measured, constants)
 
 
-def _is_bent(moves: Mapping[str, float], constants: Constants) -> bool:
-    bent = moves["bent"] > constants.bent or moves["bent_widely"] > constants.bent_widely
-    return bent and moves["bent_units"] > constants.rounded
+def _bent_ones(measured: Mapping[str, Any], constants: Constants) -> list[str]:
+    """The backends on which a slope is another over a tiny step than over a larger one: there, it is in float32."""
+    moves: Mapping[str, Sequence[Mapping[str, float]]] = measured.get("moves", {})
+
+    def is_bent(name: str, number: int, one: Mapping[str, float]) -> bool:
+        others = [each[number]["bent"] for other, each in moves.items() if other != name and number < len(each)]
+        return one["bent_units"] > constants.rounded and (
+            one["bent"] > constants.bent
+            or one["bent_widely"] > constants.bent_widely
+            or one["bent"] > constants.bent_apart * min(others, default=math.inf)
+        )
+
+    return [name for name, each in moves.items() if any(is_bent(name, n, one) for n, one in enumerate(each))]
 
 
 def _odd_beside(measured: Measurement, names: Sequence[str], constants: Constants) -> Sequence[str | None]:
