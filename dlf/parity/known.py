@@ -42,7 +42,7 @@ class KnownDifference:
         functions: Of Keras's backend, such as ``"nn.average_pool"``: whoever calls one has the difference too, be it a
             layer of somebody's own, an activation or a loss.
         arguments: Of such a function, as `config`; ``clipped`` is whether it is given numbers within
-            1e-7 of zero or one.
+            1e-7 of zero or one, ``unseeing`` whether its mask leaves a row without anything.
         assigned: Whether it is of a trainable variable that is assigned to in `call`.
         lost: Whether it is of a gradient that is not finite.
         metrics: Whether it is of a metric that a layer holds.

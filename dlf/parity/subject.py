@@ -364,7 +364,16 @@ def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
     tensors = [each for name, each in arguments.items() if name != "target" and keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
-    return plain | {"clipped": any(_has_clipped(each) for each in floating)}
+    unseeing = {"unseeing": _sees_nothing(arguments["mask"])} if "mask" in arguments else {}
+    return plain | {"clipped": any(_has_clipped(each) for each in floating)} | unseeing
+
+
+def _sees_nothing(mask: Any) -> bool:
+    """Whether an attention's mask has a row that leaves nothing to attend to."""
+    try:
+        return mask is not None and not to_numpy(mask).astype(bool).any(axis=-1).all()
+    except Exception:  # noqa: BLE001 - as below.
+        return False
 
 
 def _has_clipped(tensor: Any) -> bool:

@@ -98,6 +98,24 @@ def transformed_image() -> Any:
     return model_of(nested(Formula(turned, name="turned"), 1), layers.Flatten(name="flat"), shape=(5, 5, 2))
 
 
+# Queries that may attend to nothing.
+
+
+def labelled_sentences(size: int, random: np.random.Generator) -> Any:
+    tokens = random.integers(1, 20, (size, 6)).astype("int32")
+    tokens[:, 4:] = 0
+    return tokens, random.normal(size=(size, 6, 3)).astype("float32")
+
+
+@fault(stage="gradient", layer="attention", data="labelled_sentences", where=TORCH, known=True)
+def attention_to_nothing() -> Any:
+    """The padding of a self-attention behind a mask, each step of which has a label."""
+    tokens = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(20, 8, mask_zero=True, name="table")(tokens)
+    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x) + x
+    return compiled(tokens, layers.Dense(3, name="last")(layers.LayerNormalization(name="norm")(x)), "mse")
+
+
 # Rows of a table that come twice.
 
 
