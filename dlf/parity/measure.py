@@ -233,8 +233,9 @@ def measure_whole(
         narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
         size = scale_of(wide[truth]) if largest is None else largest
         place: Measurement = {"stage": stage, "layer": layer, "call": None, "variable": variable, "mode": "whole"}
-        moves = _moves_of(beside or {}, f"wide/{name.removeprefix('wide/')}")
-        if any(moves.values()):
+        title = f"wide/{name.removeprefix('wide/')}"
+        moves = {b: [one] for b, each in (beside or {}).items() if title in each and (one := _moves(each, title))}
+        if moves:
             # Of what a model does between its layers, nobody knows how long the sums are.
             place |= {"moves": moves, "longest": 1}
         found.append(place | measure(wide, narrow, floor_of(wide[truth], [], size, dtype), dtype))

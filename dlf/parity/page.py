@@ -82,7 +82,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "level": "bad" if report["verdict"] == "diverge" else "warn" if exit_code(report) else "good",
         "word": word_of(report),
         # In parts of which every second is code: a layer whose name has a backtick is shown without it.
-        "advice": _advice(report).split("`") if _advice(report) else [],
+        "advice": advice.split("`") if (advice := _advice(report)) else [],
         "signs": SIGNS,
         "target": report["target"],
         "dtype": report["dtype"],

@@ -370,19 +370,25 @@ def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sees_nothing(mask: Any) -> bool:
     """Whether an attention's mask has a row that leaves nothing to attend to."""
-    try:
-        return mask is not None and not to_numpy(mask).astype(bool).any(axis=-1).all()
-    except Exception:  # noqa: BLE001 - as below.
-        return False
+    values = None if mask is None else _values_of(mask)
+    return values is not None and not values.astype(bool).any(axis=-1).all()
 
 
 def _has_clipped(tensor: Any) -> bool:
     """Whether some number is so near to zero or one that Keras's crossentropies clip it."""
-    try:
-        values = widened(to_numpy(tensor))
-    except Exception:  # noqa: BLE001 - inside a loop that the backend traces, nothing has a value: each raises its own.
+    values = _values_of(tensor)
+    if values is None:
         return False
+    values = widened(values)
     return bool((np.minimum(np.abs(values), np.abs(1 - values)) < _TINY).any())
+
+
+def _values_of(tensor: Any) -> np.ndarray | None:
+    """The numbers of a tensor, or None inside a loop that the backend traces, where it has none yet."""
+    try:
+        return to_numpy(tensor)
+    except Exception:  # noqa: BLE001 - each framework raises its own.
+        return None
 
 
 def _spec_of(output: Any) -> list[Any]:

@@ -446,7 +446,7 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
         if not isinstance(each, tuple) or len(each) != 2:  # noqa: PLR2004 - x and y.
             raise InvalidArgumentError("--data", expected=form, received=each)
         for leaf in keras.tree.flatten(each):
-            words = np.asarray(leaf).dtype.kind in "OSU" if isinstance(leaf, np.ndarray | str) else False
+            words = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
             if words or not (isinstance(leaf, np.ndarray | bool | int | float) or is_dense(leaf)):
                 raise InvalidArgumentError(
                     "--data",
