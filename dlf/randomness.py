@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 _seed: list[int] = []
-_hooks: list[Any] = []
 
 
 def set_seed(seed: int) -> RandomnessReport:
@@ -71,12 +71,13 @@ def set_seed(seed: int) -> RandomnessReport:
     return randomness_report()
 
 
+@cache
 def _seed_tensorflow_as_it_is_imported() -> None:
     """Gives the seed to TensorFlow where it is imported later: on another backend too, `tf.data` shuffles by it.
 
     Keras would import it at once, which takes seconds.
     """
-    if "tensorflow" in sys.modules or _hooks or find_spec("tensorflow") is None:
+    if "tensorflow" in sys.modules or find_spec("tensorflow") is None:
         return
     import wrapt
 
@@ -84,7 +85,6 @@ def _seed_tensorflow_as_it_is_imported() -> None:
         if was_seeded():
             module.random.set_seed(current_seed())
 
-    _hooks.append(seed_it)
     wrapt.register_post_import_hook(seed_it, "tensorflow")
 
 
