@@ -15,11 +15,11 @@ BACKENDS = {"jax": "jax", "tensorflow": "tensorflow,tfds", "torch": "torch"}
 PYTHONS = ["3.12", "3.13"]
 """Beside the one that nox runs on: JAX's releases from 0.11 on are for these alone."""
 OF_PYTHON = [
-    "tests/test_side_by_side.py",
-    "tests/test_pipelines.py",
-    "tests/test_engine.py::test_another_loss_is_another_training",
-    "tests/test_engine.py::test_a_generator_is_left_to_keras",
-    "tests/test_parity_models.py::test_another_dtype_is_held_to_its_own_noise_floors",
+    "tests/parity/test_side_by_side.py",
+    "tests/data/test_pipelines.py",
+    "tests/training/engine/test_engine.py::test_another_loss_is_another_training",
+    "tests/training/engine/test_engine.py::test_a_generator_is_left_to_keras",
+    "tests/parity/test_parity_models.py::test_another_dtype_is_held_to_its_own_noise_floors",
 ]
 """What depends on Python itself or on JAX's newest release: a minute, where the whole suite takes many."""
 
@@ -93,8 +93,8 @@ def parity(session: nox.Session, device: str) -> None:
         "pytest",
         "--backend",
         "jax",
-        "tests/test_parity_backends.py",
-        "tests/test_known_differences.py",
+        "tests/parity/test_parity_backends.py",
+        "tests/parity/test_known_differences.py",
         *session.posargs,
         env=environment(session),
     )
@@ -123,7 +123,7 @@ def zoo(session: nox.Session) -> None:
     """Compare everything in Keras across backends; stopped and started again, it goes on where it was."""
     install(session, list(BACKENDS), "cpu")
     asked = session.posargs or ["--json", "zoo.json", "--html", "zoo.html"]
-    session.run("python", "-m", "dlf.zoo", *asked, env=environment(session))
+    session.run("python", "-m", "zoo", *asked, env={**environment(session), "PYTHONPATH": "tests"})
 
 
 @nox.session
@@ -155,7 +155,7 @@ def install(session: nox.Session, backends: list[str], device: str) -> None:
     session.install(*pinned, "-e", f".[{extras}]", *GROUPS["test"])
     for backend in backends if device == "gpu" else ():
         # A CPU build, or one that does not fit the driver, would pass every test without ever touching the GPU.
-        code = f"from dlf.backend_report import ask_backend as ask; print(ask({backend!r})['devices'][0])"
+        code = f"from dlf.backend.report import ask_backend as ask; print(ask({backend!r})['devices'][0])"
         first = session.run("python", "-c", code, silent=True)
         if not str(first).startswith("gpu"):
             session.error(f"a GPU is there, but {backend} computes on {first}")

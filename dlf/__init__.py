@@ -13,57 +13,56 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from dlf.default_backend import settle_backend
+from dlf._version import __version__ as __version__
+from dlf.backend.default import settle_backend
 
 if TYPE_CHECKING:
-    from dlf.backend_report import print_versions as print_versions
-    from dlf.datasets import load_tfds_dataset as load_tfds_dataset
-    from dlf.drawing import plot_history as plot_history
-    from dlf.drawing import visualize_model as visualize_model
-    from dlf.errors import DlfError as DlfError
-    from dlf.evaluation import evaluate as evaluate
-    from dlf.evaluation import predict as predict
+    from dlf.backend.report import print_versions as print_versions
+    from dlf.data.datasets import load_tfds_dataset as load_tfds_dataset
+    from dlf.data.prepare import prepare_for_training as prepare_for_training
     from dlf.gradients.check import check_gradients as check_gradients
     from dlf.gradients.training_loop import TrainingLoop as TrainingLoop
     from dlf.gradients.value_and_grad import value_and_grad as value_and_grad
     from dlf.parity.check import check_parity as check_parity
-    from dlf.pipelines import prepare_for_training as prepare_for_training
-    from dlf.randomness import common_randomness as common_randomness
-    from dlf.randomness import randomness_report as randomness_report
-    from dlf.randomness import set_seed as set_seed
-    from dlf.tensorboard import TensorBoard as TensorBoard
-    from dlf.training import build_callbacks as build_callbacks
-    from dlf.training import compile_and_fit as compile_and_fit
+    from dlf.random.seed import common_randomness as common_randomness
+    from dlf.random.seed import randomness_report as randomness_report
+    from dlf.random.seed import set_seed as set_seed
+    from dlf.training.evaluation import evaluate as evaluate
+    from dlf.training.evaluation import predict as predict
+    from dlf.training.fit import build_callbacks as build_callbacks
+    from dlf.training.fit import compile_and_fit as compile_and_fit
+    from dlf.training.tensorboard import TensorBoard as TensorBoard
+    from dlf.utils.errors import DlfError as DlfError
+    from dlf.visualization.plots import plot_history as plot_history
+    from dlf.visualization.plots import visualize_model as visualize_model
     from dlf_jax.nnx_module import from_nnx as from_nnx
     from dlf_jax.nnx_module import to_nnx as to_nnx
     from dlf_jax.optax_optimizer import from_optax as from_optax
     from dlf_jax.optimizers import optax_for as optax_for
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "DlfError": "dlf.errors",
-    "TensorBoard": "dlf.tensorboard",
+    "DlfError": "dlf.utils.errors",
+    "TensorBoard": "dlf.training.tensorboard",
     "TrainingLoop": "dlf.gradients.training_loop",
-    "build_callbacks": "dlf.training",
+    "build_callbacks": "dlf.training.fit",
     "check_gradients": "dlf.gradients.check",
     "check_parity": "dlf.parity.check",
-    "common_randomness": "dlf.randomness",
-    "compile_and_fit": "dlf.training",
-    "evaluate": "dlf.evaluation",
+    "common_randomness": "dlf.random.seed",
+    "compile_and_fit": "dlf.training.fit",
+    "evaluate": "dlf.training.evaluation",
     "from_nnx": "dlf_jax.nnx_module",
     "from_optax": "dlf_jax.optax_optimizer",
-    "load_tfds_dataset": "dlf.datasets",
+    "load_tfds_dataset": "dlf.data.datasets",
     "optax_for": "dlf_jax.optimizers",
-    "plot_history": "dlf.drawing",
-    "predict": "dlf.evaluation",
-    "prepare_for_training": "dlf.pipelines",
-    "print_versions": "dlf.backend_report",
-    "randomness_report": "dlf.randomness",
-    "set_seed": "dlf.randomness",
+    "plot_history": "dlf.visualization.plots",
+    "predict": "dlf.training.evaluation",
+    "prepare_for_training": "dlf.data.prepare",
+    "print_versions": "dlf.backend.report",
+    "randomness_report": "dlf.random.seed",
+    "set_seed": "dlf.random.seed",
     "to_nnx": "dlf_jax.nnx_module",
     "value_and_grad": "dlf.gradients.value_and_grad",
-    "visualize_model": "dlf.drawing",
+    "visualize_model": "dlf.visualization.plots",
 }
 
 __all__ = [*_HOMES]  # noqa: PLE0604 - they are strings
@@ -72,15 +71,15 @@ __all__ = [*_HOMES]  # noqa: PLE0604 - they are strings
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dlf' has no attribute {name!r}")
-    if os.environ.get("KERAS_BACKEND") and _HOMES[name] != "dlf.errors" and "keras" not in sys.modules:
+    if os.environ.get("KERAS_BACKEND") and _HOMES[name] != "dlf.utils.errors" and "keras" not in sys.modules:
         # What follows imports Keras: if its backend is misspelt or absent, this says so better than Keras does.
-        from dlf.backend_registry import select_backend
+        from dlf.backend.registry import select_backend
 
         select_backend()
     package = _HOMES[name].partition(".")[0]
     if package != "dlf":
         # It lives in a backend's package, whose frameworks need not be there.
-        from dlf.backend_registry import check_installed, load_backend
+        from dlf.backend.registry import check_installed, load_backend
 
         check_installed(load_backend(package.removeprefix("dlf_")), f"dlf.{name}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,5 +1,5 @@
 """``python -m dlf``: the command line, where the script ``dlf`` is not on the path."""
 
-from dlf.cli import main
+from dlf.cli.main import main
 
 main()

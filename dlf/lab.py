@@ -19,18 +19,18 @@ from typing import Any
 
 import keras
 
-from dlf.backend_registry import current_backend
-from dlf.backend_report import describe_backend, version_line
-from dlf.datasets import load_tfds_dataset
-from dlf.drawing import plot_history, visualize_model
-from dlf.errors import InvalidArgumentError, TrainingError, check_positive
-from dlf.files import whole_file
-from dlf.fit_checks import find_optimizer
-from dlf.interrupts import deferred_interrupt
-from dlf.keras_internals import tensorflow_hidden
-from dlf.pipelines import prepare_for_training
-from dlf.randomness import set_seed
-from dlf.training import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
+from dlf.backend.keras_internals import tensorflow_hidden
+from dlf.backend.registry import current_backend
+from dlf.backend.report import describe_backend, version_line
+from dlf.data.datasets import load_tfds_dataset
+from dlf.data.prepare import prepare_for_training
+from dlf.models.by_name import find_optimizer
+from dlf.random.seed import set_seed
+from dlf.training.fit import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
+from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
+from dlf.utils.files import whole_file
+from dlf.utils.interrupts import deferred_interrupt
+from dlf.visualization.plots import plot_history, visualize_model
 
 __all__ = ["LabOptions", "LabResult", "build_model", "run_lab"]
 

@@ -20,12 +20,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend_protocol import Backend, Batch, EpochRunner, GradientPath, Parameters
-from dlf.backend_registry import load_backend
-from dlf.backend_report import ask_backend, backend_environment, describe_backend
-from dlf.errors import BackendError
+from dlf.backend.keras_internals import build_for, random_functions
+from dlf.backend.protocol import Backend, Batch, EpochRunner, GradientPath, Parameters
+from dlf.backend.registry import load_backend
+from dlf.backend.report import ask_backend, backend_environment, describe_backend
 from dlf.gradients.conformance import check_paths_in_float64, expect
-from dlf.keras_internals import build_for, random_functions
+from dlf.utils.errors import BackendError
 
 __all__ = ["assert_parity", "check_backend"]
 
@@ -63,7 +63,7 @@ def assert_parity(build: str | Callable[[], Any], *, strict: bool = False, **opt
 
 
 def check_backend(name: str) -> None:
-    """Checks that a backend keeps every promise of `dlf.backend_protocol`; run it in that backend's process.
+    """Checks that a backend keeps every promise of `dlf.backend.protocol`; run it in that backend's process.
 
     Args:
         name: The backend's entry point in the group ``dlf.backends``.
@@ -73,7 +73,7 @@ def check_backend(name: str) -> None:
         DlfError: There is no such backend, or its framework is not installed.
 
     Example:
-        >>> from dlf.backend_registry import current_backend
+        >>> from dlf.backend.registry import current_backend
         >>> check_backend(current_backend().name)
     """
     backend = load_backend(name)
@@ -92,7 +92,7 @@ def check_backend(name: str) -> None:
 def _check_loading(backend: Backend) -> None:
     """Loading imports no framework: `dlf backends` and the choice of a backend must stay quick."""
     code = (
-        "import json, sys; from dlf.backend_registry import load_backend; "
+        "import json, sys; from dlf.backend.registry import load_backend; "
         f"requires = load_backend({backend.name!r}).requires; "
         "print(json.dumps([name for name in requires if name in sys.modules]))"
     )

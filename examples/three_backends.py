@@ -17,7 +17,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from dlf.backend_registry import backend_names, is_installed, load_backend
+from dlf.backend.registry import backend_names, is_installed, load_backend
 
 
 def run_lab(backend: str, epochs: int, folder: Path) -> dict[str, list[float]]:

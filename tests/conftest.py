@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlf.backend_registry import select_backend
+from dlf.backend.registry import select_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 _DATA_DIR = os.environ.get("DLF_DATA_DIR")

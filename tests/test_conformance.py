@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import pytest
 
-from dlf.backend_registry import current_backend
+from dlf.backend.registry import current_backend
 from dlf.gradients.conformance import check_paths_in_float64
 from dlf.testing import check_backend
 

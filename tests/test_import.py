@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dlf
-from dlf.errors import MissingPackageError
+from dlf.utils.errors import MissingPackageError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = ["tensorflow", "jax", "torch", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets"]
@@ -33,12 +33,12 @@ def test_the_test_above_can_fail(run_python: Run) -> None:
 
 
 def test_asking_which_backends_there_are_imports_nothing_heavy(run_python: Run) -> None:
-    code = "from dlf.backend_registry import *; [is_installed(load_backend(n)) for n in backend_names()]"
+    code = "from dlf.backend.registry import *; [is_installed(load_backend(n)) for n in backend_names()]"
     assert imported(run_python, code) == set()
 
 
 def test_the_help_imports_nothing_heavy(run_python: Run) -> None:
-    code = "import contextlib, dlf.cli\nwith contextlib.suppress(SystemExit): dlf.cli.main(['lab', '--help'])"
+    code = "import contextlib, dlf.cli.main\nwith contextlib.suppress(SystemExit): dlf.cli.main.main(['lab', '--help'])"
     assert imported(run_python, code) == set()
 
 
@@ -66,7 +66,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 @pytest.mark.parametrize("absent", ["jax", "flax", "optax"])
 def test_what_needs_jax_says_how_to_install_it(name: str, absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(vars(dlf), name, raising=False)
-    monkeypatch.setattr("dlf.backend_registry.is_there", lambda package: package != absent)
+    monkeypatch.setattr("dlf.backend.registry.is_there", lambda package: package != absent)
     message = f"dlf.{name} needs the package '{absent}', which is not installed. Install it with: pip install jax flax"
     with pytest.raises(MissingPackageError, match=message):
         getattr(dlf, name)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dlf import lab
-from dlf.datasets import load_tfds_dataset
-from dlf.errors import InvalidArgumentError, OutputError, TrainingError
+from dlf.data.datasets import load_tfds_dataset
 from dlf.lab import LabOptions, run_lab
+from dlf.utils.errors import InvalidArgumentError, OutputError, TrainingError
 
 
 def run(tmp_path: Path, **options: Any) -> lab.LabResult:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_idx import write_idx
+from idx_files import write_idx
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")

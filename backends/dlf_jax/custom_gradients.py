@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from dlf.errors import BackendError
+from dlf.utils.errors import BackendError
 
 __all__ = ["custom_gradients_undone"]
 

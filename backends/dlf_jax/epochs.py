@@ -10,12 +10,12 @@ import jax
 import keras
 import numpy as np
 
-from dlf.backend_registry import current_backend
-from dlf.common_stream import replacements
-from dlf.engine.python_state import PythonState, leaving_no_trace
-from dlf.engine.remade import StepFunction, makes_its_own_functions
-from dlf.keras_internals import random_functions_replaced
-from dlf.layers import layers_by_path
+from dlf.backend.keras_internals import random_functions_replaced
+from dlf.backend.registry import current_backend
+from dlf.models.layers import layers_by_path
+from dlf.random.keras_random import replacements
+from dlf.training.engine.python_state import PythonState, leaving_no_trace
+from dlf.training.engine.remade import StepFunction, makes_its_own_functions
 
 __all__ = ["JaxEpochRunner", "free_memory"]
 

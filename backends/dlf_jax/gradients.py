@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf.backend.protocol import Batch, Loss, Parameters
 from dlf_jax import training_loop
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf.backend.protocol import Batch, Loss, Parameters
 from dlf_jax import nnx_training_loop as training_loop
 
 __all__ = [

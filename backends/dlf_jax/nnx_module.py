@@ -18,7 +18,7 @@ import jax
 import keras
 from flax import nnx
 
-from dlf.errors import BackendError, InvalidArgumentError
+from dlf.utils.errors import BackendError, InvalidArgumentError
 from dlf_jax.optimizers import check_backend
 
 __all__ = ["KerasModule", "KerasSeed", "NonTrainable", "from_nnx", "paired", "to_nnx"]

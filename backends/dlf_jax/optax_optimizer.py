@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import keras
 import optax
 
-from dlf.errors import InvalidArgumentError
+from dlf.utils.errors import InvalidArgumentError
 from dlf_jax.optimizers import check_backend
 
 __all__ = ["OptaxOptimizer", "from_optax"]

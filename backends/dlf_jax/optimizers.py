@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import keras
 import optax
 
-from dlf.errors import BackendError, InvalidArgumentError
-from dlf.keras_internals import decay_of_weights
+from dlf.backend.keras_internals import decay_of_weights
+from dlf.utils.errors import BackendError, InvalidArgumentError
 
 __all__ = ["optax_for"]
 

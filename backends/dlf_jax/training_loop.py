@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import keras
 import optax
 
-from dlf.errors import InvalidArgumentError
+from dlf.utils.errors import InvalidArgumentError
 from dlf_jax.optimizers import optax_for
 
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from dlf.backend_protocol import EpochRunner, GradientPath
+from dlf.backend.protocol import EpochRunner, GradientPath
 
 __all__ = ["backend"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import custom_gradient
 
-from dlf.errors import BackendError
+from dlf.utils.errors import BackendError
 
 __all__ = ["custom_gradients_undone"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dlf.engine.python_state import PythonState, leaving_no_trace
-from dlf.engine.remade import StepFunction, makes_its_own_functions
+from dlf.training.engine.python_state import PythonState, leaving_no_trace
+from dlf.training.engine.remade import StepFunction, makes_its_own_functions
 
 __all__ = ["TensorFlowEpochRunner", "free_memory"]
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf.backend.protocol import Batch, Loss, Parameters
 from dlf_tensorflow import training_loop
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from dlf.errors import InvalidArgumentError
+from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
 

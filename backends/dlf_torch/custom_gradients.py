@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras.src.backend.torch import core
 
-from dlf.errors import BackendError
+from dlf.utils.errors import BackendError
 
 __all__ = ["custom_gradients_undone"]
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import torch
 
-from dlf.engine.remade import StepFunction, makes_its_own_functions
+from dlf.training.engine.remade import StepFunction, makes_its_own_functions
 from dlf_torch.following import Followed
 from dlf_torch.recording import Recording
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import torch
 
-from dlf.engine.places import Settings
-from dlf.engine.python_state import PythonState, UnseenStateError
+from dlf.training.engine.places import Settings
+from dlf.training.engine.python_state import PythonState, UnseenStateError
 from dlf_torch.recording import NotRecordedError, OtherNumbersError, Recording, record, try_beside
 
 __all__ = ["Followed"]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import torch
 
-from dlf.backend_protocol import Batch, Loss, Parameters
+from dlf.backend.protocol import Batch, Loss, Parameters
 from dlf_torch import training_loop
 
 __all__ = [

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlf.engine.python_state import PythonState
+from dlf.training.engine.python_state import PythonState
 
 __all__ = ["NotRecordedError", "OtherNumbersError", "Recording", "record", "try_beside"]
 

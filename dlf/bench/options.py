@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlf.backend_registry import backend_names, is_installed, load_backend
-from dlf.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
+from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.utils.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
 
 __all__ = ["EXPLICIT", "FUSED", "GROWTH", "MODELS", "REFERENCE", "BenchOptions"]
 

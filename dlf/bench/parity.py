@@ -18,20 +18,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dlf.backend_registry import load_backend
-from dlf.backend_report import backend_environment
-from dlf.errors import BackendError, DlfError
+from dlf.backend.registry import load_backend
+from dlf.backend.report import backend_environment
 from dlf.parity.options import ParityOptions
 from dlf.parity.runner import Crew, run_parity
+from dlf.utils.errors import BackendError, DlfError
 
 __all__ = ["print_parity_bench", "run_parity_bench"]
 
 _STEP = """
 import sys
 import numpy as np
-from dlf.bench import parity_models
-from dlf.model_data import make_batch
-from dlf.workers import peak_memory
+from dlf.bench import _parity_models as parity_models
+from dlf.models.synthetic_data import make_batch
+from dlf.utils.workers import peak_memory
 model = getattr(parity_models, sys.argv[1])()
 model.train_on_batch(*make_batch(model, model.loss, int(sys.argv[2]), np.random.default_rng(0)))
 print(peak_memory())
@@ -104,7 +104,7 @@ def _in_mib(sizes: Mapping[str, int]) -> str:
 
 
 def _options(model: str, backends: Sequence[str], **more: Any) -> ParityOptions:
-    return ParityOptions(f"dlf.bench.parity_models:{model}", backends, **more)
+    return ParityOptions(f"dlf.bench._parity_models:{model}", backends, **more)
 
 
 def _take_step(name: str, model: str, batch: int) -> tuple[float, int]:

@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlf.bench.options import FUSED, REFERENCE
-from dlf.files import whole_file
+from dlf.utils.files import whole_file
 
 __all__ = ["SCHEMA", "exit_code", "print_bench", "summarise", "write_bench"]
 

@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dlf.backend_registry import load_backend
-from dlf.backend_report import backend_environment
+from dlf.backend.registry import load_backend
+from dlf.backend.report import backend_environment
 from dlf.bench.options import FUSED, REFERENCE, BenchOptions
 from dlf.bench.report import SCHEMA, summarise
-from dlf.errors import BackendError
-from dlf.workers import run_worker
+from dlf.utils.errors import BackendError
+from dlf.utils.workers import run_worker
 
 __all__ = ["run_bench"]
 
@@ -99,7 +99,7 @@ def _ask(  # noqa: PLR0913, PLR0917 - what one process needs to know.
     """Runs one worker and returns what it found."""
     usual = {"model": model, "rows": options.rows, "batch_size": options.batch_size, "repeats": options.repeats}
     environment = backend_environment(load_backend(backend)) | _cache_settings(cache)
-    return run_worker("dlf.bench.worker", usual | request, environment, title=f"{backend} {model}", tell=tell)
+    return run_worker("dlf.bench._worker", usual | request, environment, title=f"{backend} {model}", tell=tell)
 
 
 def _cache_settings(folder: str | None) -> dict[str, str]:

@@ -19,17 +19,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend_protocol import Batch, CustomGradients, GradientPath, Lesson, Loss, SecondDerivatives
-from dlf.backend_registry import current_backend, load_backend
-from dlf.errors import InvalidArgumentError
-from dlf.files import without_nan
-from dlf.float64 import float64_twin, in_float64, loss_in_float64
-from dlf.gradients.finite_difference import slope_at_zero
-from dlf.gradients.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
+from dlf.backend.keras_internals import stop_gradient_undone
+from dlf.backend.protocol import Batch, CustomGradients, GradientPath, Lesson, Loss, SecondDerivatives
+from dlf.backend.registry import current_backend, load_backend
+from dlf.gradients._finite_difference import slope_at_zero
 from dlf.gradients.value_and_grad import find_path
-from dlf.keras_internals import stop_gradient_undone
-from dlf.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
-from dlf.randomness import common_randomness
+from dlf.models.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
+from dlf.numerics.float64 import float64_twin, in_float64, loss_in_float64
+from dlf.numerics.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
+from dlf.random.seed import common_randomness
+from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.files import without_nan
 
 __all__ = ["Finding", "GradientCheck", "check_gradients"]
 

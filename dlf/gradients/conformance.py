@@ -13,9 +13,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend_protocol import Backend, Batch, GradientPath, Lesson, Parameters, SecondDerivatives, TrainingLoop
-from dlf.gradients.model_loss import to_numpy
-from dlf.keras_internals import float64_kept
+from dlf.backend.keras_internals import float64_kept
+from dlf.backend.protocol import Backend, Batch, GradientPath, Lesson, Parameters, SecondDerivatives, TrainingLoop
+from dlf.models.model_loss import to_numpy
 
 __all__ = ["check_paths_in_float64", "expect"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlf.backend_registry import backend_names, is_installed, load_backend
-from dlf.backend_report import ask_backend
-from dlf.errors import InvalidArgumentError, MissingPackageError, did_you_mean
-from dlf.gradients.problems import PROBLEMS
-from dlf.targets import check_target
+from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.backend.report import ask_backend
+from dlf.gradients._problems import PROBLEMS
+from dlf.models.targets import check_target
+from dlf.utils.errors import InvalidArgumentError, MissingPackageError, did_you_mean
 
 __all__ = ["REFERENCES", "GradientsOptions"]
 

@@ -16,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from dlf.backend_registry import load_backend
-from dlf.backend_report import backend_environment
-from dlf.errors import DlfError
-from dlf.files import temporary_folder
-from dlf.gradients import numpy_path
+from dlf.backend.registry import load_backend
+from dlf.backend.report import backend_environment
+from dlf.gradients import _numpy_path as numpy_path
+from dlf.gradients._problems import Problem, make_problem, save_problem
+from dlf.gradients._references import closed_form, finite_differences, on_paper, twins_of
 from dlf.gradients.options import GradientsOptions
-from dlf.gradients.problems import Problem, make_problem, save_problem
-from dlf.gradients.references import closed_form, finite_differences, on_paper, twins_of
-from dlf.noise_floor import noise_floors, rms, verdict_of
-from dlf.workers import run_worker
+from dlf.numerics.noise_floor import noise_floors, rms, verdict_of
+from dlf.utils.errors import DlfError
+from dlf.utils.files import temporary_folder
+from dlf.utils.workers import run_worker
 
 __all__ = ["SCHEMA", "run_gradients"]
 
@@ -107,7 +107,7 @@ def _ask(options: GradientsOptions, path: str, backend: str, folder: Path) -> tu
         "compile": options.compile,
     }
     environment = backend_environment(load_backend(backend))
-    found = run_worker("dlf.gradients.worker", request, environment, title=path, timeout=options.timeout)
+    found = run_worker("dlf.gradients._worker", request, environment, title=path, timeout=options.timeout)
     with np.load(folder / f"{path}.npz", allow_pickle=False) as stored:
         return found, dict(stored)
 

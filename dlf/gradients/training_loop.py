@@ -15,12 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend_protocol import Lesson
-from dlf.errors import InvalidArgumentError, TrainingError, check_positive
-from dlf.fit_checks import find_optimizer
-from dlf.gradients.model_loss import check_model, loss_function, to_numpy
+from dlf.backend.protocol import Lesson
 from dlf.gradients.value_and_grad import find_path
-from dlf.randomness import randomness_as_seeded
+from dlf.models.by_name import find_optimizer
+from dlf.models.model_loss import check_model, loss_function, to_numpy
+from dlf.random.seed import randomness_as_seeded
+from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
 
 __all__ = ["TrainingLoop"]
 

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend_protocol import GradientPath
-from dlf.backend_registry import current_backend
-from dlf.errors import InvalidArgumentError, TrainingError, did_you_mean
-from dlf.gradients.model_loss import as_batch, model_loss, named_variables, to_numpy
-from dlf.randomness import randomness_as_seeded
+from dlf.backend.protocol import GradientPath
+from dlf.backend.registry import current_backend
+from dlf.models.model_loss import as_batch, model_loss, named_variables, to_numpy
+from dlf.random.seed import randomness_as_seeded
+from dlf.utils.errors import InvalidArgumentError, TrainingError, did_you_mean
 
 __all__ = ["find_path", "value_and_grad"]
 

@@ -8,9 +8,9 @@ import sysconfig
 from collections.abc import Callable
 from typing import Any
 
-from dlf.errors import InvalidArgumentError
 from dlf.parity.options import ParityOptions
 from dlf.parity.runner import run_parity
+from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["check_parity", "target_of"]
 

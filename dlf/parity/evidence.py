@@ -15,11 +15,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from dlf.errors import InvalidArgumentError, did_you_mean
-from dlf.parity.known import reasons_of_failures, with_reasons
+from dlf.parity._judging.build import judge_build, judge_values
+from dlf.parity._judging.reasons import reasons_of_failures, with_reasons
+from dlf.parity._judging.verdict import Constants, Finding, judge, told
 from dlf.parity.options import STAGES
-from dlf.parity.verdict import Constants, Finding, judge, told
-from dlf.parity.verdict_build import judge_build, judge_values
+from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
 __all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 

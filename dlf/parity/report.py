@@ -13,10 +13,10 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
 
-from dlf.backend_registry import backend_names, is_installed, load_backend
-from dlf.files import whole_file
+from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 from dlf.parity.options import STAGES
-from dlf.parity.verdict import Constants, judged_in_own_dtype
+from dlf.utils.files import whole_file
 
 __all__ = [
     "ParityProgress",

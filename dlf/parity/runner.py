@@ -21,20 +21,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from dlf.backend_registry import load_backend
-from dlf.backend_report import backend_environment
-from dlf.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
-from dlf.files import temporary_folder
-from dlf.noise_floor import scale_of
+from dlf.backend.registry import load_backend
+from dlf.backend.report import backend_environment
+from dlf.numerics.noise_floor import scale_of
+from dlf.parity._judging.build import judge_build
+from dlf.parity._judging.measure import Measurement, is_apart, measure_calls, measure_training, measure_whole
+from dlf.parity._judging.reasons import with_reasons
+from dlf.parity._judging.trajectory import Runs, measure_trajectory
+from dlf.parity._judging.verdict import Constants, is_suspect, judge_each
+from dlf.parity._records import Records
 from dlf.parity.evidence import SCHEMA, judged
-from dlf.parity.known import with_reasons
-from dlf.parity.measure import Measurement, is_apart, measure_calls, measure_training, measure_whole
 from dlf.parity.options import ParityOptions
-from dlf.parity.records import Records
-from dlf.parity.trajectory import Runs, measure_trajectory
-from dlf.parity.verdict import Constants, is_suspect, judge_each
-from dlf.parity.verdict_build import judge_build
-from dlf.workers import Session, cores_of_machine, memory_of_machine
+from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
+from dlf.utils.files import temporary_folder
+from dlf.utils.workers import Session, cores_of_machine, memory_of_machine
 
 __all__ = ["Crew", "run_parity"]
 
@@ -101,7 +101,7 @@ class Crew:
         environment = {"OMP_NUM_THREADS": str(self._threads)} | backend_environment(backend)
         if self._device == "cpu":
             environment |= backend.cpu_environment()
-        return Session("dlf.parity.worker", environment, title=name, timeout=self._timeout)
+        return Session("dlf.parity._recording.worker", environment, title=name, timeout=self._timeout)
 
     def revive(self) -> None:
         """Starts anew what has died since."""

@@ -31,11 +31,11 @@ from rich.console import Console
 from rich.table import Table
 from sweep import FACTORS, swept
 
-from dlf.errors import BackendError, DlfError, InvalidArgumentError
+from dlf.parity._records import Records
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
-from dlf.parity.records import Records
 from dlf.parity.runner import Crew, run_parity
+from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError
 
 BACKENDS = ("jax", "tensorflow", "torch")
 SETTINGS = (*combinations(BACKENDS, 2), BACKENDS)

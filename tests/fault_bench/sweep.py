@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from dlf.parity._judging.verdict import Constants
 from dlf.parity.evidence import judged
-from dlf.parity.verdict import Constants
 
 __all__ = ["FACTORS", "swept"]
 

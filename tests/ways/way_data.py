@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 from way_models import CLASSES, FEATURES, STEPS
 
-from dlf.pipelines import prepare_for_training
+from dlf.data.prepare import prepare_for_training
 
 COUNT, BATCH = 12, 4
 """Most are trained in whole batches: another shape is another program to be compiled."""

@@ -24,9 +24,9 @@ import numpy as np
 import way_data
 from way_callbacks import Epochs
 
-from dlf.fit_checks import sort_options
-from dlf.randomness import randomness_as_seeded, set_seed
-from dlf.training import compile_and_fit
+from dlf.random.seed import randomness_as_seeded, set_seed
+from dlf.training._validation import sort_options
+from dlf.training.fit import compile_and_fit
 
 WAYS = ("plain", "keras", "auto")
 

@@ -1,0 +1,136 @@
+"""What the commands show in a terminal: progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+from dlf.backend.registry import backend_names
+from dlf.backend.report import ask_backend
+from dlf.utils.errors import BackendError
+
+if TYPE_CHECKING:
+    import keras
+
+    from dlf.lab import LabResult
+
+__all__ = ["LabProgress", "ask_backends", "print_backends", "print_lab"]
+
+
+class LabProgress:
+    """A live bar over the epochs of a run, with the latest figures beside it."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,  # In a log, a bar is noise.
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        self._task = self._progress.add_task("loading", total=None, figures="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def remark(self, text: str) -> None:
+        """Shows a line above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def callback(self) -> keras.callbacks.Callback:
+        """Returns the callback that moves the bar; Keras has been imported by now."""
+        import keras
+
+        progress, task = self._progress, self._task
+
+        class MoveBar(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types.
+            def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+                progress.update(task, description="epochs", total=self.params["epochs"], completed=0)
+
+            def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+                # Two figures, so that the line fits a narrow terminal.
+                shown = [f"{name} {logs[name]:.4f}" for name in ("loss", "val_accuracy") if logs and name in logs]
+                progress.update(task, completed=epoch + 1, figures=" · ".join(shown))
+
+        return MoveBar()
+
+
+def print_lab(result: LabResult, *, as_json: bool) -> None:
+    """Prints what a run found."""
+    if as_json:
+        print(json.dumps(asdict(result), indent=2))
+        return
+    console = Console(highlight=False)
+    options = result.options
+    install = "" if importlib.util.find_spec("tensorboard") else "pip install tensorboard && "
+    console.print(
+        f"[bold]{result.val_accuracy:.1%}[/] validation accuracy on {escape(options['dataset'])}, "
+        f"{escape(result.backend['name'])}, {result.seconds:.1f} s"
+    )
+    rows = {
+        "status": f"{result.status}, {result.epochs} of {options['epochs']} epochs",
+        "best epoch": f"{result.best_epoch} (validation loss {result.val_loss:.4f}); its weights are the model's",
+        "model": f"{result.parameters:,} parameters, {options['hidden']} hidden units, {options['optimizer']}",
+        "seed": str(options["seed"]),
+        "run folder": result.folder,
+        "files": ", ".join(name for name in result.files if "/" not in name),
+        "look at it": f"{install}tensorboard --logdir {result.folder}",
+    }
+    for name, value in rows.items():
+        # Unwrapped, so that a path can be copied in one piece.
+        console.print(f"[dim]{name:<12}[/]{escape(value)}", soft_wrap=True)
+
+
+def ask_backends() -> list[dict[str, Any]]:
+    """Asks every backend about itself, each in a process of its own, side by side."""
+
+    def ask(name: str) -> dict[str, Any]:
+        try:
+            return dict(ask_backend(name))
+        except BackendError as error:
+            return {"name": name, "error": str(error)}
+
+    with Console(stderr=True).status("asking each backend, in a process of its own"), ThreadPoolExecutor() as pool:
+        return list(pool.map(ask, backend_names()))
+
+
+def print_backends(answers: list[dict[str, Any]]) -> None:
+    """Prints a few lines for each backend."""
+    console = Console(highlight=False)
+    for answer in answers:
+        if "devices" in answer:
+            head = _joined(answer["versions"])
+            rows = {
+                "devices": ", ".join(answer["devices"]),
+                "numerics": _joined(answer["numeric_settings"]),
+                "gradients": ", ".join(answer["gradient_paths"]),
+            }
+        elif "install" in answer:
+            head, rows = "[dim]not installed[/]", {"install": answer["install"]}
+        else:
+            head, rows = "[red]does not start[/]", {"error": answer["error"]}
+        # Unwrapped, so that a command can be copied in one piece.
+        console.print(f"[bold]{escape(answer['name']):<12}[/]{head}", soft_wrap=True)
+        for name, value in rows.items():
+            console.print(f"  [dim]{name:<10}[/]{escape(value)}", soft_wrap=True)
+
+
+def _joined(values: Mapping[str, str]) -> str:
+    return " · ".join(f"{escape(name)} {escape(value)}" for name, value in values.items())

@@ -1,0 +1,85 @@
+"""The command ``dlf``: arguments in, exit code out.
+
+What is asked of it:
+
+* results go to stdout, progress and remarks to stderr, so that ``--json`` can be piped;
+* an error is one message, never a traceback, and its exit code is the error's own;
+* ``dlf --help`` imports neither Keras nor rich.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from dlf.cli.backends import backends
+from dlf.cli.bench import bench
+from dlf.cli.gradients import gradients
+from dlf.cli.lab import lab
+from dlf.cli.parity import parity
+from dlf.utils.errors import DlfError
+from dlf.utils.interrupts import undo_all
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command and exits: 0 all well, 1 the answer is no, 2 a wrong request, 3 something is missing."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop_at_once)
+    try:
+        code = _dlf.main(arguments, prog_name="dlf", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except DlfError as error:
+        click.echo(f"dlf: {error}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - whatever nobody foresaw is still no screen full of traceback.
+        with tempfile.NamedTemporaryFile("w", prefix="dlf-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        message = " ".join(str(error).split())[:200]
+        click.echo(f"dlf: {type(error).__name__}: {message} (the whole traceback is in {file.name})", err=True)
+        sys.exit(1)
+    sys.exit(code or 0)
+
+
+def _stop_at_once(number: int = signal.SIGINT, *_: object) -> NoReturn:
+    """Ends the process where there is nothing to keep.
+
+    `KeyboardInterrupt` will not do: raised while a framework is imported or inside one of its callbacks, it is lost or
+    crashes the process at its end.
+    """
+    undo_all()
+    more = b" A run folder without run.json is not whole." if "lab" in sys.argv[1:2] else b""
+    os.write(2, b"\ndlf: stopped." + more + b"\n")
+    os._exit(128 + number)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dlf")
+def _dlf() -> None:
+    r"""One Keras 3 model on TensorFlow, JAX and PyTorch, side by side.
+
+    \b
+    Start here:   dlf lab
+    What is here: dlf backends
+    The same?     dlf parity model.py:build
+    Gradients:    dlf gradients
+    How fast:     dlf bench
+    """
+
+
+for _command in (lab, backends, bench, gradients, parity):
+    _dlf.add_command(_command)
+
+for _command in (_dlf, *_dlf.commands.values()):
+    # What keeps click from running lines together is a backspace, which a docstring can only hold written out.
+    _command.help = (_command.help or "").replace(r"\b", "\b")

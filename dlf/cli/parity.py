@@ -1,0 +1,116 @@
+"""The command ``dlf parity``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from dlf.cli._options import names
+
+__all__ = ["parity"]
+
+
+@click.command("parity", context_settings={"show_default": True})
+@click.argument("target", required=False)
+@click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
+@click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
+@click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
+@click.option("--batch", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")
+@click.option("--steps", metavar="N", type=click.IntRange(1, 10_000), default=3, help="Steps of the trajectory.")
+@click.option(
+    "--stages",
+    metavar="A,B",
+    help="build, forward, loss, gradient, update, state, trajectory: which to compare.  [default: all]",
+)
+@click.option(
+    "--dtype",
+    metavar="NAME",
+    default="float32",
+    help="float32, bfloat16, mixed_bfloat16 or float16: the policy under test.",
+)
+@click.option("--device", metavar="NAME", help="cpu or gpu.  [default: what each framework takes]")
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Of weights, data, masks.")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="For one answer.")
+@click.option("--strict", is_flag=True, help="Let imprecision (noisy, precision) fail too.")
+@click.option(
+    "--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Leave the records there."
+)
+@click.option(
+    "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the whole report."
+)
+@click.option(
+    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at."
+)
+@click.option(
+    "--from",
+    "earlier",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Judge a report of --json again, and run nothing; TARGET is left out.",
+)
+@click.option(
+    "--constant",
+    "constants",
+    metavar="NAME=NUMBER",
+    multiple=True,
+    help="Judge by another constant, such as noisy=100.",
+)
+def parity(  # noqa: PLR0913 - one for each option.
+    *,
+    target: str | None,
+    backends: str | None,
+    stages: str | None,
+    strict: bool,
+    keep: Path | None,
+    file: Path | None,
+    page: Path | None,
+    earlier: Path | None,
+    constants: tuple[str, ...],
+    **options: Any,
+) -> int:
+    r"""Does a model compute and train the same on every backend, and if not, in which layer does it start?
+
+    TARGET is file.py:function or package.module:function, a function without arguments that returns a Keras model, or a
+    .keras file, which is loaded in safe mode.
+
+    \b
+    Examples:
+      dlf parity model.py:build
+      dlf parity model.keras --loss mse --dtype mixed_bfloat16
+      dlf parity package.models:build --backends jax,torch --json parity.json
+      dlf parity --from parity.json --html parity.html --constant noisy=100
+    """
+    from dlf.parity.evidence import constants_of, judged, read_report
+    from dlf.parity.options import ParityOptions
+    from dlf.parity.report import ParityProgress, exit_code, print_parity, write_report
+    from dlf.utils.files import check_place
+
+    if (target is None) is (earlier is None):
+        raise click.UsageError("Name a TARGET, or an earlier report (--from FILE), and not both.")
+    context = click.get_current_context()
+    for name in (*options, "stages", "keep") if earlier is not None else ():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} changes what is run, and --from runs nothing: leave one of them out.")
+    judge_by = constants_of(constants)
+    for place in (file, page):
+        if place:
+            check_place(place)
+    if earlier is not None:
+        report = judged(read_report(earlier), names(backends), judge_by)
+    else:
+        asked = ParityOptions(target or "", names(backends), stages=names(stages), **options)
+        from dlf.parity.runner import run_parity
+
+        with ParityProgress() as progress:
+            report = run_parity(asked, say=progress.say, keep=keep, constants=judge_by)
+    if file:
+        write_report(report, file)
+    if page:
+        from dlf.parity.page.page import write_page
+
+        write_page(report, page)
+    print_parity(report)
+    return exit_code(report, strict=strict)

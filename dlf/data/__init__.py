@@ -1,0 +1,1 @@
+"""From files and single examples to shuffled batches."""

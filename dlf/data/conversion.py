@@ -1,0 +1,67 @@
+"""Arrays as Keras feeds them to a model, and as each backend holds them.
+
+What is asked of it:
+
+* what reaches a model has the dtype that it has under Keras's own `fit`;
+* a tensor of any framework, on any device, becomes an array of NumPy.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from types import GeneratorType
+from typing import Any
+
+import keras
+import numpy as np
+
+__all__ = ["as_array", "as_backend_holds", "as_in_this_thread", "as_keras_feeds"]
+
+
+def as_keras_feeds(array: np.ndarray) -> np.ndarray:
+    """Returns the array as Keras feeds one to a model: no float64 unless that is its `floatx`, on JAX 32 bits."""
+    floatx = keras.config.floatx()
+    array = array.astype(floatx) if array.dtype == np.float64 and floatx != "float64" else array
+    narrowed: np.ndarray = as_backend_holds(array)
+    return narrowed
+
+
+def as_in_this_thread() -> Callable[[], object]:
+    """Returns what another thread calls at first, to narrow as this one: JAX's settings may be of one thread alone."""
+    return functools.partial(_HOLDS_64_BITS.set, _holds_64_bits())
+
+
+def as_backend_holds(value: Any) -> Any:
+    """Returns the same arrays, or a generator of them, narrowed to 32 bits on JAX unless 64 were asked for.
+
+    JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
+    """
+    return value if _holds_64_bits() else keras.tree.map_structure(_narrowed, value)
+
+
+_HOLDS_64_BITS: ContextVar[bool | None] = ContextVar("_HOLDS_64_BITS", default=None)
+
+
+def _holds_64_bits() -> bool:
+    found = _HOLDS_64_BITS.get()
+    if found is None:
+        found = keras.config.backend() != "jax" or bool(sys.modules["jax"].config.jax_enable_x64)
+    return found
+
+
+def _narrowed(value: Any) -> Any:
+    if isinstance(value, GeneratorType):
+        return (keras.tree.map_structure(_narrowed, each) for each in value)
+    narrower = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
+    is_wide = isinstance(value, np.ndarray) and value.dtype.name in narrower
+    return value.astype(narrower[value.dtype.name]) if is_wide else value
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Returns NumPy's array of an array, a number, or a tensor of any framework on any device."""
+    if keras.ops.is_tensor(value):
+        return np.asarray(keras.ops.convert_to_numpy(value))
+    return np.asarray(value)

@@ -1,0 +1,316 @@
+"""A Keras model and its loss as a pure function of parameters and a batch, which every gradient path can take.
+
+What is asked of it:
+
+* the loss is the one that Keras's `train_step` minimises: regularizers, `add_loss`, sample weights and masks included;
+* nothing of the model changes: batch statistics and seeds are read, and what would be assigned is dropped;
+* each trainable variable has one name, its path; where two have the same, the second's is numbered.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import ml_dtypes
+import numpy as np
+
+from dlf.backend.keras_internals import tensorflow_hidden
+from dlf.backend.protocol import Batch, Loss, Parameters
+from dlf.models.by_name import check_loss
+from dlf.utils.errors import InvalidArgumentError
+
+__all__ = [
+    "as_batch",
+    "check_model",
+    "loss_function",
+    "model_loss",
+    "named_variables",
+    "parameters_of",
+    "to_numpy",
+    "weights_of_losses",
+]
+
+
+def model_loss(
+    model: keras.Model, loss: Any = None, *, training: bool = True, names: Iterable[str] | None = None
+) -> Loss:
+    """Returns the function that gives a model's loss for other parameters than its own.
+
+    Args:
+        model: A built Keras model.
+        loss: As in Keras's `compile`; None is the loss that the model was compiled with.
+        training: The mode in which the model is called.
+        names: What the parameters are called, in the order of the trainable variables; by default their paths.
+
+    Returns:
+        The function ``(parameters, batch) -> scalar``; the batch is ``(x, y)`` or ``(x, y, sample_weight)``.
+
+    Raises:
+        InvalidArgumentError: The model is not built, has nothing to train, or has no loss.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones", name="d")])
+        >>> loss = model_loss(model, "mse")
+        >>> float(loss(parameters_of(model), (np.ones((1, 2), "float32"), np.zeros((1, 1), "float32"))))
+        4.0
+    """
+    check_model(model)
+    variables = dict(zip(names or named_variables(model), model.trainable_variables, strict=True))
+    judge = _judge(model, loss)
+
+    def compute(parameters: Parameters, batch: Batch) -> Any:
+        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        mapping = [(variable, parameters[name]) for name, variable in variables.items()]
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
+            predictions = model(x, training=training)
+            value = judge.compute_loss(x, y, predictions, weights, training=training)
+            if judge is not model:
+                value += sum(model.losses)
+        _check_scalar(value)
+        return value
+
+    return compute
+
+
+def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any = None) -> Callable[[Any, Any], Any]:
+    """Returns what Keras makes of a loss: a function ``(y_true, y_pred) -> scalar``.
+
+    Args:
+        loss: As in Keras's `compile`; None is what the model was compiled with, its `loss_weights` included.
+        model: The model whose predictions it is for: its outputs have the names that a loss may go by.
+        loss_weights: As in Keras's `compile`, where there is a loss.
+
+    Returns:
+        The function; regularizers and `add_loss` are not in it.
+
+    Raises:
+        InvalidArgumentError: Keras has no such loss, or it is None and the model has none that can be used.
+
+    Example:
+        >>> float(loss_function("mse")(np.zeros((2, 1), "float32"), np.full((2, 1), 3.0, "float32")))
+        9.0
+    """
+    if loss is None and model is not None:
+        loss, loss_weights = _compiled_loss(model)
+    judge = _judge_of(loss, model, loss_weights)
+
+    def compute(y_true: Any, y_pred: Any) -> Any:
+        # The scope drops what the judge would keep as its running mean.
+        with keras.StatelessScope():
+            value = judge.compute_loss(None, y_true, y_pred)
+        _check_scalar(value)
+        return value
+
+    return compute
+
+
+def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns the trainable variables by name, as NumPy's arrays of their own.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        The values, under the names that `named_variables` gives.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")], name="m")
+        >>> {name: value.shape for name, value in parameters_of(model).items()}
+        {'m/d/kernel': (2, 1), 'm/d/bias': (1,)}
+    """
+    return {name: to_numpy(variable.value) for name, variable in named_variables(model).items()}
+
+
+def named_variables(model: keras.Model) -> dict[str, Any]:
+    """Returns the trainable variables by their paths, with a number where a path was taken already.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        Keras's variables, in the model's order.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="d")], name="m")
+        >>> list(named_variables(model))
+        ['m/d/kernel', 'm/d/bias']
+    """
+    taken: Counter[str] = Counter()
+    named = {}
+    for variable in model.trainable_variables:
+        taken[variable.path] += 1
+        count = taken[variable.path]
+        named[variable.path if count == 1 else f"{variable.path} ({count})"] = variable
+    return named
+
+
+def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    """Returns ``(x, y)`` or ``(x, y, sample_weight)`` as the backend's tensors.
+
+    Args:
+        x: The inputs: an array, or a structure of them.
+        y: The targets, likewise; they may be left out.
+        sample_weight: The weight of each example; it may be left out.
+
+    Returns:
+        The tuple, or x alone where there are no targets.
+
+    Example:
+        >>> [tuple(part.shape) for part in as_batch(np.ones((4, 3)), np.ones(4))]
+        [(4, 3), (4,)]
+    """
+    return keras.tree.map_structure(
+        keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    )
+
+
+def check_model(model: Any) -> None:
+    """Raises unless this is a built Keras model with something to train.
+
+    Args:
+        model: What was given as a model.
+
+    Raises:
+        InvalidArgumentError: It is not; the message says what to do.
+
+    Example:
+        >>> check_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    """
+    if not isinstance(model, keras.Model):
+        # What keras.config.set_backend has left behind, say.
+        if any(each.__name__ == "Model" and each.__module__.startswith("keras.") for each in type(model).__mro__):
+            raise InvalidArgumentError(
+                "model",
+                expected=f"a model of this process's Keras, which runs on {keras.config.backend()}",
+                received=model,
+                advice="This one was made by Keras on another backend: build it anew here.",
+            )
+        raise InvalidArgumentError("model", expected="a Keras model", received=model)
+    if not model.built:
+        raise InvalidArgumentError(
+            "model",
+            expected="a model that is built",
+            received=model,
+            advice="Give it an Input, or call it on a batch once.",
+        )
+    if not model.trainable_variables:
+        raise InvalidArgumentError(
+            "model",
+            expected="a trainable variable",
+            received=[f"{each.path}, frozen" for each in model.weights],
+            advice="Set layer.trainable = True on what is to be trained.",
+        )
+    for name, variable in named_variables(model).items():
+        if "float" not in variable.dtype:
+            raise InvalidArgumentError(
+                f"the variable {name}",
+                expected="floating-point numbers, which a gradient can be taken by",
+                received=variable.dtype,
+                advice="Make it with trainable=False.",
+            )
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """Returns a tensor's values as NumPy's array of its own.
+
+    Args:
+        value: A tensor of the backend, a Keras variable, or an array.
+
+    Returns:
+        A copy, which may be changed.
+
+    Example:
+        >>> to_numpy(keras.ops.ones(2)).tolist()
+        [1.0, 1.0]
+    """
+    if keras.ops.is_tensor(value) and len(value.shape) == 0 and "bfloat16" in str(value.dtype):
+        # Which TensorFlow cannot hand to NumPy, where it is one number alone.
+        return np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))).astype(ml_dtypes.bfloat16)
+    return np.array(keras.ops.convert_to_numpy(value))
+
+
+def _judge(model: keras.Model, loss: Any) -> keras.Model:
+    """What computes the loss: the model itself, or an empty one that was compiled with another loss."""
+    if loss is None:
+        # A model may compute its loss in a way of its own, and then needs no compile.
+        if not model.compiled and type(model).compute_loss is keras.Model.compute_loss:
+            raise _no_loss()
+        return model
+    return _judge_of(loss, model)
+
+
+def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
+    """The loss that the model was compiled with, and its weights: without penalties, unlike `model.compute_loss`."""
+    if type(model).compute_loss is not keras.Model.compute_loss:
+        raise InvalidArgumentError(
+            "loss",
+            expected="a loss, since the model has a compute_loss of its own, which adds penalties itself",
+            received=None,
+            advice="Give what it computes without them as loss=..., a function of (y_true, y_pred).",
+        )
+    if not model.compiled or model.loss is None:
+        raise _no_loss()
+    return model.loss, weights_of_losses(model)
+
+
+def weights_of_losses(model: keras.Model) -> Any:
+    """Returns the `loss_weights` that a model was compiled with.
+
+    Args:
+        model: A compiled Keras model.
+
+    Raises:
+        InvalidArgumentError: Keras cannot tell.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(loss="mse", loss_weights=[2.0])
+        >>> weights_of_losses(model)
+        [2.0]
+    """
+    try:
+        with warnings.catch_warnings(), tensorflow_hidden():
+            # That a lambda in it is not safe to load, say.
+            warnings.simplefilter("ignore")
+            weights = model.get_compile_config()["loss_weights"]
+    except (NotImplementedError, TypeError) as error:
+        raise InvalidArgumentError(
+            "loss",
+            expected="a loss, since the model was compiled with what Keras cannot serialize",
+            received=None,
+            advice=f"Say loss=... again, or give it a get_config: {error}",
+        ) from error
+    # Keras writes a tuple as a dictionary.
+    return keras.saving.deserialize_keras_object(weights)
+
+
+def _no_loss() -> InvalidArgumentError:
+    return InvalidArgumentError(
+        "loss", expected="a loss, or a model that was compiled with one", received=None, advice="Say loss=..."
+    )
+
+
+def _judge_of(loss: Any, model: keras.Model | None = None, weights: Any = None) -> keras.Model:
+    check_loss(loss)
+    if not (callable(loss) or isinstance(loss, str | list | tuple | dict)):
+        raise InvalidArgumentError("loss", expected="what keras.Model.compile takes as a loss", received=loss)
+    judge = keras.Model()
+    if model is not None and hasattr(model, "output_names"):
+        # What a dictionary of losses goes by, where the outputs are a list.
+        judge.output_names = model.output_names
+    judge.compile(loss=loss, loss_weights=weights)
+    return judge
+
+
+def _check_scalar(value: Any) -> None:
+    if len(value.shape):
+        raise InvalidArgumentError(
+            "loss",
+            expected="a scalar",
+            received=f"the shape {tuple(value.shape)}",
+            advice="Take the mean over the batch: a Keras loss does, unless it has reduction=None.",
+        )

@@ -1,0 +1,1 @@
+"""The model in float64, and what rounding explains."""

@@ -1,0 +1,289 @@
+"""A model's twin in float64: the same weights, the same code, sixteen digits.
+
+What is asked of it:
+
+* every layer computes in float64, on every backend, and so does whatever is called inside `float64_everywhere`;
+* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same; what a layer
+  has made of them once, as `Normalization` does when it is adapted, is made of them there too;
+* what has no twin says why, and what to give instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend.keras_internals import float64_kept, tensorflow_hidden
+from dlf.backend.registry import current_backend
+from dlf.models.layers import layers_by_path
+from dlf.random.seed import common_randomness
+from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.files import temporary_folder
+
+__all__ = [
+    "float64_everywhere",
+    "float64_twin",
+    "hand_over",
+    "holds_the_same",
+    "in_float64",
+    "loss_in_float64",
+    "rebuilt",
+]
+
+
+@contextmanager
+def float64_everywhere() -> Iterator[None]:
+    """Makes Keras build and compute in float64, for as long as the context lasts.
+
+    Raises:
+        BackendError: This version of Keras cannot be made to.
+
+    Example:
+        >>> with float64_everywhere():
+        ...     layer = keras.layers.Dense(1)
+        ...     str(keras.backend.standardize_dtype(layer(keras.ops.ones((1, 2), "float64")).dtype))
+        'float64'
+    """
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    with current_backend().float64(), float64_kept():
+        keras.config.set_floatx("float64")
+        keras.config.set_dtype_policy("float64")
+        try:
+            yield
+        finally:
+            keras.config.set_floatx(floatx)
+            keras.config.set_dtype_policy(policy)
+
+
+@contextmanager
+def in_float64() -> Iterator[None]:
+    """Makes Keras compute in float64 and draw the common masks, for as long as the context lasts."""
+    # In this order: with 64 bits on, JAX's own masks are others, and have to be replaced too.
+    with float64_everywhere(), common_randomness():
+        yield
+
+
+def loss_in_float64(loss: Any) -> Any:
+    """Returns a loss, or several, that computes in float64.
+
+    Keras's losses compute in the dtype that was the default when they were made; and not every one can be made anew
+    from its configuration (`Huber` has no delta there).
+
+    Args:
+        loss: As in Keras's `compile`.
+
+    Example:
+        >>> with float64_everywhere():
+        ...     loss_in_float64(keras.losses.Huber(delta=0.5)).dtype
+        'float64'
+    """
+    fresh = {name: value for name, value in vars(keras.losses.Loss()).items() if "dtype" in name}
+
+    def made(each: Any) -> Any:
+        if not isinstance(each, keras.losses.Loss):
+            return each
+        # Not by `copy`, which goes by the configuration.
+        twin = object.__new__(type(each))
+        vars(twin).update(vars(each) | fresh)
+        return twin
+
+    return keras.tree.map_structure(made, loss)
+
+
+def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:
+    """Returns the same model in float64, with the same values; to be called and used inside `float64_everywhere`.
+
+    Args:
+        model: A built model.
+        build: What makes the model; by default it is made anew from its configuration.
+
+    Returns:
+        The twin; its variables are in the order of the model's own.
+
+    Raises:
+        InvalidArgumentError: The model cannot be made anew, or comes out with other variables.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> with float64_everywhere():
+        ...     float64_twin(model).dtype
+        'float64'
+    """
+    twin = rebuilt(model, "float64") if build is None else build()
+    if not twin.built:
+        _build_like(twin, model)
+    ours, theirs = model.variables, twin.variables
+    if [tuple(each.shape) for each in ours] != [tuple(each.shape) for each in theirs]:
+        raise InvalidArgumentError(
+            "model",
+            expected=f"{len(ours)} variables of the same shapes when it is made anew in float64",
+            received=[each.path for each in theirs],
+            advice="Give a function that builds the model, and see that it does the same at each call.",
+        )
+    hand_over(model, twin)
+    for source, target in zip(ours, theirs, strict=True):
+        target.assign(keras.ops.cast(source.value, target.dtype))
+        if source.trainable != target.trainable:
+            target.trainable = source.trainable
+    if keras.config.backend() == "torch":
+        _register_all(twin, model)
+    return twin
+
+
+def hand_over(model: keras.Model, other: keras.Model) -> None:
+    """Lets layers take over from those of a model what variables alone do not hold, as where Keras loads a saved model.
+
+    A layer may keep what it makes of its variables, or a vocabulary that it has learnt: then it has a
+    `load_own_variables` or a `load_assets` of its own.
+
+    Args:
+        model: What it is taken from.
+        other: A model of the same layers, or the same model, whose variables were assigned. Values of variables may be
+            others afterwards, as where LoRA's are merged.
+
+    Example:
+        >>> norm, other = keras.layers.Normalization(), keras.layers.Normalization()
+        >>> norm.adapt(np.array([[1.0], [3.0]]))
+        >>> other.build((None, 1))
+        >>> hand_over(keras.Sequential([norm]), keras.Sequential([other]))
+        >>> float(other.mean[0, 0])
+        2.0
+    """
+    for source, target in zip(layers_by_path(model).values(), layers_by_path(other).values(), strict=False):
+        # A layer's own way may want what only a file has; then it starts as it was made.
+        if type(source) is type(target) and type(source).load_own_variables is not keras.Layer.load_own_variables:
+            with suppress(Exception):
+                store: dict[str, Any] = {}
+                source.save_own_variables(store)
+                target.load_own_variables({name: _copy_of(each) for name, each in store.items()})
+        if type(source) is type(target) and source is not target and hasattr(source, "load_assets"):
+            with suppress(Exception), temporary_folder("dlf-assets-") as folder:
+                source.save_assets(str(folder))
+                target.load_assets(str(folder))
+
+
+def _copy_of(value: Any) -> np.ndarray:
+    return np.array(keras.ops.convert_to_numpy(value))
+
+
+def holds_the_same(model: keras.Model, other: keras.Model) -> bool:
+    """Tells whether the arrays that layers hold in attributes of their own, outside of variables, are alike in both.
+
+    What was assigned to a layer after it was made is in no configuration.
+
+    Args:
+        model: A model.
+        other: A model of the same layers, in another precision maybe.
+
+    Example:
+        >>> one, two = keras.Sequential([keras.layers.ReLU()]), keras.Sequential([keras.layers.ReLU()])
+        >>> one.layers[0].table = np.ones(2)
+        >>> holds_the_same(one, two), holds_the_same(one, one)
+        (False, True)
+    """
+    pairs = zip(layers_by_path(model).values(), layers_by_path(other).values(), strict=False)
+    return all(
+        _is_alike(value, vars(theirs).get(name))
+        for ours, theirs in pairs
+        for name, value in vars(ours).items()
+        if _is_told(name, value)
+    )
+
+
+def _is_told(name: str, value: Any) -> bool:
+    """Whether an attribute says what a layer computes: an array, or a number or a word that is not Keras's own."""
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        return True
+    return isinstance(value, bool | int | float | str) and not name.startswith("_") and name not in _OF_KERAS
+
+
+_OF_KERAS = {"built", "name", "trainable"}
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    if isinstance(one, bool | int | float | str):
+        return bool(one == other)
+    if not (isinstance(other, np.ndarray) or keras.ops.is_tensor(other)):
+        return False
+    try:
+        ours, theirs = _copy_of(one).astype(np.float64), _copy_of(other).astype(np.float64)
+    except (TypeError, ValueError):  # Of no numbers, or being traced.
+        return True
+    # One that was made in float64 has more digits.
+    return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3, atol=1e-6, equal_nan=True)
+
+
+def _register_all(twin: Any, model: Any) -> None:
+    """Lets Keras set the gradients of a twin to zero before each step, where it does so with the model's.
+
+    It finds a model's variables by their paths, and of two with one path the last alone. Cells of a layer that is made
+    from its configuration may have one path where those of the model have two.
+    """
+
+    def missing(one: Any) -> list[Any]:
+        registered = {id(each) for each in one.parameters()}
+        return [each.value for each in one.trainable_variables if id(each.value) not in registered]
+
+    if not missing(model):
+        for number, value in enumerate(missing(twin)):
+            twin.register_parameter(f"of_a_path_that_another_has_{number}", value)
+
+
+def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
+    """Returns a model made anew from its own configuration, with every dtype policy in it changed.
+
+    Args:
+        model: A built model.
+        dtype: The name of a policy, such as ``"float64"`` or ``"mixed_bfloat16"``.
+
+    Raises:
+        InvalidArgumentError: It cannot be made anew; the message says why.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> rebuilt(model, "mixed_bfloat16").layers[0].compute_dtype
+        'bfloat16'
+    """
+    kinds = {type(each).__name__: type(each) for each in (model, *layers_by_path(model).values())}
+    kinds = {name: kind for name, kind in kinds.items() if not kind.__module__.startswith("keras.")}
+    try:
+        with tensorflow_hidden():
+            config = _with_dtype(keras.saving.serialize_keras_object(model), dtype)
+        # The layers are in this process already: there is nothing to be afraid of in a Lambda.
+        twin: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
+        if not twin.built:
+            _build_like(twin, model)
+    except Exception as error:
+        raise InvalidArgumentError(
+            "model",
+            expected=f"a model that can be made anew from its configuration, in {dtype}",
+            received=model,
+            advice=f"Give a function that builds it instead. The reason: {' '.join(str(error).split())[:200]}",
+        ) from error
+    return twin
+
+
+def _build_like(twin: keras.Model, model: keras.Model) -> None:
+    config = model.get_build_config()
+    if config:
+        twin.build_from_config(config)
+
+
+def _with_dtype(config: Any, dtype: str) -> Any:
+    """A configuration in which everything that computes in floating point does so by another policy."""
+    if isinstance(config, list | tuple):
+        return [_with_dtype(each, dtype) for each in config]
+    if not isinstance(config, dict):
+        return config
+    if config.get("class_name") == "DTypePolicy":
+        return {**config, "config": {"name": dtype}}
+    if config.get("class_name") == "InputLayer" and dtype.startswith("mixed"):
+        return config  # Which has a dtype and no policy: what comes in stays float32.
+    return {
+        name: dtype if name == "dtype" and isinstance(each, str) and "float" in each else _with_dtype(each, dtype)
+        for name, each in config.items()
+    }

@@ -1,0 +1,1 @@
+"""What the parent makes of the workers' records: distances in noise floors, and verdicts."""

@@ -1,0 +1,131 @@
+"""What each backend has built, before anything is computed: layers, variables, outputs and initial values.
+
+What is asked of it:
+
+* what is there by name, shape and dtype has to be there everywhere; how wide an integer is, is no matter;
+* of outputs that are others, the first layer that gives something else is the place;
+* initial values are the same bits where Keras draws them, and as large as chance explains where others do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dlf.numerics.noise_floor import kind_of
+from dlf.parity._judging.verdict import Finding, outvoted
+
+__all__ = ["judge_build", "judge_values"]
+
+
+def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Compares what each backend has built: layers, variables, outputs; who is in the minority is named.
+
+    Args:
+        built: Of each backend, what the worker says: ``layers``, ``variables``, ``outputs``, and ``given``, what each
+            call of a layer gives.
+
+    Example:
+        >>> def one(dtype):
+        ...     return {"layers": [], "variables": [], "outputs": [["", [8, 2], dtype]]}
+        >>> [(each.variable, each.backend) for each in judge_build({"a": one("float32"), "b": one("float16")})]
+        [('output', None)]
+    """
+    names = list(built)
+    rows = {name: dict(_rows(built[name])) for name in names}
+    findings = []
+    for place in dict.fromkeys(place for each in rows.values() for place in each):
+        having: dict[Any, list[str]] = {}
+        for name in names:
+            having.setdefault(rows[name].get(place), []).append(name)
+        if len(having) > 1:
+            most = max(having.values(), key=len)
+            _, layer, variable = place
+            findings += [Finding("build", layer, variable, name, "diverged", None) for name in outvoted(names, most)]
+    # Of a layer that is not there, its variables are not either.
+    absent = {each.layer for each in findings if each.variable is None}
+    findings = [each for each in findings if each.variable is None or each.layer not in absent]
+    outputs = [each for each in findings if _is_output(each)]
+    # Another dtype inside of a model is seen where layers are compared; of another shape nothing can be.
+    other = _first_other_call(built, with_dtype=bool(outputs))
+    if other:
+        findings = [each for each in findings if each not in outputs] + other
+    return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
+
+
+def _is_output(finding: Finding) -> bool:
+    return finding.layer is None and str(finding.variable).startswith("output")
+
+
+def _first_other_call(built: Mapping[str, Mapping[str, Any]], *, with_dtype: bool) -> list[Finding]:
+    """The first call of a layer that gives another shape, or another dtype, where that counts."""
+    given = {name: {key: (layer, specs) for key, layer, specs in each.get("given", ())} for name, each in built.items()}
+    for key, (layer, _) in next(iter(given.values())).items():
+        if not all(key in each for each in given.values()):
+            continue  # A layer that is called on some alone is said elsewhere.
+        having: dict[str, list[str]] = {}
+        for name, each in given.items():
+            words = [f"{dtype} {tuple(shape)}" if with_dtype else f"{tuple(shape)}" for dtype, shape in each[key][1]]
+            having.setdefault(" and ".join(words), []).append(name)
+        if len(having) > 1:
+            odd = outvoted(list(built), max(having.values(), key=len))
+            what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())
+            return [Finding("build", layer, "output", name, "diverged", None, call=key, detail=what) for name in odd]
+    return []
+
+
+def judge_values(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Compares initial values, which dlf draws alike wherever they are drawn by Keras's own means.
+
+    Where a model draws by a framework's own, as the worker finds, other numbers are no difference; but a constant is,
+    and another size than chance explains: six standard deviations of that of a sample.
+
+    Args:
+        built: Of each backend, what the worker says: ``variables``, ``values`` and ``drawn_alike``.
+
+    Example:
+        >>> def one(digest, rms):
+        ...     value = {"digest": digest, "rms": rms, "size": 100, "constant": False}
+        ...     variables = [{"path": "d/kernel", "layer": "d"}]
+        ...     return {"variables": variables, "values": {"0:d/kernel": value}, "drawn_alike": False}
+        >>> judge_values({"a": one("1", 0.1), "b": one("2", 0.101)})
+        []
+        >>> [each.variable for each in judge_values({"a": one("1", 0.1), "b": one("2", 0.2)})]
+        ['kernel']
+    """
+    names, findings = list(built), []
+    together = all(each["drawn_alike"] for each in built.values())
+    for place, each in zip(built[names[0]]["values"], built[names[0]]["variables"], strict=True):
+        values = {name: built[name]["values"].get(place) for name in names}
+        alike = {
+            one: [other for other in names if _is_alike(values[one], values[other], drawn_alike=together)]
+            for one in names
+        }
+        odd = outvoted(names, max(alike.values(), key=len))
+        variable = each["path"].rpartition("/")[2]
+        findings += [Finding("build", each["layer"], variable, name, "diverged", None) for name in odd]
+    return findings
+
+
+def _is_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None, *, drawn_alike: bool) -> bool:
+    if one is None or other is None or one["digest"] == other["digest"]:
+        return one is not None and other is not None
+    if one["constant"] or other["constant"]:
+        return False
+    # Of the same numbers, scaling may round the last place otherwise.
+    room = 1e-5 if drawn_alike else 6 / math.sqrt(2 * one["size"])
+    return bool(abs(one["rms"] - other["rms"]) <= room * max(one["rms"], other["rms"]))
+
+
+def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None, str | None], Any]]:
+    """What has to be the same, by its place: of a layer its class and dtype, of a variable its shape, dtype and use."""
+    for each in described["layers"]:
+        yield ("layer", each["path"], None), (each["class"], each["dtype"])
+    for each in described["variables"]:
+        # How wide an integer is, as that of a seed or a count, is the framework's business.
+        dtype = kind_of(each["dtype"])
+        name = each["path"].rpartition("/")[2]
+        yield (f"variable {each['path']}", each["layer"], name), (tuple(each["shape"]), dtype, each["trainable"])
+    for place, shape, dtype in described["outputs"]:
+        yield ("output", None, f"output {place}".strip()), (tuple(shape), dtype)

@@ -1,0 +1,531 @@
+"""What the records of several backends amount to: a few numbers for each tensor, enough to judge it, and again.
+
+What is asked of it:
+
+* distances in float64 between every two backends, errors in the dtype under test on each, and the noise floor: no
+  verdict, and no constant of one;
+* what is in memory at a time is a tensor of each of a few layers;
+* of what differs, the first elements are kept, for people to look at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from dlf.numerics.noise_floor import (
+    INEXACT,
+    NOISY,
+    STEPS,
+    TWINS,
+    eps_of,
+    floor_of,
+    kind_of,
+    moved_by_how_much,
+    rms,
+    scale_of,
+    widened,
+)
+from dlf.parity._records import Records
+from dlf.utils.workers import cores_of_machine
+
+__all__ = [
+    "Arrays",
+    "Measurement",
+    "beside_of",
+    "finite",
+    "is_apart",
+    "measure",
+    "measure_calls",
+    "measure_training",
+    "measure_whole",
+]
+
+Measurement: TypeAlias = dict[str, Any]
+Arrays: TypeAlias = Mapping[str, np.ndarray | None]
+
+_LOOKED_AT = 1e3
+"""Noise floors of float64 above which elements are kept; what is judged is far above."""
+_AT_ONCE = min(4, cores_of_machine())
+"""Calls of layers that are measured side by side."""
+_ELEMENTS = 5
+_MOST = 1e300
+"""What stands for infinity, which JSON does not have."""
+
+
+def measure_calls(
+    records: Mapping[str, Records],
+    truth: str,
+    calls: Sequence[Mapping[str, Any]],
+    beside: Mapping[str, Records] | None = None,
+) -> list[Measurement]:
+    """Measures what every layer gives, by itself.
+
+    Args:
+        records: Of each backend, what the worker's `replay` wrote.
+        truth: The backend that has the twins.
+        calls: As the worker describes them.
+        beside: Of each backend, what `replay_beside` wrote, where it was asked to.
+
+    Example:
+        >>> measure_calls({}, "jax", [])
+        []
+    """
+    names = _names(records, truth) if calls else {}
+
+    def measured(call: Mapping[str, Any]) -> list[Measurement]:
+        return list(_measure_call(records, truth, call, names.get(call["key"], []), beside or {}))
+
+    # NumPy and zlib let others run while they compute.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = [each for one in pool.map(measured, calls) for each in one]
+    if beside and truth in beside:
+        _add_beside(found, beside, truth, calls)
+    return found
+
+
+def _measure_call(
+    records: Mapping[str, Records],
+    truth: str,
+    call: Mapping[str, Any],
+    names: Sequence[str],
+    beside: Mapping[str, Records],
+) -> Iterator[Measurement]:
+    penalty = f"wide/{call['key']}|loss/penalty"
+    moves = _moves_of(beside, f"wide/{call['key']}|forward/")
+    # What a layer adds to the loss may be in float32, and what it gives not.
+    moves_of_loss = {backend: moves[backend] + of_loss for backend, of_loss in _moves_of(beside, penalty).items()}
+    for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
+        group = [name for name in names if name.startswith(f"{kind}/")]
+        if kind == "loss" and not any(np.any(each.get(penalty)) for each in records.values()):
+            continue  # No backend has one.
+        for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
+            place = {
+                "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
+                "layer": call["layer"],
+                "call": call["key"],
+                "variable": _variable(kind, one.pop("name")),
+                "mode": "inference" if "inference" in kind else None,
+            }
+            if kind == "gradient" and str(place["variable"]).startswith("input/") and not call["sources"]:
+                one.pop("absent", None)  # By the model's own data, a framework may have none, and training needs none.
+            if call.get("own_dtype", False):
+                place["own_dtype"] = call["longest"]
+            mine = moves_of_loss if kind in {"gradient", "loss"} else moves
+            if any(mine.values()):
+                place |= {"moves": mine, "longest": call["longest"]}
+            yield place | one
+
+
+def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[dict[str, float]]]:
+    """How what has a name that begins so moves, on each backend."""
+    return {
+        backend: [found for name in each if name.startswith(begin) and (found := _moves(each, name))]
+        for backend, each in beside.items()
+    }
+
+
+def _add_beside(
+    found: list[Measurement], beside: Mapping[str, Records], truth: str, calls: Sequence[Mapping[str, Any]]
+) -> None:
+    """Adds to each gradient and each output how far apart the backends are beside the point.
+
+    There no twin says how far rounding moves an output: what float32 inside the layer moves is a part of its floor.
+    """
+    at = {(each["call"], each["stage"], each["variable"], each["mode"]): each for each in found}
+    recorded = _names(beside, truth)
+    for call in calls:
+        for kind in ("gradient", "forward"):
+            names = [name for name in recorded.get(call["key"], ()) if name.startswith(f"{kind}/")]
+            for one in _measure_group(beside, truth, call["key"], names, call["dtype"]):
+                if (key := (call["key"], kind, _variable(kind, one["name"]), None)) not in at:
+                    continue
+                place = f"{call['key']}|{one['name']}"
+                widened = [
+                    moved_by_how_much(each[f"widened/{place}"], each[f"wide/{place}"])
+                    for each in beside.values()
+                    if kind == "forward" and f"widened/{place}" in each
+                ]
+                at[key]["beside"] = beside_of(one) | {"floor": max([one["floor"], *widened])}
+
+
+def measure_training(
+    records: Mapping[str, Records],
+    truth: str,
+    dtypes: Mapping[str, str],
+    dtype: str,
+    narrow_variables: Sequence[str] = (),
+) -> list[Measurement]:
+    """Measures the loss and the optimizer, by themselves.
+
+    Args:
+        records: Of each backend, what `replay_training` wrote.
+        truth: The backend that has the twins.
+        dtypes: Of each variable, by its path.
+        dtype: The dtype under test.
+        narrow_variables: Variables that stay what they are in float64.
+    """
+    found: list[Measurement] = []
+    moves = {
+        backend: [moved]
+        for backend, each in records.items()
+        if "aside/|loss/value" in each and (moved := _moves(each, "aside/|loss/value"))
+    }
+    recorded = _names(records, truth).get("", [])
+    gradients = [name for name in recorded if name.startswith("loss/gradient/") and f"wide/|{name}" in records[truth]]
+    longest = max((records[truth][f"wide/|{name}"].size for name in gradients), default=1)
+    for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
+        names = [name for name in recorded if name.startswith(f"{kind}/")]
+        narrow = dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
+        for one in _measure_group(records, truth, "", names, narrow):
+            variable = one.pop("name").split("/", 1)[1]
+            if kind == "slot":
+                variable = variable.split(":", 1)[1]
+            place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
+            if kind == "loss" and moves:
+                place |= {"moves": moves, "longest": longest}
+            if kind != "loss" and narrow_variables:
+                # Where gradients are clipped by the norm of all, one is in every update.
+                place["own_dtype"] = 1
+            if kind == "loss":
+                # A loss may have a point without a derivative, as the hinge has.
+                aside = {backend: each.get(f"aside/|loss/{variable}") for backend, each in records.items()}
+                if any(each is not None for each in aside.values()):
+                    place["beside"] = beside_of(measure(aside, aside, one["floor"], one["dtype"]))
+            found.append(place | one)
+    return found
+
+
+def measure_whole(
+    records: Mapping[str, Records],
+    truth: str,
+    calls: Sequence[Mapping[str, Any]],
+    dtype: str,
+    beside: Mapping[str, Records] | None = None,
+) -> list[Measurement]:
+    """Measures the whole model, with all that a layer inherits: outputs, loss and gradients, and the cost of them all.
+
+    Args:
+        records: Of each backend, what `trace` wrote.
+        truth: The backend that is taken for the truth.
+        calls: As the worker describes them.
+        dtype: The dtype under test.
+        beside: Of each backend, what `trace_beside` wrote, where it was asked to.
+    """
+    found: list[Measurement] = []
+    exact = records[truth]
+
+    def add(
+        stage: str, name: str, variable: str | None, largest: float | None = None, layer: str | None = None
+    ) -> Measurement:
+        wide: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
+        if "/mask:" in name:
+            wide = _masks(wide)
+        there = name.startswith("wide/")
+        # What a layer without a float64 form gave is of the same kind all the same.
+        alike = {backend: None if value is None else widened(value) for backend, value in wide.items()}
+        narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
+        size = scale_of(wide[truth]) if largest is None else largest
+        place: Measurement = {"stage": stage, "layer": layer, "call": None, "variable": variable, "mode": "whole"}
+        title = f"wide/{name.removeprefix('wide/')}"
+        moves = {b: [one] for b, each in (beside or {}).items() if title in each and (one := _moves(each, title))}
+        if moves:
+            # Of what a model does between its layers, nobody knows how long the sums are.
+            place |= {"moves": moves, "longest": 1}
+        found.append(place | measure(wide, narrow, floor_of(wide[truth], [], size, dtype), dtype))
+        return found[-1]
+
+    names = list(exact)
+    outputs = [add("forward", name, name.split("/", 1)[1]) for name in names if name.startswith("wide/")]
+    if any(is_apart(each) for each in outputs):
+        # Where no layer is to blame, what is between them is: the first that gets something else says where.
+        layers = {call["key"]: call["layer"] for call in calls}
+        masks = list(dict.fromkeys(name for each in records.values() for name in each if "/mask:" in name))
+        for call in calls:
+            # A layer may give the same numbers, and not the mask that goes with them.
+            mine = [name for name in masks if name.startswith(f"call/{call['key']}/mask:")]
+            made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
+            title = "mask" if made_by else f"the mask of the input of {call['key']}"
+            if any(is_apart(add("forward", name, title, layer=made_by)) for name in mine):
+                break
+            # A mask that is handed over as an argument is one of them, where there is one.
+            given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
+            inputs = [name for name in given if all(name in each for each in records.values())]
+            if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
+                break
+    if "loss" in exact:
+        add("loss", "loss", None)
+    gradients = [name for name in names if name.startswith("gradient/")]
+    largest = max((scale_of(exact[name]) for name in gradients), default=0.0)
+    for name in gradients:
+        add("gradient", name, name.removeprefix("gradient/"), largest)
+    return found
+
+
+def _masks(found: Arrays) -> dict[str, np.ndarray]:
+    """The masks of one tensor: where there is none, everything counts."""
+    one = next(each for each in found.values() if each is not None)
+    return {backend: np.ones_like(one) if each is None else each for backend, each in found.items()}
+
+
+def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measurement:
+    """Measures one tensor.
+
+    Args:
+        wide: In float64, by backend.
+        narrow: In the dtype under test, by backend.
+        floor: The noise floor.
+        dtype: The dtype under test.
+
+    Returns:
+        Numbers in JSON's types; None where two are not to be compared, or one is not finite.
+
+    Example:
+        >>> one = {"a": np.ones(2), "b": np.ones(2) + 1e-3}
+        >>> measure(one, one, 1e-7, "float32")["same"]
+        {'a|b': 0.001}
+    """
+    there = {backend: value for backend, value in wide.items() if value is not None}
+    # The truth may be the smaller one: what stays at zero there has no scale.
+    floor = max(floor, eps_of(dtype) * max(map(scale_of, there.values())))
+    first = next(iter(there.values()))
+    kinds = {backend: kind_of(value.dtype) for backend, value in narrow.items() if value is not None}
+    pairs = list(combinations(there, 2))
+    same = {f"{a}|{b}": distance(there[a], there[b]) if kinds.get(a) == kinds.get(b) else None for a, b in pairs}
+    found: Measurement = {
+        "dtype": dtype,
+        "shape": list(first.shape),
+        "size": finite(rms(first)) if first.dtype.kind in INEXACT else None,
+        "floor": floor,
+        "backends": list(there),
+        "same": {pair: _rounded(value) for pair, value in same.items()},
+        "apart": {f"{a}|{b}": _rounded(difference(there[a], there[b])) for a, b in pairs},
+        "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
+        "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
+    }
+    for what, ones in (("kinds", kinds), ("shapes", {name: str(value.shape) for name, value in there.items()})):
+        if len(set(ones.values())) > 1:
+            found[what] = ones
+    if absent := [backend for backend, value in wide.items() if value is None]:
+        found["absent"] = absent
+    lost = {"float64": _no_numbers(there), "narrow": _no_numbers(narrow)}
+    if any(lost.values()):
+        found["not_finite"] = lost
+    costly = any(each is None or each > NOISY * floor for each in found["errors"].values())
+    if costly or is_apart(found):
+        found["elements"] = list(_elements(there, narrow, _limit(found), costly=costly))
+    return found
+
+
+def _no_numbers(arrays: Arrays) -> dict[str, str]:
+    """On which backends an array holds NaN or infinity."""
+    found = {}
+    for backend, array in arrays.items():
+        wide = None if array is None else widened(array)
+        if wide is not None and wide.dtype.kind in INEXACT and not math.isfinite(rms(wide)):
+            found[backend] = "NaN" if np.isnan(wide).any() else "infinity"
+    return found
+
+
+def beside_of(found: Measurement) -> Measurement:
+    """Returns what is kept of a measurement beside the point: what tells a tie from a difference."""
+    return {part: found[part] for part in ("same", "floor", "dtype")}
+
+
+def distance(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Returns the root of the mean square of the difference, or None where there is none to be had.
+
+    Where one is infinite or no number, the other has to be the same; and integers have to be equal.
+
+    Example:
+        >>> distance(np.array([1.0, np.inf]), np.array([1.5, np.inf]))
+        0.5
+        >>> distance(np.ones(2), np.ones(3)) is None
+        True
+    """
+    if one.shape != other.shape:
+        return None
+    if one.dtype.kind not in INEXACT or other.dtype.kind not in INEXACT:
+        return 0.0 if np.array_equal(one, other) else None
+    if math.isfinite(found := _distance(one, other)):
+        return found
+    finite = np.isfinite(one)
+    if not np.array_equal(finite, np.isfinite(other)) or not np.array_equal(
+        one[~finite], other[~finite], equal_nan=True
+    ):
+        return None
+    return _distance(one[finite], other[finite])
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus itself is no number.
+        return rms(one - other)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Returns the largest difference relative to the largest element; None for other shapes or numbers that are none.
+
+    Example:
+        >>> difference(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+        0.5
+    """
+    if one.shape != other.shape:
+        return None
+    one, other = (each if each.dtype.kind in INEXACT else each.astype(np.float64) for each in (one, other))
+    finite = np.isfinite(one) & np.isfinite(other)
+    if not finite.all():
+        if not np.array_equal(one[~finite], other[~finite], equal_nan=True):
+            return None
+        one, other = one[finite], other[finite]
+    apart = np.abs(one - other).max(initial=0.0)
+    size = max(np.abs(one).max(initial=0.0), np.abs(other).max(initial=0.0))
+    return float(apart / size) if size else float(apart)
+
+
+def _measure_group(
+    records: Mapping[str, Records], truth: str, key: str, names: Sequence[str], dtype: str
+) -> Iterator[Measurement]:
+    """The tensors of one stage of one call, which share a scale."""
+    mine = [records[truth].get(f"wide/{key}|{name}") for name in names]
+    largest = max((scale_of(each) for each in mine if each is not None), default=0.0)
+    for name, own in zip(names, mine, strict=True):
+        twins = [records[truth][place] for n in range(TWINS) if (place := f"twin{n}/{key}|{name}") in records[truth]]
+        wide = {b: own if b == truth else each.get(f"wide/{key}|{name}") for b, each in records.items()}
+        # Others may have it, where the truth does not.
+        exact = next(each for each in (own, *wide.values()) if each is not None)
+        narrow = {b: each.get(f"narrow/{key}|{name}") for b, each in records.items()}
+        yield {"name": name} | measure(wide, narrow, floor_of(exact, twins, largest, dtype), dtype)
+
+
+def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
+    """What was recorded of each call on any backend, in the order of the truth's."""
+    found: dict[str, dict[str, None]] = {}
+    for backend in [truth, *records]:
+        for name in records[backend]:
+            if name.startswith("wide/"):
+                key, _, rest = name.removeprefix("wide/").partition("|")
+                found.setdefault(key, {})[rest] = None
+    return {key: list(names) for key, names in found.items()}
+
+
+def _moves(records: Records, still: str) -> dict[str, float] | None:
+    """How an output moves with what goes in: whether float64 is what it is computed in, and whether it amplifies.
+
+    It is asked off any point without a derivative. A part that does not depend on what goes in, such as a table that is
+    made in float32, bends no slope: it is another once float32 means float64.
+
+    Returns:
+        Units are those in the last place of float64, of the output's scale.
+
+        - ``bent``: how far apart its slopes are, over a step that float64 can tell alone and over a larger one,
+          relative to the larger slope;
+        - ``bent_widely``: the same of one element in twenty at least: a kink on the way is met by few;
+        - ``bent_units``: the same in units over the smaller step: where the larger slope is next to nothing by chance,
+          what float64 rounds is not;
+        - ``widened_units``: how far it moves where float32 means float64;
+        - ``moved``: how far the smaller step moves it, relative to its scale.
+
+        None of integers.
+    """
+    value = records[still]
+    if value.dtype.kind not in INEXACT:
+        return None
+    place, scale = still.partition("/")[2], scale_of(value)
+    unit, widened = eps_of("float64") * scale, records.get(f"widened/{place}")
+    with np.errstate(invalid="ignore"):
+        slopes = [(records[f"{step}/{place}"] - value) / STEPS[step] for step in ("leaned", "pushed")]
+        differences = np.abs(slopes[0] - slopes[1])
+    bent, steepest = moved_by_how_much(slopes[0], slopes[1]), max(scale_of(slope) for slope in slopes)
+    finite_ones = differences[np.isfinite(differences)]
+    return {
+        "bent": _ratio(bent, steepest),
+        "bent_widely": _ratio(float(np.quantile(finite_ones, 0.95)) if finite_ones.size else 0.0, steepest),
+        "bent_units": _ratio(bent, unit / STEPS["leaned"]),
+        "widened_units": 0.0 if widened is None else _ratio(moved_by_how_much(widened, value), unit),
+        "moved": _ratio(moved_by_how_much(records[f"nudged/{place}"], value), scale),
+    }
+
+
+def _ratio(one: float, other: float) -> float:
+    """To nine digits; JSON has no infinity, and where neither is a number to speak of, nothing has moved."""
+    ratio = one / other if other else math.inf * one if one else 0.0
+    return 0.0 if math.isnan(ratio) else float(f"{min(ratio, _MOST):.9g}")
+
+
+def _variable(kind: str, name: str) -> str | None:
+    part = name.split("/", 1)[1].removeprefix("variable/")
+    if kind not in {"forward", "inference"}:
+        return part
+    # Which output is of interest only where there are several.
+    return None if part == "0" else f"output {part}"
+
+
+def is_apart(found: Measurement) -> bool:
+    """Tells whether two backends are so far apart that it is worth a look; it is no verdict.
+
+    Example:
+        >>> one = {"a": np.ones(2), "b": np.ones(2) + 1e-3}
+        >>> is_apart(measure(one, one, 1e-7, "float32"))
+        True
+    """
+    return any(each is None or each > _limit(found) for each in found["same"].values())
+
+
+def _limit(found: Measurement) -> float:
+    return _LOOKED_AT * eps_of("float64") / eps_of(found["dtype"]) * float(found["floor"])
+
+
+def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
+    if truth.dtype.kind not in INEXACT:
+        return 0.0
+    if narrow is None or narrow.shape != truth.shape:
+        return None
+    narrow = widened(narrow)
+    if math.isfinite(found := _distance(narrow, truth)):
+        return found
+    finite = np.isfinite(truth)
+    return _distance(narrow[finite], truth[finite]) if np.isfinite(narrow[finite]).all() else None
+
+
+def _elements(
+    wide: Mapping[str, np.ndarray], narrow: Arrays, limit: float, *, costly: bool
+) -> Iterator[dict[str, Any]]:
+    """The first elements that differ, between backends or from the truth, by a thousandth of what most do."""
+    under_test = [widened(each) for each in narrow.values() if each is not None]
+    if len({each.shape for each in [*wide.values(), *under_test]}) > 1 or not under_test:
+        return
+    stacked = np.stack([np.asarray(each, np.float64) for each in wide.values()])
+    with np.errstate(invalid="ignore"):
+        apart = stacked.max(axis=0) - stacked.min(axis=0)
+        if costly and not (apart > limit).any():
+            apart = np.max([np.abs(each - stacked[0]) for each in under_test], axis=0)
+    apart = np.where(np.isfinite(apart), apart, np.where(np.isnan(stacked).all(axis=0), 0.0, np.inf))
+    most = apart[np.isfinite(apart)].max(initial=0.0)
+    for index in np.argwhere(apart > max(most / 1000, 0.0))[:_ELEMENTS]:
+        place = tuple(index)
+        yield {
+            "index": [int(each) for each in index],
+            "float64": {backend: finite(float(each[place])) for backend, each in wide.items()},
+            "narrow": {backend: finite(float(each[place])) for backend, each in narrow.items() if each is not None},
+        }
+
+
+def finite(value: float | None) -> float | None:
+    """Returns a number as JSON has one, or None."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def _rounded(value: float | None) -> float | None:
+    """To nine digits: there are many."""
+    found = finite(value)
+    return None if found is None else float(f"{found:.9g}")
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(array.dtype.name.encode() + np.ascontiguousarray(array).tobytes()).hexdigest()[:12]

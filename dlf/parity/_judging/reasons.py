@@ -1,0 +1,173 @@
+"""Why backends differ, where it is known: findings with the reason of a known difference.
+
+What is asked of it:
+
+* a report says that a difference is known, and why; it stays a difference;
+* a difference is taken for a known one only where all that is said of that one is true of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from dlf.parity._judging.verdict import Finding
+from dlf.parity._known import KnownDifference, known_differences
+
+__all__ = ["reasons_of_failures", "with_reasons"]
+
+
+def with_reasons(
+    findings: Sequence[Finding], built: Mapping[str, Mapping[str, Any]], optimizer: str | None
+) -> list[Finding]:
+    """Returns findings with the reason, where a divergence is a known one.
+
+    Args:
+        findings: Of one model.
+        built: What the report says of the model on each backend that is compared: its ``layers`` and ``variables``,
+            what it calls of Keras's ``functions``, and which variables are ``assigned``.
+        optimizer: The class of the model's.
+    """
+    if not any(each.verdict == "diverged" for each in findings):
+        return list(findings)
+    known, backends = known_differences(), list(built)
+    first = built[backends[0]]
+    called: dict[str, list[Any]] = {}
+    for there in built.values():
+        for path, functions in there.get("functions", {}).items():
+            called.setdefault(path, []).extend(functions)
+    by_path = {each["path"]: {**each, "functions": called.get(each["path"], ())} for each in first.get("layers", ())}
+    by_path[""] = {"path": "", "functions": called.get("", ())}  # What is called outside of layers, as by the loss.
+    variables = {name: each.get("variables", ()) for name, each in built.items()}
+    blamed: dict[Any, set[str | None]] = {}
+    for each in findings:
+        if each.verdict == "diverged":
+            blamed.setdefault(_place(each), set()).add(each.backend)
+
+    draws = any(each.verdict == "diverged" and _is_seed(each.variable) for each in findings)
+
+    def reason_of(finding: Finding) -> str | None:
+        for each in known:
+            whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
+            fits = whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer)
+            if fits and _is_of_variables(each, finding, variables) and _is_of_calls(each, finding, built, draws=draws):
+                return _reason(each)
+        return None
+
+    return [replace(each, reason=reason_of(each)) if each.verdict == "diverged" else each for each in findings]
+
+
+def reasons_of_failures(failed: Mapping[str, str], layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns why backends did not come through, of those of which it is known.
+
+    Args:
+        failed: The error of each that did not.
+        layers: Of the model, as the report has them.
+
+    Example:
+        >>> reasons_of_failures({"jax": "out of memory"}, [])
+        {}
+    """
+    return {
+        backend: _reason(each)
+        for each in reversed(known_differences())
+        for backend, error in failed.items()
+        if each.raises
+        and backend in each.backends
+        and re.search(each.raises, error)
+        and any(_is_such(each, layer) for layer in layers)
+    }
+
+
+def _reason(known: KnownDifference) -> str:
+    return f"{known.reason} {known.upstream}".strip()
+
+
+def _place(finding: Finding) -> tuple[Any, ...]:
+    return finding.stage, finding.layer, finding.variable, finding.call, finding.mode, finding.step
+
+
+def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | None], compared: Sequence[str]) -> bool:
+    if backend is None:
+        # Of two backends none is blamed; that a known one is among them has to do.
+        return any(each in compared for each in known.backends)
+    # Where most have a defect, the majority blames those that do not.
+    return backend in known.backends or blamed == set(compared) - set(known.backends)
+
+
+def _is_of(
+    known: KnownDifference, finding: Finding, layers: Mapping[str, Mapping[str, Any]], optimizer: str | None
+) -> bool:
+    # A loss and a step are of the whole model: that it has such a layer has to do.
+    # So is a gradient that is not finite: it comes to a variable through layers behind it.
+    whole = finding.layer is None and (finding.stage in {"loss", "trajectory"} or known.lost)
+    # What differs between layers is said to be a layer's input, by its path and the number of its call.
+    path = finding.layer or (finding.variable or "").removeprefix("the input of ").partition("#")[0]
+    candidates = list(layers.values()) if whole else [layers.get(path, {})]
+    named = known.layers or known.functions
+    return (
+        (not known.optimizers or optimizer in known.optimizers)
+        and (not named or any(_is_such(known, each) or _calls_such(known, each) for each in candidates))
+        and re.search(known.variable, finding.variable or "") is not None
+        and (not known.lost or (finding.detail or "").startswith(("NaN", "infinity")))
+    )
+
+
+def _is_seed(variable: str | None) -> bool:
+    return str(variable).endswith("seed_generator_state")
+
+
+def _is_of_calls(
+    known: KnownDifference, finding: Finding, built: Mapping[str, Mapping[str, Any]], *, draws: bool
+) -> bool:
+    """Whether the model does in its calls what the difference is of, and draws more or less often than elsewhere."""
+    if known.training:
+        return draws and any(each.get("takes_training") for each in built.values())
+    if known.assigned:
+        return any(each.get("assigned") for each in built.values())
+    if known.metrics:
+        held = {name for each in built.values() for layer in each["layers"] for name in layer.get("metrics", ())}
+        return bool(held) and (finding.variable == "fit" or str(finding.variable).removeprefix("the metric ") in held)
+    return True
+
+
+def _calls_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
+    return any(
+        name in known.functions and all(_is_said(each, arguments.get(key)) for key, each in known.arguments.items())
+        for name, arguments in layer.get("functions", ())
+    )
+
+
+def _is_of_variables(
+    known: KnownDifference, finding: Finding, variables: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> bool:
+    theirs = [each for name in known.backends for each in variables.get(name, ())]
+    named = (finding.variable or "").replace("/", "_")
+
+    def is_of(paths: Iterable[str]) -> bool:
+        # The optimizer's variables have the path in their names; those of Adafactor have the end of it for a name.
+        return any(each.replace("/", "_") in named or each.rpartition("/")[2] == named for each in paths)
+
+    if known.repeated_path:
+        times = Counter(each["path"] for each in theirs if each["trainable"])
+        return is_of(path for path, count in times.items() if count > 1)
+    if known.sparse:
+        sparse = [each["path"] for each in theirs if each.get("sparse")]
+        return is_of(sparse) if known.sparse == "variable" else bool(sparse)
+    return True
+
+
+def _is_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
+    config = layer.get("config", {})
+    return layer.get("class") in known.layers and all(
+        _is_said(each, config.get(name)) for name, each in known.config.items()
+    )
+
+
+def _is_said(asked: Any, said: Any) -> bool:
+    if isinstance(asked, str):
+        return isinstance(said, str | list) and re.fullmatch(asked, str(said)) is not None
+    return bool(asked == said)

@@ -1,0 +1,229 @@
+"""What the records of training amount to: each step by itself, free runs against perturbed twins, and the curves.
+
+What is asked of it:
+
+* a step is measured as a layer is: distances in float64, errors in the dtype under test, the noise floor of one step;
+* a free run is measured against how far the twins have come apart, and that against what one step costs;
+* what is nothing but roundoff excuses itself, and what it is measured to move: nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dlf.numerics.noise_floor import TWINS, floor_of, moved_by_how_much, scale_of, widened
+from dlf.parity._judging.measure import Arrays, Measurement, beside_of, distance, finite, measure
+from dlf.parity._records import Records
+
+__all__ = ["Runs", "measure_trajectory"]
+
+_SUMS_OF_A_METRIC = 100_000_000
+"""How long the sums of a metric are taken to be: what one in float32 does nobody knows, and a thousandth is room."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The records of training.
+
+    Args:
+        truth: The backend that is taken for the truth.
+        free: Of each backend, what the worker's `train` wrote.
+        single: Of each backend, what `train_from` wrote.
+        twins: What `train_twins` wrote.
+        trainable: The paths of the trainable variables, which share a scale.
+        updates: The noise floor of one update of each: the optimizer may blow up a gradient that is zero but for
+            roundoff, as Adam does.
+        cancelled: The variables of such gradients: what an optimizer makes of one's sign means nothing.
+    """
+
+    truth: str
+    free: Mapping[str, Records]
+    single: Mapping[str, Records]
+    twins: Records
+    trainable: Collection[str]
+    updates: Mapping[str, float]
+    cancelled: Collection[str]
+
+    def exact(self, step: int) -> dict[str, np.ndarray]:
+        """Returns the truth after a step, by the names of the records."""
+        records, before = self.free[self.truth], f"wide/{step}/"
+        names = [name for name in records if name.startswith(before) and not _is_metric(name.removeprefix(before))]
+        return {name.removeprefix(before): records[name] for name in names}
+
+    def of(self, kind: Mapping[str, Records], name: str) -> Arrays:
+        """Returns one array on each backend."""
+        return {backend: records.get(name) for backend, records in kind.items()}
+
+    def moved(self, records: Records, name: str) -> list[np.ndarray]:
+        """Returns the twins of one array."""
+        found = [records.get(f"twin{n}/{name}") for n in range(TWINS)]
+        return [each for each in found if each is not None]
+
+
+def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measurement], dict[str, Any]]:
+    """Measures training.
+
+    Args:
+        runs: The records.
+        steps: How many were taken.
+        dtype: The dtype under test.
+
+    Returns:
+        The measurements; and the curves, for people to look at: ``losses`` of each backend in float64 and in the dtype
+        under test, and over all weights the ``distance`` from the truth of each and of the twins, the ``envelope``.
+    """
+    found: list[Measurement] = []
+    distance: dict[str, list[float | None]] = {backend: [] for backend in runs.single}
+    envelope: list[float | None] = []
+    for step in range(steps):
+        exact = runs.exact(step)
+        # One scale for all that is trained: a bias that stays at zero but for roundoff is no larger for it.
+        largest = max((scale_of(each) for name, each in exact.items() if _path(name) in runs.trainable), default=0.0)
+        taken = [
+            one for name, value in exact.items() for one in _measure_variable(runs, step, name, value, largest, dtype)
+        ]
+        found += taken + _measure_metrics(runs, step, dtype)
+        weights = [name for name in exact if not _is_slot(name)]
+        for backend, records in runs.single.items():
+            distance[backend].append(_distance(exact, {name: records.get(f"free/{step}/{name}") for name in weights}))
+        twins = [{name: runs.twins.get(f"twin{n}/{step}/{name}") for name in weights} for n in range(TWINS)]
+        envelope.append(max((_distance(exact, twin) or 0.0 for twin in twins), default=None))
+    found += _measure_reported(runs, steps, dtype)
+    losses = {
+        "float64": {
+            backend: [finite(each) for each in records["wide/losses"]] for backend, records in runs.free.items()
+        },
+        "narrow": {
+            backend: [finite(each) for each in records["free/losses"]] for backend, records in runs.single.items()
+        },
+    }
+    return found, {"losses": losses, "distance": distance, "envelope": envelope}
+
+
+def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
+    runs: Runs, step: int, name: str, exact: np.ndarray, largest: float, dtype: str
+) -> list[Measurement]:
+    """One variable or slot after one step, taken by itself and in a free run."""
+    path, place = _path(name), f"{step}/{name}"
+    scale = largest if path in runs.trainable else scale_of(exact)
+    where = {"stage": "trajectory", "layer": None, "call": None, "variable": path, "step": step}
+    if _is_cancelled(name, runs.cancelled):
+        where["cancelled"] = True
+    floor = max(floor_of(exact, runs.moved(runs.single[runs.truth], place), scale, dtype), runs.updates.get(path, 0.0))
+    alone = measure(runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}"), floor, dtype)
+    aside = runs.of(runs.single, f"aside/{place}")
+    if any(each is not None for each in aside.values()):
+        alone["beside"] = beside_of(measure(aside, aside, floor, dtype))
+    spread = floor_of(exact, runs.moved(runs.twins, place), scale, dtype)
+    alone["shaken"] = _shaken(runs.single[runs.truth], place, exact)
+    free = measure(
+        runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
+    )
+    free["shaken"] = _shaken(runs.twins, place, exact)
+    return [
+        where | {"mode": "resynchronised", "scale": scale} | alone,
+        where | {"mode": "free", "scale": scale, "one_step": floor} | free,
+    ]
+
+
+def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
+    """What a step by itself reports in float64: the loss, and metrics that layers hold.
+
+    A model that is made anew in float64 has none of those that it was compiled with.
+    """
+    found = []
+    for name in _metrics(runs.single.values(), f"wide/{step}/"):
+        place = f"{step}/{name}"
+        wide, narrow = runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}")
+        exact = next(each for each in (wide[runs.truth], *wide.values()) if each is not None)
+        floor = floor_of(exact, runs.moved(runs.single[runs.truth], place), scale_of(exact), dtype)
+        one = measure(wide, narrow, floor, dtype)
+        one |= {"shaken": _shaken(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
+        aside = runs.of(runs.single, f"aside/{place}")
+        if any(each is not None for each in aside.values()):
+            one["beside"] = beside_of(measure(aside, aside, floor, dtype))
+        found.append(_of_metric(name, step) | one)
+    return found
+
+
+def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
+    """What every step reports in the dtype under test, of metrics that there is no float64 of.
+
+    Near a threshold rounding flips an example, at one step or another: what is apart at each of them is another metric.
+    """
+    first = _metrics(runs.single.values(), "narrow/0/")
+    in_float64 = set(_metrics(runs.single.values(), "wide/0/"))
+    found = []
+    for name in (each for each in first if each not in in_float64):
+        values = [runs.of(runs.single, f"narrow/{step}/{name}") for step in range(steps)]
+        together: dict[str, np.ndarray | None] = dict.fromkeys(runs.single)
+        for backend in runs.single:
+            reported = [widened(each[backend]) for each in values if each[backend] is not None]
+            together[backend] = np.stack(reported) if len(reported) == steps else None
+        if all(each is None for each in together.values()):
+            continue  # A step of somebody's own that reports it now and then, on every backend.
+        # A metric may be zero at every step: no floor is lower than what the dtype can tell from it.
+        one = measure(together, together, floor_of(np.zeros(0), [], 0.0, dtype), dtype)
+        for pair in one["same"]:
+            a, b = (together[backend] for backend in pair.split("|"))
+            distances = [distance(*each) for each in zip(a, b, strict=True)]  # type: ignore[arg-type]  # Both are there.
+            one["same"][pair] = None if None in distances else min(each for each in distances if each is not None)
+        found.append(_of_metric(name, None) | {"own_dtype": _SUMS_OF_A_METRIC} | one)
+    return found
+
+
+def _of_metric(name: str, step: int | None) -> Measurement:
+    place = {
+        "stage": "trajectory",
+        "layer": None,
+        "call": None,
+        "variable": f"the metric {name.removeprefix('metric:')}",
+    }
+    return place | {"mode": "resynchronised", "step": step}
+
+
+def _metrics(records: Iterable[Records], before: str) -> list[str]:
+    """The metrics of a step, on any backend."""
+    names = [name.removeprefix(before) for each in records for name in each if name.startswith(before)]
+    return list(dict.fromkeys(name for name in names if _is_metric(name)))
+
+
+def _is_metric(name: str) -> bool:
+    return name.startswith("metric:")
+
+
+def _shaken(records: Records, place: str, exact: np.ndarray) -> float:
+    """How far the roundoff of float64 takes a tensor, at the most of a few times."""
+    shaken = [records.get(f"shaken{n}/{place}") for n in range(TWINS)]
+    return max((moved_by_how_much(each, exact) for each in shaken if each is not None), default=0.0)
+
+
+def _is_cancelled(name: str, cancelled: Collection[str]) -> bool:
+    """Whether a variable's gradient is zero but for roundoff, or a slot is of such a variable."""
+    if not _is_slot(name):
+        return _path(name) in cancelled
+    # A slot has the path of its variable in its name, with its slashes replaced.
+    return any(f"/{path}_".replace("/", "_") in f"_{_path(name)}_".replace("/", "_") for path in cancelled)
+
+
+def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:
+    """The distance of all weights from the truth, or None where one is no number."""
+    distances = [
+        moved_by_how_much(widened(each), exact[name]) * math.sqrt(each.size)
+        for name, each in other.items()
+        if each is not None and exact[name].dtype.kind == "f" and np.isfinite(exact[name]).all()
+    ]
+    return finite(math.hypot(*distances))
+
+
+def _path(name: str) -> str:
+    return name.split(":", 2 if _is_slot(name) else 1)[-1]
+
+
+def _is_slot(name: str) -> bool:
+    return name.startswith("slot:")

@@ -1,0 +1,100 @@
+"""What builds the model under test: somebody's function, or a saved file, by the dtype policy that was asked for.
+
+What is asked of it:
+
+* a file is loaded in safe mode: what is in it is data, and never run;
+* what goes wrong in somebody's function is answered with its own lines of the traceback.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import keras
+
+from dlf.models.targets import is_saved_model, load_target
+from dlf.numerics.float64 import rebuilt
+from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.tracebacks import own_traceback
+
+__all__ = ["builder_of"]
+
+
+def builder_of(target: str, dtype: str) -> Callable[[], Any]:
+    """Returns what makes the model anew at each call.
+
+    Args:
+        target: ``file.py:function``, ``package.module:function`` or ``file.keras``.
+        dtype: The policy that the model is to compute by; ``"float32"`` leaves the model's own as it is.
+
+    Raises:
+        InvalidArgumentError: It cannot be imported; the function, when it is called, raises where nothing is made.
+    """
+    if is_saved_model(target):
+        return partial(_loaded, Path(target), dtype)
+    return partial(_called, load_target(target), dtype)
+
+
+def _called(function: Callable[[], Any], dtype: str) -> Any:
+    policy = keras.config.dtype_policy()
+    if _is_asked_for(dtype):
+        keras.config.set_dtype_policy(dtype)
+    try:
+        return function()
+    except Exception as error:
+        raise InvalidArgumentError(
+            "TARGET",
+            expected="a function without arguments that returns a Keras model",
+            received=getattr(function, "__name__", function),
+            advice=f"\n{own_traceback(error)}",
+        ) from error
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _loaded(file: Path, dtype: str) -> Any:
+    if not is_zipfile(file):
+        raise InvalidArgumentError(
+            "TARGET",
+            expected="a file that Keras saved, which is a zip archive",
+            received=str(file),
+            advice="Save the model again: model.save('model.keras').",
+        )
+    try:
+        with warnings.catch_warnings():
+            # Of one that was not trained no slots were saved; training starts from new ones.
+            warnings.filterwarnings("ignore", message=r"(?s).*optimizer")
+            model = keras.saving.load_model(file, safe_mode=True)
+    except Exception as error:
+        # Keras puts the whole configuration around what it has to say.
+        reason = str(error).rpartition("Exception encountered: ")[2].partition("Full object config")[0]
+        raise InvalidArgumentError(
+            "TARGET",
+            expected="a file that Keras saved, of Keras's own layers alone: it is loaded in safe mode, which runs no "
+            "code of the file's",
+            received=str(file),
+            advice="For a model with a Lambda or with classes of your own, give a function instead: a file.py:function "
+            f"that imports them and calls keras.saving.load_model. Keras says: {_shortened(' '.join(reason.split()))}",
+        ) from error
+    if not _is_asked_for(dtype) or not isinstance(model, keras.Model):
+        return model
+    other = rebuilt(model, dtype)
+    for source, variable in zip(model.variables, other.variables, strict=True):
+        variable.assign(keras.ops.cast(source.value, variable.dtype))
+    if model.compiled:
+        other.compile_from_config(model.get_compile_config())
+    return other
+
+
+def _is_asked_for(dtype: str) -> bool:
+    # A twin is in float64, whatever was asked for.
+    return dtype != "float32" and keras.config.floatx() != "float64"
+
+
+def _shortened(text: str, length: int = 400) -> str:
+    return text if len(text) <= length else text[:length] + "..."

@@ -1,0 +1,355 @@
+"""Calls one layer, the loss or the optimizer by itself, from the truth's numbers.
+
+What is asked of it:
+
+* what goes in is rounded to the dtype under test first, so that float64 and that dtype start from the same numbers;
+* what went in can be moved: by a unit in the last place, to see what rounding does; off a point without a derivative;
+  by next to nothing, to see whether float64 is what a layer computes in.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend.keras_internals import with_mask
+from dlf.models.layers import layers_by_path
+from dlf.models.model_loss import parameters_of, to_numpy
+from dlf.numerics.noise_floor import eps_of, is_floating, moved, rms, widened, with_whole_kept
+from dlf.parity._recording.compiling import compiled
+from dlf.parity._recording.subject import Subject
+from dlf.parity._recording.taps import LOOPS, Call, takes_training
+from dlf.parity._records import Records
+from dlf.utils.trees import in_order, ordered_like
+
+__all__ = [
+    "Inputs",
+    "Move",
+    "beside",
+    "float_outputs",
+    "is_number",
+    "moved_by",
+    "nudged",
+    "numbers_of",
+    "replay_of",
+    "replay_of_loss",
+    "replay_of_update",
+    "rounded",
+]
+
+Move = Callable[[np.ndarray, str], np.ndarray]
+
+
+class Inputs:
+    """What a call is replayed from: the truth's arrays in float64, each rounded to the dtype under test.
+
+    Args:
+        call: The call.
+        given: Where the truth is.
+        layer: The layer in the dtype under test.
+    """
+
+    def __init__(self, call: Call, given: Records, layer: keras.Layer) -> None:
+        # A layer of integers leaves what comes in of floating point as it is.
+        self.call, self.dtype = call, layer.compute_dtype if is_floating(layer.compute_dtype) else "float32"
+        count = len(keras.tree.flatten(call.asked))
+        self._tensors = {
+            n: rounded(given[f"call/{call.key}/in:{n}"], self.dtype)
+            for n in range(count)
+            if f"call/{call.key}/in:{n}" in given
+        }
+        self._masks = {
+            n: given[f"call/{call.key}/mask:{n}"] for n in range(count) if f"call/{call.key}/mask:{n}" in given
+        }
+        self.state = [
+            rounded(given[f"call/{call.key}/state:{n}"], variable.dtype)
+            for n, variable in enumerate(layer.non_trainable_variables)
+        ]
+        self.incoming = {
+            n: rounded(given[f"call/{call.key}/incoming:{n}"], self.dtype)
+            for n, _ in float_outputs(call.outputs)
+            if f"call/{call.key}/incoming:{n}" in given
+        }
+        # The names that the twin's layers have may be others.
+        self._names = names_of(layer, layer.trainable_variables)
+        self.state_names = names_of(layer, layer.non_trainable_variables)
+        self._values = {
+            f"variable/{name}": widened(to_numpy(each.value)) for name, each in self.variables(layer).items()
+        }
+
+    def variables(self, layer: keras.Layer) -> dict[str, Any]:
+        """The trainable variables of the layer, or of its twin, by name."""
+        return dict(zip(self._names, layer.trainable_variables, strict=True))
+
+    def parameters(self, layer: keras.Layer, *, wide: bool) -> dict[str, Any]:
+        """Inputs and variables that a gradient is taken by, as tensors."""
+        dtypes = {f"variable/{name}": each.dtype for name, each in self.variables(layer).items()}
+        arrays = self._values | {f"input/{n}": each for n, each in self._tensors.items() if each.dtype.kind == "f"}
+        return {
+            name: _tensor(each, "float64" if wide else dtypes.get(name, self.dtype)) for name, each in arrays.items()
+        }
+
+    def fixed(self) -> dict[str, Any]:
+        """The rest of what the call depends on: state, incoming gradients, integers and masks, by their numbers."""
+        integers = {n: each for n, each in self._tensors.items() if each.dtype.kind != "f"}
+        return {"state": self.state, "incoming": self.incoming, "integers": integers, "masks": self._masks}
+
+    def arguments(self, values: Any, fixed: Any) -> Any:
+        """The arguments of the call, with these inputs in their places."""
+        # What the truth was not given, a mask say, no other is.
+        given = keras.tree.flatten(self.call.asked)
+        flat = [None if isinstance(each, keras.KerasTensor) else each for each in given]
+        for n in self._tensors:
+            tensor = values.get(f"input/{n}")
+            tensor = keras.ops.convert_to_tensor(fixed["integers"][n]) if tensor is None else tensor
+            mask = fixed["masks"].get(n)
+            flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
+        return ordered_like(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
+
+    def moved(self, move: Move, *, whole: bool = True) -> Inputs:
+        """The same, with everything of floating point moved.
+
+        Args:
+            move: Moves an array.
+            whole: Whether whole numbers among the model's own data are moved too.
+        """
+        other = object.__new__(Inputs)
+        other.__dict__ |= self.__dict__
+        for part in ("_tensors", "_values", "incoming"):
+            found = {name: move(each, self.dtype) for name, each in getattr(self, part).items()}
+            if part == "_tensors" and not whole and not self.call.sources:
+                found = {name: with_whole_kept(self._tensors[name], each) for name, each in found.items()}
+            setattr(other, part, found)
+        return other
+
+
+def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
+    """The ends of the paths of some of a layer's variables, below the layer's own name; each once."""
+    names: list[str] = []
+    for variable in variables:
+        name = first = variable.path.split(f"{layer.name}/", 1)[-1]
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{first}_{number}"
+        names.append(name)
+    return names
+
+
+def replay_of(
+    layer: keras.Layer, inputs: Inputs, path: Any, *, wide: bool, training: bool | None = None
+) -> Callable[[Inputs], dict[str, np.ndarray]]:
+    """Returns a function that gives the outputs, the state after, the penalty and the gradients of one call.
+
+    Args:
+        layer: The layer, or its twin.
+        inputs: What it is called with, or what that was moved from.
+        path: The way of taking gradients; None takes none.
+        wide: Whether it computes in float64.
+        training: The mode, where it is another than in the call.
+    """
+    variables, state = inputs.variables(layer), layer.non_trainable_variables
+    mode = inputs.call.training if training is None else training
+
+    def run(given: Any, fixed: Any) -> tuple[dict[int, Any], list[Any], list[Any]]:
+        # TensorFlow's way of taking gradients hands out variables, and not every layer takes one for a tensor.
+        values = {name: keras.ops.copy(each) for name, each in given.items()}
+        mapping = [(variable, values[f"variable/{name}"]) for name, variable in variables.items()]
+        mapping += list(zip(state, fixed["state"], strict=True))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+            args, kwargs = inputs.arguments(values, fixed)
+            outputs = in_order(layer(*args, **_in_mode(layer, args, kwargs, training=mode)))
+            after = [scope.get_current_value(each) for each in state]
+            penalties = list(layer.losses)
+        return dict(numbers_of(outputs)), after, penalties
+
+    def compute(values: Any, fixed: Any) -> tuple[Any, ...]:
+        def total(values: Any, _: Any) -> Any:
+            outputs, _state, penalties = run(values, fixed)
+            parts = [
+                keras.ops.sum(outputs[n] * keras.ops.cast(each, keras.backend.standardize_dtype(outputs[n].dtype)))
+                for n, each in fixed["incoming"].items()
+            ]
+            return sum([*parts, *(keras.ops.cast(each, parts[0].dtype) for each in penalties)])
+
+        gradients: dict[str, Any] = {}
+        if path is not None and values and fixed["incoming"]:
+            gradients = _gradients(path, total, values, of_data=not inputs.call.sources)
+        return *run(values, fixed), gradients
+
+    # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already; but
+    # for a loop, it compiles each call anew.
+    loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
+    used = compiled(compute) if loops or path is not None else compute
+
+    def replay(inputs: Inputs) -> dict[str, np.ndarray]:
+        outputs, after, penalties, gradients = used(inputs.parameters(layer, wide=wide), inputs.fixed())
+        found = {f"forward/{n}": to_numpy(each) for n, each in outputs.items()}
+        # Also where there is none: another backend may have one.
+        found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
+        found |= {f"state/{name}": to_numpy(each) for name, each in zip(inputs.state_names, after, strict=True)}
+        return found | {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
+
+    return replay
+
+
+def _gradients(path: Any, total: Callable[[Any, Any], Any], values: Any, *, of_data: bool) -> Any:
+    """The gradients by inputs and variables; by the model's own data only where the framework has them.
+
+    Training never asks for those, and an operation on data may have no derivative at all.
+    """
+    nothing = keras.ops.zeros(1)
+
+    def taken(function: Callable[[Any, Any], Any], by: Any) -> Any:
+        return path.loss_and_gradients(function, by, (nothing, nothing))[1]
+
+    try:
+        return taken(total, values)
+    except Exception:
+        variables = {name: each for name, each in values.items() if name.startswith("variable/")}
+        if not of_data or len(variables) == len(values):
+            raise
+        data = {name: each for name, each in values.items() if name not in variables}
+        return taken(lambda given, batch: total(data | dict(given), batch), variables) if variables else {}
+
+
+def replay_of_loss(
+    subject: Subject, path: Any, batch: Any, given: Records, *, wide: bool
+) -> Callable[[Move | None], dict[str, np.ndarray]]:
+    """Returns a function that gives the loss and its gradient by the predictions, from the truth's, moved or not."""
+    arrays, dtypes = {}, {}
+    for n in range(len(keras.tree.flatten(subject.predictions))):
+        dtypes[f"{n}"] = given[f"narrow/prediction:{n}"].dtype.name
+        arrays[f"{n}"] = rounded(given[f"wide/prediction:{n}"], dtypes[f"{n}"])
+    compute = subject.compute_loss(wide=wide)
+    _, y = subject.batch(batch, wide=wide)
+    fixed = {name: keras.ops.convert_to_tensor(each) for name, each in arrays.items() if not is_floating(dtypes[name])}
+
+    def function(values: Any, batch: Any) -> Any:
+        predictions = [keras.ops.copy((values | fixed)[name]) for name in arrays]
+        return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
+
+    @compiled
+    def taken(parameters: Any) -> tuple[Any, Any]:
+        found: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
+        return found
+
+    def replay(move: Move | None) -> dict[str, np.ndarray]:
+        value, gradients = taken(
+            {
+                name: _tensor(each if move is None else move(each, dtypes[name]), "float64" if wide else dtypes[name])
+                for name, each in arrays.items()
+                if name not in fixed
+            }
+        )
+        return {"loss/value": to_numpy(value)} | {f"loss/gradient/{n}": to_numpy(each) for n, each in gradients.items()}
+
+    return replay
+
+
+def replay_of_update(
+    subject: Subject, given: Records, *, wide: bool
+) -> Callable[[np.random.Generator | None], dict[str, np.ndarray]]:
+    """Returns a function that gives variables and slots after three updates from the truth's gradients, moved or not.
+
+    It is given a generator to move them by.
+    """
+    model, names = subject.twin if wide else subject.model, parameters_of(subject.model)
+    variables = model.trainable_variables
+    exact = [
+        rounded(given[f"gradient/{name}"], like.dtype)
+        for name, like in zip(names, subject.model.trainable_variables, strict=True)
+    ]
+    # A gradient that is zero by cancellation is as far off as the roundoff of the largest, and no less.
+    step = eps_of(subject.dtype) * max(rms(each) for each in exact)
+    before = [to_numpy(each.value) for each in variables]
+    # Of values, as Keras takes a step on JAX: an optimizer that scales the loss branches.
+    by_values = compiled(subject.built_optimizer(model).stateless_apply) if keras.config.backend() == "jax" else None
+
+    def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
+        moves = [0.0 if random is None else random.choice([-1.0, 1.0], each.shape) * step for each in exact]
+        optimizer = subject.built_optimizer(model)
+        weights = [each.value for each in variables]
+        slots = [each.value for each in optimizer.variables]
+        # Of both signs and three sizes: where gradients are clipped, two would cancel.
+        for factor in (1.0, -0.25, 0.5):
+            gradients = [
+                _tensor(factor * (each + move), variable.dtype)
+                for each, move, variable in zip(exact, moves, variables, strict=True)
+            ]
+            if by_values is not None:
+                weights, slots = by_values(slots, gradients, weights)
+            else:
+                optimizer.apply(gradients, variables)
+                weights, slots = variables, optimizer.variables
+        found = {f"update/{name}": to_numpy(each) for name, each in zip(names, weights, strict=True)}
+        found |= {f"slot/{name}": to_numpy(each) for name, each in zip(subject.slot_names(), slots, strict=True)}
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        return found
+
+    return replay
+
+
+def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns what is left of an array in another dtype, in float64; integers as they are."""
+    if not is_floating(array.dtype) or not is_floating(dtype):
+        return array
+    with np.errstate(over="ignore"):  # Of float16, infinity is what comes out there too.
+        return np.asarray(array).astype(dtype).astype(np.float64)
+
+
+def moved_by(array: np.ndarray, dtype: str, random: np.random.Generator) -> np.ndarray:
+    """Returns an array moved by one unit in the last place of a dtype."""
+    return moved(array, dtype, random) if array.dtype.kind == "f" else array
+
+
+def beside(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Returns an array moved by a thousandth: off any point without a derivative, by all odds."""
+    if array.dtype.kind != "f":
+        return array
+    return np.asarray(array + 2.0**-10 * (rms(array) or 1.0) * random.uniform(0.5, 1.0, array.shape))
+
+
+def nudged(array: np.ndarray, size: float) -> np.ndarray:
+    """Returns an array with each element moved by a share of it."""
+    if array.dtype.kind != "f":
+        return array
+    # Up and down: a layer that normalizes does not see that all have grown.
+    signs = np.where(np.arange(array.size) % 2, 1.0, -1.0).reshape(array.shape)
+    return np.asarray(array * (1 + size * signs))
+
+
+def float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
+    """The floating-point tensors of a structure, or what stands for them, with their numbers."""
+    for number, each in enumerate(keras.tree.flatten(outputs)):
+        if (keras.ops.is_tensor(each) or isinstance(each, keras.KerasTensor)) and is_floating(
+            keras.backend.standardize_dtype(each.dtype)
+        ):
+            yield number, each
+
+
+def numbers_of(outputs: Any) -> Iterator[tuple[int, Any]]:
+    """What can be compared of a structure, with its numbers: a layer may return None beside it."""
+    return ((number, each) for number, each in enumerate(keras.tree.flatten(outputs)) if is_number(each))
+
+
+def _in_mode(layer: keras.Layer, args: Any, kwargs: Any, *, training: bool) -> Any:
+    if not takes_training(layer) or "training" in inspect.signature(layer.call).bind_partial(*args).arguments:
+        return kwargs
+    # The layer around it, which is not there now, may have said so.
+    return {**kwargs, "training": training}
+
+
+def _tensor(array: np.ndarray, dtype: str) -> Any:
+    # Converted in NumPy: JAX compiles a conversion for each shape.
+    return keras.ops.convert_to_tensor(array.astype(dtype), dtype)
+
+
+def is_number(value: Any) -> bool:
+    """Tells whether an output is one that can be compared."""
+    return keras.ops.is_tensor(value) or isinstance(value, bool | int | float)

@@ -1,0 +1,453 @@
+"""A model under test in one backend's process: as it is, and its twin in float64."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend.keras_internals import (
+    decay_of_weights,
+    float32_widened,
+    functions_heard,
+    tensorflow_hidden,
+    tensors_freed,
+)
+from dlf.models.layers import layers_by_path
+from dlf.models.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
+from dlf.numerics.float64 import float64_twin, hand_over, holds_the_same, loss_in_float64
+from dlf.numerics.noise_floor import is_floating, kind_of, widened
+from dlf.parity._known import known_differences
+from dlf.parity._recording.taps import Call, Listener, listening
+from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.files import without_nan
+from dlf.utils.tracebacks import own_traceback
+from dlf.utils.trees import in_order
+
+__all__ = ["Subject", "outputs_alone", "plain_config", "stays_narrow"]
+
+
+class Subject:
+    """One model, in two precisions, by the same names.
+
+    Args:
+        build: Makes the model.
+        loss: A loss for a model that is not compiled.
+        x: Inputs for a model whose variables are made when it is called.
+
+    Raises:
+        InvalidArgumentError: There is no model, or none that a comparison can be made of; the message says what to do.
+    """
+
+    def __init__(self, build: Callable[[], Any], loss: str | None, x: Any = None) -> None:
+        self._build, self._asked_loss, self._x = build, loss, x
+        self.model = self._built()
+        check_model(self.model)
+        own = self.model.loss if self.model.compiled else None
+        if loss and own is not None:
+            raise InvalidArgumentError(
+                "--loss", expected="none, for a model that was compiled with one", received=loss, advice="Leave it out."
+            )
+        if loss and self.model.compiled:
+            self.model.compile(optimizer=self.model.optimizer, loss=loss)
+        self.loss = loss or own
+        # Keras hands back dictionaries and lists of classes of its own.
+        if isinstance(self.loss, dict):
+            self.loss = dict(self.loss)
+        elif isinstance(self.loss, list):
+            self.loss = list(self.loss)
+        if self.loss is None:
+            raise InvalidArgumentError(
+                "loss", expected="a model that was compiled with a loss, or --loss", received=None
+            )
+        self._loss_weights = self._weights_of_losses() if self.model.compiled else None
+        self.layers = layers_by_path(self.model)
+        self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
+        self.twin: Any = None
+        self.predictions: Any = None
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of floating point that the model computes in."""
+        return str(self.model.compute_dtype) if is_floating(self.model.compute_dtype) else "float32"
+
+    def _built(self) -> Any:
+        """A model with all its variables."""
+        model = self._build()
+        if isinstance(model, keras.Model) and not _is_whole(model):
+            if self._x is None:
+                raise InvalidArgumentError(
+                    "model",
+                    expected="a model that is built, and its layers too",
+                    received=model,
+                    advice="Give it an Input, call it on a batch before it is returned, or give the data that it is to "
+                    "be called on: --data module:function.",
+                )
+            model(keras.tree.map_structure(keras.ops.convert_to_tensor, self._x))
+        return model
+
+    def again(self) -> Subject:
+        """Returns a subject that is made as this one was."""
+        return Subject(self._build, self._asked_loss, self._x)
+
+    def digest(self) -> str:
+        """Returns what is the same for the same model: of its variables, and of its configuration where it has one."""
+        try:
+            with tensorflow_hidden():
+                config = keras.saving.serialize_keras_object(self.model)
+        except Exception:  # noqa: BLE001 - a layer's own get_config may raise anything.
+            config = None
+        # Without addresses, which stand for functions.
+        text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def outputs_for(self, batch: Any, argument: str) -> dict[str, Any]:
+        """Returns what the model gives for a batch, in JSON's types.
+
+        Args:
+            batch: ``(x, y)``.
+            argument: Where it comes from.
+
+        Returns:
+            ``outputs``: of each its place, shape and dtype; ``given``: of each call of a layer its key, the layer's
+            path, and dtype and shape of all that it gives; ``refused``: why the loss has no value, where it has none;
+            ``functions``: what is called of Keras's functions that are known to differ, by the layer's path, and by
+            nothing of the loss; ``assigned``: the trainable variables that are assigned to on the way.
+
+        Raises:
+            InvalidArgumentError: The model does not take it.
+        """
+        x, y = self.batch(batch, wide=False)
+        compute, refused = self.compute_loss(wide=False), None
+
+        def refusal(error: Exception) -> InvalidArgumentError:
+            return InvalidArgumentError(
+                argument,
+                expected="a batch that the model and its loss take",
+                received=keras.tree.map_structure(np.shape, batch),
+                advice=f"\n{own_traceback(error)}",
+            )
+
+        given: list[Any] = []
+        functions: dict[str, list[Any]] = {}
+
+        def hear_function(name: str, arguments: Mapping[str, Any]) -> None:
+            called = [name, _plain_arguments(arguments)]
+            mine = functions.setdefault(listener.inside or "", [])
+            if called not in mine:
+                mine.append(called)
+
+        def hear(call: Call) -> None:
+            given.append([call.key, call.path, [_spec_of(each) for each in keras.tree.flatten(call.outputs)]])
+
+        listener = Listener(self.layers, hear=hear)
+        known = {name for each in known_differences() for name in each.functions}
+        with outputs_alone(self.model) as scope, functions_heard(known, hear_function):
+            before = [scope.get_current_value(each) for each in self.model.trainable_variables]
+            try:
+                with listening(listener):
+                    predictions = in_order(self.model(x, training=False))
+            except Exception as error:
+                raise refusal(error) from error
+            after = [scope.get_current_value(each) for each in self.model.trainable_variables]
+            try:
+                compute(y, predictions)
+            except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
+                refused = str(refusal(error))
+        outputs = [
+            [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
+            for place, each in keras.tree.flatten_with_path(predictions)
+        ]
+        changed = zip(self.model.trainable_variables, before, after, strict=True)
+        return {
+            "outputs": outputs,
+            "given": given,
+            "refused": refused,
+            "functions": functions,
+            "assigned": [each.path for each, one, other in changed if one is not other],
+        }
+
+    def compute_loss(self, *, wide: bool) -> Callable[[Any, Any], Any]:
+        """The loss alone, without penalties, of the model or of its twin."""
+        model, loss = (self.twin, self.loss_in_float64()) if wide else (self.model, self.loss)
+        return loss_function(loss, model, self._loss_weights)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what `build` is compared by: variables and outputs, in JSON's types."""
+        holders: dict[int, str] = {}
+        for path, layer in self.layers.items():
+            for variable in layer.variables:
+                # The innermost; a Sequential holds its layers a second time, in a model of its own.
+                if path.startswith(holders.get(id(variable), "")):
+                    holders[id(variable)] = path
+        return {
+            "variables": [
+                {
+                    "path": each.path,
+                    "layer": holders.get(id(each)),
+                    "shape": list(each.shape),
+                    "dtype": each.dtype,
+                    "trainable": bool(each.trainable),
+                }
+                for each in self.model.variables
+            ],
+            "layers": [
+                {
+                    "path": path,
+                    "class": type(layer).__name__,
+                    "dtype": layer.compute_dtype,
+                    "parameters": layer.count_params() if layer.built else 0,
+                    "config": plain_config(layer),
+                    "metrics": [each.name for each in layer.metrics],
+                }
+                for path, layer in self.layers.items()
+            ],
+        }
+
+    def values(self) -> dict[str, np.ndarray]:
+        """Returns all variables by name."""
+        return {name: to_numpy(each.value) for name, each in zip(self.names, self.model.variables, strict=True)}
+
+    def assign(self, values: Mapping[str, np.ndarray]) -> None:
+        """Gives the model other values, and lets its layers make of them anew what they keep."""
+        for again in (False, True):
+            if again:
+                hand_over(self.model, self.model)
+            for name, variable in zip(self.names, self.model.variables, strict=True):
+                variable.assign(values[name])
+
+    def make_twin(self) -> None:
+        """Makes the twin, from the model's values as they are now; inside `in_float64`."""
+        # A `compile` of the model's own may take anything: then the whole function is run again, in float64.
+        compiles_itself = self.model.compiled and type(self.model).compile is not keras.Model.compile
+        # What a function of a Lambda's needs beside its code is in no configuration, either.
+        by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
+        try:
+            self.twin = float64_twin(self.model, self._built if by_function else None)
+        except InvalidArgumentError:
+            self.twin = float64_twin(self.model, self._built)
+        if not by_function and not holds_the_same(self.model, self.twin):
+            # What the function has set is in no configuration.
+            again = float64_twin(self.model, self._built)
+            self.twin = again if again.compute_dtype == self.twin.compute_dtype else self.twin
+        self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
+        # Of those that hold no others: what fails in a layer is its own.
+        self._own_dtypes = {
+            id(self.twin_layers[path]): layer.compute_dtype
+            for path, layer in self.layers.items()
+            if not layers_by_path(layer)
+        }
+        if self.model.compiled and not compiles_itself:
+            self.twin.compile(
+                optimizer=self.make_optimizer(self.twin),
+                loss=self.loss_in_float64(),
+                loss_weights=self._loss_weights,
+                run_eagerly=self.model.run_eagerly,
+                # What it was made from has the model's, and not every one of them computes in float64.
+                metrics=[],
+                weighted_metrics=[],
+            )
+
+    def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
+        """Calls a layer of the twin; where the framework has no float64 for it, it computes in the model's own dtype.
+
+        Its variables stay as they are. From then on it does so at every call, and is judged as any layer is that has no
+        float64 form.
+        """
+        own = self._own_dtypes.get(id(layer))
+        try:
+            return original(layer, *args, **kwargs)
+        except Exception:
+            policy = layer.dtype_policy
+            if own is None or policy.compute_dtype == own:
+                raise
+            layer.dtype_policy = _ComputesIn(own, policy.variable_dtype)
+            try:
+                return original(layer, *args, **kwargs)
+            except Exception:  # noqa: BLE001 - the dtype is not why: the first error says more.
+                layer.dtype_policy = policy
+            raise
+
+    def loss_in_float64(self) -> Any:
+        """The loss, made anew in the precision that Keras computes in now."""
+        return loss_in_float64(self.loss)
+
+    def make_optimizer(self, model: Any) -> Any:
+        """A new optimizer like the model's own, for it or its twin, in the precision that Keras computes in now."""
+        own = self.model.optimizer
+        kinds = {type(each).__name__: type(each) for each in vars(own).values() if hasattr(each, "get_config")}
+        try:
+            with keras.saving.custom_object_scope(kinds), tensorflow_hidden():
+                made = type(own).from_config(own.get_config())
+        except Exception as error:
+            raise InvalidArgumentError(
+                "optimizer",
+                expected="one that can be made anew from its get_config",
+                received=own,
+                advice=f"\n{own_traceback(error)}",
+            ) from error
+        # Keras puts one that scales the loss around another.
+        inner = getattr(made, "inner_optimizer", made)
+        decays = decay_of_weights(getattr(own, "inner_optimizer", own))
+        if decays is not None:
+            # Which is not in the configuration.
+            pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
+            inner.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
+        # Slots of what stays narrow do not take it: TensorFlow adds no float64 to a float32.
+        if model is self.twin and not any(map(stays_narrow, model.trainable_variables)):
+            inner.apply = _widened_throughout(inner.apply)
+        return made
+
+    def built_optimizer(self, model: Any) -> Any:
+        """The same, with its slots."""
+        optimizer = self.make_optimizer(model)
+        optimizer.build(model.trainable_variables)
+        return optimizer
+
+    def _weights_of_losses(self) -> Any:
+        try:
+            return weights_of_losses(self.model)
+        except InvalidArgumentError:
+            # What Keras cannot serialize stands beside them; of one loss there are hardly any.
+            if isinstance(self.loss, dict | list | tuple):
+                raise
+            return None
+
+    def slot_names(self) -> list[str]:
+        """The names of the optimizer's variables, numbered; those of a twin's optimizer may be others."""
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        names = [each.path.split("/", 1)[-1] for each in optimizer.variables]
+        # Keras counts those without a name in each process by itself, as one of Nadam.
+        return [f"{number}:{re.sub(r'^variable_[0-9]+$', 'variable', name)}" for number, name in enumerate(names)]
+
+    def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
+        """A batch as tensors; floating point in float64 where it is for the twin."""
+        return as_batch(*keras.tree.map_structure(widened if wide else np.asarray, arrays))
+
+
+def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in float64, also where a schedule asks for float32 by its name, as many do of the number of the step."""
+
+    def applied(*args: Any, **keywords: Any) -> Any:
+        with float32_widened():
+            return apply(*args, **keywords)
+
+    return applied
+
+
+def stays_narrow(number: Any) -> bool:
+    """Tells whether a variable of a twin, or what it gives, has a dtype of its own.
+
+    Those of LoRA are float32 whatever the policy is.
+
+    Args:
+        number: A variable or a tensor of a model in float64.
+    """
+    dtype = keras.backend.standardize_dtype(number.dtype)
+    return dtype == "complex64" or (is_floating(dtype) and dtype != "float64")
+
+
+_TINY = 1e-7
+"""Keras's epsilon, to which losses clip probabilities."""
+
+
+def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The words and numbers among a function's arguments; and whether it is given probabilities that are clipped."""
+    plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
+    tensors = [each for name, each in arguments.items() if name != "target" and keras.ops.is_tensor(each)]
+    floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
+    unseeing = {"unseeing": _sees_nothing(arguments["mask"])} if "mask" in arguments else {}
+    return plain | {"clipped": any(_has_clipped(each) for each in floating)} | unseeing
+
+
+def _sees_nothing(mask: Any) -> bool:
+    """Whether an attention's mask has a row that leaves nothing to attend to."""
+    values = None if mask is None else _values_of(mask)
+    return values is not None and not values.astype(bool).any(axis=-1).all()
+
+
+def _has_clipped(tensor: Any) -> bool:
+    """Whether some number is so near to zero or one that Keras's crossentropies clip it."""
+    values = _values_of(tensor)
+    if values is None:
+        return False
+    values = widened(values)
+    return bool((np.minimum(np.abs(values), np.abs(1 - values)) < _TINY).any())
+
+
+def _values_of(tensor: Any) -> np.ndarray | None:
+    """The numbers of a tensor, or None inside a loop that the backend traces, where it has none yet."""
+    try:
+        return to_numpy(tensor)
+    except Exception:  # noqa: BLE001 - each framework raises its own.
+        return None
+
+
+def _spec_of(output: Any) -> list[Any]:
+    """The dtype and shape of what a layer gives."""
+    if not keras.ops.is_tensor(output):
+        return [type(output).__name__, []]
+    return [kind_of(keras.backend.standardize_dtype(output.dtype)), list(output.shape)]
+
+
+class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.
+    """A policy of two dtypes, as the mixed ones are."""
+
+    def __init__(self, compute: str, variable: str) -> None:
+        super().__init__(variable)
+        self._narrow = compute
+
+    @property
+    def compute_dtype(self) -> str:
+        """What a layer computes in."""
+        return self._narrow
+
+
+@contextmanager
+def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
+    """Lets a model be called for its outputs: nothing of it changes, and no tensor is held for longer than it must."""
+    # PyTorch remembers what it would take gradients by.
+    values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
+    with keras.StatelessScope(state_mapping=values) as scope, tensors_freed():
+        yield scope
+
+
+def _is_whole(model: keras.Model) -> bool:
+    # `build` marks a subclassed model as built, and leaves its layers as they are. One that was made by calling its
+    # layers has all its variables, whatever they say.
+    is_made = bool(getattr(model, "inputs", None))
+    return model.built and (is_made or all(each.built for each in layers_by_path(model).values()))
+
+
+def _name_of_function(value: Any) -> Any:
+    """The name of a function where Keras has written one down; anything else as it is."""
+    is_function = isinstance(value, dict) and value.get("class_name") == "function"
+    return str(value["config"]) if is_function else value
+
+
+def plain_config(layer: Any) -> dict[str, Any]:
+    """The numbers and words of the configuration of a layer or an optimizer, for people and for what is known of it."""
+    try:
+        with tensorflow_hidden():
+            config = layer.get_config()
+    except Exception:  # noqa: BLE001 - somebody's own get_config may raise anything.
+        return {}
+    simple = (bool, int, float, str)
+    plain = {
+        name: list(value) if isinstance(value, list | tuple) else value
+        for name, value in ((name, _name_of_function(value)) for name, value in config.items())
+        if name not in {"name", "trainable"}
+        and (
+            isinstance(value, simple) or (isinstance(value, list | tuple) and all(isinstance(x, simple) for x in value))
+        )
+    }
+    found: dict[str, Any] = without_nan(plain)
+    return found

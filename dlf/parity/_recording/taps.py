@@ -1,0 +1,190 @@
+"""Listens at every layer while a model computes, and lets a layer be called again by itself.
+
+What is asked of it:
+
+* each call of each layer is known by the layer's path and the number of the call, on every backend alike;
+* what goes in and comes out is handed on at once, and not held: a model may have a thousand layers;
+* a layer that runs others in a loop (recurrent ones) is one: inside a loop there is nothing to listen at.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from dlf.backend.keras_internals import mask_of, with_mask
+from dlf.utils.trees import in_order, ordered_like
+
+__all__ = ["LOOPS", "Call", "Listener", "listening", "standing_in", "takes_training"]
+
+LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
+"""They call what they hold in a loop, or in a way of their own."""
+
+
+@dataclass
+class Call:
+    """One call of one layer."""
+
+    key: str
+    """The layer's path, and from the second call on its number, as in ``dense#2``."""
+    path: str
+    layer: keras.Layer
+    asked: Any
+    """The arguments, ``(args, kwargs)``, with every dictionary in the order of its keys."""
+    as_given: Any
+    """The same in the order of the caller."""
+    outputs: Any
+    state: list[Any]
+    """The values of the layer's non-trainable variables before the call, its seeds among them."""
+    training: bool
+    """The mode that the layer was in, by its own arguments or by those of the layer around it."""
+    masks: list[Any] = field(default_factory=list)
+    """Of each tensor in the arguments."""
+    sources: list[str] = field(default_factory=list)
+    """The calls whose outputs went in."""
+
+    def without_tensors(self) -> Call:
+        """Returns the call with the shape and dtype of each tensor in its place."""
+        parts = {
+            name: keras.tree.map_structure(_outline, getattr(self, name))
+            for name in ("asked", "as_given", "outputs", "state", "masks")
+        }
+        return Call(self.key, self.path, self.layer, training=self.training, sources=self.sources, **parts)
+
+
+class Listener:
+    """What a model's layers were called with.
+
+    Args:
+        layers: By path.
+        taps: What is added to each floating-point output, by ``key:number``; zeros, whose gradients are those by the
+            outputs.
+        hear: Is given each call; what it returns is kept.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, keras.Layer],
+        taps: Mapping[str, Any] | None = None,
+        hear: Callable[[Call], Any] = lambda call: call,
+    ) -> None:
+        self._paths = {id(layer): path for path, layer in layers.items()}
+        self._taps, self._hear = taps or {}, hear
+        self._times: Counter[str] = Counter()
+        self._loops = 0
+        self._training = [True]
+        self._inside: list[str] = []
+        self._made: dict[int, tuple[Any, str]] = {}
+        self.calls: list[Any] = []
+
+    def call(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
+        """Stands in for the layer's own `__call__`."""
+        path = self._paths.get(id(layer))
+        if path is None or self._loops:
+            return original(layer, *args, **kwargs)
+        self._times[path] += 1
+        key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
+        state = [variable.value for variable in layer.non_trainable_variables]
+        asked = in_order((args, kwargs))
+        tensors = keras.tree.flatten(asked)
+        masks, sources = [mask_of(each) for each in tensors], self._sources(tensors)
+        is_loop, said = isinstance(layer, LOOPS), kwargs.get("training")
+        self._loops += is_loop
+        self._training.append(self._training[-1] if said is None else bool(said))
+        self._inside.append(path)
+        try:
+            outputs = original(layer, *args, **kwargs)
+        finally:
+            self._inside.pop()
+            self._loops -= is_loop
+            training = self._training.pop()
+        call = Call(key, path, layer, asked, (args, kwargs), in_order(outputs), state, training, masks, sources)
+        self.calls.append(self._hear(call))
+        outputs = ordered_like(self._tapped(key, in_order(outputs)), outputs)
+        for each in keras.tree.flatten(outputs):
+            if keras.ops.is_tensor(each):
+                self._made[id(each)] = (_reference(each), key)
+        return outputs
+
+    @property
+    def inside(self) -> str | None:
+        """The path of the innermost layer that is being called, or None outside of all."""
+        return self._inside[-1] if self._inside else None
+
+    def _sources(self, tensors: list[Any]) -> list[str]:
+        """The calls that made these tensors, each once."""
+        made = [self._made.get(id(each), (lambda: None, "")) for each in tensors if keras.ops.is_tensor(each)]
+        # What has the number of a tensor that is gone is another tensor.
+        there = [
+            key
+            for (reference, key), each in zip(made, filter(keras.ops.is_tensor, tensors), strict=True)
+            if reference() is each
+        ]
+        return list(dict.fromkeys(there))
+
+    def _tapped(self, key: str, outputs: Any) -> Any:
+        if not self._taps:
+            return outputs
+        flat = keras.tree.flatten(outputs)
+
+        def added(number: int, each: Any) -> Any:
+            if f"{key}:{number}" not in self._taps:
+                return each
+            # A layer that casts by itself gives another dtype than the model's.
+            tap = keras.ops.cast(self._taps[f"{key}:{number}"], keras.backend.standardize_dtype(each.dtype))
+            return with_mask(each + tap, mask_of(each))
+
+        return keras.tree.pack_sequence_as(outputs, [added(number, each) for number, each in enumerate(flat)])
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[Listener]:
+    """Lets the listener hear every call, for as long as the context lasts."""
+    with standing_in(listener.call):
+        yield listener
+
+
+@contextmanager
+def standing_in(replacement: Callable[[Callable[..., Any], keras.Layer, Any, Any], Any]) -> Iterator[None]:
+    """Lets a function stand in for `keras.Layer.__call__`, for as long as the context lasts.
+
+    Args:
+        replacement: Is given the original, the layer, its args and its kwargs.
+    """
+    original = keras.Layer.__call__
+
+    def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
+        return replacement(original, layer, args, kwargs)
+
+    keras.Layer.__call__ = call
+    try:
+        yield
+    finally:
+        keras.Layer.__call__ = original
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Tells whether a layer computes in one way in training and in another in inference, as far as it says."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def _outline(value: Any) -> Any:
+    return (
+        keras.KerasTensor(value.shape, str(keras.backend.standardize_dtype(value.dtype)))
+        if keras.ops.is_tensor(value)
+        else value
+    )
+
+
+def _reference(tensor: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(tensor)
+    except TypeError:  # A tensor that is being traced, say.
+        return lambda: None

@@ -1,0 +1,252 @@
+"""A few steps of Keras's own `train_on_batch`: free, each from where the truth was, and by perturbed twins.
+
+What is asked of it:
+
+* a step taken from the truth's weights, statistics, seeds and slots shows what that step alone does;
+* the twins of a free run are perturbed after each step by the largest error that was measured for that step: how far
+  they come apart is how far rounding may take a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.models.model_loss import to_numpy
+from dlf.numerics.float64 import in_float64
+from dlf.numerics.noise_floor import TWINS, rms, widened, with_whole_kept
+from dlf.parity._recording.replay import beside, is_number, moved_by
+from dlf.parity._recording.subject import Subject
+from dlf.parity._records import Records
+from dlf.random.seed import common_randomness
+from dlf.utils.files import without_nan
+from dlf.utils.tracebacks import own_traceback
+
+__all__ = ["Trainer"]
+
+
+class Trainer:
+    """One model and its twin, and the batches that they are trained on.
+
+    Args:
+        subject: The model, which is compiled, with the values to start from.
+        batches: One for each step.
+    """
+
+    def __init__(self, subject: Subject, batches: list[Any]) -> None:
+        self._subject, self._batches = subject, batches
+        self._slots = subject.slot_names()
+        with in_float64():
+            if not subject.twin.optimizer.built:
+                subject.twin.optimizer.build(subject.twin.trainable_variables)
+            self._start = self._state(subject.twin)
+        self._first = self._state(subject.model)
+        self._logs: Mapping[str, Any] = {}
+
+    def run_in_float64(self, records: Records) -> list[int]:
+        """Takes every step in float64; returns the numbers of the variables whose gradients are sparse."""
+        twin = self._subject.twin
+        with in_float64(), _sparse_ones(twin.optimizer) as sparse:
+            self._run(twin, self._start, records, "wide")
+        records.close()
+        return [number for number, each in enumerate(twin.variables) if id(each) in sparse]
+
+    def run_from(self, truth: Records, records: Records, twins: int, *, aside: bool = False) -> None:
+        """Takes each step from where the truth was before it, in both precisions; then all, in the dtype under test.
+
+        Args:
+            truth: What `run_in_float64` wrote on the backend that is taken for the truth.
+            records: Where to.
+            twins: How many more times each step is taken, from weights that are moved by a unit in the last place.
+            aside: Whether each is taken once more from weights that are moved by a thousandth: off any point without a
+                derivative.
+        """
+        subject, steps = self._subject, range(len(self._batches))
+        with in_float64():
+            for step in steps:
+                self._take(subject.twin, self._before(truth, step), step)
+                self._record(records, f"wide/{step}", subject.twin)
+                for twin in range(twins):
+                    random = np.random.default_rng((twin, step))
+                    self._take(subject.twin, self._before(truth, step), step, self._last_place(random))
+                    self._record(records, f"twin{twin}/{step}", subject.twin)
+                for twin in range(twins):
+                    random = np.random.default_rng((TWINS + 1 + twin, step))
+                    self._take(subject.twin, self._before(truth, step), step, partial(_shaken, random=random))
+                    self._record(records, f"shaken{twin}/{step}", subject.twin)
+                if aside:
+                    random = np.random.default_rng((TWINS, step))
+                    self._take(
+                        subject.twin, self._before(truth, step), step, partial(beside, random=random), whole=True
+                    )
+                    self._record(records, f"aside/{step}", subject.twin)
+            self._assign(subject.twin, self._start)
+        with common_randomness():
+            for step in steps:
+                self._take(subject.model, self._first if step == 0 else self._before(truth, step), step)
+                self._record(records, f"narrow/{step}", subject.model)
+            self._run(subject.model, self._first, records, "free")
+            self._assign(subject.model, self._first)
+        records.close()
+
+    def run_twins(
+        self, truth: Records, others: list[Records], records: Records, count: int, roundoff: Mapping[str, float]
+    ) -> None:
+        """Takes every step in float64, and adds to each weight after each step an error of the size that was measured.
+
+        As many more runs are shaken by no more than float64 rounds.
+
+        Args:
+            truth: What `run_in_float64` wrote on the backend that is taken for the truth.
+            others: What `run_from` wrote on each backend.
+            records: Where to.
+            count: How many twins there are.
+            roundoff: How far an update may take each variable whose gradient is nothing but roundoff, which another
+                backend's is too: it may go either way there.
+        """
+        twin = self._subject.twin
+        with in_float64():
+            for number in range(count):
+                random = np.random.default_rng(number)
+                self._assign(twin, self._start)
+                for step in range(len(self._batches)):
+                    self._step(twin, step)
+                    # Slots stay as they are: of a second moment below zero there is no root.
+                    for name, variable in self._trainable(twin).items():
+                        value = to_numpy(variable.value)
+                        size = max(_error(each, truth, step, name) for each in others)
+                        variable.assign(value + size * random.standard_normal(value.shape))
+                    self._record(records, f"twin{number}/{step}", twin)
+            for number in range(count):
+                random = np.random.default_rng(count + number)
+                self._assign(twin, self._start)
+                for step in range(len(self._batches)):
+                    self._step(twin, step, partial(_shaken, random=random))
+                    for name, variable in self._trainable(twin).items():
+                        value = _shaken(to_numpy(variable.value), random)
+                        size = roundoff.get(name.split(":", 1)[1], 0.0)
+                        variable.assign(value + size * random.uniform(-1.0, 1.0, value.shape))
+                    self._record(records, f"shaken{number}/{step}", twin)
+            self._assign(twin, self._start)
+        records.close()
+
+    def _run(self, model: Any, start: Any, records: Records, title: str) -> None:
+        losses = []
+        self._assign(model, start)
+        for step in range(len(self._batches)):
+            losses.append(self._step(model, step))
+            self._record(records, f"{title}/{step}", model)
+        records[f"{title}/losses"] = np.array(losses)
+        self._assign(model, start)
+
+    def _last_place(self, random: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
+        return partial(moved_by, dtype=self._subject.dtype, random=random)
+
+    def _take(
+        self,
+        model: Any,
+        start: Any,
+        step: int,
+        move: Callable[[np.ndarray], np.ndarray] = lambda each: each,
+        *,
+        whole: bool = False,
+    ) -> None:
+        self._assign(model, start)
+        for variable in model.trainable_variables:
+            variable.assign(move(to_numpy(variable.value)))
+        self._step(model, step, move, whole=whole)
+
+    def _step(
+        self,
+        model: Any,
+        step: int,
+        move: Callable[[np.ndarray], np.ndarray] = lambda each: each,
+        *,
+        whole: bool = False,
+    ) -> float:
+        change = widened if model is self._subject.twin else np.asarray
+        x, y = keras.tree.map_structure(change, self._batches[step])
+        x = keras.tree.map_structure(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
+        # As `fit` hands them on: a metric of somebody's own computes with the targets as they come.
+        x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
+        model.reset_metrics()  # Or what comes back is the mean over the steps so far.
+        self._logs = model.train_on_batch(x, y, return_dict=True)
+        return float(to_numpy(self._logs.get("loss", np.nan)))
+
+    def fit(self) -> dict[str, Any]:
+        """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
+        model, (x, y) = self._subject.model, self._batches[0]
+        self._assign(model, self._first)
+        try:
+            with common_randomness():
+                size = len(keras.tree.flatten(x)[0])
+                history = model.fit(x, y, batch_size=size, epochs=1, shuffle=False, verbose=0).history
+        except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
+            return {"error": own_traceback(error)}
+        finally:
+            self._assign(model, self._first)
+        # What a metric gives for each class is a vector.
+        found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
+        return {"history": without_nan(found)}
+
+    def _variables(self, model: Any) -> dict[str, Any]:
+        slots = [f"slot:{name}" for name in self._slots]
+        names = [*self._subject.names, *slots]
+        return dict(zip(names, [*model.variables, *model.optimizer.variables], strict=True))
+
+    def _trainable(self, model: Any) -> dict[str, Any]:
+        mine = {id(each) for each in model.trainable_variables}
+        return {name: each for name, each in self._variables(model).items() if id(each) in mine}
+
+    def _state(self, model: Any) -> dict[str, np.ndarray]:
+        return {name: to_numpy(each.value) for name, each in self._variables(model).items()}
+
+    def _assign(self, model: Any, state: dict[str, np.ndarray]) -> None:
+        for name, variable in self._variables(model).items():
+            variable.assign(keras.ops.convert_to_tensor(state[name], variable.dtype))
+
+    def _before(self, truth: Records, step: int) -> dict[str, np.ndarray]:
+        # What the truth has no value of, as where its optimizer has other slots, starts as it started here.
+        then = {} if step == 0 else {name: truth.get(f"wide/{step - 1}/{name}") for name in self._start}
+        return self._start | {name: value for name, value in then.items() if value is not None}
+
+    def _record(self, records: Records, title: str, model: Any) -> None:
+        for name, value in self._state(model).items():
+            records[f"{title}/{name}"] = value
+        for name, value in self._logs.items():
+            # What a metric gives may be anything: numbers can be compared.
+            if is_number(value) or isinstance(value, np.ndarray | np.number):
+                records[f"{title}/metric:{name}"] = to_numpy(value)
+
+
+@contextmanager
+def _sparse_ones(optimizer: Any) -> Iterator[set[int]]:
+    """The variables of which an optimizer is given TensorFlow's `IndexedSlices`, while the context lasts."""
+    found: set[int] = set()
+    apply = optimizer.apply
+
+    def noted(grads: Any, trainable_variables: Any = None) -> Any:
+        pairs = zip(grads, trainable_variables or (), strict=False)
+        found.update(id(variable) for gradient, variable in pairs if type(gradient).__name__ == "IndexedSlices")
+        return apply(grads, trainable_variables)
+
+    optimizer.apply = noted
+    try:
+        yield found
+    finally:
+        optimizer.apply = apply
+
+
+def _shaken(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return moved_by(array, "float64", random)
+
+
+def _error(records: Records, truth: Records, step: int, name: str) -> float:
+    narrow, wide = records[f"narrow/{step}/{name}"], truth[f"wide/{step}/{name}"]
+    found = rms(widened(narrow) - wide)
+    return found if np.isfinite(found) else 0.0

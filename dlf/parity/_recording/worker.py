@@ -1,0 +1,498 @@
+"""One backend in a process of its own: builds the model, traces it in float64, and replays each part by itself.
+
+What is asked of it:
+
+* every layer, the loss and the optimizer are judged from the same inputs, incoming gradients, weights and state: those
+  of the truth, rounded to the dtype under test, so that what one does wrong is not seen in those after it;
+* one array at a time goes to disk; nothing of the model is changed for good;
+* it answers for one model after the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.backend.keras_internals import float32_widened
+from dlf.backend.protocol import Lesson
+from dlf.backend.registry import current_backend
+from dlf.backend.report import describe_backend
+from dlf.gradients.value_and_grad import find_path
+from dlf.models.model_loss import model_loss, parameters_of, to_numpy
+from dlf.models.synthetic_data import make_batch
+from dlf.models.targets import load_target
+from dlf.numerics.float64 import in_float64
+from dlf.numerics.noise_floor import STEPS, TWINS, is_floating, scale_of, widened, with_whole_kept
+from dlf.parity._recording.building import builder_of
+from dlf.parity._recording.replay import (
+    Inputs,
+    Move,
+    beside,
+    float_outputs,
+    moved_by,
+    nudged,
+    numbers_of,
+    replay_of,
+    replay_of_loss,
+    replay_of_update,
+)
+from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_narrow
+from dlf.parity._recording.taps import Call, Listener, listening, standing_in, takes_training
+from dlf.parity._recording.trainer import Trainer
+from dlf.parity._records import Records
+from dlf.random.seed import common_randomness, randomness_report, set_seed
+from dlf.training.engine.arrays import is_dense
+from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.files import whole_file
+from dlf.utils.tracebacks import own_traceback
+from dlf.utils.trees import in_order
+from dlf.utils.workers import peak_memory, say, serve
+
+__all__ = ["Worker"]
+
+_AS_STARTED = {
+    keras.config.set_floatx: keras.config.floatx(),
+    keras.config.set_epsilon: keras.config.epsilon(),
+    keras.config.set_image_data_format: keras.config.image_data_format(),
+    keras.config.set_dtype_policy: keras.config.dtype_policy(),
+}
+"""Keras's own configuration, which somebody's file may change."""
+
+
+class Worker:
+    """Answers the requests of `dlf.parity.runner`, in their order."""
+
+    def __init__(self) -> None:
+        self._subject: Any = None
+        self._trainer: Any = None
+        self._calls: dict[str, Call] = {}
+        self._unlike_numbers: set[str] = set()
+
+    def respond(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answers a request."""
+        answer: dict[str, Any] = getattr(self, request.pop("do"))(**request)
+        return answer
+
+    def build(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Builds the model and makes the batches; the same seed gives the same on every backend."""
+        self.__init__()  # type: ignore[misc]  # Nothing of an earlier model is left.
+        self._options = options
+        description = describe_backend(current_backend())
+        _check_device(options["device"], description["devices"][0])
+        # Names are numbered from the beginning. To free memory would take a second, of a large heap.
+        keras.utils.clear_session(free_memory=False)
+        for change, value in _AS_STARTED.items():
+            change(value)
+        set_seed(options["seed"])
+        build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
+        self._policy = keras.config.dtype_policy()  # That of the file, which is not imported again.
+        own = _own_batches(options, random) if options["data"] else []
+        set_seed(options["seed"])
+        with common_randomness():
+            # Initializers of somebody's own draw alike too, where they draw by keras.random.
+            self._subject = Subject(build, options["loss"], own[0][0] if own else None)
+        drawn = randomness_report(self._subject.model)
+        self._batches = own or [
+            make_batch(self._subject.model, self._subject.loss, options["batch"], random)
+            for _ in range(options["steps"])
+        ]
+        found = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        self._path = find_path(None)
+        return {
+            **description,
+            **self._subject.describe(),
+            **found,
+            "takes_training": takes_training(self._subject.model) and not getattr(self._subject.model, "inputs", None),
+            "own_train_step": type(self._subject.model).train_step is not keras.Model.train_step,
+            "data_not_finite": _not_finite(self._batches),
+            "dtype": self._subject.dtype,
+            "compiled": self._subject.model.compiled,
+            "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
+            "optimizer_config": plain_config(self._subject.model.optimizer) if self._subject.model.compiled else {},
+            "digest": self._subject.digest(),
+            "not_common": list(drawn.not_common_in_model or ()),
+            "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
+            "values": {name: _summary(value) for name, value in self._subject.values().items()},
+            "batches": [_digest(*keras.tree.flatten(in_order(each))) for each in self._batches],
+        }
+
+    def build_again(self) -> dict[str, Any]:
+        """Builds the model a second time, as the first time: whoever asks wants to know whether it is the same."""
+        keras.utils.clear_session(free_memory=False)
+        keras.config.set_dtype_policy(self._policy)
+        set_seed(self._options["seed"])
+        return {"digest": self._subject.again().digest()}
+
+    def save_values(self, file: str) -> dict[str, Any]:
+        """Writes the values that all backends are to start from; bfloat16 as the float32 that it is."""
+        values = {
+            name: each.astype("float32") if each.dtype.kind == "V" else each
+            for name, each in self._subject.values().items()
+        }
+        with whole_file(Path(file)) as place:
+            np.savez(place, **values)
+        return {}
+
+    def load_values(self, file: str) -> dict[str, Any]:
+        """Reads them."""
+        with np.load(file, allow_pickle=False) as stored:
+            self._subject.assign(dict(stored))
+        return {}
+
+    def trace(self, to: str, *, gradients: bool) -> dict[str, Any]:
+        """Runs the whole model in float64, and records what every layer got and gave; then in the dtype under test."""
+        say("the whole model in float64")
+        records, subject = Records(Path(to)), self._subject
+        with in_float64():
+            subject.make_twin()
+            x, y = subject.batch(self._batches[0], wide=True)
+            with outputs_alone(subject.twin), standing_in(subject.call_in_what_there_is):
+                _record_outputs(records, "wide/inference", subject.twin(x, training=False))
+            calls = self._record_calls(records, x)
+            if gradients:
+                self._record_gradients(records, calls, (x, y))
+        with common_randomness(), outputs_alone(subject.model):
+            x, y = subject.batch(self._batches[0], wide=False)
+            _record_outputs(records, "narrow/inference", subject.model(x, training=False))
+        with common_randomness():
+            self._record_layers(records, x)
+        records.close()
+        self._calls = {call.key: call for call in calls}
+        twins = zip(parameters_of(subject.model), subject.twin.trainable_variables, strict=True)
+        return {
+            "calls": [self._describe_call(call) for call in calls],
+            "narrow_variables": [name for name, variable in twins if stays_narrow(variable)],
+        }
+
+    def trace_beside(self, to: str) -> dict[str, Any]:
+        """Runs the model in float64 from other inputs, as `replay_beside` runs layers: for what is between them."""
+        records, subject = Records(Path(to)), self._subject
+        x, y = self._batches[0]
+        aside = keras.tree.map_structure(
+            lambda each: with_whole_kept(each, beside(widened(each), np.random.default_rng(0))), x
+        )
+
+        def run(title: str, size: float = 0.0) -> None:
+            def hear(call: Call) -> None:
+                for n, value in enumerate(keras.tree.flatten(call.asked)):
+                    if keras.ops.is_tensor(value):
+                        records[f"{title}/call/{call.key}/in:{n}"] = to_numpy(value)
+
+            moved = keras.tree.map_structure(lambda each, own: with_whole_kept(own, nudged(each, size)), aside, x)
+            inputs, _ = subject.batch((moved, y), wide=True)
+            with outputs_alone(subject.twin), listening(Listener(subject.twin_layers, hear=hear)):
+                _record_outputs(records, f"{title}/prediction", subject.twin(inputs, training=True))
+
+        # A model that does not take other numbers is judged as any.
+        with in_float64(), suppress(Exception):
+            run("wide")
+            for title, size in STEPS.items():
+                run(title, size)
+            with float32_widened():
+                run("widened")
+        records.close()
+        return {}
+
+    def _record_calls(self, records: Records, x: Any) -> list[Call]:
+        def hear(call: Call) -> Call:
+            _record_call(records, call)
+            if not _is_finite(keras.tree.flatten(call.asked)):
+                self._unlike_numbers.add(call.key)
+            return call.without_tensors()
+
+        listener = Listener(self._subject.twin_layers, hear=hear)
+        with outputs_alone(self._subject.twin), listening(listener):
+            predictions = in_order(self._subject.twin(x, training=True))
+        _record_outputs(records, "wide/prediction", predictions)
+        self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
+        return listener.calls
+
+    def _record_layers(self, records: Records, x: Any) -> None:
+        """What each layer gives in the dtype under test, with all that it has inherited from those before it."""
+
+        def hear(call: Call) -> None:
+            _record_outputs(records, f"narrow/call/{call.key}", call.outputs)
+
+        with outputs_alone(self._subject.model), listening(Listener(self._subject.layers, hear=hear)):
+            _record_outputs(records, "narrow/prediction", self._subject.model(x, training=True))
+
+    def _record_gradients(self, records: Records, calls: list[Call], batch: Any) -> None:
+        """The loss, and its gradient by every variable and by every layer's outputs.
+
+        Here the framework holds what is between the layers all at once, as it does when it trains.
+        """
+        subject, names = self._subject, list(parameters_of(self._subject.model))
+        own = None if subject.model.compiled else subject.loss_in_float64()
+        loss = model_loss(subject.twin, own, names=names)
+        taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in calls for n, each in float_outputs(call.outputs)}
+
+        def whole(values: Any, batch: Any) -> Any:
+            given = {name: values[f"tap/{name}"] for name in taps}
+            with listening(Listener(subject.twin_layers, given, hear=lambda _: None)):
+                return loss({name: values[name] for name in names}, batch)
+
+        parameters = dict(zip(names, parameters_of(subject.twin).values(), strict=True))
+        value, gradients = self._take(whole, parameters | {f"tap/{name}": each for name, each in taps.items()}, batch)
+        records["loss"] = to_numpy(value)
+        for name in names:
+            records[f"gradient/{name}"] = to_numpy(gradients[name])
+        for name in taps:
+            key, _, number = name.rpartition(":")
+            records[f"call/{key}/incoming:{number}"] = to_numpy(gradients[f"tap/{name}"])
+
+    def _describe_call(self, call: Call) -> dict[str, Any]:
+        layer, outputs = self._subject.layers[call.path], keras.tree.flatten(call.outputs)
+        # Here are those of float64: what is narrower was made so by its name, as Keras makes complex64 of any numbers.
+        given = [each for each in outputs if isinstance(each, keras.KerasTensor)]
+        asked = [each for each in keras.tree.flatten(call.asked) if isinstance(each, keras.KerasTensor)]
+        return {
+            "key": call.key,
+            "layer": call.path,
+            "sources": call.sources,
+            "given_numbers": call.key not in self._unlike_numbers,
+            "shape": [list(each.shape) for each in given],
+            # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
+            "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
+            "own_dtype": any(map(stays_narrow, [*self._subject.twin_layers[call.path].variables, *given])),
+            # What its sums may be as long as.
+            "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
+        }
+
+    def replay(self, truth: str, to: str, keys: list[str], *, twins: bool, gradients: bool) -> dict[str, Any]:
+        """Calls each layer by itself from the truth's inputs, in float64 and in the dtype under test."""
+        given, records = Records(Path(truth)), Records(Path(to))
+        for number, key in enumerate(keys):
+            say(f"layer {number + 1} of {len(keys)}")
+            inputs, random = self._inputs(key, given), np.random.default_rng(number)
+            with in_float64():
+                write = self._writer(records, inputs, gradients=gradients, wide=True)
+                write("wide", inputs)
+                for twin in range(TWINS if twins else 0):
+                    write(
+                        f"twin{twin}",
+                        inputs.moved(lambda each, dtype: moved_by(each, dtype, random), whole=False),  # noqa: B023
+                    )
+            with common_randomness():
+                self._writer(records, inputs, gradients=gradients, wide=False)("narrow", inputs)
+        records.close()
+        return {}
+
+    def replay_beside(self, truth: str, to: str, keys: list[str], *, gradients: bool) -> dict[str, Any]:
+        """Calls layers in float64 from other inputs: off any point without a derivative, and off by next to nothing.
+
+        And once more where float32 means float64, which tells what has asked for float32.
+        """
+        given, records = Records(Path(truth)), Records(Path(to))
+        with in_float64():
+            for number, key in enumerate(keys):
+                inputs, random = self._inputs(key, given), np.random.default_rng(number)
+                aside = inputs.moved(lambda each, _: beside(each, random))  # noqa: B023 - used at once.
+                # All are computed by one function: two that XLA compiles may round otherwise.
+                write = self._writer(records, inputs, gradients=gradients, wide=True)
+                write("wide", aside)
+                for title, size in STEPS.items():
+                    write(title, aside.moved(lambda each, _: nudged(each, size)))  # noqa: B023 - used at once.
+                # Where a framework has no float64 for it, that layer has shown what it computes in already.
+                with float32_widened(), suppress(Exception):
+                    self._writer(records, inputs, gradients=gradients, wide=True)("widened", aside)
+        records.close()
+        return {}
+
+    def replay_training(self, truth: str, to: str, *, twins: bool, stages: list[str]) -> dict[str, Any]:
+        """Computes the loss from the truth's predictions, and three updates from the truth's gradients."""
+        given, records, subject = Records(Path(truth)), Records(Path(to)), self._subject
+
+        def write(title: str, found: dict[str, np.ndarray]) -> None:
+            for name, array in found.items():
+                records[f"{title}/|{name}"] = array
+
+        def replay_loss(*, wide: bool) -> Callable[[Move | None], dict[str, np.ndarray]]:
+            return replay_of_loss(subject, self._path, self._batches[0], given, wide=wide)
+
+        def aside(each: np.ndarray, _: str = "") -> np.ndarray:
+            return beside(each, np.random.default_rng(0))
+
+        if "loss" in stages:
+            random = np.random.default_rng(0)
+            with in_float64():
+                replay = replay_loss(wide=True)
+                write("wide", replay(None))
+                write("aside", replay(aside))
+                for title, size in STEPS.items():
+                    write(title, replay(lambda each, _: nudged(aside(each), size)))  # noqa: B023 - used at once.
+                for twin in range(TWINS if twins else 0):
+                    write(f"twin{twin}", replay(lambda each, dtype: moved_by(each, dtype, random)))
+            with common_randomness():
+                write("narrow", replay_loss(wide=False)(None))
+        if "update" in stages and subject.model.compiled:
+            with in_float64():
+                update = replay_of_update(subject, given, wide=True)
+                write("wide", update(None))
+                for twin in range(TWINS if twins else 0):
+                    write(f"twin{twin}", update(np.random.default_rng(twin)))
+            with common_randomness():
+                write("narrow", replay_of_update(subject, given, wide=False)(None))
+        records.close()
+        return {}
+
+    def train(self, to: str) -> dict[str, Any]:
+        """Trains the twin in float64 for a few steps, by Keras's own `train_on_batch`."""
+        say("training in float64")
+        self._trainer = Trainer(self._subject, self._batches)
+        return {"sparse": self._trainer.run_in_float64(Records(Path(to)))}
+
+    def train_from(self, truth: str, to: str, *, twins: bool, aside: bool) -> dict[str, Any]:
+        """Takes each step from where the truth was before it, and all of them in the dtype under test."""
+        say("training step by step")
+        self._trainer.run_from(Records(Path(truth)), Records(Path(to)), TWINS if twins else 0, aside=aside)
+        return {}
+
+    def train_twins(self, truth: str, to: str, steps: list[str], roundoff: dict[str, float]) -> dict[str, Any]:
+        """Trains twins that are perturbed after each step by the largest error that was measured for it."""
+        say("perturbed twins")
+        others = [Records(Path(each)) for each in steps]
+        self._trainer.run_twins(Records(Path(truth)), others, Records(Path(to)), TWINS, roundoff)
+        return {}
+
+    def fit(self) -> dict[str, Any]:
+        """Trains by Keras's own `fit`, which people call."""
+        say("fit")
+        return dict(self._trainer.fit())
+
+    def peak_memory(self) -> dict[str, Any]:
+        """Returns the most memory that this process has held, in bytes."""
+        return {"bytes": peak_memory()}
+
+    def _inputs(self, key: str, given: Records) -> Inputs:
+        call = self._calls[key]
+        return Inputs(call, given, self._subject.layers[call.path])
+
+    def _writer(
+        self, records: Records, inputs: Inputs, *, gradients: bool, wide: bool
+    ) -> Callable[[str, Inputs], None]:
+        """Returns a function that replays a call from inputs like these, and writes what it gives under a title."""
+        layer = (self._subject.twin_layers if wide else self._subject.layers)[inputs.call.path]
+        replay = replay_of(layer, inputs, self._path if gradients else None, wide=wide)
+        has_modes = takes_training(layer) and inputs.call.training
+        infer = replay_of(layer, inputs, None, wide=wide, training=False) if has_modes else None
+
+        def write(title: str, inputs: Inputs) -> None:
+            found = replay(inputs)
+            if infer is not None:
+                found |= {
+                    name.replace("forward/", "inference/").replace("state/", "state_in_inference/"): each
+                    for name, each in infer(inputs).items()
+                    if name.startswith(("forward/", "state/"))
+                }
+            for name, array in found.items():
+                records[f"{title}/{inputs.call.key}|{name}"] = array
+
+        return write
+
+    def _take(self, function: Any, parameters: Any, batch: Any) -> Any:
+        # Run an operation at a time, JAX compiles each by itself.
+        take = self._path.loss_and_gradients
+        if keras.config.backend() == "jax" and isinstance(self._path, Lesson):
+            take = self._path.compiled(take)
+        return take(function, parameters, batch)
+
+
+def _is_finite(values: list[Any]) -> bool:
+    """Whether what a layer is given are numbers: not NaN, and not infinite."""
+    tensors = [each for each in values if keras.ops.is_tensor(each)]
+    floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
+    return all(np.isfinite(widened(to_numpy(each))).all() for each in floating)
+
+
+def _not_finite(batches: list[Any]) -> list[str]:
+    """Where the data hold NaN or infinity, in words."""
+    found: dict[str, None] = {}
+    for batch in batches:
+        for part, name in zip(batch, ("x", "y", "the sample weights"), strict=False):
+            for path, each in keras.tree.flatten_with_path(part):
+                array = np.asarray(each)
+                bad = int(array.size - np.isfinite(widened(array)).sum()) if is_floating(array.dtype) else 0
+                if bad:
+                    what = "NaN" if np.isnan(widened(array)).any() else "infinity"
+                    found[f"{what} in {'.'.join([name, *map(str, path)])}"] = None
+    return list(found)
+
+
+def _check_device(asked: str | None, first: str) -> None:
+    if asked is not None and not first.startswith(asked):
+        raise InvalidArgumentError(
+            "--device",
+            expected=f"a device that {current_backend().name} finds: its first is {first}",
+            received=asked,
+            advice="Install a build of it for that device (see the README), or leave the option out.",
+        )
+
+
+def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Any]:
+    make = load_target(options["data"], "--data")
+    form = "a function (batch size, random) -> (x, y)"
+    try:
+        batches = [make(options["batch"], random) for _ in range(options["steps"])]
+    except Exception as error:
+        raise InvalidArgumentError(
+            "--data", expected=form, received=options["data"], advice=f"\n{own_traceback(error)}"
+        ) from error
+    for each in batches:
+        if not isinstance(each, tuple) or len(each) != 2:  # noqa: PLR2004 - x and y.
+            raise InvalidArgumentError("--data", expected=form, received=each)
+        for leaf in keras.tree.flatten(each):
+            words = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
+            if words or not (isinstance(leaf, np.ndarray | bool | int | float) or is_dense(leaf)):
+                raise InvalidArgumentError(
+                    "--data",
+                    expected="arrays of numbers, which every backend takes",
+                    received=leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__,
+                    advice="Make sparse arrays dense, pad ragged ones, and look words up before they reach the model.",
+                )
+    return batches
+
+
+def _record_call(records: Records, call: Call) -> None:
+    for n, (value, mask) in enumerate(zip(keras.tree.flatten(call.asked), call.masks, strict=True)):
+        if keras.ops.is_tensor(value):
+            records[f"call/{call.key}/in:{n}"] = to_numpy(value)
+        if mask is not None:
+            records[f"call/{call.key}/mask:{n}"] = to_numpy(mask)
+    for n, value in enumerate(call.state):
+        records[f"call/{call.key}/state:{n}"] = to_numpy(value)
+
+
+def _record_outputs(records: Records, title: str, outputs: Any) -> None:
+    for number, each in numbers_of(in_order(outputs)):
+        records[f"{title}:{number}"] = to_numpy(each)
+
+
+def _summary(array: np.ndarray) -> dict[str, Any]:
+    """What initial values are compared by: their bits, or what they are drawn from."""
+    if array.dtype.kind in "iu":
+        array = array.astype("int64")  # The integers of a seed are of another dtype on each backend.
+    wide = array.astype("float64")
+    return {
+        "digest": _digest(array),
+        "rms": scale_of(wide),
+        "size": array.size,
+        # Of one element nobody can tell.
+        "constant": bool(array.size == 0 or (array.size > 1 and wide.min() == wide.max())),
+    }
+
+
+def _digest(*arrays: Any) -> str:
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    serve(Worker().respond)

@@ -1,0 +1,124 @@
+"""Named arrays on disk, in one file of NumPy's own format: written and read an array at a time.
+
+What is asked of it:
+
+* no pickle, ever; a name is any text, and never a path;
+* a file that is half written is none: its directory comes last;
+* any number of threads may read at once, and none waits for another.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import ml_dtypes  # noqa: F401 - it gives NumPy the name bfloat16.
+import numpy as np
+
+from dlf.utils.errors import OutputError
+
+__all__ = ["Records"]
+
+_ENDING = ".npy"
+_LENGTHS = struct.Struct("<26x2H")
+"""What a ZIP file has before each of its files: at the end, how long the name and the extra field are that follow."""
+
+
+class Records:
+    """Arrays by name, in a file that `numpy.load` reads too.
+
+    Args:
+        folder: Where the file is; it is made where it is not there.
+
+    Example:
+        >>> import tempfile
+        >>> records = Records(Path(tempfile.mkdtemp()) / "jax")
+        >>> records["forward/dense"] = np.ones(3)
+        >>> records.close()
+        >>> list(Records(records.folder)), float(Records(records.folder)["forward/dense"].sum())
+        (['forward/dense'], 3.0)
+        >>> float(np.load(records.folder / "records.npz")["forward/dense"].sum())
+        3.0
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file = folder / "records.npz"
+        self._archive: zipfile.ZipFile | None = None
+        self._directory: Mapping[str, zipfile.ZipInfo] | None = None
+        self._turn = threading.Lock()
+
+    def __setitem__(self, name: str, array: np.ndarray) -> None:
+        info = zipfile.ZipInfo(name + _ENDING)
+        # Of bfloat16, NumPy's format keeps the bits and forgets what they mean.
+        info.comment = array.dtype.name.encode()
+        with self._turn:
+            try:
+                with self._to_add_to().open(info, "w", force_zip64=True) as place:
+                    np.lib.format.write_array(place, np.asanyarray(array), allow_pickle=False)
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        info = self._to_read()[name + _ENDING]
+        # A handle of its own, and not `ZipFile.open`: on some Pythons who opens a file in it moves where others read.
+        # https://github.com/python/cpython/issues/128258
+        with self._file.open("rb") as file:
+            file.seek(info.header_offset)
+            file.seek(sum(_LENGTHS.unpack(file.read(_LENGTHS.size))), 1)
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return array if array.dtype.kind != "V" else array.view(info.comment.decode())
+
+    def get(self, name: str) -> np.ndarray | None:
+        """Returns the array of this name, or None where there is none."""
+        return self[name] if name in self else None  # noqa: SIM401 - there is no other get.
+
+    def __contains__(self, name: str) -> bool:
+        return name + _ENDING in self._to_read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([name.removesuffix(_ENDING) for name in self._to_read()])
+
+    def close(self) -> None:
+        """Writes the directory of the file: what was recorded before is there from now on."""
+        with self._turn:
+            try:
+                self._to_add_to()
+                self._finish()
+            except OSError as error:
+                raise self._unwritable(error) from error
+
+    def _to_read(self) -> Mapping[str, zipfile.ZipInfo]:
+        """Where each array is; what was being written is finished first."""
+        with self._turn:
+            self._finish()
+            if self._directory is None and zipfile.is_zipfile(self._file):
+                with zipfile.ZipFile(self._file) as archive:
+                    self._directory = {info.filename: info for info in archive.infolist()}
+            return self._directory or {}
+
+    def _to_add_to(self) -> zipfile.ZipFile:
+        if self._archive is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._archive, self._directory = zipfile.ZipFile(self._file, "a"), None
+        return self._archive
+
+    def _finish(self) -> None:
+        if self._archive is not None:
+            self._archive.close()
+            self._archive = None
+
+    def _unwritable(self, error: OSError) -> OutputError:
+        if self._archive is not None:
+            # What cannot be written needs no directory, which would be written when it is closed.
+            file, self._archive.fp = self._archive.fp, None
+            with suppress(OSError):
+                file.close()  # type: ignore[union-attr]  # It was being written.
+        return OutputError(
+            f"{self._file}: cannot be written ({error.strerror or error}). Name a folder that exists, may be written "
+            "to and has space left."
+        )

@@ -1,0 +1,129 @@
+"""What is the same on every backend, what is not, and why: a few lines for a notebook, a dictionary for JSON.
+
+What is asked of it:
+
+* it promises nothing that the tests do not show;
+* for a model it names each layer and initializer whose numbers are not common.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+import keras
+
+from dlf.models.layers import layers_by_path
+from dlf.random._initializers import is_common
+
+__all__ = ["RandomnessReport", "describe"]
+
+_COMMON = (
+    "initial weights, by Keras's own initializers (since dlf.set_seed)",
+    "the order of examples, in every epoch (dlf.prepare_for_training, dlf.compile_and_fit)",
+    "dropout masks, uniform numbers in [0, 1), integers, permutations, standard normal numbers",
+    "    (in dlf.compile_and_fit, and elsewhere inside dlf.common_randomness)",
+)
+_NOT_COMMON = {
+    "gamma, beta, binomial, categorical": "each framework draws its own (MixUp, CutMix and AugMix use them)",
+    "scaling of noise to a range, mean or deviation": "a compiler may fuse it: the last bit can differ",
+    "Keras's fit(shuffle=True)": "each backend has an order of its own",
+    "a tf.data pipeline that draws random numbers or does not fit into memory": "tf.data shuffles it",
+    "augmentation inside a tf.data pipeline": "TensorFlow draws it, whatever the backend",
+}
+
+
+@dataclass(frozen=True)
+class RandomnessReport:
+    """What is drawn alike on every backend.
+
+    Args:
+        seed: What `dlf.set_seed` was given, or None.
+        backend: Keras's name of the backend.
+        common: What has the same bits on every backend, given the same seed.
+        not_common: What has not, and why.
+        not_common_in_model: Layers and initializers of the model that draw otherwise, and why.
+        fell_back: What Keras drew by itself since the seed was set, and why.
+    """
+
+    seed: int | None
+    backend: str
+    common: tuple[str, ...]
+    not_common: Mapping[str, str]
+    not_common_in_model: tuple[str, ...] | None
+    fell_back: Mapping[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the report as plain lists and dictionaries."""
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        seeded = "no seed was set" if self.seed is None else f"seed {self.seed}"
+        lines = [f"Randomness on {self.backend}, {seeded}", "  the same bits on every backend:"]
+        lines += [f"    {each}" for each in self.common]
+        lines.append("  not the same:")
+        lines += [f"    {what}: {why}" for what, why in self.not_common.items()]
+        lines += [f"    {what}, drawn by Keras: {why}" for what, why in self.fell_back.items()]
+        if self.not_common_in_model is not None:
+            lines.append(
+                "  in this model, not the same:" if self.not_common_in_model else "  in this model: all common"
+            )
+            lines += [f"    {each}" for each in self.not_common_in_model]
+        return "\n".join(lines)
+
+
+def describe(seed: int | None, model: Any, fell_back: Mapping[str, str]) -> RandomnessReport:
+    """Returns the report, with what the model holds where there is one."""
+    found = None if model is None else tuple(dict.fromkeys(_findings(model)))
+    return RandomnessReport(seed, keras.config.backend(), _COMMON, dict(_NOT_COMMON), found, dict(fell_back))
+
+
+def _findings(model: Any) -> Iterator[str]:
+    for layer in (model, *layers_by_path(model).values()):
+        title = f"{layer.name} ({type(layer).__name__})"
+        for attribute, value in vars(layer).items():
+            holds_one = isinstance(value, keras.initializers.Initializer)
+            if (holds_one or (attribute.endswith("initializer") and callable(value))) and not is_common(value):
+                name = getattr(value, "__name__", type(value).__name__)
+                yield f"{title}: {attribute.lstrip('_')} is {name}, which draws by itself"
+        for draw in _uncommon_draws(type(layer)):
+            yield f"{title}: draws by {draw}, which is not common"
+
+
+_UNCOMMON = ("beta", "binomial", "categorical", "gamma")
+_OTHERS = {
+    "jax": "JAX",
+    "np": "NumPy",
+    "numpy": "NumPy",
+    "tf": "TensorFlow",
+    "tensorflow": "TensorFlow",
+    "torch": "PyTorch",
+}
+
+
+def _uncommon_draws(kind: type) -> list[str]:
+    """What a layer's own methods call: `random.gamma` and its kind, or a framework's own generator."""
+    found = set[str]()
+    for owner in kind.__mro__:
+        if owner not in (keras.Layer, keras.Model, object):
+            for method in vars(owner).values():
+                if inspect.isfunction(method):
+                    found |= _draws_in(method.__code__)
+    return sorted(found)
+
+
+@lru_cache(maxsize=4096)  # A model has a hundred layers of ten classes, and reading a method's code takes a while.
+def _draws_in(code: CodeType) -> frozenset[str]:
+    found = set()
+    names = [str(each.argval) for each in dis.get_instructions(code) if isinstance(each.argval, str)]
+    for before, module, name in zip(names, names[1:], names[2:], strict=False):
+        if module == "random" and before in _OTHERS:
+            found.add(f"{_OTHERS[before]}'s own random.{name}")
+        elif "random" in (before, module) and name in _UNCOMMON and module in ("random", name):
+            found.add(f"random.{name}")
+    return frozenset(found)

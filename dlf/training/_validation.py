@@ -1,0 +1,210 @@
+"""Looks at a request for training before the first batch is computed.
+
+What is asked of it:
+
+* what cannot work, or would train in silence on something else than was meant, is one clear error;
+* a stream of unknown length is never read: of a `tf.data.Dataset` the shapes are known, and values show in use;
+* what Keras trains without a complaint and as it was meant, trains.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import keras
+import numpy as np
+
+from dlf.data.array_dataset import ArrayDataset, BatchedDataset
+from dlf.data.tf_data import is_repeatable, rows_of
+from dlf.utils.errors import InvalidArgumentError, did_you_mean
+
+__all__ = ["build_if_deferred", "check_data", "check_labels", "sort_options"]
+
+
+def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hands each option to `compile` or to `fit`, whichever knows it.
+
+    Args:
+        model: The model that they are for.
+        options: Keyword arguments.
+
+    Returns:
+        The options for `compile`, and those for `fit`.
+
+    Raises:
+        InvalidArgumentError: Neither knows one of them, or `compile_and_fit` has a name of its own for it.
+    """
+    of_compile, of_fit = (set(inspect.signature(call).parameters) for call in (model.compile, model.fit))
+    known = (of_compile | of_fit) - {"x", "y", "validation_data"}
+    for name, value in options.items():
+        if name not in known:
+            renamed = {"x": "train", "y": "train", "validation_data": "validation_ds"}.get(name)
+            raise InvalidArgumentError(
+                name,
+                expected="an argument of keras.Model.compile or keras.Model.fit",
+                received=value,
+                advice=f"Here it is called {renamed!r}." if renamed else did_you_mean(name, known),
+            )
+    for_compile = {name: value for name, value in options.items() if name in of_compile}
+    return for_compile, {name: value for name, value in options.items() if name not in of_compile}
+
+
+def check_data(argument: str, data: Any) -> None:
+    """Raises where the data are of a kind that `fit` does not take, or of lengths that do not match.
+
+    Args:
+        argument: What the caller calls them.
+        data: Batches or arrays.
+
+    Raises:
+        InvalidArgumentError: They are.
+    """
+    if isinstance(data, ArrayDataset):
+        raise InvalidArgumentError(
+            argument, expected="batches", received=data, advice="Call prepare_for_training on it first."
+        )
+    expected = "batches, (x, y) or (x, y, sample_weight)"
+    if (
+        data is None
+        or isinstance(data, list | np.ndarray)
+        or (isinstance(data, tuple) and not 1 <= len(data) <= _PARTS)
+    ):
+        raise InvalidArgumentError(argument, expected=expected, received=data)
+    if isinstance(data, BatchedDataset) and not len(data):
+        raise InvalidArgumentError(argument, expected="at least one batch", received=data)
+    if not isinstance(data, tuple):
+        return
+    parts = keras.tree.flatten(data)
+    if any(isinstance(part, int | float) for part in parts):
+        raise InvalidArgumentError(
+            argument, expected="arrays", received=data, advice="Turn lists of numbers into arrays: numpy.asarray(y)."
+        )
+    lengths = [_length(part) for part in parts if hasattr(part, "shape") or hasattr(part, "__len__")]
+    if len(set(lengths)) > 1:
+        raise InvalidArgumentError(argument, expected="as many labels as inputs", received=tuple(lengths))
+    if not all(lengths):
+        raise InvalidArgumentError(argument, expected="at least one example", received=tuple(lengths))
+
+
+def _length(part: Any) -> int:
+    """How many examples there are: a sparse array has a shape, and refuses to tell its length."""
+    shape = getattr(part, "shape", None)
+    return int(shape[0]) if shape is not None and len(shape) and shape[0] is not None else len(part)
+
+
+def build_if_deferred(model: keras.Model, data: Any) -> None:
+    """Builds a `Sequential` model that waits for its first batch, so that its output can be looked at before that.
+
+    Args:
+        model: Any model; one that is built, or that is not a `Sequential`, is left as it is.
+        data: The training data.
+    """
+    if model.built or not isinstance(model, keras.Sequential):
+        return
+    inputs, _ = _parts(data)
+    if hasattr(inputs, "shape"):
+        model.build((None, *inputs.shape[1:]))
+
+
+def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> None:
+    """Raises where the labels cannot be what the built model's output stands for.
+
+    Shapes are compared for the losses that compare element with element; Keras would spread ``(n, 1)`` labels over
+    ``(n, 3)`` outputs without a word. Class numbers are compared with the number of outputs.
+
+    Args:
+        argument: What the caller calls the data.
+        data: Batches or arrays.
+        model: The model; one that computes its loss in a way of its own may take any labels.
+        loss: The loss; one that is not Keras's own may take any labels.
+
+    Raises:
+        InvalidArgumentError: They do not fit; the message says which labels would.
+    """
+    if isinstance(loss, list | tuple | dict):
+        return  # One for each of several outputs.
+    output = getattr(model, "output_shape", None) if model.built else None
+    of_its_own = any(
+        getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "train_step")
+    )
+    _, labels = _parts(data)
+    if of_its_own or not hasattr(labels, "shape") or not isinstance(output, tuple) or not isinstance(output[-1], int):
+        return
+    loss = keras.losses.get(loss)
+    if _is(loss, "SparseCategoricalCrossentropy"):
+        config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
+        if config.get("axis", -1) == -1 and isinstance(labels, np.ndarray):
+            _check_classes(argument, labels[labels != config.get("ignore_class")], output[-1])
+    elif any(_is(loss, name) for name in _ELEMENTWISE) and not _same(labels.shape[1:], output[1:]):
+        raise InvalidArgumentError(
+            argument,
+            expected=f"labels of the shape {_shown(output[1:])} for each example, that of the model's output",
+            received=_shown(labels.shape[1:]),
+            advice="For labels that are class numbers, take the loss 'sparse_categorical_crossentropy'."
+            if _is(loss, "CategoricalCrossentropy")
+            else "",
+        )
+
+
+_PARTS = 3  # Inputs, labels, sample weights.
+_ELEMENTWISE = (
+    *("MeanSquaredError", "MeanAbsoluteError", "MeanSquaredLogarithmicError", "MeanAbsolutePercentageError"),
+    *("Huber", "LogCosh", "Poisson", "BinaryCrossentropy", "CategoricalCrossentropy", "KLDivergence"),
+)
+
+
+def _is(loss: Any, name: str) -> bool:
+    """Whether a loss is this one of Keras's, as a class or as a function; its display name says nothing."""
+    kind = getattr(keras.losses, name)
+    if isinstance(loss, keras.losses.Loss):
+        return type(loss) is kind
+    return loss is keras.losses.get(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().replace("kldi", "kl_di"))
+
+
+def _check_classes(argument: str, labels: np.ndarray, outputs: int) -> None:
+    if not labels.size or labels.dtype.kind not in "biuf":
+        return
+    if not np.all(labels == np.floor(labels)):
+        raise InvalidArgumentError(argument, expected="labels that are whole numbers", received=labels)
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 or highest >= outputs:
+        raise InvalidArgumentError(
+            argument,
+            expected=f"labels from 0 to {outputs - 1}, for the model's {outputs} outputs",
+            received=lowest if lowest < 0 else highest,
+            advice="" if lowest < 0 else f"Give the last layer {highest + 1} units, or check the labels.",
+        )
+
+
+def _same(labels: Any, output: Any) -> bool:
+    """Whether two shapes agree, an open axis with any, but for a last axis of one, which Keras adds or takes away."""
+    labels, output = ([*shape[:-1]] if len(shape) and shape[-1] == 1 else [*shape] for shape in (labels, output))
+    return len(labels) == len(output) and all(a == b or None in (a, b) for a, b in zip(labels, output, strict=True))
+
+
+def _shown(shape: Any) -> str:
+    return "x".join("any" if axis is None else str(axis) for axis in shape) or "a single number"
+
+
+def _parts(data: Any) -> tuple[Any, Any]:
+    """Inputs and labels as far as they can be had without reading a stream: arrays, or just their shapes."""
+    found = data
+    if isinstance(data, BatchedDataset):
+        found = data.raw_arrays() or data[0]
+    elif hasattr(data, "element_spec"):
+        found = data.element_spec
+        if keras.config.backend() == "jax":
+            # JAX alone says nothing of a label that is out of range.
+            first = _first_batch(data)
+            found = found if first is None else first
+    return (found[0], found[1]) if isinstance(found, tuple) and len(found) > 1 else (None, None)
+
+
+def _first_batch(data: Any) -> Any:
+    """The first batch of a `tf.data.Dataset`, or None where looking at it would change what is read next."""
+    rows = rows_of(data)
+    if rows is not None:
+        return rows[0]
+    return next(data.take(1).as_numpy_iterator(), None) if is_repeatable(data) else None

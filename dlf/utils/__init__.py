@@ -1,0 +1,1 @@
+"""What every package uses: errors, whole files, interrupts, worker processes."""

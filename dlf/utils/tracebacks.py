@@ -1,0 +1,33 @@
+"""Tracebacks as the author of a model reads them.
+
+What is asked of it:
+
+* the lines of dlf, of installed packages and of Python's import machinery are left out.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+
+__all__ = ["own_traceback"]
+
+_DLF = Path(__file__).parents[1]
+
+
+def own_traceback(error: BaseException) -> str:
+    """Returns the traceback without the lines of dlf, of installed packages and of Python's import machinery."""
+    while error.__context__ is not None and "has no attribute '_error_repr'" in str(error):
+        # Keras puts its own words into an error by making it once more, which JAX's errors about tracers do not bear.
+        error = error.__context__
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen") and _DLF not in Path(frame.filename).parents
+    ]
+    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
+    # What JAX says of its frames beside the error is no part of it.
+    said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
+    text = "".join([*traceback.format_list(own), *said]).rstrip().removesuffix("-" * 20).rstrip()
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)  # Keras's colors.

@@ -1,0 +1,1 @@
+"""Plots, drawings of models, and what all pages share."""

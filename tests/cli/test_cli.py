@@ -1,0 +1,123 @@
+"""The command as a user runs it: in a process of its own, with exit code, stdout and stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dlf.backend.registry import backend_names, is_installed, load_backend
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+BACKEND = os.environ["KERAS_BACKEND"]
+
+
+@pytest.mark.parametrize("command", ["", "lab", "backends", "bench", "gradients", "parity"])
+def test_help_shows_how_on_lines_of_its_own(run_python: Run, command: str) -> None:
+    shown = run_python("-m", "dlf", *filter(None, [command]), "-h")
+    assert shown.returncode == 0
+    lines = [line.strip() for line in shown.stdout.splitlines()]
+    assert any(line.startswith(f"dlf {command} ".rstrip()) or line.endswith("dlf lab") for line in lines)
+    assert "\\b" not in shown.stdout
+
+
+def test_version(run_python: Run) -> None:
+    assert run_python("-m", "dlf", "--version").stdout.startswith("dlf, version 0.")
+
+
+def test_the_lab_prints_json_and_nothing_else_on_stdout(run_python: Run, tmp_path: Path) -> None:
+    ended = run_python("-m", "dlf", "lab", "--epochs", "2", "--hidden", "16", "--json")
+    assert ended.returncode == 0, ended.stderr
+    result = json.loads(ended.stdout)
+    assert result["options"]["hidden"] == 16
+    assert (tmp_path / result["folder"] / "run.json").exists()
+    assert Path(result["folder"]).parent == Path("runs")
+    assert f"keras {result['backend']['versions']['keras']}" in ended.stderr
+
+
+def test_the_lab_prints_a_summary(run_python: Run) -> None:
+    ended = run_python("-m", "dlf", "lab", "--epochs", "1", "--out", "here", "--backend", BACKEND)
+    assert ended.returncode == 0, ended.stderr
+    assert "validation accuracy on digits" in ended.stdout
+    assert "tensorboard --logdir here" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["--epochs", "0"], 2, "'--epochs': 0 is not in the range 1<=x<=1000000"),
+        (["--hidden", "many"], 2, "'--hidden': 'many' is not a valid integer"),
+        (["--seed", "-1"], 2, "'--seed': -1 is not in the range"),
+        (["--optimizer", "adamm"], 2, "Did you mean 'adam'?"),
+        (["--backend", "torhc"], 2, "backend: expected one of jax, tensorflow, torch"),
+        (["--data-dir", "nowhere"], 2, "data_dir: expected a folder that exists, received 'nowhere'"),
+        (["--out", "/proc/nowhere"], 2, "the run folder: expected a folder that can be written to"),
+        (["--frobnicate"], 2, "No such option '--frobnicate'"),
+        (["--dataset", "mnist", "--data-dir", "."], 3, "train-labels-idx1-ubyte.gz: the file is not there"),
+    ],
+)
+def test_a_wrong_request_is_one_message_and_an_exit_code(
+    run_python: Run, tmp_path: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    (tmp_path / "train-images-idx3-ubyte.gz").touch()
+    ended = run_python("-m", "dlf", "lab", *arguments)
+    assert ended.returncode == exit_code, ended.stderr
+    assert message in ended.stderr
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_backend_wins_over_the_variable_and_says_so(run_python: Run) -> None:
+    ended = run_python("-m", "dlf", "lab", "--backend", BACKEND, "--epochs", "1", KERAS_BACKEND="elsewhere")
+    assert ended.returncode == 0, ended.stderr
+    assert f"--backend {BACKEND} wins over KERAS_BACKEND=elsewhere" in ended.stderr
+
+
+def test_the_variable_is_obeyed(run_python: Run) -> None:
+    assert json.loads(run_python("-m", "dlf", "lab", "--epochs", "1", "--json").stdout)["backend"]["name"] == BACKEND
+    ended = run_python("-m", "dlf", "lab", KERAS_BACKEND="elsewhere")
+    assert (ended.returncode, "received 'elsewhere'" in ended.stderr) == (2, True)
+
+
+def test_left_alone_it_takes_the_first_that_is_installed(run_python: Run) -> None:
+    first = next(name for name in backend_names() if is_installed(load_backend(name)))
+    ended = run_python("-m", "dlf", "lab", "--epochs", "1", "--json", KERAS_BACKEND="")
+    assert json.loads(ended.stdout)["backend"]["name"] == first
+
+
+def test_backends_are_listed_with_devices_or_the_command_that_installs_them(run_python: Run) -> None:
+    ended = run_python("-m", "dlf", "backends")
+    assert ended.returncode == 0, ended.stderr
+    for name in backend_names():
+        backend = load_backend(name)
+        assert name in ended.stdout
+        if not is_installed(backend):
+            assert backend.install_command in ended.stdout
+    answers = {each["name"]: each for each in json.loads(run_python("-m", "dlf", "backends", "--json").stdout)}
+    assert answers[BACKEND]["devices"]
+    assert answers[BACKEND]["versions"]["keras"]
+
+
+def test_ctrl_c_ends_the_lab_cleanly(tmp_path: Path) -> None:
+    """The signal goes to a real run, as a terminal sends it."""
+    command = [sys.executable, "-m", "dlf", "lab", "--epochs", "5000", "--out", "run", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as lab:
+        events = tmp_path / "run" / "validation"
+        deadline = time.monotonic() + 120
+        while not events.exists() and lab.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        lab.send_signal(signal.SIGINT)
+        stdout, stderr = lab.communicate(timeout=120)
+    assert lab.returncode == 130, stderr
+    result = json.loads(stdout)
+    assert result["status"] in {"interrupted", "stopped early"}
+    assert (tmp_path / "run" / "model.keras").exists()
+    assert "Traceback" not in stderr

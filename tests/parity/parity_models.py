@@ -1,0 +1,379 @@
+"""What `tests/parity/test_parity_backends.py` compares: models with a fault on one backend, and sound ones."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+bad = keras.config.backend() == os.environ.get("FAULT_ON")
+off = 1.01 if bad else 1.0
+
+
+def model_of(*middle: Any, shape: tuple[int, ...] = (4,), optimizer: Any = "sgd", loss: Any = "mse") -> Any:
+    model = keras.Sequential([keras.Input(shape), *middle, layers.Dense(2, name="last")])
+    model.compile(optimizer, loss)
+    return model
+
+
+# Faults: of one backend alone, each in a layer of its own, between sound ones.
+
+
+class Shift(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Pads on another side."""
+
+    def call(self, x: Any) -> Any:
+        return ops.pad(x, [[0, 0], [2, 0], [0, 2], [0, 0]] if bad else [[0, 0], [1, 1], [1, 1], [0, 0]])
+
+
+class Detached(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """The same outputs, another derivative: keras issue 19073."""
+
+    def call(self, x: Any) -> Any:
+        mean = ops.mean(x, axis=0, keepdims=True)
+        return x - (ops.stop_gradient(mean) if bad else mean)
+
+
+class RoundTrip(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Through bfloat16, and back."""
+
+    def call(self, x: Any) -> Any:
+        return ops.cast(ops.cast(x, "bfloat16"), x.dtype) if bad else x * 1
+
+
+class Lost(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """No number in float32 alone: exp(100) is one in float64."""
+
+    def call(self, x: Any) -> Any:
+        return x + (ops.exp(0.0 * x + 100.0) * 1e-60 if bad else 0.0)
+
+
+class Block(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Holds the layer with the fault, which is the one to be named."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = layers.BatchNormalization(epsilon=1e-3 * off, name="inner")
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return self.inner(x, training=training)
+
+
+class Loss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return keras.losses.mean_squared_error(y_true, y_pred) * (1.001 if bad else 1)
+
+
+def faults(optimizer: Any) -> Any:
+    return model_of(
+        Shift(name="shift"),
+        layers.Conv2D(4, 3, name="conv"),
+        layers.BatchNormalization(epsilon=1e-3 * off, name="epsilon"),
+        layers.BatchNormalization(momentum=0.98 if bad else 0.99, name="momentum"),
+        layers.Flatten(name="flatten"),
+        layers.Dense(6, activation="tanh", name="dense"),
+        layers.LayerNormalization(epsilon=1e-6 * off, name="small_epsilon"),
+        Detached(name="detached"),
+        RoundTrip(name="round_trip"),
+        Block(name="block"),
+        layers.Activation(lambda x: ops.gelu(x, approximate=bad), name="gelu"),
+        layers.Dropout(0.3 * off, name="rate"),
+        Lost(name="lost"),
+        shape=(6, 6, 1),
+        optimizer=optimizer,
+        loss=Loss(),
+    )
+
+
+def faults_with_adam() -> Any:
+    return faults(keras.optimizers.Adam(1e-2, epsilon=2e-7 if bad else 1e-7))
+
+
+def nesterov() -> Any:
+    return model_of(layers.Dense(3, name="first"), optimizer=keras.optimizers.SGD(0.1, momentum=0.9, nesterov=bad))
+
+
+def built_otherwise() -> Any:
+    return model_of(
+        layers.Dense(3, name="first"),
+        layers.Dense(3, use_bias=bad, name="extra"),
+        layers.Dense(3, dtype="float64" if bad else "float32", name="wide"),
+    )
+
+
+class OwnLoss(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    def compute_loss(self, *arguments: Any, **keywords: Any) -> Any:
+        value = super().compute_loss(*arguments, **keywords)
+        return value * 1.001 if bad else value
+
+
+def trained_otherwise() -> Any:
+    x = keras.Input((4,))
+    model = OwnLoss(x, layers.Dense(2)(layers.Dense(3, activation="tanh")(x)))
+    model.compile("sgd", "mse")
+    return model
+
+
+class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """Trains by Keras's own step until it has taken one."""
+
+    def compute_loss(self, *arguments: Any, **keywords: Any) -> Any:
+        value = super().compute_loss(*arguments, **keywords)
+        late = ops.cast(self.optimizer.iterations, value.dtype) if bad and self.optimizer.built else 0.0
+        return value * (1.0 + 0.01 * late)
+
+
+def stepped_otherwise() -> Any:
+    x = keras.Input((4,))
+    model = OwnStep(x, layers.Dense(2)(layers.Dense(3, activation="tanh")(x)))
+    model.compile("sgd", "mse")
+    return model
+
+
+class Between(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """Does by itself what is wrong, between sound layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = layers.Dense(3, name="one"), layers.Dense(1, name="two")
+
+    def call(self, x: Any) -> Any:
+        return self.two(self.one(x) * (1.001 if bad else 1.0))
+
+
+class Tied(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """At zero, where its inputs come from a ReLU, the derivative is one's own choice."""
+
+    def call(self, x: Any) -> Any:
+        return ops.where(x > 0 if bad else x >= 0, x, ops.zeros_like(x))
+
+
+class TiedBetween(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.tied = layers.Dense(3, activation="relu", name="one"), Tied(name="tied")
+        self.two = layers.Dense(1, name="two")
+
+    def call(self, x: Any) -> Any:
+        return self.two(self.tied(self.one(x)) * (1.001 if bad else 1.0))
+
+
+def tied_and_wrong_between() -> Any:
+    return TiedBetween()
+
+
+class Outer(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Is wrong by itself, and holds what is at a tie."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = Tied(name="tied")
+
+    def call(self, x: Any) -> Any:
+        return self.inner(ops.relu(x)) * (1.001 if bad else 1.0)
+
+
+def tied_inside_and_wrong_outside() -> Any:
+    x = keras.Input((4,))
+    model = keras.Model(x, layers.Dense(1)(Outer(name="outer")(layers.Dense(3)(x))))
+    model.compile("sgd", "mse")
+    return model
+
+
+def tied_and_trained_otherwise() -> Any:
+    x = keras.Input((4,))
+    model = OwnStep(x, layers.Dense(1)(Tied(name="tied")(layers.Dense(3, activation="relu")(x))))
+    model.compile("sgd", "mse")
+    return model
+
+
+def between() -> Any:
+    return Between()
+
+
+def without_its_mask() -> Any:
+    x = keras.Input((5,), dtype="int32")
+    y = layers.SimpleRNN(3, name="rnn")(layers.Embedding(4, 3, mask_zero=not bad, name="words")(x))
+    model = keras.Model(x, layers.Dense(1)(y))
+    model.compile("sgd", "mse")
+    return model
+
+
+def without_its_penalty() -> Any:
+    return model_of(layers.Dense(3, activity_regularizer=None if bad else "l2", name="penalized"))
+
+
+def initialized_otherwise() -> Any:
+    return model_of(layers.Dense(3, kernel_initializer="he_normal" if bad else "glorot_uniform", name="first"))
+
+
+# Sound models.
+
+
+class Nested(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Layers in a list, in a layer."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.inner = [layers.Dense(4, activation="tanh", name="one"), layers.Dense(4, name="two")]
+
+    def build(self, shape: Any) -> None:
+        self.inner[0].build(shape)
+        self.inner[1].build((None, 4))
+
+    def call(self, x: Any) -> Any:
+        for each in self.inner:
+            x = each(x)
+        return x
+
+
+class Equal(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Maxima of equal elements, and the corners of ReLU and abs."""
+
+    def call(self, x: Any) -> Any:
+        return ops.max(x * 0, axis=-1, keepdims=True) + ops.relu(x * 0) + ops.abs(x * 0)
+
+
+class Cancel(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Loses thirteen bits, everywhere."""
+
+    def call(self, x: Any) -> Any:
+        # Not a constant: XLA would add two of them up first, and lose nothing.
+        large = 1e4 + 0 * ops.max(x)
+        return (x + large) - large
+
+
+def sound() -> Any:
+    """Everything at once: each layer is judged by itself."""
+    images, words = keras.Input((6, 6, 1), name="images"), keras.Input((6, 8), name="words")
+    tokens = keras.Input((5,), dtype="int32", name="tokens")
+    x = layers.MaxPooling2D(name="pool")(layers.Rescaling(0.0, name="zeros")(images))
+    x = layers.Dense(6, kernel_initializer="zeros", name="flat_dense")(layers.Flatten(name="flat")(x))
+    x = Equal(name="equal")(layers.ReLU(name="relu")(x))
+    attended = layers.MultiHeadAttention(2, 4, dropout=0.1, name="attention")(words, words)
+    attended = layers.GlobalAveragePooling1D(name="mean")(layers.LayerNormalization(name="norm")(words + attended))
+    shared = layers.Dense(6, name="shared")
+    both = Cancel(name="cancel")(shared(attended) + shared(layers.Dense(8, name="to_8")(x)))
+    both = layers.Activation("gelu", name="gelu")(layers.BatchNormalization(name="batch_norm")(both))
+    both = layers.LeakyReLU(name="leaky")(both)
+    table = layers.Flatten(name="flat_table")(layers.Embedding(9, 3, name="table")(tokens))
+    every = layers.Concatenate(name="every")([x, both, Nested(name="nested")(both), table])
+    every = layers.Dropout(0.2, name="drop")(every)
+    outputs = {"p": layers.Dense(2, name="p")(every), "q": layers.Dense(1, name="q")(every)}
+    model = keras.Model({"images": images, "words": words, "tokens": tokens}, outputs)
+    model.compile("sgd", {"p": "mse", "q": "mae"})
+    return model
+
+
+class Kink(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Its derivative at zero is 1 on TensorFlow, and a half elsewhere."""
+
+    def call(self, x: Any) -> Any:
+        return ops.maximum(x, 0.0)
+
+
+def tie() -> Any:
+    return model_of(layers.Rescaling(0.0, name="zeros"), Kink(name="kink"))
+
+
+def recurrent() -> Any:
+    return model_of(
+        layers.Embedding(20, 6, mask_zero=True, name="table"),
+        layers.GRU(5, dropout=0.2, name="gru"),
+        shape=(4,),
+    )
+
+
+def tokens(size: int, random: np.random.Generator) -> Any:
+    x = random.integers(20, size=(size, 4))
+    x[:, 3] = 0  # Masked.
+    return x.astype("int32"), random.normal(size=(size, 2)).astype("float32")
+
+
+def repeated_tokens() -> Any:
+    return model_of(layers.Embedding(3, 4, name="table"), layers.Flatten(name="flat"), optimizer="rmsprop")
+
+
+class Unstable(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """The logistic map, sixteen times: each doubles what is between two numbers."""
+
+    def call(self, x: Any) -> Any:
+        x = ops.sigmoid(x)
+        for _ in range(16):
+            x = 3.9 * x * (1 - x)
+        return x
+
+
+def unstable() -> Any:
+    return model_of(Unstable(name="map"))
+
+
+class Own(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.more = layers.Dense(4, activation="tanh", name="one"), [layers.Dense(4, name="two")]
+        self.last = layers.Dense(2, name="three")
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        x = self.one(x)
+        return self.last(self.more[0](x) + x)
+
+
+def own() -> Any:
+    return Own()
+
+
+def own_data(size: int, random: np.random.Generator) -> Any:
+    return random.normal(size=(size, 4)).astype("float32"), random.normal(size=(size, 2)).astype("float32")
+
+
+# What users have reported of Keras.
+
+
+def reported() -> Any:
+    return model_of(
+        layers.AveragePooling2D(2, strides=1, padding="same", name="average"),
+        layers.Conv2D(3, 3, strides=2, padding="same", name="strided"),
+        layers.Conv2D(3, 3, dilation_rate=3, padding="same", name="dilated"),
+        layers.MaxPooling2D(2, strides=1, padding="same", name="maximum"),
+        layers.Conv2DTranspose(3, 3, strides=2, padding="same", name="transposed"),
+        layers.BatchNormalization(name="norm"),
+        layers.Flatten(name="flat"),
+        shape=(7, 7, 2),
+    )
+
+
+def strided_average() -> Any:
+    return model_of(
+        layers.AveragePooling2D(3, strides=2, padding="same", name="average"),
+        layers.Flatten(name="flat"),
+        shape=(4, 4, 2),
+    )
+
+
+# Backends that do not come through.
+
+
+class Boom(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    def call(self, x: Any) -> Any:
+        if bad and not isinstance(x, keras.KerasTensor):
+            raise RuntimeError("no such thing here")
+        return x
+
+
+def raises() -> Any:
+    return model_of(Boom(name="boom"))
+
+
+def crashes() -> Any:
+    if bad:
+        print("last words", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(3)
+    return model_of()

@@ -1,0 +1,306 @@
+"""Parity from end to end: planted faults have to be placed, and sound models have to be left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from awkward_models import AWKWARD
+from field_models import ANSWERS, Answer
+
+from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.parity.evidence import judged
+from dlf.parity.options import ParityOptions
+from dlf.parity.report import exit_code, report_text, write_report
+from dlf.parity.runner import Crew, run_parity
+from dlf.testing import assert_parity
+
+INSTALLED = [name for name in backend_names() if is_installed(load_backend(name))]
+MODELS = Path(__file__).with_name("parity_models.py")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.skipif(len(INSTALLED) < 2, reason="a comparison takes two backends: see the nox session parity"),
+]
+
+
+def compare(
+    name: str, backends: list[str], monkeypatch: pytest.MonkeyPatch | None = None, **options: Any
+) -> dict[str, Any]:
+    if monkeypatch is not None:
+        monkeypatch.setenv("FAULT_ON", backends[-1])
+    if "data" in options:
+        options["data"] = f"{MODELS}:{options['data']}"
+    return run_parity(ParityOptions(f"{MODELS}:{name}", backends, **options))
+
+
+def places(report: dict[str, Any], stage: str) -> set[tuple[str | None, str | None]]:
+    return {(each["layer"], each["variable"]) for each in report["divergences"] if each["stage"] == stage}
+
+
+def news(report: dict[str, Any]) -> set[tuple[str, str | None]]:
+    return {(each["verdict"], each["layer"]) for each in report["precision"] if each["layer"]}
+
+
+def test_each_of_thirteen_faults_is_placed_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epsilon of 1e-6 that is 1% off, too: in float32 nobody could tell."""
+    report = compare("faults_with_adam", INSTALLED, monkeypatch)
+    assert report["verdict"] == "diverge"
+    assert report["first_divergence"]["layer"] == "shift"
+    # In float64 it agrees: on which backend a number is lost in float32 is plain, of two backends too.
+    lost = [each for each in report["divergences"] if each["layer"] == "lost"]
+    assert {(each["stage"], each["backend"]) for each in lost} >= {("forward", INSTALLED[-1])}
+    report["divergences"] = [each for each in report["divergences"] if each not in lost]
+    forward = {"shift", "epsilon", "small_epsilon", "round_trip", "block/inner", "gelu", "rate"}
+    assert places(report, "forward") == {(layer, None) for layer in forward}
+    # An epsilon shows in inference too, a dropout rate in training alone.
+    inference = {each["layer"] for each in report["divergences"] if each["mode"] == "inference"}
+    assert inference == {"epsilon", "block/inner"}
+    assert places(report, "loss") == {(None, "value"), (None, "gradient/0")}
+    assert {layer for layer, _ in places(report, "gradient")} == forward | {"detached"}
+    assert ("detached", "input/0") in places(report, "gradient")
+    assert {layer for layer, _ in places(report, "state")} == {"momentum"}
+    # A wrong loss and layers do not wrong the optimizer: it is given the truth's gradients, and is wrong by itself.
+    assert any(str(variable).endswith("dense/kernel") for _, variable in places(report, "update"))
+    assert places(report, "build") == places(report, "trajectory") == set()
+    # Of two, none is blamed.
+    blamed = INSTALLED[-1] if len(INSTALLED) > 2 else None
+    assert {each["backend"] for each in report["divergences"]} == {blamed}
+
+
+def test_another_optimizer_is_placed_in_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = compare("nesterov", INSTALLED[:2], monkeypatch)
+    assert {each["stage"] for each in report["divergences"]} == {"update"}
+    assert report["first_divergence"]["variable"].endswith("kernel")
+
+
+def test_other_variables_are_placed_in_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = compare("built_otherwise", INSTALLED, monkeypatch)
+    # Of a layer of another dtype, the layer is named and not each of its variables.
+    assert places(report, "build") == {("extra", "bias"), ("wide", None)}
+    assert {each["stage"] for each in report["divergences"]} == {"build"}
+
+
+def test_a_loss_of_the_model_s_own_is_placed_in_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = compare("trained_otherwise", INSTALLED[:2], monkeypatch)
+    assert places(report, "loss") == {(None, None)}
+    assert {each["stage"] for each in report["divergences"]} == {"loss"}
+
+
+def test_what_only_training_shows_is_placed_in_the_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `train_step` that goes its own way at the second step: the first is the same, in every way."""
+    report = compare("stepped_otherwise", INSTALLED, monkeypatch, steps=2)
+    assert {(each["stage"], each["step"]) for each in report["divergences"]} == {("trajectory", 1)}
+    blamed = INSTALLED[-1] if len(INSTALLED) > 2 else None
+    assert {each["backend"] for each in report["divergences"]} == {blamed}
+    assert "at step 2" in report_text(report)
+
+
+def test_what_a_model_does_between_its_layers_is_placed_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = compare("between", INSTALLED[:2], monkeypatch, data="own_data", loss="mse", stages=["forward"])
+    assert places(report, "forward") == {(None, "the input of two")}
+
+
+@pytest.mark.parametrize("backends", [INSTALLED, INSTALLED[:2]])
+def test_a_mask_and_a_penalty_that_one_does_not_have_are_placed(
+    backends: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of two, the first is taken for the truth.
+    monkeypatch.setenv("FAULT_ON", backends[0])
+    report = compare("without_its_mask", backends)
+    assert places(report, "forward") == {("words", "mask")}
+    assert {each["stage"] for each in report["divergences"]} == {"forward"}
+    assert "words is not configured alike: `mask_zero` is" in report_text(report)
+    report = compare("without_its_penalty", backends)
+    first = report["first_divergence"]
+    assert (first["stage"], first["layer"], first["variable"]) == ("loss", "penalized", "penalty")
+
+
+def test_initial_values_are_compared_before_all_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = compare("initialized_otherwise", INSTALLED[:2], monkeypatch, stages=["forward"])
+    assert places(report, "build") == {("first", "kernel")}
+    assert report["stages"]["forward"]["counts"]
+
+
+def test_a_report_is_judged_again_on_fewer_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = json.loads(json.dumps(compare("nesterov", INSTALLED, monkeypatch, stages=["update"])))
+    assert judged(report)["divergences"] == report["divergences"]
+    pair = judged(report, [INSTALLED[0], INSTALLED[-1]])
+    assert {each["backend"] for each in pair["divergences"]} == {None}
+    if len(INSTALLED) > 2:
+        assert judged(report, INSTALLED[:2])["verdict"] == "agree"
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    with Crew(INSTALLED) as workers:
+        yield workers
+
+
+@pytest.mark.parametrize("build", AWKWARD, ids=lambda build: build.__name__)
+def test_what_is_awkward_to_compare_is_compared_and_agrees(
+    crew: Crew, build: Callable[[], Any], tmp_path: Path
+) -> None:
+    target = f"{Path(__file__).with_name('awkward_models.py')}:{build.__name__}"
+    report = run_parity(ParityOptions(target, INSTALLED, steps=2), crew=crew)
+    assert report["failed"] == {}
+    assert report["divergences"] == []
+    assert not any(each["verdict"] == "precision" for each in report["findings"])
+    write_report(report, tmp_path / "parity.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("tied_and_wrong_between", ("forward", None)),
+        ("tied_inside_and_wrong_outside", ("forward", "outer")),
+        ("tied_and_trained_otherwise", ("trajectory", None)),
+    ],
+)
+def test_a_tie_hides_no_fault(monkeypatch: pytest.MonkeyPatch, name: str, place: tuple[str, str | None]) -> None:
+    monkeypatch.setenv("FAULT_ON", INSTALLED[-1])
+    report = compare(name, INSTALLED[-2:], monkeypatch, data="own_data", loss="mse" if "between" in name else None)
+    assert ("tie", "tied") in news(report) or ("tie", "outer/tied") in news(report)
+    first = report["first_divergence"]
+    assert (first["stage"], first["layer"]) == place
+
+
+def test_one_set_of_workers_answers_for_many_models_and_starts_anew_what_has_died() -> None:
+    with Crew(INSTALLED[:2]) as crew:
+        options = ParityOptions(f"{MODELS}:nesterov", INSTALLED[:2], stages=["forward"])
+        first = run_parity(options, crew=crew)
+        crew.sessions[INSTALLED[0]]._worker.kill()
+        crew.sessions[INSTALLED[0]]._worker.wait()
+        assert run_parity(options, crew=crew)["findings"] == first["findings"]
+
+
+def test_a_sound_model_agrees_on_every_backend() -> None:
+    report = compare("sound", INSTALLED)
+    assert report["divergences"] == []
+    assert all(report["stages"][stage]["counts"] for stage in report["stages"])
+    # Cancellation is the layer's own doing, and nobody's fault.
+    assert ("unstable", "cancel") in news(report)
+    assert {verdict for verdict, _ in news(report)} <= {"unstable", "noisy"}
+
+
+def test_a_recurrent_model_with_masks_agrees() -> None:
+    assert compare("recurrent", INSTALLED[:2], data="tokens", steps=1)["divergences"] == []
+
+
+def test_an_unstable_model_is_called_so_and_is_no_divergence() -> None:
+    """Keras issue 22697."""
+    report = compare("unstable", INSTALLED[-2:], steps=1)
+    assert report["divergences"] == []
+    assert {each["verdict"] for each in report["findings"] if each["layer"] == "map"} <= {"unstable", "rounding"}
+
+
+def test_a_subclassed_model_is_called_on_its_data_and_agrees() -> None:
+    report = assert_parity(f"{MODELS}:own", backends=INSTALLED[-2:], data=f"{MODELS}:own_data", loss="mse")
+    assert {each["layer"] for each in report["findings"] if each["stage"] == "forward"} == {"one", "two", "three"}
+
+
+@pytest.mark.skipif("tensorflow" not in INSTALLED, reason="elsewhere the derivative at the kink is the same")
+def test_a_point_without_a_derivative_is_a_tie() -> None:
+    other = next(name for name in INSTALLED if name != "tensorflow")
+    report = compare("tie", [other, "tensorflow"], steps=1)
+    assert report["divergences"] == []
+    assert ("tie", "kink") in news(report)
+
+
+def test_what_users_have_reported_is_mended() -> None:
+    """Keras issues 18452, 19073, 19291, 19721, 20804: each where it was seen."""
+    assert compare("reported", INSTALLED, steps=1)["divergences"] == []
+
+
+@pytest.mark.skipif(
+    "torch" not in INSTALLED or len(INSTALLED) < 3, reason="it takes a majority to tell that torch is the odd one"
+)
+@pytest.mark.xfail(
+    reason="on PyTorch, average pooling with padding='same' and strides counts zeros at an edge: keras PR 23233"
+)
+def test_strided_average_pooling_agrees() -> None:
+    assert compare("strided_average", INSTALLED, steps=1)["divergences"] == []
+
+
+@pytest.mark.skipif("tensorflow" not in INSTALLED, reason="it is TensorFlow's")
+@pytest.mark.xfail(
+    reason="on TensorFlow, RMSprop and Adam square the gradients of a repeated token one by one, and sum afterwards"
+)
+def test_repeated_tokens_train_alike() -> None:
+    other = next(name for name in INSTALLED if name != "tensorflow")
+    assert compare("repeated_tokens", ["tensorflow", other], steps=1)["divergences"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crashes", "ended with code 3, and said at last:\n  last words"),
+        ("raises", "RuntimeError"),
+    ],
+)
+@pytest.mark.skipif(len(INSTALLED) < 3, reason="two are left to compare only where there are three")
+def test_a_backend_that_does_not_come_through_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    from dlf.parity.report import answer_of, exit_code
+
+    report = compare(name, INSTALLED, monkeypatch, steps=1)
+    assert list(report["failed"]) == INSTALLED[-1:]
+    assert message in report["failed"][INSTALLED[-1]]
+    assert set(report["stages"]["forward"]["counts"]) <= {"rounding", "identical"}
+    same = f"The model computes and trains the same on {' and '.join(INSTALLED[:-1])}."
+    assert answer_of(report) == f"{same} {INSTALLED[-1]} did not come through."
+    assert exit_code(report) == 3
+
+
+def test_the_command_answers_and_writes_its_report(run_python: Run, tmp_path: Path) -> None:
+    asked = ["--backends", ",".join(INSTALLED[-2:]), "--json", "parity.json", "--keep", "records", "--steps", "1"]
+    ended = run_python("-m", "dlf", "parity", f"{MODELS}:nesterov", *asked, FAULT_ON=INSTALLED[-1])
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout.startswith(f"{INSTALLED[-2]} and {INSTALLED[-1]} differ: it starts in the update of")
+    report = json.loads((tmp_path / "parity.json").read_text())
+    assert report["verdict"] == "diverge"
+    kept = {each.name for each in (tmp_path / "records").iterdir()}
+    assert kept == {"free", "replay", "single", "trace", "training", "twins", "values.npz"}
+    # What it wrote is enough to judge again, and starts no framework.
+    later = run_python("-m", "dlf", "parity", "--from", "parity.json", "--html", "parity.html")
+    assert later.returncode == 1
+    assert later.stdout == ended.stdout
+    assert (tmp_path / "parity.html").stat().st_size > 10_000
+    again = run_python("-m", "dlf", "parity", f"{MODELS}:nesterov", *asked)
+    assert again.returncode == 2
+    assert "--keep: expected a folder that is empty or not there" in again.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no limits to set")
+def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> None:
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+    code += "from dlf.cli.main import main; main()"
+    (tmp_path / "tmp").mkdir()
+    asked = ["parity", f"{MODELS}:nesterov", "--backends", ",".join(INSTALLED[:2])]
+    ended = run_python("-c", code, *asked, TMPDIR=str(tmp_path / "tmp"))
+    assert ended.returncode == 2
+    assert "cannot be written (File too large)" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not list((tmp_path / "tmp").glob("dlf-*"))
+
+
+@pytest.mark.skipif(len(INSTALLED) < 3, reason="what is expected is of all three backends")
+@pytest.mark.parametrize("expected", ANSWERS, ids=lambda each: each.build)
+def test_a_model_as_people_write_it_gets_the_right_answer(crew: Crew, expected: Answer) -> None:
+    file = Path(__file__).with_name("field_models.py")
+    data = f"{file}:{expected.data}" if expected.data else None
+    report = run_parity(ParityOptions(f"{file}:{expected.build}", INSTALLED, data), crew=crew)
+    text = " ".join(report_text(report, width=1000).split())
+    assert (report["verdict"], exit_code(report)) == (expected.verdict, expected.code), text
+    for words in expected.says:
+        assert words in text
+    if expected.place is not None:
+        first = report["first_divergence"]
+        assert (first["stage"], first["layer"], first["variable"]) == expected.place

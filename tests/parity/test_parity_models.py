@@ -1,0 +1,457 @@
+"""Models that `dlf parity` is pointed at, in one backend's process: saved files, dtypes, penalties, modes, evidence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import psutil
+import pytest
+from keras import layers
+
+from dlf.backend.registry import current_backend
+from dlf.models.targets import load_target
+from dlf.numerics.float64 import in_float64
+from dlf.parity._recording.building import builder_of
+from dlf.parity._recording.subject import Subject, outputs_alone
+from dlf.parity._recording.taps import Listener, listening
+from dlf.parity._recording.worker import Worker
+from dlf.parity._records import Records
+from dlf.parity.evidence import constants_of, judged, read_report
+from dlf.parity.options import STAGES, ParityOptions
+from dlf.parity.report import report_text, write_report
+from dlf.parity.runner import Crew, run_parity
+from dlf.utils.errors import BackendError, InvalidArgumentError
+
+HERE = current_backend().name
+
+MODEL = """
+import keras
+from keras import layers, ops
+
+class Twice(layers.Layer):
+    def call(self, x):
+        return x * 2
+
+class Looks(layers.Layer):
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+    def call(self, x):
+        return x * 2 if float(ops.max(ops.abs(x))) > 0 else x
+
+class Counts(Looks):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.count = self.add_weight(shape=(), initializer="ones", trainable=False, name="count")
+
+    def call(self, x):
+        return x * 2 if float(ops.convert_to_tensor(self.count)) > 0 else x
+
+class Float32Table(layers.Layer):
+    def call(self, x):
+        return x * ops.cast(ops.log(ops.convert_to_tensor([3.0], "float32")), x.dtype)
+
+class Float32Inside(layers.Layer):
+    def call(self, x):
+        return ops.cast(ops.tanh(ops.cast(x, "float32")), x.dtype)
+
+def compiled(*middle):
+    model = keras.Sequential([keras.Input((4,)), *middle, layers.Dense(2, name="last")])
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    return model
+
+def build():
+    return compiled(layers.Dense(6, activation="tanh", kernel_regularizer="l2", name="first"),
+                    layers.BatchNormalization(name="norm"), layers.Dropout(0.3, name="drop"))
+
+def counts():
+    return compiled(Counts(name="counts"))
+
+def looks():
+    return compiled(Looks(name="looks"))
+
+def inside():
+    return compiled(Float32Inside(name="inside"))
+
+def table():
+    return compiled(Float32Table(name="table"))
+
+class Around(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.drop, self.last = layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(1)
+
+    def build(self, shape):
+        self.norm.build(shape)
+        self.last.build(shape)
+
+    def call(self, x):
+        return self.last(self.drop(self.norm(x)))
+
+def around():
+    x = keras.Input((4,))
+    model = keras.Model(x, Around()(x))
+    model.compile("sgd", "mse")
+    return model
+
+def two_outputs():
+    x = keras.Input((4,))
+    model = keras.Model(x, [layers.Dense(1, name="a")(x), layers.Dense(1, name="b")(x)])
+    model.compile("sgd", ["mse", "mae"], loss_weights=[1.0, 3.0])
+    return model
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    place = tmp_path / "models.py"
+    place.write_text(MODEL)
+    return place
+
+
+@pytest.fixture
+def crew() -> Iterator[Crew]:
+    with Crew([HERE], timeout=120) as workers:
+        yield workers
+
+
+def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads(crew: Crew) -> str:
+        with crew:
+            process = psutil.Process(crew.sessions[HERE]._worker.pid)
+            # Of a process that has just been started, the system may not yet say it.
+            while not (environment := process.environ()):
+                time.sleep(0.01)
+            return environment["OMP_NUM_THREADS"]
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("dlf.parity.runner.cores_of_machine", lambda: 6)
+    assert threads(Crew([HERE])) == "6"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads(Crew([HERE])) == "3"
+
+
+def asked(target: str, **options: Any) -> dict[str, Any]:
+    return {
+        "target": target,
+        "data": None,
+        "loss": None,
+        "batch": 4,
+        "steps": 2,
+        "seed": 3,
+        "dtype": "float32",
+        "device": None,
+    } | options
+
+
+def replayed(worker: Worker, folder: Path) -> Records:
+    trace = {"do": "trace", "to": str(folder / "trace"), "gradients": True}
+    keys = [call["key"] for call in worker.respond(trace)["calls"]]
+    request = {"truth": str(folder / "trace"), "to": str(folder / "replay"), "keys": keys}
+    worker.respond({"do": "replay", **request, "twins": False, "gradients": True})
+    return Records(folder / "replay")
+
+
+def test_one_backend_alone_is_held_against_its_own_float64(crew: Crew, file: Path, tmp_path: Path) -> None:
+    report = run_parity(ParityOptions(f"{file}:build", [HERE], steps=2), crew=crew)
+    assert report["verdict"] == "not compared"
+    assert report_text(report).startswith(f"Not compared: there is {HERE} alone.")
+    costs = [each["noise_floors"] for each in report["findings"] if each["stage"] in {"forward", "gradient", "loss"}]
+    assert costs
+    assert max(costs) < 30
+    # The penalty of the layer's own is judged with the layer, and in inference it is called too.
+    places = {(each["stage"], each["layer"], each["variable"], each["mode"]) for each in report["findings"]}
+    assert {("loss", "first", "penalty", None), ("forward", "norm", None, "inference")} <= places
+    assert {each["mode"] for each in report["measurements"] if each["stage"] == "trajectory"} == {
+        "resynchronised",
+        "free",
+    }
+    # What was measured is in the report, and can be judged again.
+    place = tmp_path / "parity.json"
+    write_report(report, place)
+    again = judged(read_report(place), (), constants_of(["noisy=1e-9"]))
+    assert again["constants"]["noisy"] == 1e-9
+    assert {each["verdict"] for each in again["precision"]} >= {"noisy"}
+    assert judged(read_report(place))["findings"] == json.loads(place.read_text())["findings"]
+    with pytest.raises(InvalidArgumentError, match=f"--backends: expected some of those that were measured: {HERE}"):
+        judged(report, ["cray"])
+
+
+def test_stages_that_are_not_asked_for_are_not_run(crew: Crew, file: Path) -> None:
+    report = run_parity(ParityOptions(f"{file}:build", [HERE], stages=["forward"]), crew=crew)
+    assert {each["stage"] for each in report["measurements"]} == {"forward"}
+    assert report["trajectory"] is None
+    assert "gradient    not asked for" in report_text(report)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16", "float16"])
+def test_another_dtype_is_held_to_its_own_noise_floors(crew: Crew, file: Path, dtype: str) -> None:
+    stages = ["forward", "gradient", "loss", "state"]
+    report = run_parity(ParityOptions(f"{file}:build", [HERE], dtype=dtype, stages=stages), crew=crew)
+    assert {each["dtype"] for each in report["measurements"]} == {dtype.removeprefix("mixed_")}
+    variables = {each["dtype"] for each in report["backends"][HERE]["variables"] if each["trainable"]}
+    assert variables == {"float32" if dtype.startswith("mixed") else dtype}
+    forward = [each for each in report["measurements"] if each["layer"] == "first" and each["stage"] == "forward"]
+    # It was computed in this dtype: float32 would be thousands of times nearer.
+    assert all(each["errors"][HERE] > 0.01 * each["floor"] for each in forward)
+    assert not any(each["verdict"] in {"diverged", "precision"} for each in report["findings"])
+
+
+def test_a_saved_model_is_what_it_was(file: Path, tmp_path: Path) -> None:
+    model = builder_of(f"{file}:build", "float32")()
+    model.save(tmp_path / "saved.keras")
+    x = np.ones((2, 4), "float32")
+    for dtype in ("float32", "mixed_bfloat16"):
+        found = builder_of(str(tmp_path / "saved.keras"), dtype)()
+        assert found.layers[0].compute_dtype == dtype.removeprefix("mixed_")
+        assert found.compiled
+        np.testing.assert_allclose(found.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
+    subject = Subject(builder_of(str(tmp_path / "saved.keras"), "mixed_bfloat16"), None)
+    with in_float64():
+        subject.make_twin()
+        assert subject.twin.layers[0].compute_dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda own: layers.Lambda(lambda x: x * 2), "Lambda"),
+        (lambda own: own(), "Could not locate class 'Twice'"),
+    ],
+)
+def test_a_saved_model_with_code_of_its_own_is_refused(
+    file: Path, tmp_path: Path, make: Callable[[Any], keras.Layer], message: str
+) -> None:
+    model = keras.Sequential([keras.Input((4,)), make(load_target(f"{file}:Twice")), layers.Dense(1)])
+    model.save(tmp_path / "own.keras")
+    sys.modules.pop("models")  # As in another process.
+    with pytest.raises(
+        InvalidArgumentError, match=r"TARGET: expected a file that Keras saved.*loaded in safe mode"
+    ) as no:
+        builder_of(str(tmp_path / "own.keras"), "float32")()
+    assert message in str(no.value)
+    assert "give a function instead" in str(no.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no model", b"\x00" * 1000])
+def test_a_file_that_is_no_model_is_one_clear_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "broken.keras").write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match="TARGET: expected a file that Keras saved"):
+        builder_of(str(tmp_path / "broken.keras"), "float32")()
+
+
+def test_a_device_that_is_not_there_is_said(file: Path) -> None:
+    first = current_backend().devices()[0]
+    other = "gpu" if first.startswith("cpu") else "cpu"
+    with pytest.raises(InvalidArgumentError, match=f"--device: expected a device that {HERE} finds: .* {first}"):
+        Worker().respond({"do": "build", "options": asked(f"{file}:build", device=other)})
+
+
+def test_data_that_cannot_be_made_say_so(file: Path) -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"--data: expected a function \(batch size, random\)(.|\n)*TypeError"
+    ):
+        Worker().respond({"do": "build", "options": asked(f"{file}:build", data=f"{file}:build")})
+
+
+def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
+    """Each worker imports the script, and would start workers that import it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dlf, keras\n"
+        "def build():\n"
+        "    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+        f"dlf.check_parity(build, backends=['{HERE}'], loss='mse', stages=['forward'])\n"
+    )
+    ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300)
+    assert ended.returncode
+    assert 'Put that under `if __name__ == "__main__":`' in ended.stderr
+
+
+def test_a_layer_is_replayed_in_the_mode_that_it_was_called_in(file: Path, tmp_path: Path) -> None:
+    """Keras tells inner layers by the context of the call around them, which is not there in a replay."""
+    worker = Worker()
+    worker.respond({"do": "build", "options": asked(f"{file}:around")})
+    records = replayed(worker, tmp_path)
+    for title in ("wide", "narrow"):
+        assert (records[f"{title}/around/dropout|forward/0"] == 0).any()
+        assert (records[f"{title}/around/dropout|inference/0"] != 0).all()
+        before = records[f"{title}/around/batch_normalization|state/moving_mean"]
+        assert (before != 0).all()
+
+
+def test_a_penalty_and_its_gradient_belong_to_the_layer(file: Path, tmp_path: Path) -> None:
+    worker = Worker()
+    worker.respond({"do": "build", "options": asked(f"{file}:build")})
+    records, trace = replayed(worker, tmp_path), Records(tmp_path / "trace")
+    kernel = worker._subject.model.layers[0].kernel
+    penalty = 0.01 * float(np.sum(keras.ops.convert_to_numpy(kernel.value).astype("float64") ** 2))
+    assert records["wide/first|loss/penalty"] == pytest.approx(penalty, rel=1e-6)
+    whole = next(name for name in trace if name.startswith("gradient/") and name.endswith("first/kernel"))
+    np.testing.assert_allclose(records["wide/first|gradient/variable/kernel"], trace[whole], rtol=1e-4, atol=1e-6)
+
+
+def test_a_slot_has_one_name_however_many_were_made_before(file: Path) -> None:
+    def names() -> list[str]:
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="model")
+        model.compile(keras.optimizers.Nadam(), "mse")
+        return [each for each in Subject(lambda: model, None).slot_names() if "dense" not in each]
+
+    assert names() == names()
+    assert names()[-1] == "6:variable"
+
+
+def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
+    """On JAX it cannot be compiled; what it gives is compared."""
+    report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), crew=crew)
+    assert not report["failed"]
+    assert "looks" in {each["layer"] for each in report["findings"] if each["stage"] == "forward"}
+
+
+def test_a_layer_that_looks_at_its_state_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
+    """On JAX the whole model's gradient can be compiled; the layer's own, whose state is given, cannot."""
+    report = run_parity(ParityOptions(f"{file}:counts", [HERE], stages=("build", "forward", "gradient")), crew=crew)
+    assert not report["failed"]
+    assert "counts" in {each["layer"] for each in report["findings"] if each["stage"] == "gradient"}
+
+
+def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
+    worker = Worker()
+    worker.respond({"do": "build", "options": asked(f"{file}:two_outputs")})
+    replayed(worker, tmp_path)
+    request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "training"), "twins": False}
+    worker.respond({"do": "replay_training", **request, "stages": list(STAGES)})
+    y, trace = worker._batches[0][1], Records(tmp_path / "trace")
+    a, b = (trace[f"wide/prediction:{n}"] for n in range(2))
+    expected = np.mean((a - y[0]) ** 2) + 3 * np.mean(np.abs(b - y[1]))
+    assert Records(tmp_path / "training")["wide/|loss/value"] == pytest.approx(expected, rel=1e-6)
+    assert trace["loss"] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["inside", "table"])
+def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path, tmp_path: Path) -> None:
+    from dlf.parity._judging.measure import _moves
+    from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
+
+    worker = Worker()
+    worker.respond({"do": "build", "options": asked(f"{file}:{name}")})
+    replayed(worker, tmp_path)
+    request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "beside"), "keys": [name, "last"]}
+    worker.respond({"do": "replay_beside", **request, "gradients": True})
+    beside = Records(tmp_path / "beside")
+    for layer, longest in ((name, 3), ("last", None)):
+        measured = {"moves": {HERE: [_moves(beside, f"wide/{layer}|forward/0")]}, "longest": 3}
+        assert judged_in_own_dtype(measured, Constants()) == longest
+
+
+def test_what_was_heard_is_not_held() -> None:
+    """Only shapes are kept of a call: a model may have a thousand layers."""
+    model = keras.Sequential([keras.Input((3,)), *(layers.Dense(3, name=f"dense_{n}") for n in range(3))])
+    heard = Listener({each.name: each for each in model.layers}, hear=lambda call: call.without_tensors())
+    with listening(heard):
+        model(keras.ops.ones((2, 3)))
+    assert [call.sources for call in heard.calls] == [[], ["dense_0"], ["dense_1"]]
+    for call in heard.calls:
+        for each in keras.tree.flatten((call.asked, call.outputs, call.state, call.masks)):
+            assert not keras.ops.is_tensor(each)
+
+
+class Watch(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Adds what its `seen` returns, for the layers before it, when it is called."""
+
+    def __init__(self, seen: Callable[[Any], None], **options: Any) -> None:
+        super().__init__(**options)
+        self.seen = seen
+
+    def call(self, x: Any) -> Any:
+        self.seen(x)
+        return x + 1
+
+
+def test_a_tensor_goes_with_the_last_layer_that_takes_it() -> None:
+    made: list[Any] = []
+    alive: list[int] = []
+
+    def seen(x: Any) -> None:
+        if keras.ops.is_tensor(x):
+            alive.append(sum(each() is not None for each in made))
+            made.append(weakref.ref(x))
+
+    chain = [layer for _ in range(6) for layer in (layers.Rescaling(2.0), Watch(seen))]
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3), *chain])
+    made.clear()  # TensorFlow takes what a model is built by for tensors.
+    model(np.ones((2, 3), "float32"))
+    assert alive[-1] == 5  # As Keras does it.
+    made.clear()
+    with outputs_alone(model):
+        model(np.ones((2, 3), "float32"))
+    assert alive[-1] <= 1
+
+
+def test_a_tensor_stays_while_somebody_takes_it() -> None:
+    """Taken late, taken twice, by a shared layer, given out in the midst, inside another model, of shared nodes."""
+    x = keras.Input((3,))
+    shared = layers.Dense(3, activation="tanh")
+    first = shared(x)
+    inner = keras.Model(x, [first, shared(first)])
+    a, b = inner(x * 2)
+    late = layers.Add()([shared(layers.Rescaling(0.5)(layers.Rescaling(3.0)(b))), a, a, x])
+    model = keras.Model(x, {"late": late, "midst": b, "input": x})
+    part = keras.Model(x, [late, a])  # Of the same nodes, with another end.
+    value = np.arange(6, dtype="float32").reshape(2, 3)
+    for each in (model, part, inner):
+        expected = keras.tree.map_structure(keras.ops.convert_to_numpy, each(value))
+        with outputs_alone(each):
+            found = keras.tree.map_structure(keras.ops.convert_to_numpy, each(value))
+        keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+def test_what_keras_keeps_of_a_graph_is_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from keras.src.ops.symbolic_arguments import SymbolicArguments
+
+    from dlf.backend.keras_internals import tensors_freed
+
+    monkeypatch.delattr(SymbolicArguments, "fill_in")
+    with pytest.raises(BackendError, match="which are gone"), tensors_freed():
+        pass
+
+
+def test_an_excluded_weight_does_not_decay_in_the_twin(file: Path) -> None:
+    def build() -> Any:
+        model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
+        optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+        model.compile(optimizer, "mse")
+        return model
+
+    from dlf.backend.keras_internals import decay_of_weights
+
+    subject = Subject(build, None)
+    with in_float64():
+        subject.make_twin()
+        decays = decay_of_weights(subject.twin.optimizer)
+        assert decays is not None
+        assert [decays(each) for each in subject.twin.trainable_variables] == [True, False]
+
+
+def test_a_function_in_a_loop_that_is_traced_has_arguments_without_values() -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((4, 2)),
+            keras.layers.GRU(3, recurrent_activation="hard_sigmoid", name="gru"),
+            keras.layers.Dense(1),
+        ]
+    )
+    x, y = np.ones((2, 4, 2), np.float32), np.ones((2, 1), np.float32)
+    functions = Subject(lambda: model, "mse").outputs_for((x, y), "TARGET")["functions"]
+    assert functions["gru"][0][0] == "nn.hard_sigmoid"
+    assert functions["gru"][0][1]["clipped"] is False

@@ -1,0 +1,73 @@
+"""The layout shows the architecture: each package stands above what it imports, and keeps what is private to it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dlf
+
+pytestmark = pytest.mark.once
+
+FOLDER = Path(dlf.__file__).parent
+FLOORS = [
+    {"utils", "_version"},
+    {"backend", "data", "visualization"},
+    {"models", "backend_protocol"},
+    {"random"},
+    {"training", "numerics"},
+    {"gradients", "lab"},
+    {"parity"},
+    {"bench", "testing"},
+    {"cli", "pytest_plugin"},
+    {"__main__", "__init__"},
+]
+"""From the ground up: what stands on a floor imports from lower ones alone. The last is the face of the package."""
+FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for file in sorted(FOLDER.rglob("*.py")):
+        yield file.relative_to(FOLDER).with_suffix("").as_posix().replace("/", "."), file
+
+
+def imported(file: Path) -> set[str]:
+    """What is imported of dlf, without the ``dlf.``: modules, or names in them."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dlf":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names if alias.name.split(".")[0] == "dlf"}
+    return {name.partition(".")[2] for name in found}
+
+
+def test_every_part_of_dlf_has_its_floor() -> None:
+    assert {name.split(".")[0] for name, _ in modules()} == set(FLOOR_OF)
+
+
+def test_a_module_imports_what_stands_below_it() -> None:
+    wrong = []
+    for name, file in modules():
+        own = name.split(".")[0]
+        for each in imported(file):
+            part = each.split(".")[0]
+            # Nobody imports the face, which has no name here.
+            if part != own and FLOOR_OF.get(part, len(FLOORS)) >= FLOOR_OF[own]:
+                wrong.append(f"{name} imports {each}")
+    assert not wrong
+
+
+def test_a_module_imports_nothing_private_to_another_package() -> None:
+    wrong = []
+    for name, file in modules():
+        for each in imported(file) - {"_version.__version__"}:
+            parts = each.split(".")
+            private = next((place for place, part in enumerate(parts) if part.startswith("_")), 0)
+            # What is private is so to the folder that it lies in.
+            if name.split(".")[:private] != parts[:private]:
+                wrong.append(f"{name} imports {each}")
+    assert not wrong

@@ -1,0 +1,174 @@
+"""Runs parity over everything in Keras, keeps each result at once, and goes on where it was stopped.
+
+What is asked of it:
+
+* one set of workers for many small models; one that dies is started anew, and costs one entry;
+* several sets side by side: of each, all wait for the backend that compiles the longest;
+* what was run with these versions already is not run again;
+* untested entries are in the summary beside the tested ones.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from dlf.parity.options import ParityOptions
+from dlf.parity.report import answer_of, remarks_of
+from dlf.parity.runner import Crew, run_parity
+from dlf.utils.errors import DlfError
+from dlf.utils.files import whole_file
+from zoo.entry import Entry
+
+__all__ = ["run_zoo", "summary_of"]
+
+SCHEMA = 1
+TOGETHER = 20
+"""Entries that one set of workers answers for: compiled functions pile up in a process."""
+
+
+def run_zoo(
+    entries: Sequence[Entry],
+    backends: Sequence[str],
+    folder: Path,
+    say: Callable[[str], None] = lambda _: None,
+    jobs: int = 1,
+) -> dict[str, Any]:
+    """Runs what was not run yet.
+
+    Args:
+        entries: Of what.
+        backends: On which backends.
+        folder: Where each report is kept, as ``kind-Name-case.json``.
+        say: Is told of each entry.
+        jobs: Sets of workers at a time; applications are run by one.
+
+    Returns:
+        The summary, in JSON's types: see `summary_of`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
+    say(f"{len(waiting)} of {len(entries)} entries are to be run")
+    crews: list[Crew] = []
+    numbers, stopped = count(1), Event()
+
+    def run_together(some: Sequence[Entry]) -> None:
+        with Crew(backends, timeout=900.0) as crew:
+            crews.append(crew)
+            for entry in some:
+                began = time.perf_counter()
+                result = _run(entry, backends, crew) | {"seconds": round(time.perf_counter() - began, 1)}
+                if stopped.is_set():
+                    return  # Its workers were ended in the midst of it.
+                with whole_file(_place(folder, entry)) as place:
+                    place.write_text(json.dumps(result, allow_nan=False))
+                say(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
+
+    # Two of the largest applications at a time would take more memory than most machines have.
+    small = [each for each in waiting if each.kind != "applications"]
+    large = [each for each in waiting if each.kind == "applications"]
+    for some, at_once in ((small, jobs), (large, 1)):
+        with ThreadPoolExecutor(at_once) as pool:
+            try:
+                list(pool.map(run_together, [some[n : n + TOGETHER] for n in range(0, len(some), TOGETHER)]))
+            except BaseException:
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                for crew in crews:
+                    crew.close()
+                raise
+    return summary_of(entries, folder)
+
+
+def summary_of(entries: Iterable[Entry], folder: Path) -> dict[str, Any]:
+    """Returns what is known of each entry.
+
+    Args:
+        entries: Of what.
+        folder: Where the reports are kept.
+
+    Returns:
+        ``rows``, one for each entry, ``counts`` of their verdicts, the ``backends`` with their versions, and the
+        ``seconds`` that all took.
+    """
+    rows: list[dict[str, Any]] = []
+    backends: dict[str, Any] = {}
+    for entry in entries:
+        row: dict[str, Any] = {"kind": entry.kind, "name": entry.name, "case": entry.case, "target": entry.target}
+        row |= {"verdict": entry.status, "answer": entry.reason or "", "findings": [], "news": [], "seconds": 0.0}
+        place = _place(folder, entry)
+        if entry.status == "tested":
+            row["verdict"] = "not run"
+        if entry.status == "tested" and place.exists():
+            found = json.loads(place.read_text())
+            row |= {name: found[name] for name in ("verdict", "answer", "findings", "news", "seconds")}
+            backends = found.get("backends") or backends
+        rows.append(row)
+    return {
+        "schema": SCHEMA,
+        "backends": backends,
+        "counts": dict(Counter(row["verdict"] for row in rows)),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
+        "rows": rows,
+    }
+
+
+def title_of(entry: Entry) -> str:
+    """Returns what an entry is called.
+
+    Example:
+        >>> title_of(Entry("layers", "Dense", "no_bias"))
+        'layers Dense, no bias'
+    """
+    return f"{entry.kind} {entry.name}" + (f", {entry.case.replace('_', ' ')}" if entry.case else "")
+
+
+def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> dict[str, Any]:
+    options = ParityOptions(entry.target or "", backends, data=entry.data, stages=entry.stages, steps=entry.steps)
+    try:
+        report = run_parity(options, crew=crew)
+    except DlfError as error:
+        return {
+            "entry": asdict(entry),
+            "verdict": "failed",
+            "answer": str(error),
+            "findings": [],
+            "news": [],
+            "failed": {},
+        }
+    failed = [f"{name}: {text}" for name, text in report["failed"].items()]
+    return {
+        "entry": asdict(entry),
+        "verdict": _verdict(report),
+        "answer": "\n".join([answer_of(report), *remarks_of(report), *failed]),  # What is known is in the findings.
+        "findings": report["divergences"],
+        "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
+        "failed": report["failed"],
+        "worst": {stage: each["worst"] for stage, each in report["stages"].items()},
+        "backends": {
+            name: {part: each[part] for part in ("keras", "framework", "device")}
+            for name, each in report["backends"].items()
+        },
+    }
+
+
+def _verdict(report: Mapping[str, Any]) -> str:
+    if set(report["failed"]) - set(report["known_failures"]):
+        return "failed"
+    if not all(each["reason"] for each in report["divergences"]):
+        return "diverge"
+    if report["failed"] or report["divergences"]:
+        return "known"
+    return "not judged" if report["not_judged"] else str(report["verdict"])
+
+
+def _place(folder: Path, entry: Entry) -> Path:
+    return folder / f"{entry.kind}-{entry.name}-{entry.case}.json"
