@@ -138,6 +138,8 @@ def _check_description(backend: Backend) -> None:
 def _check_gradient_paths(backend: Backend) -> None:
     paths = dict(backend.gradient_paths())
     expect("there is a gradient path", expected="one or more", received=list(paths), kept=bool(paths))
+    names = backend.gradient_path_names
+    expect("`gradient_path_names` are those of `gradient_paths`", expected=tuple(paths), received=tuple(names))
     for name, path in paths.items():
         expect(
             f"the path {name!r} has both verbs",

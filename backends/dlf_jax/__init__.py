@@ -18,6 +18,7 @@ class JaxBackend:
     keras_backend = "jax"
     requires = ("jax", "flax", "optax")
     install_command = "pip install jax flax optax"
+    gradient_path_names = ("grad", "nnx")
 
     def environment(self) -> Mapping[str, str]:
         return {}
@@ -45,6 +46,11 @@ class JaxBackend:
         from dlf_jax import gradients, nnx_gradients
 
         return {"grad": gradients, "nnx": nnx_gradients}
+
+    def hand_written_loops(self) -> Mapping[str, Callable[[Any], Any]]:
+        from dlf_jax.loops import LOOPS
+
+        return LOOPS
 
     def float64(self) -> AbstractContextManager[Any]:
         import jax

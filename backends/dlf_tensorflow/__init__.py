@@ -19,6 +19,7 @@ class TensorFlowBackend:
     keras_backend = "tensorflow"
     requires = ("tensorflow",)
     install_command = "pip install tensorflow"
+    gradient_path_names = ("tape",)
 
     def environment(self) -> Mapping[str, str]:
         # Only the log of the C++ runtime: without it every start prints a screen of notices about CPU features.
@@ -51,6 +52,11 @@ class TensorFlowBackend:
         from dlf_tensorflow import gradients
 
         return {"tape": gradients}
+
+    def hand_written_loops(self) -> Mapping[str, Callable[[Any], Any]]:
+        from dlf_tensorflow.loops import LOOPS
+
+        return LOOPS
 
     def float64(self) -> AbstractContextManager[Any]:
         from dlf_tensorflow.numbers import python_numbers_kept

@@ -19,6 +19,7 @@ class TorchBackend:
     requires = ("torch",)
     # On Linux a plain `pip install torch` brings several gigabytes of GPU libraries; this build does without.
     install_command = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    gradient_path_names = ("autograd",)
 
     def environment(self) -> Mapping[str, str]:
         return {}
@@ -47,6 +48,11 @@ class TorchBackend:
         from dlf_torch import gradients
 
         return {"autograd": gradients}
+
+    def hand_written_loops(self) -> Mapping[str, Callable[[Any], Any]]:
+        from dlf_torch.loops import LOOPS
+
+        return LOOPS
 
     def float64(self) -> AbstractContextManager[Any]:
         from dlf_torch.numbers import contiguous_kernels

@@ -225,8 +225,20 @@ class Backend(Protocol):
         """What decides its float32 arithmetic and its determinism, by the framework's own names."""
         ...
 
+    @property
+    def gradient_path_names(self) -> tuple[str, ...]:
+        """The names of its ways of taking a gradient, which are known before the framework is imported."""
+        ...
+
     def gradient_paths(self) -> Mapping[str, GradientPath]:
         """Its ways of taking a gradient, by name."""
+        ...
+
+    def hand_written_loops(self) -> Mapping[str, Callable[[Any], Any]]:
+        """Training loops as the framework's users write them, by name, which `dlf bench` times; there may be none.
+
+        Each takes a `dlf.bench.models.Task`, and has ``epoch() -> loss`` and ``weights()``.
+        """
         ...
 
     def float64(self) -> AbstractContextManager[Any]:

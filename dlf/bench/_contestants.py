@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from dlf.backend.default import is_there
+from dlf.backend.registry import current_backend
 from dlf.bench._turns import Turns
 from dlf.bench.models import Task, build_model, compile_options
 from dlf.bench.options import EXPLICIT, FUSED, REFERENCE
@@ -211,7 +212,7 @@ class _SeedBatches(_SeedEpochs):
 
 def contestants() -> list[Contestant]:
     """Returns every way of training that this backend knows; the reference is the first."""
-    loops = importlib.import_module(f"dlf_{keras.config.backend()}.loops").LOOPS
+    loops = current_backend().hand_written_loops()
     return [
         KerasFit(REFERENCE, _fit_arrays),
         KerasFit("Keras fit, tf.data", _fit_tf_data, "" if is_there("tensorflow") else "TensorFlow is not installed"),

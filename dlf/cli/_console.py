@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -72,11 +70,8 @@ class LabProgress:
         return MoveBar()
 
 
-def print_lab(result: LabResult, *, as_json: bool) -> None:
+def print_lab(result: LabResult) -> None:
     """Prints what a run found."""
-    if as_json:
-        print(json.dumps(asdict(result), indent=2))
-        return
     console = Console(highlight=False)
     options = result.options
     install = "" if importlib.util.find_spec("tensorboard") else "pip install tensorboard && "

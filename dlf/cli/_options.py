@@ -2,9 +2,94 @@
 
 from __future__ import annotations
 
-__all__ = ["names"]
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+__all__ = ["Command", "as_file", "json_option", "names", "put_json", "say"]
+
+_STDOUT = Path("-")
+
+
+class Command(click.Command):
+    """A command that still knows what its options were called before; its help shows the names of today alone.
+
+    Args:
+        renamed: Today's name of an option, by the name that it had.
+    """
+
+    def __init__(self, *arguments: Any, renamed: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._renamed = renamed or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Reads the arguments, after giving each option the name of today."""
+        parts = [each.partition("=") for each in args]
+        return super().parse_args(ctx, [self._renamed.get(name, name) + sign + value for name, sign, value in parts])
+
+
+def json_option(what: str) -> Callable[[Any], Any]:
+    """Returns the option ``--json [FILE]``, the same in every command.
+
+    Args:
+        what: What is written, for the help.
+    """
+    return click.option(
+        "--json",
+        "file",
+        metavar="[FILE]",
+        is_flag=False,
+        flag_value=str(_STDOUT),
+        type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        help=f"Write {what} as JSON to FILE; without one, to stdout, and nothing else there.",
+    )
+
+
+def as_file(file: Path | None) -> Path | None:
+    """Returns what ``--json`` names, or None where that is stdout.
+
+    Raises:
+        OutputError: The file cannot be written; it is told before hours of work, and not after them.
+    """
+    from dlf.utils.files import check_place
+
+    if file is None or file == _STDOUT:
+        return None
+    check_place(file)
+    return file
+
+
+def put_json(value: Any, file: Path | None, show: Callable[[], None], *, indent: int | None = 2) -> None:
+    """Writes a result to where ``--json`` says, and shows it as text unless that is stdout.
+
+    Args:
+        value: In JSON's types.
+        file: What ``--json`` names.
+        show: Prints the text.
+        indent: Of the JSON.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from dlf.utils.files import whole_file
+
+    if file == _STDOUT:
+        click.echo(json.dumps(value, indent=indent, allow_nan=False))
+        return
+    if file is not None:
+        with whole_file(file) as place:
+            place.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n")
+    show()
 
 
 def names(text: str | None) -> list[str]:
     """Returns the names in a list with commas."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def say(text: str) -> None:
+    """Says on stderr what is going on."""
+    click.echo(f"dlf: {text}", err=True)

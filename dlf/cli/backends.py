@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
+from pathlib import Path
 
 import click
+
+from dlf.cli._options import as_file, json_option, put_json
 
 __all__ = ["backends"]
 
 
 @click.command("backends")
-@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
-def backends(as_json: bool) -> int:
+@json_option("the list")
+def backends(file: Path | None) -> int:
     r"""List the backends: what is installed, on which devices, and how to install what is not.
 
     \b
@@ -20,9 +23,7 @@ def backends(as_json: bool) -> int:
     """
     from dlf.cli._console import ask_backends, print_backends
 
+    as_file(file)
     answers = ask_backends()
-    if as_json:
-        click.echo(json.dumps(answers, indent=2))
-    else:
-        print_backends(answers)
+    put_json(answers, file, partial(print_backends, answers))
     return 3 if any("error" in answer for answer in answers) else 0

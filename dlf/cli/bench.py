@@ -1,17 +1,17 @@
-"""The command ``dlf bench``."""
+"""The commands ``dlf bench`` and ``dlf bench-parity``."""
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from dlf.cli._options import names
+from dlf.cli._options import as_file, json_option, names, put_json, say
 
-__all__ = ["bench"]
+__all__ = ["bench", "bench_parity"]
 
 
 @click.command("bench", context_settings={"show_default": True})
@@ -23,11 +23,12 @@ __all__ = ["bench"]
 @click.option("--growth", is_flag=True, help="Also time an example at ten times the rows.")
 @click.option("--memory", is_flag=True, help="Also measure the peak of memory, beside Keras's fit.")
 @click.option("--startup", is_flag=True, help="Also measure the start with an empty and a filled compilation cache.")
-@click.option("--parity", is_flag=True, help="Measure `dlf parity` instead: time and memory.")
-@click.option(
-    "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures."
-)
-def bench(backends: str | None, models: str, file: Path | None, parity: bool, **options: Any) -> int:
+@click.option("--parity", is_flag=True, hidden=True)  # What `dlf bench-parity` was called before.
+@json_option("all figures")
+@click.pass_context
+def bench(
+    context: click.Context, /, *, backends: str | None, models: str, file: Path | None, parity: bool, **options: Any
+) -> int:
     r"""Time Keras's fit, dlf's fused engine and hand-written loops, in turns; none before its results agree.
 
     \b
@@ -35,25 +36,43 @@ def bench(backends: str | None, models: str, file: Path | None, parity: bool, **
       dlf bench --models mlp --json bench.json
       dlf bench --backends jax,torch --rows 6000 --repeats 3
     """
+    if parity:
+        for name in ("models", *options):
+            if name != "repeats" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                option = name.replace("_", "-")
+                raise click.UsageError(
+                    f"--{option} means nothing to --parity: leave it out, or see `dlf bench-parity -h`."
+                )
+        answer: int = context.invoke(bench_parity, backends=backends, repeats=options["repeats"], file=file)
+        return answer
     from dlf.bench import BenchOptions, print_bench, run_bench
     from dlf.bench.report import exit_code, write_bench
-    from dlf.utils.files import check_place
 
     asked = BenchOptions(names(backends), names(models), **options)
-    if file:
-        check_place(file)
-    if parity:
-        from dlf.bench.parity import print_parity_bench, run_parity_bench
-        from dlf.utils.files import whole_file
-
-        found = run_parity_bench(asked.backends, asked.repeats, say=lambda text: click.echo(f"dlf: {text}", err=True))
-        if file:
-            with whole_file(file) as place:
-                place.write_text(json.dumps(found, indent=1))
-        print_parity_bench(found)
-        return int(any(each["verdict"] != "agree" for each in [*found["rounds"], *found["large"].values()]))
+    kept = as_file(file)
     # What was measured is kept at once: the whole may take hours.
-    keep = partial(write_bench, path=file) if file else lambda _: None
-    report = run_bench(asked, say=lambda text: click.echo(f"dlf: {text}", err=True), keep=keep)
-    print_bench(report)
+    keep = partial(write_bench, path=kept) if kept else lambda _: None
+    report = run_bench(asked, say=say, keep=keep)
+    put_json(report, file, partial(print_bench, report))
     return exit_code(report)
+
+
+@click.command("bench-parity", context_settings={"show_default": True})
+@click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
+@click.option("--repeats", metavar="N", type=click.IntRange(1, 10_000), default=5, help="Rounds of the smallest model.")
+@json_option("all figures")
+def bench_parity(backends: str | None, repeats: int, file: Path | None) -> int:
+    r"""Measure the time and the memory of `dlf parity`, beside those of one training step of Keras's own.
+
+    \b
+    Example:
+      dlf bench-parity --backends jax,torch --repeats 3 --json figures.json
+    """
+    from dlf.bench import BenchOptions
+    from dlf.bench.parity import print_parity_bench, run_parity_bench
+
+    asked = BenchOptions(names(backends), repeats=repeats)
+    as_file(file)
+    found = run_parity_bench(asked.backends, asked.repeats, say=say)
+    put_json(found, file, partial(print_parity_bench, found))
+    return int(any(each["verdict"] != "agree" for each in [*found["rounds"], *found["large"].values()]))

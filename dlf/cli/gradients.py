@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dlf.cli._options import names
+from dlf.cli._options import as_file, json_option, names, put_json, say
 
 __all__ = ["gradients"]
 
@@ -25,11 +25,11 @@ __all__ = ["gradients"]
 @click.option(
     "--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="After which a path is ended."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("everything")
 @click.option(
     "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to read."
 )
-def gradients(paths: str | None, as_json: bool, page: Path | None, **options: Any) -> int:
+def gradients(paths: str | None, file: Path | None, page: Path | None, **options: Any) -> int:
     r"""Take the same gradients by each framework's own means, side by side, and hold them against the truth.
 
     \b
@@ -42,18 +42,16 @@ def gradients(paths: str | None, as_json: bool, page: Path | None, **options: An
     from dlf.utils.files import check_place, without_nan
 
     asked = GradientsOptions(paths=names(paths), **options)
+    as_file(file)
     if page:
         check_place(page)
     from dlf.gradients.report import exit_code, print_gradients
     from dlf.gradients.runner import run_gradients
 
-    report = run_gradients(asked, say=lambda text: click.echo(f"dlf: {text}", err=True))
+    report = run_gradients(asked, say=say)
     if page:
         from dlf.gradients.page.page import write_page
 
         write_page(report, page)
-    if as_json:
-        click.echo(json.dumps(without_nan(report), indent=2))
-    else:
-        print_gradients(report)
+    put_json(without_nan(report), file, partial(print_gradients, report))
     return exit_code(report)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
+
+from dlf.cli._options import as_file, json_option, put_json
 
 __all__ = ["lab"]
 
@@ -24,8 +29,8 @@ _INTERRUPTED = 130
 @click.option("--optimizer", metavar="NAME", default="adam", help="Any optimizer of Keras.")
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Starts all random numbers.")
 @click.option("--out", metavar="DIR", help="The run folder.  [default: runs/<time>]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def lab(backend: str | None, as_json: bool, **options: Any) -> int:
+@json_option("the result")
+def lab(backend: str | None, file: Path | None, **options: Any) -> int:
     r"""Train the lab's model, end to end, and leave a run folder.
 
     \b
@@ -36,6 +41,7 @@ def lab(backend: str | None, as_json: bool, **options: Any) -> int:
 
     Ctrl-C ends the run after the current batch and keeps what was learnt.
     """
+    as_file(file)
     _start_backend(backend)
     from dlf.cli._console import LabProgress, print_lab
 
@@ -44,7 +50,7 @@ def lab(backend: str | None, as_json: bool, **options: Any) -> int:
         from dlf.lab import LabOptions, run_lab
 
         result = run_lab(LabOptions(**options), callbacks=[progress.callback()], announce=progress.remark)
-    print_lab(result, as_json=as_json)
+    put_json(asdict(result), file, partial(print_lab, result))
     return _INTERRUPTED if result.status == "interrupted" else 0
 
 

@@ -20,7 +20,7 @@ from typing import NoReturn
 import click
 
 from dlf.cli.backends import backends
-from dlf.cli.bench import bench
+from dlf.cli.bench import bench, bench_parity
 from dlf.cli.gradients import gradients
 from dlf.cli.lab import lab
 from dlf.cli.parity import parity
@@ -77,7 +77,7 @@ def _dlf() -> None:
     """
 
 
-for _command in (lab, backends, bench, gradients, parity):
+for _command in (lab, backends, bench, bench_parity, gradients, parity):
     _dlf.add_command(_command)
 
 for _command in (_dlf, *_dlf.commands.values()):

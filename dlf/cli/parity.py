@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from dlf.cli._options import names
+from dlf.cli._options import Command, as_file, json_option, names, put_json
 
 __all__ = ["parity"]
 
 
-@click.command("parity", context_settings={"show_default": True})
+@click.command("parity", cls=Command, renamed={"--batch": "--batch-size"}, context_settings={"show_default": True})
 @click.argument("target", required=False)
 @click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
 @click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
 @click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
-@click.option("--batch", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")
+@click.option(
+    "--batch-size", "batch", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch."
+)
 @click.option("--steps", metavar="N", type=click.IntRange(1, 10_000), default=3, help="Steps of the trajectory.")
 @click.option(
     "--stages",
@@ -38,9 +41,7 @@ __all__ = ["parity"]
 @click.option(
     "--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Leave the records there."
 )
-@click.option(
-    "--json", "file", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write the whole report."
-)
+@json_option("the whole report")
 @click.option(
     "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at."
 )
@@ -85,7 +86,7 @@ def parity(  # noqa: PLR0913 - one for each option.
     """
     from dlf.parity.evidence import constants_of, judged, read_report
     from dlf.parity.options import ParityOptions
-    from dlf.parity.report import ParityProgress, exit_code, print_parity, write_report
+    from dlf.parity.report import ParityProgress, exit_code, print_parity
     from dlf.utils.files import check_place
 
     if (target is None) is (earlier is None):
@@ -93,11 +94,12 @@ def parity(  # noqa: PLR0913 - one for each option.
     context = click.get_current_context()
     for name in (*options, "stages", "keep") if earlier is not None else ():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} changes what is run, and --from runs nothing: leave one of them out.")
+            option = {"batch": "batch-size"}.get(name, name)
+            raise click.UsageError(f"--{option} changes what is run, and --from runs nothing: leave one of them out.")
     judge_by = constants_of(constants)
-    for place in (file, page):
-        if place:
-            check_place(place)
+    as_file(file)
+    if page:
+        check_place(page)
     if earlier is not None:
         report = judged(read_report(earlier), names(backends), judge_by)
     else:
@@ -106,11 +108,9 @@ def parity(  # noqa: PLR0913 - one for each option.
 
         with ParityProgress() as progress:
             report = run_parity(asked, say=progress.say, keep=keep, constants=judge_by)
-    if file:
-        write_report(report, file)
     if page:
         from dlf.parity.page.page import write_page
 
         write_page(report, page)
-    print_parity(report)
+    put_json(report, file, partial(print_parity, report), indent=None)
     return exit_code(report, strict=strict)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlf.backend.registry import backend_names, is_installed, load_backend
-from dlf.backend.report import ask_backend
 from dlf.gradients._problems import PROBLEMS
 from dlf.models.targets import check_target
 from dlf.utils.errors import InvalidArgumentError, MissingPackageError, did_you_mean
@@ -15,9 +14,6 @@ __all__ = ["REFERENCES", "GradientsOptions"]
 
 REFERENCES = ("closed-form", "finite-difference", "numpy")
 """They need no framework."""
-
-_PATHS = {"jax": ("grad", "nnx"), "tensorflow": ("tape",), "torch": ("autograd",)}
-"""Of the backends that ship, known without a process of their own; another backend is asked for its paths."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +74,7 @@ class GradientsOptions:
         references = {"line": REFERENCES, "mlp": REFERENCES[1:]}.get(self.problem, ())
         known: dict[str, str | None] = dict.fromkeys(references)
         for backend in backend_names():
-            for path in _PATHS.get(backend) or _ask(backend):
+            for path in load_backend(backend).gradient_path_names:
                 known.setdefault(path, backend)
         if not self.paths:
             return [(path, name) for path, name in known.items() if name is None or is_installed(load_backend(name))]
@@ -97,8 +93,3 @@ class GradientsOptions:
                     f"the path {path!r}", package=owner.requires[0], command=owner.install_command
                 )
         return [(path, known[path]) for path in dict.fromkeys(self.paths)]
-
-
-def _ask(backend: str) -> Sequence[str]:
-    paths: Sequence[str] = ask_backend(backend).get("gradient_paths", ())
-    return paths

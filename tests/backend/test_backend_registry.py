@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,9 @@ class Finite:
     def cpu_environment(self): return self._host().cpu_environment()
     def devices(self): return ["cpu:0"]
     def numeric_settings(self): return {"dtype": "float64"}
+    gradient_path_names = ("central-differences",)
     def gradient_paths(self): return {"central-differences": CentralDifferences()}
+    def hand_written_loops(self): return {}
     def _host(self):
         from dlf.backend.registry import load_backend
         return load_backend(self.keras_backend)
@@ -95,10 +98,57 @@ def test_a_fourth_joins_without_an_edit(run_python: Run, tmp_path: Path) -> None
     assert answers[os.environ["KERAS_BACKEND"]]["devices"]
 
 
+# One that derives from JAX, with another precision and a gradient path under a name of its own.
+PRECISE = """
+from dlf_jax import JaxBackend
+
+class Precise(JaxBackend):
+    name = "jax_precise"
+    gradient_path_names = ("grad_precise",)
+    def environment(self): return {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    def gradient_paths(self): return {"grad_precise": super().gradient_paths()["grad"]}
+
+backend = Precise()
+"""
+MODEL = """
+import keras
+
+def build():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="only")])
+"""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "jax", reason="it derives from JAX")
+def test_a_fourth_goes_through_every_command(run_python: Run, tmp_path: Path) -> None:
+    path = declare(tmp_path / "site", "jax_precise", "dlf_precise", PRECISE)
+    (tmp_path / "model.py").write_text(MODEL)
+
+    def answer(*asked: str) -> Any:
+        ended = run_python("-m", "dlf", *asked, PYTHONPATH=path)
+        assert ended.returncode == 0, ended.stderr
+        return json.loads(ended.stdout or "null")
+
+    listed = {each["name"]: each for each in answer("backends", "--json")}
+    assert listed["jax_precise"]["numeric_settings"]["jax_default_matmul_precision"] == "highest"
+    lab = answer("lab", "--backend", "jax_precise", "--epochs", "1", "--out", str(tmp_path / "run"), "--json")
+    assert lab["backend"]["name"] == "jax_precise"
+    gradients = answer("gradients", "--problem", "line", "--paths", "numpy,grad_precise", "--steps", "2", "--json")
+    assert [each["path"] for each in gradients["paths"]] == ["numpy", "grad_precise"]
+    report = tmp_path / "parity.json"
+    asked = ["--backends", "jax,jax_precise", "--loss", "mse", "--json", str(report)]
+    ended = run_python("-m", "dlf", "parity", f"{tmp_path / 'model.py'}:build", *asked, PYTHONPATH=path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads(report.read_text())
+    assert found["verdict"] == "agree"
+    assert list(found["backends"]) == ["jax", "jax_precise"]
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ('["cpu:0"]', "[]", "`devices` are written kind:number"),
+        ('("central-differences",)', '("forward",)', "`gradient_path_names` are those of `gradient_paths`"),
         ("return (4 *", "return 1.001 * (4 *", "on the line, error of w"),
         ("value - learning_rate", "value + learning_rate", "applies parameter - learning_rate * gradient"),
         ("return {}", 'return {"KERAS_" + "BACKEND": "numpy"}', "leaves KERAS_BACKEND to `keras_backend`"),

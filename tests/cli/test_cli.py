@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 BACKEND = os.environ["KERAS_BACKEND"]
 
 
-@pytest.mark.parametrize("command", ["", "lab", "backends", "bench", "gradients", "parity"])
+@pytest.mark.parametrize("command", ["", "lab", "backends", "bench", "bench-parity", "gradients", "parity"])
 def test_help_shows_how_on_lines_of_its_own(run_python: Run, command: str) -> None:
     shown = run_python("-m", "dlf", *filter(None, [command]), "-h")
     assert shown.returncode == 0
@@ -40,6 +40,25 @@ def test_the_lab_prints_json_and_nothing_else_on_stdout(run_python: Run, tmp_pat
     assert (tmp_path / result["folder"] / "run.json").exists()
     assert Path(result["folder"]).parent == Path("runs")
     assert f"keras {result['backend']['versions']['keras']}" in ended.stderr
+
+
+@pytest.mark.once
+def test_json_goes_to_a_file_or_to_stdout(run_python: Run, tmp_path: Path) -> None:
+    printed = run_python("-m", "dlf", "backends", "--json")
+    written = run_python("-m", "dlf", "backends", "--json", "backends.json")
+    assert (tmp_path / "backends.json").read_text() == printed.stdout
+    assert written.stdout.startswith(f"{json.loads(printed.stdout)[0]['name']} ")
+    nowhere = run_python("-m", "dlf", "backends", "--json", "gone/backends.json")
+    assert nowhere.returncode == 2
+    assert "gone/backends.json: cannot be written" in nowhere.stderr
+
+
+@pytest.mark.once
+def test_what_bench_parity_was_called_before_takes_no_option_that_it_would_ignore(run_python: Run) -> None:
+    ended = run_python("-m", "dlf", "bench", "--parity", "--models", "mlp")
+    assert ended.returncode == 2
+    assert "--models means nothing to --parity" in ended.stderr
+    assert "--parity" not in run_python("-m", "dlf", "bench", "-h").stdout
 
 
 def test_the_lab_prints_a_summary(run_python: Run) -> None:

@@ -957,7 +957,8 @@ def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
     [
         (["nope"], 2, "TARGET: expected file.py:function"),
         (["gone.py:build"], 2, "There is no file gone.py."),
-        (["MODEL:build", "--batch", "0"], 2, "Invalid value for '--batch'"),
+        (["MODEL:build", "--batch-size", "0"], 2, "Invalid value for '--batch-size'"),
+        (["MODEL:build", "--batch=0"], 2, "Invalid value for '--batch-size'"),
         (["MODEL:build", "--stages", "forwards"], 2, "Did you mean 'forward'?"),
         (["MODEL:build", "--from", "x.json"], 2, "Name a TARGET, or an earlier report"),
         (["--from", "x.json", "--dtype", "float16"], 2, "--dtype changes what is run, and --from runs nothing"),
