@@ -131,6 +131,14 @@ def _check_description(backend: Backend) -> None:
     )
     settings = dict(backend.numeric_settings())
     expect("`numeric_settings` hold text", expected="str to str", received=settings, kept=_is_text(settings))
+    switch = backend.tensor_float_32()
+    on_cpu = devices[0].startswith("cpu")
+    expect(
+        "`tensor_float_32` says what turns it off, and is None on a CPU",
+        expected="a text, or None",
+        received=switch,
+        kept=switch is None or (isinstance(switch, str) and not on_cpu),
+    )
     described = describe_backend(backend)
     expect("its own process describes it alike", expected=described, received=dict(ask_backend(backend.name)))
 

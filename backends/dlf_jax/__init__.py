@@ -18,7 +18,7 @@ class JaxBackend:
     keras_backend = "jax"
     requires = ("jax", "flax", "optax")
     install_command = "pip install jax flax optax"
-    gradient_path_names = ("grad", "nnx")
+    gradient_path_names: tuple[str, ...] = ("grad", "nnx")
 
     def environment(self) -> Mapping[str, str]:
         return {}
@@ -41,6 +41,12 @@ class JaxBackend:
             "jax_default_matmul_precision": "unset" if precision is None else str(precision),
             "jax_enable_x64": str(jax.config.jax_enable_x64),
         }
+
+    def tensor_float_32(self) -> str | None:
+        import jax
+
+        precise = jax.config.jax_default_matmul_precision in ("highest", "float32")
+        return None if precise or not self.devices()[0].startswith("gpu") else "JAX_DEFAULT_MATMUL_PRECISION=highest"
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
         from dlf_jax import gradients, nnx_gradients

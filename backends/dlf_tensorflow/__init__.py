@@ -19,7 +19,7 @@ class TensorFlowBackend:
     keras_backend = "tensorflow"
     requires = ("tensorflow",)
     install_command = "pip install tensorflow"
-    gradient_path_names = ("tape",)
+    gradient_path_names: tuple[str, ...] = ("tape",)
 
     def environment(self) -> Mapping[str, str]:
         # Only the log of the C++ runtime: without it every start prints a screen of notices about CPU features.
@@ -47,6 +47,12 @@ class TensorFlowBackend:
             # Its other order of summation changes results on CPUs, in the last places.
             "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset"),
         }
+
+    def tensor_float_32(self) -> str | None:
+        import tensorflow as tf
+
+        used = tf.config.experimental.tensor_float_32_execution_enabled() and self.devices()[0].startswith("gpu")
+        return "tf.config.experimental.enable_tensor_float_32_execution(False)" if used else None
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
         from dlf_tensorflow import gradients

@@ -19,7 +19,7 @@ class TorchBackend:
     requires = ("torch",)
     # On Linux a plain `pip install torch` brings several gigabytes of GPU libraries; this build does without.
     install_command = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
-    gradient_path_names = ("autograd",)
+    gradient_path_names: tuple[str, ...] = ("autograd",)
 
     def environment(self) -> Mapping[str, str]:
         return {}
@@ -43,6 +43,18 @@ class TorchBackend:
             "cudnn.allow_tf32": str(torch.backends.cudnn.allow_tf32),
             "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
         }
+
+    def tensor_float_32(self) -> str | None:
+        import torch
+
+        if not torch.cuda.is_available():
+            return None
+        # By default convolutions alone are computed in it, and matrix products are not.
+        settings = {
+            "torch.backends.cudnn.allow_tf32 = False": torch.backends.cudnn.allow_tf32,
+            'torch.set_float32_matmul_precision("highest")': torch.get_float32_matmul_precision() != "highest",
+        }
+        return " and ".join(setting for setting, used in settings.items() if used) or None
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
         from dlf_torch import gradients

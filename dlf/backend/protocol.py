@@ -225,6 +225,10 @@ class Backend(Protocol):
         """What decides its float32 arithmetic and its determinism, by the framework's own names."""
         ...
 
+    def tensor_float_32(self) -> str | None:
+        """Returns what turns TF32 off, where float32 products may be computed in it on the default device, or None."""
+        ...
+
     @property
     def gradient_path_names(self) -> tuple[str, ...]:
         """The names of its ways of taking a gradient, which are known before the framework is imported."""

@@ -53,6 +53,7 @@ def describe_backend(backend: Backend) -> dict[str, Any]:
         "versions": {"keras": _version("keras"), **package_versions(backend)},
         "devices": list(backend.devices()),
         "numeric_settings": dict(backend.numeric_settings()),
+        "tensor_float_32": backend.tensor_float_32(),
         "gradient_paths": list(backend.gradient_paths()),
     }
 

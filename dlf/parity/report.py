@@ -412,6 +412,15 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     }
     if own:
         yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."
+    imprecise = {each["backend"] for each in report["precision"] if _is_imprecise(each)}
+    switches = {name: each.get("tensor_float_32") for name, each in report["backends"].items()}
+    rounded = {name: switch for name, switch in switches.items() if switch and imprecise & {name, None}}
+    if rounded:
+        yield (
+            f"TF32 is on for {_listed(list(rounded))}: factors of float32 products are rounded to 10 bits there, which "
+            f"explains up to 8,192 noise floors. What turns it off: "
+            f"{'; '.join(f'{switch} ({name})' for name, switch in rounded.items())}."
+        )
     uneven = report.get("called_unevenly", ())
     if uneven:
         yield (

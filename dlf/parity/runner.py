@@ -495,6 +495,7 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
         "keras": built["versions"]["keras"],
         "framework": next(version for package, version in built["versions"].items() if package != "keras"),
         "device": built["devices"][0].split(":")[0],
+        "tensor_float_32": built["tensor_float_32"],
         "matmul_precision": next(iter(settings.values()), "unset"),
         "numeric_settings": settings,
         **{

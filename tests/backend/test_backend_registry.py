@@ -56,6 +56,7 @@ class Finite:
     def cpu_environment(self): return self._host().cpu_environment()
     def devices(self): return ["cpu:0"]
     def numeric_settings(self): return {"dtype": "float64"}
+    def tensor_float_32(self): return None
     gradient_path_names = ("central-differences",)
     def gradient_paths(self): return {"central-differences": CentralDifferences()}
     def hand_written_loops(self): return {}
@@ -153,6 +154,7 @@ def test_a_fourth_goes_through_every_command(run_python: Run, tmp_path: Path) ->
         ("value - learning_rate", "value + learning_rate", "applies parameter - learning_rate * gradient"),
         ("return {}", 'return {"KERAS_" + "BACKEND": "numpy"}', "leaves KERAS_BACKEND to `keras_backend`"),
         ("class Central", "import numpy\nclass Central", "loading imports none of `requires`"),
+        ("tensor_float_32(self): return None", "tensor_float_32(self): return 'off'", "and is None on a CPU"),
         ('{"dtype": "float64"}', '{"x64": True}', "`numeric_settings` hold text"),
         ("threefry_2x32(key, counter)\n", "threefry_2x32(key, counter[::-1])\n", "`threefry_2x32` of key (320440878"),
         ("random_bits(key, shape)\n", "random_bits(key + 1, shape)\n", "`random_bits` of shape ()"),

@@ -811,6 +811,17 @@ def test_the_answer_comes_first_and_fits_80_columns() -> None:
     assert max(len(each) for each in lines[:-1]) <= 80
 
 
+def test_tf32_is_named_where_it_is_on_and_something_is_imprecise() -> None:
+    on_gpu = report_of()["backends"]["jax"] | {"device": "gpu", "tensor_float_32": "SWITCH=off"}
+    backends = report_of()["backends"] | {"jax": on_gpu}
+    noisy = [finding(verdict="noisy", backend="jax")]
+    text = report_text(report_of(backends=backends, precision=noisy), width=1000)
+    assert "TF32 is on for jax: factors of float32 products are rounded to 10 bits there" in text
+    assert "What turns it off: SWITCH=off (jax)." in text
+    assert "TF32" not in report_text(report_of(backends=backends))
+    assert "TF32" not in report_text(report_of(backends=backends, precision=[finding(verdict="noisy")]))
+
+
 @pytest.mark.parametrize("stage", ["build", "forward", "loss", "gradient", "update", "state", "trajectory"])
 def test_every_stage_says_what_to_do_next(stage: str) -> None:
     wrong = finding(stage, backend=None)

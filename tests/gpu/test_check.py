@@ -1,0 +1,45 @@
+"""The GPU check takes the same steps on a CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import check
+import pytest
+
+from dlf.backend.registry import is_installed, load_backend
+
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.skipif(
+        not all(is_installed(load_backend(name)) for name in check.FRAMEWORKS), reason="it compares JAX and PyTorch"
+    ),
+]
+
+
+def test_every_part_comes_through_on_a_cpu(tmp_path: Path) -> None:
+    command = [sys.executable, check.__file__, "--device", "cpu", "--small", "--seconds", "500", "--out", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert {name: each["exit"] for name, each in found["parts"].items() if each["exit"] != 0} == {}
+    assert list(found["parts"]) == [part.name for part in check.parts("cpu", small=True)]
+    assert ended.returncode == 0, ended.stderr
+    assert found["machine"]["cores"]
+    # A framework against itself: the same bits, and so nothing but that can be the answer.
+    for name in check.FRAMEWORKS:
+        answer = found["parts"][f"cnn_{name}"]["answer"]
+        assert answer["verdict"] == "agree"
+        assert list(answer["backends"]) == [name, f"{name}_cpu"]
+    with tarfile.open(tmp_path / "logs.tgz") as archive:
+        assert "backends.log" in archive.getnames()
+
+
+def test_a_part_that_there_is_no_time_for_is_skipped(tmp_path: Path) -> None:
+    command = [sys.executable, check.__file__, "--device", "cpu", "--small", "--seconds", "0", "--out", str(tmp_path)]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    found = json.loads((tmp_path / "check.json").read_text())
+    assert {each["exit"] for each in found["parts"].values()} == {"skipped"}
