@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from dlf.backend.protocol import EpochRunner
 from dlf.training._validation import check_data
 from dlf.training.engine import loop
 from dlf.training.engine.arrays import as_batches
 from dlf.training.engine.by_keras import as_arguments, as_read
-from dlf.training.engine.choice import (
-    MEMORY_SHARE,
-    NotFusedError,
-    check_engine,
-    find_room,
-    fused_feed,
-    not_fused_here,
-    refuse_steps_per_execution,
-    runner_of,
-)
-from dlf.training.engine.feeds import Feed
+from dlf.training.engine.plan import MEMORY_SHARE, check_engine, plan
 from dlf.utils.errors import InvalidArgumentError, check_positive
 
 __all__ = ["evaluate", "predict"]
-
-_log = logging.getLogger("dlf")
 
 
 def evaluate(  # noqa: PLR0913 - the names that Keras uses.
@@ -69,14 +55,15 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
         raise InvalidArgumentError(
             "model", expected="a compiled model", received=model.name, advice="Call model.compile(loss=...) first."
         )
+    check_engine(engine, memory_share)
     check_data("data", data)
     if isinstance(data, tuple):
         check_positive("batch_size", batch_size)
         data = as_batches(data, batch_size, shuffle=False) or data
-    fused = _prepare(model, data, engine, memory_share, callbacks)
-    if fused is not None:
-        hooks = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=1, steps=fused[0].steps)
-        return loop.evaluate(model, *fused, hooks)
+    feed = plan(model, data, "test", engine=engine, memory_share=memory_share, callbacks=callbacks).feed
+    if feed is not None:
+        hooks = keras.callbacks.CallbackList(list(callbacks), model=model, epochs=1, steps=feed.steps)
+        return loop.evaluate(model, feed, hooks)
     size = batch_size if isinstance(data, tuple) else None
     found: dict[str, float] = model.evaluate(
         **as_arguments(data), batch_size=size, callbacks=list(callbacks), verbose=0, return_dict=True
@@ -113,35 +100,13 @@ def predict(
         >>> predict(model, np.array([[1.0], [2.0]])).tolist()
         [[1.0, 1.0], [2.0, 2.0]]
     """
+    check_engine(engine, memory_share)
     inputs = data
     if isinstance(data, np.ndarray | list | dict) or keras.ops.is_tensor(data):
         check_positive("batch_size", batch_size)
         inputs = as_batches((data,), batch_size, shuffle=False) or data
-    fused = _prepare(model, inputs, engine, memory_share)
-    if fused is not None:
-        return loop.predict(*fused)
+    feed = plan(model, inputs, "predict", engine=engine, memory_share=memory_share).feed
+    if feed is not None:
+        return loop.predict(feed)
     size = batch_size if inputs is data else None
     return model.predict(as_read(inputs), batch_size=size, verbose=0)
-
-
-def _prepare(
-    model: keras.Model,
-    data: Any,
-    engine: str,
-    memory_share: float,
-    callbacks: Sequence[keras.callbacks.Callback] | None = None,
-) -> tuple[Feed, EpochRunner] | None:
-    """The feed and the runner; None where Keras's own loop has to do it."""
-    check_engine(engine, memory_share)
-    if engine == "keras":
-        return None
-    try:
-        refuse_steps_per_execution(model, callbacks or (), "test")
-        runner = runner_of(model)
-        phase = "predict" if callbacks is None else "test"
-        return fused_feed(model, data, runner, find_room(memory_share), phase), runner
-    except NotFusedError as reason:
-        if engine == "fused":
-            raise not_fused_here(reason) from reason
-        _log.warning("dlf: Keras's own loop is used, since %s.", reason)
-        return None

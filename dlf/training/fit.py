@@ -27,7 +27,7 @@ import keras
 from dlf.models.by_name import check_loss, find_optimizer
 from dlf.random.seed import randomness_as_seeded
 from dlf.training._validation import build_if_deferred, check_data, check_labels, sort_options
-from dlf.training.engine.choice import MEMORY_SHARE, check_engine, forget_runner
+from dlf.training.engine.plan import MEMORY_SHARE, check_engine, forget_runner
 from dlf.training.engine.training import run_training
 from dlf.training.tensorboard import TensorBoard
 from dlf.utils.errors import InvalidArgumentError, OutputError, TrainingError, check_positive

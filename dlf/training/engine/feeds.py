@@ -25,11 +25,11 @@ from dlf.data.tf_data import rows_of
 from dlf.training.engine._opening import begin_as_keras_does_after_an_epoch, is_told_of_epochs, look_as_keras_does
 from dlf.training.engine.arrays import ArrayBatches
 
-__all__ = ["Blocks", "Feed", "NotFedError", "Piece", "Resident", "Stream", "check_readable", "find_feed"]
+__all__ = ["Blocks", "Feed", "NotFusedError", "Piece", "Resident", "Stream", "check_readable", "find_feed"]
 
 
-class NotFedError(Exception):
-    """These data can only be read by Keras's own loop; the message says why."""
+class NotFusedError(Exception):
+    """Only Keras's own loop can do this; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
         The feed.
 
     Raises:
-        NotFedError: Only Keras's own loop can read them.
+        NotFusedError: Only Keras's own loop can read them.
     """
     if isinstance(data, BatchedDataset):
         return _feed_rows(data, runner, room)
@@ -282,9 +282,9 @@ def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
             return _feed_rows(rows, runner, room)
         count = int(data.cardinality())
         if count < 0:
-            raise NotFedError("the data set is endless" if count == _ENDLESS else "the data set's length is unknown")
+            raise NotFusedError("the data set is endless" if count == _ENDLESS else "the data set's length is unknown")
         if any(type(spec).__name__ != "TensorSpec" for spec in keras.tree.flatten(data.element_spec)):
-            raise NotFedError("the data set holds ragged or sparse tensors")
+            raise NotFusedError("the data set holds ragged or sparse tensors")
         remark = "the examples are not, or cannot be, kept in memory"
         return Stream(data, data.as_numpy_iterator, runner, remark, ahead=True)
     check_readable(data)
@@ -298,17 +298,17 @@ def check_readable(data: Any) -> None:
         data: Batches that somebody makes.
 
     Raises:
-        NotFedError: Only Keras's own loop can read them.
+        NotFusedError: Only Keras's own loop can read them.
     """
     if not isinstance(data, keras.utils.PyDataset):
-        raise NotFedError(f"a {type(data).__name__} is read by Keras alone")
+        raise NotFusedError(f"a {type(data).__name__} is read by Keras alone")
     if data.num_batches is None:
-        raise NotFedError("the data set is endless")
+        raise NotFusedError("the data set is endless")
     if data.workers > 1 or data.use_multiprocessing:
-        raise NotFedError("the data set is read by workers of its own")
+        raise NotFusedError("the data set is read by workers of its own")
     if any(isinstance(each, keras.layers.Layer | keras.Variable) for each in vars(data).values()):
         # It may make each batch by what the model has learnt from the one before.
-        raise NotFedError("the data set holds a model")
+        raise NotFusedError("the data set holds a model")
 
 
 def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:
@@ -386,7 +386,7 @@ def _packed(batch: Any) -> Any:
         return batch
     inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)
     if labels is None and weights is not None:
-        raise NotFedError("the batches have weights and no labels")
+        raise NotFusedError("the batches have weights and no labels")
     return tuple(part for part in (inputs, labels, weights) if part is not None)
 
 

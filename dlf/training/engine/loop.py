@@ -22,7 +22,6 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import as_logs, epoch_to_resume_at
-from dlf.backend.protocol import EpochRunner
 from dlf.training.engine._batch_hooks import steps_between_looks
 from dlf.training.engine.feeds import Feed
 
@@ -48,7 +47,6 @@ class Validation:
 def fit(  # noqa: PLR0913 - as many things make up a training.
     model: keras.Model,
     feed: Feed,
-    runner: EpochRunner,
     *,
     epochs: int,
     callbacks: list[keras.callbacks.Callback],
@@ -61,7 +59,6 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
     Args:
         model: A compiled model that is built.
         feed: The training data.
-        runner: What runs the steps.
         epochs: The epoch before which training ends.
         callbacks: As in Keras.
         initial_epoch: The first epoch.
@@ -91,7 +88,7 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
         for epoch in range(epoch_to_resume_at(model) or initial_epoch, epochs):
             model.reset_metrics()
             hooks.on_epoch_begin(epoch)
-            steps_logs, feed = _train_epoch(model, feed, runner, hooks, pace)
+            steps_logs, feed = _train_epoch(model, feed, hooks, pace)
             logs = dict(_results(model, steps_logs))
             if validation is not None and validation.is_due(epoch):
                 logs |= {f"val_{name}": value for name, value in validation.evaluate(hooks).items()}
@@ -116,15 +113,12 @@ def _limited(epochs: int) -> int:
     return int(most)
 
 
-def evaluate(
-    model: keras.Model, feed: Feed, runner: EpochRunner, hooks: keras.callbacks.CallbackList
-) -> dict[str, float]:
+def evaluate(model: keras.Model, feed: Feed, hooks: keras.callbacks.CallbackList) -> dict[str, float]:
     """Evaluates as Keras's `evaluate` does, many steps in one call.
 
     Args:
         model: A compiled model that is built.
         feed: The data.
-        runner: What runs the steps.
         hooks: The callbacks.
 
     Returns:
@@ -137,18 +131,17 @@ def evaluate(
     model.reset_metrics()
     progress = _Progress(0)
     feed.begin_epoch()
-    runner.begin_reading()
-    _evaluate_pieces(model, feed, runner, hooks, pace, progress)
-    _end_epoch(feed, runner, progress, hooks.on_test_batch_begin, broken_off=model.stop_evaluating)
+    feed.runner.begin_reading()
+    _evaluate_pieces(model, feed, hooks, pace, progress)
+    _end_epoch(feed, progress, hooks.on_test_batch_begin, broken_off=model.stop_evaluating)
     results = as_logs(_results(model, progress.logs))
     hooks.on_test_end(results)
     return results
 
 
-def _evaluate_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an evaluation.
+def _evaluate_pieces(
     model: keras.Model,
     feed: Feed,
-    runner: EpochRunner,
     hooks: keras.callbacks.CallbackList,
     pace: _Pace,
     progress: _Progress,
@@ -156,16 +149,14 @@ def _evaluate_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an evaluation.
     for piece in feed.pieces():
         for start, stop in pace.calls(piece.steps):
             hooks.on_test_batch_begin(progress.steps)
-            progress.logs = runner.evaluate(piece.data, piece.rows, start, stop)
+            progress.logs = feed.runner.evaluate(piece.data, piece.rows, start, stop)
             progress.steps += stop - start
             hooks.on_test_batch_end(progress.steps - 1, progress.logs)
             if model.stop_evaluating:
                 return
 
 
-def _end_epoch(
-    feed: Feed, runner: EpochRunner, progress: _Progress, begin: Callable[[int], None], *, broken_off: bool
-) -> None:
+def _end_epoch(feed: Feed, progress: _Progress, begin: Callable[[int], None], *, broken_off: bool) -> None:
     """Ends an epoch; where there were fewer batches than the data set promised, it is said in Keras's words."""
     if not broken_off and progress.steps < feed.steps:
         if keras.config.backend() != "torch":
@@ -177,20 +168,20 @@ def _end_epoch(
             stacklevel=2,
         )
     if not broken_off:
-        runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
+        feed.runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
     feed.end_epoch(broken_off=broken_off)
 
 
-def predict(feed: Feed, runner: EpochRunner) -> Any:
+def predict(feed: Feed) -> Any:
     """Returns the model's outputs for all examples, as NumPy's arrays."""
     outputs = []
     feed.begin_epoch()
-    runner.begin_reading()
+    feed.runner.begin_reading()
     for piece in feed.pieces():
         for start in range(0, piece.steps, _STEPS_OF_OUTPUTS):
             rows = piece.rows[start : min(start + _STEPS_OF_OUTPUTS, piece.steps)]
-            outputs.append(runner.predict(piece.data, rows))
-    runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
+            outputs.append(feed.runner.predict(piece.data, rows))
+    feed.runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
     feed.end_epoch()
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
@@ -205,32 +196,31 @@ class _Progress:
 
 
 def _train_epoch(
-    model: keras.Model, feed: Feed, runner: EpochRunner, hooks: keras.callbacks.CallbackList, pace: _Pace
+    model: keras.Model, feed: Feed, hooks: keras.callbacks.CallbackList, pace: _Pace
 ) -> tuple[Mapping[str, Any], Feed]:
     """Trains one epoch; returns the last step's logs, and the feed for what comes after."""
     progress = _Progress(_updates(model))
     feed.begin_epoch()
-    runner.begin_reading()
+    feed.runner.begin_reading()
     while True:
         try:
-            _train_pieces(model, feed, runner, hooks, pace, progress)
+            _train_pieces(model, feed, hooks, pace, progress)
             break
         except Exception as error:
-            smaller = feed.without_room() if runner.is_out_of_memory(error) else None
+            smaller = feed.without_room() if feed.runner.is_out_of_memory(error) else None
             if smaller is None:
                 raise
             # Steps of the call that broke off may be in the weights already.
             progress.steps += _updates(model) - progress.updates
             feed = smaller
             _log.warning("dlf: the device has no memory left; from here on the examples are brought there in blocks.")
-    _end_epoch(feed, runner, progress, hooks.on_train_batch_begin, broken_off=model.stop_training)
+    _end_epoch(feed, progress, hooks.on_train_batch_begin, broken_off=model.stop_training)
     return progress.logs, feed
 
 
-def _train_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an epoch.
+def _train_pieces(
     model: keras.Model,
     feed: Feed,
-    runner: EpochRunner,
     hooks: keras.callbacks.CallbackList,
     pace: _Pace,
     progress: _Progress,
@@ -238,7 +228,7 @@ def _train_pieces(  # noqa: PLR0913, PLR0917 - what goes on in an epoch.
     for piece in feed.pieces(skip=progress.steps):
         for start, stop in pace.calls(piece.steps):
             hooks.on_train_batch_begin(progress.steps)
-            progress.logs = runner.train(piece.data, piece.rows, start, stop)
+            progress.logs = feed.runner.train(piece.data, piece.rows, start, stop)
             progress.steps, progress.updates = progress.steps + stop - start, _updates(model)
             hooks.on_train_batch_end(progress.steps - 1, progress.logs)
             if model.stop_training:

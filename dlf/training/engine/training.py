@@ -15,16 +15,9 @@ from dlf.training._validation import check_labels
 from dlf.training.engine._batch_hooks import watchers
 from dlf.training.engine.arrays import as_batches, read_by_keras_alone, split_off
 from dlf.training.engine.by_keras import as_arguments, as_read
-from dlf.training.engine.choice import (
-    NotFusedError,
-    find_room,
-    fused_feed,
-    not_fused_here,
-    refuse_steps_per_execution,
-    refuse_unless_fed,
-    runner_of,
-)
+from dlf.training.engine.feeds import NotFusedError, check_readable
 from dlf.training.engine.loop import Validation, evaluate, fit
+from dlf.training.engine.plan import plan, refuse_steps_per_execution
 
 __all__ = ["run_training"]
 
@@ -51,16 +44,32 @@ def run_training(  # noqa: PLR0913, PLR0917 - as many things make up a training.
         InvalidArgumentError: ``engine="fused"`` for what only Keras's `fit` can do.
     """
     train, validation, options = _with_dlf_order(train, validation, options)
-    if engine == "keras":
+    callbacks = options["callbacks"]
+    feed = plan(
+        model,
+        train,
+        "train",
+        engine=engine,
+        memory_share=memory_share,
+        callbacks=callbacks,
+        check=functools.partial(_refuse_what_is_keras_s, model, train, validation, options),
+    ).feed
+    if feed is None:
         return _fit_by_keras(model, train, validation, options)
-    try:
-        prepared = _prepare(model, train, validation, options, memory_share)
-    except NotFusedError as reason:
-        if engine == "fused":
-            raise not_fused_here(reason) from reason
-        _log.warning("dlf: Keras's own loop is used, since %s.", reason)
-        return _fit_by_keras(model, train, validation, options)
-    history = fit(model, **prepared)
+    check_labels("train", feed.first, model, getattr(model, "loss", None))
+    if feed.remark:
+        _log.warning("dlf: the examples are brought to the device in blocks: %s.", feed.remark)
+    for name, steps in watchers(callbacks, "train").items():
+        _log.warning("dlf: %s looks at every %s, so the calls end there.", name, _batches(steps))
+    history = fit(
+        model,
+        feed,
+        epochs=options["epochs"],
+        callbacks=callbacks,
+        initial_epoch=options.get("initial_epoch", 0),
+        verbose=options.get("verbose", "auto"),
+        validation=_validation(model, validation, options, memory_share),
+    )
     history.engine = "fused"
     return history
 
@@ -105,11 +114,8 @@ def _batched(validation: Any, options: Mapping[str, Any]) -> Any:
     return as_batches(validation, size, shuffle=False) or validation
 
 
-def _prepare(
-    model: keras.Model, train: Any, validation: Any, options: Mapping[str, Any], memory_share: float
-) -> dict[str, Any]:
-    """Everything that the fused loop needs; raises where it cannot be had."""
-    runner = runner_of(model)
+def _refuse_what_is_keras_s(model: keras.Model, train: Any, validation: Any, options: Mapping[str, Any]) -> None:
+    """Raises where something is asked for that changes which batches there are, or how they are looked at."""
     kind = read_by_keras_alone(train) if isinstance(train, tuple) else ""
     if kind:
         raise NotFusedError(f"the data hold a {kind}, which Keras alone cuts into batches")
@@ -118,36 +124,19 @@ def _prepare(
         raise NotFusedError("validation_split is given for batches")
     if options.get("shuffle") and isinstance(train, keras.utils.PyDataset):
         raise NotFusedError("shuffle is given for batches")
-    callbacks = options["callbacks"]
-    refuse_steps_per_execution(model, callbacks, "train")
-    evaluation = _validation(model, validation, options, memory_share)
-    feed = fused_feed(model, train, runner, find_room(memory_share), "train")
-    check_labels("train", feed.first, model, getattr(model, "loss", None))
-    if feed.remark:
-        _log.warning("dlf: the examples are brought to the device in blocks: %s.", feed.remark)
-    for name, steps in watchers(callbacks, "train").items():
-        _log.warning("dlf: %s looks at every %s, so the calls end there.", name, _batches(steps))
-    return {
-        "feed": feed,
-        "runner": runner,
-        "epochs": options["epochs"],
-        "callbacks": callbacks,
-        "initial_epoch": options.get("initial_epoch", 0),
-        "verbose": options.get("verbose", "auto"),
-        "validation": evaluation,
-    }
+    if validation is None:
+        return
+    if not isinstance(validation, tuple | BatchedDataset) and not hasattr(validation, "element_spec"):
+        # Keras's `fit` reads on where the validation before has ended, or looks at such data once and not each time.
+        _refuse_given(options, "validation_steps")
+        check_readable(validation)
+    refuse_steps_per_execution(model, options["callbacks"], "test")
 
 
 def _validation(model: keras.Model, data: Any, options: Mapping[str, Any], memory_share: float) -> Validation | None:
     """Evaluates by the fused engine where it can, and else by Keras's `evaluate`, as far as that is what `fit` does."""
     if data is None:
         return None
-    if not isinstance(data, tuple | BatchedDataset) and not hasattr(data, "element_spec"):
-        # Keras's `fit` reads on where the validation before has ended, or looks at such data once and not each time.
-        _refuse_given(options, "validation_steps")
-        refuse_unless_fed(data)
-    refuse_steps_per_execution(model, options["callbacks"], "test")
-
     # Made at the first validation: Keras does not look at the data before that either.
     prepared = functools.cache(lambda: _evaluation(model, data, options, memory_share))
 
@@ -160,16 +149,19 @@ def _validation(model: keras.Model, data: Any, options: Mapping[str, Any], memor
 def _evaluation(
     model: keras.Model, data: Any, options: Mapping[str, Any], memory_share: float
 ) -> Callable[[keras.callbacks.CallbackList], Mapping[str, float]]:
-    try:
-        _refuse_given(options, "validation_steps")
-        runner = runner_of(model)
-        feed = fused_feed(model, data, runner, find_room(memory_share), "test")
-    except NotFusedError as reason:
-        _log.warning("dlf: Keras's own loop evaluates, since %s.", reason)
-        arrays, steps = as_arguments(data), options.get("validation_steps")
-        size = options.get("validation_batch_size") or options.get("batch_size")
-        return lambda hooks: model.evaluate(**arrays, batch_size=size, steps=steps, callbacks=hooks, return_dict=True)
-    return lambda hooks: evaluate(model, feed, runner, hooks)
+    feed = plan(
+        model,
+        data,
+        "test",
+        memory_share=memory_share,
+        check=lambda: _refuse_given(options, "validation_steps"),
+        instead="Keras's own loop evaluates",
+    ).feed
+    if feed is not None:
+        return functools.partial(evaluate, model, feed)
+    arrays, steps = as_arguments(data), options.get("validation_steps")
+    size = options.get("validation_batch_size") or options.get("batch_size")
+    return lambda hooks: model.evaluate(**arrays, batch_size=size, steps=steps, callbacks=hooks, return_dict=True)
 
 
 def _fit_by_keras(model: keras.Model, train: Any, validation: Any, options: dict[str, Any]) -> keras.callbacks.History:

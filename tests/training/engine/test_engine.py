@@ -324,10 +324,10 @@ def test_a_device_without_memory_left_loses_no_step(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The runner's own error for it, raised in the second epoch, as long as all examples are to be there."""
-    from dlf.training.engine import choice
+    from dlf.training.engine import plan
 
     kept, expected = trained("dense", "fused", epochs=3)
-    runner_of = choice.runner_of
+    runner_of = plan.runner_of
     calls = []
 
     def fails_later(model: keras.Model) -> Any:
@@ -344,7 +344,7 @@ def test_a_device_without_memory_left_loses_no_step(
         runner.is_out_of_memory = lambda error: isinstance(error, MemoryError)
         return runner
 
-    monkeypatch.setattr("dlf.training.engine.training.runner_of", fails_later)
+    monkeypatch.setattr("dlf.training.engine.plan.runner_of", fails_later)
     with caplog.at_level(logging.WARNING, "dlf"):
         broken, model = trained("dense", "fused", epochs=3)
     assert "no memory left" in caplog.text

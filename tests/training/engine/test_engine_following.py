@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dlf.random.seed import set_seed
-from dlf.training.engine.choice import runner_of
+from dlf.training.engine.plan import runner_of
 from dlf.training.engine.python_state import PythonState, UnseenStateError
 from dlf.training.fit import compile_and_fit
 from dlf.utils.errors import InvalidArgumentError, TrainingError

@@ -1,4 +1,4 @@
-"""Which engine runs a training, and why.
+"""How a training, an evaluation or a prediction is run: by the fused engine, or by Keras's own loop, and why.
 
 What is asked of it:
 
@@ -8,7 +8,9 @@ What is asked of it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -18,23 +20,11 @@ from dlf.backend.keras_internals import build_for, builds_while_tracing, call_sy
 from dlf.backend.protocol import EpochRunner
 from dlf.backend.registry import current_backend
 from dlf.training.engine._batch_hooks import watchers
-from dlf.training.engine.feeds import Feed, NotFedError, Piece, Resident, check_readable, find_feed
+from dlf.training.engine.feeds import Feed, NotFusedError, Piece, Resident, find_feed
 from dlf.training.engine.python_state import leaving_no_trace
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = [
-    "ENGINES",
-    "MEMORY_SHARE",
-    "NotFusedError",
-    "check_engine",
-    "find_room",
-    "forget_runner",
-    "fused_feed",
-    "not_fused_here",
-    "refuse_steps_per_execution",
-    "refuse_unless_fed",
-    "runner_of",
-]
+__all__ = ["ENGINES", "MEMORY_SHARE", "Plan", "check_engine", "forget_runner", "plan", "refuse_steps_per_execution"]
 
 ENGINES = ("auto", "fused", "keras")
 
@@ -42,18 +32,68 @@ MEMORY_SHARE = 0.5
 """Of the memory that is free on the device, what examples may take there."""
 
 
-class NotFusedError(Exception):
-    """Only Keras's own loop can do this; the message says why."""
+_log = logging.getLogger("dlf")
 
 
-def not_fused_here(reason: NotFusedError) -> InvalidArgumentError:
-    """Returns the error for somebody who asked for the fused engine and no other."""
-    return InvalidArgumentError(
-        "engine",
-        expected="'auto' or 'keras' for this model and these data",
-        received="fused",
-        advice=f"The reason: {reason}.",
-    )
+@dataclass(frozen=True)
+class Plan:
+    """What the fused engine reads, and runs steps on; or why Keras's own loop has to do it.
+
+    Args:
+        feed: The batches of each epoch, with what runs the model's steps; None where it is Keras's own loop.
+        reason: Why it is that; empty where it was asked for.
+    """
+
+    feed: Feed | None = None
+    reason: str = ""
+
+
+def plan(  # noqa: PLR0913 - as many things decide.
+    model: keras.Model,
+    data: Any,
+    phase: str,
+    *,
+    engine: str = "auto",
+    memory_share: float,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    check: Callable[[], None] = lambda: None,
+    instead: str = "Keras's own loop is used",
+) -> Plan:
+    """Decides how batches are run; builds the model for them, and traces a step where it is trained.
+
+    Args:
+        model: A compiled model, or any to predict with.
+        data: Batches.
+        phase: ``"train"``, ``"test"`` or ``"predict"``.
+        engine: ``"auto"``, ``"fused"`` or ``"keras"``.
+        memory_share: How much of the device's free memory the examples may take.
+        callbacks: The callbacks.
+        check: Raises `NotFusedError` where what else was asked for is Keras's alone.
+        instead: What is said where it is Keras's own loop, before the reason.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InvalidArgumentError: ``engine="fused"`` for what only Keras's own loop can do.
+    """
+    if engine == "keras":
+        return Plan()
+    try:
+        runner = runner_of(model)
+        check()
+        refuse_steps_per_execution(model, callbacks, phase)
+        return Plan(_find_feed(model, data, runner, _find_room(memory_share), phase))
+    except NotFusedError as reason:
+        if engine == "fused":
+            raise InvalidArgumentError(
+                "engine",
+                expected="'auto' or 'keras' for this model and these data",
+                received="fused",
+                advice=f"The reason: {reason}.",
+            ) from reason
+        _log.warning("dlf: %s, since %s.", instead, reason)
+        return Plan(reason=str(reason))
 
 
 def check_engine(engine: Any, memory_share: Any) -> None:
@@ -77,8 +117,8 @@ def check_engine(engine: Any, memory_share: Any) -> None:
         raise InvalidArgumentError("memory_share", expected="a number from 0 to 1", received=memory_share)
 
 
-def find_room(memory_share: float) -> int:
-    """Returns the bytes that examples may take on the device."""
+def _find_room(memory_share: float) -> int:
+    """The bytes that examples may take on the device."""
     free = current_backend().free_memory()
     return int(memory_share * (psutil.virtual_memory().available if free is None else free))
 
@@ -114,28 +154,13 @@ def runner_of(model: keras.Model) -> EpochRunner:
     return found
 
 
-def refuse_unless_fed(data: Any) -> None:
-    """Raises where the fused engine cannot read batches that somebody makes.
-
-    Args:
-        data: Anything that Keras's `fit` takes.
-
-    Raises:
-        NotFusedError: It cannot.
-    """
-    try:
-        check_readable(data)
-    except NotFedError as error:
-        raise NotFusedError(str(error)) from error
-
-
 def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], phase: str) -> None:
     """Raises where a model is to run several steps in one call, and that shows.
 
     Args:
         model: A compiled model.
         callbacks: The callbacks.
-        phase: ``"train"`` or ``"test"``.
+        phase: ``"train"``, ``"test"`` or ``"predict"``.
 
     Raises:
         NotFusedError: Keras refuses it, or a callback sees after how many steps Keras looks.
@@ -153,32 +178,15 @@ def forget_runner(model: keras.Model) -> None:
 _ATTRIBUTE = "_dlf_epoch_runner"
 
 
-def fused_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, phase: str) -> Feed:
-    """Finds how to feed the data, builds the model for them, and traces a step where it is trained.
-
-    Args:
-        model: A compiled model.
-        data: Batches.
-        runner: What runs its steps.
-        room: The bytes that the examples may take on the device.
-        phase: ``"train"``, ``"test"`` or ``"predict"``.
-
-    Returns:
-        The feed.
-
-    Raises:
-        NotFusedError: Only Keras's own loop can do this.
-    """
-    try:
-        feed = find_feed(data, runner, room)
-        builds = waits_for_a_batch(model, compiled=phase != "predict")
-        feed.look(builds=builds)
-        if phase == "train" or builds or isinstance(feed, Resident):
-            feed, piece = _sampled(feed, runner)
-            if phase == "train" or builds:
-                _build(model, piece, runner, phase)
-    except NotFedError as error:
-        raise NotFusedError(str(error)) from error
+def _find_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, phase: str) -> Feed:
+    """The feed of these data, once the model is built for them."""
+    feed = find_feed(data, runner, room)
+    builds = waits_for_a_batch(model, compiled=phase != "predict")
+    feed.look(builds=builds)
+    if phase == "train" or builds or isinstance(feed, Resident):
+        feed, piece = _sampled(feed, runner)
+        if phase == "train" or builds:
+            _build(model, piece, runner, phase)
     return feed
 
 
