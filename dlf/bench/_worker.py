@@ -24,7 +24,7 @@ from dlf.bench._agreement import Judge
 from dlf.bench._contestants import Contestant, Running, contestants
 from dlf.bench.models import Task, make_task
 from dlf.bench.options import GROWTH
-from dlf.utils.workers import answer, cores_of_machine, peak_memory, say
+from dlf.utils.workers import cores_of_machine, peak_memory, say, serve
 
 __all__ = ["compare_and_time", "measure_growth", "measure_memory", "measure_startup"]
 
@@ -153,4 +153,4 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer(_answer)
+    serve(_answer, once=True)

@@ -33,7 +33,7 @@ from dlf.models.targets import load_target
 from dlf.numerics.float64 import float64_everywhere
 from dlf.random.seed import set_seed
 from dlf.utils.errors import InvalidArgumentError
-from dlf.utils.workers import answer
+from dlf.utils.workers import serve
 
 __all__ = ["solve_model", "solve_problem"]
 
@@ -192,4 +192,4 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer(_answer)
+    serve(_answer, once=True)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from typing import Any, NoReturn, TextIO
 
@@ -32,9 +32,7 @@ from dlf.utils.tracebacks import own_traceback
 
 __all__ = [
     "Session",
-    "answer",
     "cores_of_machine",
-    "end_with_parent",
     "memory_of_machine",
     "peak_memory",
     "run_worker",
@@ -42,7 +40,7 @@ __all__ = [
     "serve",
 ]
 
-_LAST_WORDS = 8
+_LAST_WORDS = 12
 """Lines of a dead worker's stderr that are shown."""
 _MARK = "DLF_IS_WORKER"
 """Tells a process that it is one."""
@@ -64,10 +62,10 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
     tell: Callable[[str], None] = lambda _: None,
     timeout: float | None = None,
 ) -> dict[str, Any]:
-    """Runs ``python -m module REQUEST``, and returns what it answered.
+    """Starts a worker for one request, and returns what it answered.
 
     Args:
-        module: A module that calls `answer` when it is run.
+        module: A module that calls `serve` when it is run, for one request.
         request: What is asked of it, in JSON's types.
         environment: What it starts with.
         title: What the caller calls it.
@@ -78,52 +76,8 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         BackendError: It ended without an answer; the message holds its last words.
         DlfError: What the worker raised of dlf's own errors.
     """
-    _check_no_worker()
-    command = [sys.executable, "-m", module, json.dumps(request)]
-    found: dict[str, Any] | None = None
-    refused: list[str] = []
-    late = threading.Event()
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as stderr,
-        subprocess.Popen(
-            command,
-            env={**environment, _MARK: "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            errors="replace",  # A framework prints what it likes.
-        ) as worker,
-        undone(partial(_end, worker)),
-    ):
-
-        def end() -> None:
-            late.set()
-            worker.kill()
-
-        clock = threading.Timer(timeout or 0, end)
-        if timeout is not None:
-            clock.start()
-        try:
-            for line in worker.stdout or ():
-                message: Any = _message(line)
-                if "doing" in message:
-                    tell(message["doing"])
-                found = message.get("found", found)
-                refused = message.get("refused", refused)
-            code = worker.wait()
-        finally:
-            clock.cancel()
-        stderr.seek(0)
-        last = stderr.read().strip().splitlines()[-_LAST_WORDS:]
-    if refused:
-        kind, message = refused
-        raise revive(getattr(errors, kind, errors.DlfError), message, {})
-    if found is None:
-        words = "\n  ".join(last) or "nothing"
-        how = f"was ended after {timeout:.0f} s" if late.is_set() else _ended(code)
-        raise BackendError(f"the worker of {title} {how}, and said at last:\n  {words}")
-    return found
+    with closing(Session(module, environment, title=title, timeout=timeout)) as worker:
+        return worker.ask(request, tell)
 
 
 def cores_of_machine() -> int:
@@ -186,10 +140,10 @@ class Session:
         module: A module that calls `serve` when it is run.
         environment: What it starts with.
         title: What the caller calls it.
-        timeout: Seconds after which a request without an answer ends the worker.
+        timeout: Seconds after which a request without an answer ends the worker; None waits for ever.
     """
 
-    def __init__(self, module: str, environment: Mapping[str, str], *, title: str, timeout: float) -> None:
+    def __init__(self, module: str, environment: Mapping[str, str], *, title: str, timeout: float | None) -> None:
         _check_no_worker()
         self._title, self._timeout = title, timeout
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the worker.
@@ -218,8 +172,9 @@ class Session:
             late.set()
             self._worker.kill()
 
-        clock = threading.Timer(self._timeout, end)
-        clock.start()
+        clock = threading.Timer(self._timeout or 0, end)
+        if self._timeout is not None:
+            clock.start()
         try:
             try:
                 self._worker.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]  # It is a pipe.
@@ -261,11 +216,12 @@ class Session:
         return "\n  ".join(self._stderr.read().strip().splitlines()[-_LAST_WORDS:]) or "nothing"
 
 
-def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
-    """What a session's module does when it is run: answers each line of stdin, until its parent is gone.
+def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = False) -> NoReturn:
+    """What a worker's module does when it is run: answers each line of stdin, until its parent is gone.
 
     Args:
         respond: Makes the answer to a request.
+        once: Whether it ends after the first.
     """
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     stdin = _PIPES.taken()
@@ -285,25 +241,15 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> NoReturn:
             said: dict[str, Any] = {"found": respond(dict(request))}
         except errors.DlfError as error:
             said = {"refused": [type(error).__name__, str(error)]}
-        except Exception as error:  # noqa: BLE001 - what a framework or a model raises costs this answer, not the worker.
+        except Exception as error:
+            if once:
+                raise  # Its last words say why it died.
+            # What a framework or a model raises costs this answer, and not the worker.
             said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{own_traceback(error)}"]}
         _tell(said)
-
-
-def answer(respond: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """What a worker's module does when it is run: reads the request, prints the answer, and ends.
-
-    Args:
-        respond: Makes the answer to the request.
-    """
-    end_with_parent()
-    try:
-        said: dict[str, Any] = {"found": respond(json.loads(sys.argv[1]))}
-    except errors.DlfError as error:
-        said = {"refused": [type(error).__name__, str(error)]}
-    _tell(said)
-    # Threads of a training that still waits, and of TensorFlow, make an orderly end a matter of luck.
-    os._exit(0)
+        if once:
+            # Threads of a training that still waits, and of TensorFlow, make an orderly end a matter of luck.
+            os._exit(0)
 
 
 def say(text: str) -> None:
@@ -344,17 +290,6 @@ class _Pipes:
 
 
 _PIPES = _Pipes()
-
-
-def end_with_parent() -> None:
-    """Lets this process end when its parent does: it reads until the parent closes its end, or is killed."""
-    stdin = _PIPES.taken()
-
-    def wait() -> None:
-        stdin.read()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def _end(worker: subprocess.Popen[str]) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.once
 TALKER = """
 import json, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from dlf.utils.workers import answer, say, serve
+from dlf.utils.workers import say, serve
 
 LOUD = ["no newline", json.dumps({"found": "not mine", "doing": "nothing", "refused": ["BackendError", "no"]}) + "\\n"]
 
@@ -49,7 +49,7 @@ def respond(request):
 if __name__ == "__main__":
     print("imported", end="", flush=True)
     os.write(2, b"no text: \\xff")
-    {"answer": answer, "serve": serve}[os.environ["TALKER"]](respond)
+    serve(respond, once={"once": True, "serve": False}[os.environ["TALKER"]])
 """
 
 
@@ -59,12 +59,12 @@ def talker(tmp_path: Path) -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
 
 
-@pytest.mark.parametrize("way", ["answer", "serve"])
+@pytest.mark.parametrize("way", ["once", "serve"])
 def test_an_answer_arrives_whole_whatever_is_printed_meanwhile(talker: Mapping[str, str], way: str) -> None:
     """From Python and from C, in threads, with the look of an answer; and who reads stdin takes no request of it."""
     heard: list[str] = []
     environment = {**talker, "TALKER": way}
-    if way == "answer":
+    if way == "once":
         found = run_worker("talker", {"count": 20}, environment, title="x", tell=heard.append, timeout=60)
     else:
         session = Session("talker", environment, title="x", timeout=60)
@@ -73,7 +73,7 @@ def test_an_answer_arrives_whole_whatever_is_printed_meanwhile(talker: Mapping[s
         finally:
             session.close()
     assert found == {"read": "", "much": "x" * 1_000_000}
-    times = {"answer": 1, "serve": 2}[way]
+    times = {"once": 1, "serve": 2}[way]
     assert sorted(heard) == sorted(f"{n} " * 2_000 for n in range(20 // times) for _ in range(times))
 
 
