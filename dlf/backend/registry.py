@@ -20,7 +20,15 @@ from dlf.backend.default import is_there
 from dlf.backend.protocol import Backend
 from dlf.utils.errors import BackendError, InvalidArgumentError, MissingPackageError, did_you_mean
 
-__all__ = ["backend_names", "check_installed", "current_backend", "is_installed", "load_backend", "select_backend"]
+__all__ = [
+    "backend_names",
+    "check_installed",
+    "current_backend",
+    "installed_backends",
+    "is_installed",
+    "load_backend",
+    "select_backend",
+]
 
 ENTRY_POINT_GROUP = "dlf.backends"
 
@@ -104,6 +112,16 @@ def load_backend(name: str, argument: str = "backend") -> Backend:
 def is_installed(backend: Backend) -> bool:
     """Returns whether every package that the backend requires can be found; none is imported."""
     return _absent_package(backend) is None
+
+
+def installed_backends() -> tuple[str, ...]:
+    """Returns the names of the backends whose frameworks are installed, in the order of `backend_names`.
+
+    Example:
+        >>> current_backend().name in installed_backends()
+        True
+    """
+    return tuple(name for name in backend_names() if is_installed(load_backend(name)))
 
 
 def check_installed(backend: Backend, purpose: str) -> None:

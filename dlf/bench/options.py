@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlf.backend.registry import backend_names, is_installed, load_backend
-from dlf.utils.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
+from dlf.backend.registry import backend_names, check_installed, installed_backends, load_backend
+from dlf.utils.errors import InvalidArgumentError, check_positive, did_you_mean
 
 __all__ = ["EXPLICIT", "FUSED", "GROWTH", "MODELS", "REFERENCE", "BenchOptions"]
 
@@ -60,15 +60,9 @@ class BenchOptions:
                 raise InvalidArgumentError(
                     "models", expected=expected, received=model, advice=did_you_mean(model, MODELS)
                 )
-        named = [load_backend(name) for name in self.backends]
-        for backend in named:
-            if not is_installed(backend):
-                purpose, package = f"the backend {backend.name!r}", backend.requires[0]
-                raise MissingPackageError(purpose, package=package, command=backend.install_command)
-        if not named:
-            declared = [load_backend(name) for name in backend_names()]
-            there = tuple(backend.name for backend in declared if is_installed(backend))
-            if not there:
-                first = declared[0]
-                raise MissingPackageError("dlf bench", package=first.requires[0], command=first.install_command)
-            object.__setattr__(self, "backends", there)
+        for name in self.backends:
+            check_installed(load_backend(name), f"the backend {name!r}")
+        if not self.backends:
+            # Where there is none, the first that is declared says how to be installed.
+            check_installed(load_backend((*installed_backends(), *backend_names())[0]), "dlf bench")
+            object.__setattr__(self, "backends", installed_backends())

@@ -10,10 +10,8 @@ What is asked of it:
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,9 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlf.bench.options import FUSED, REFERENCE
-from dlf.utils.files import whole_file
 
-__all__ = ["SCHEMA", "exit_code", "print_bench", "summarise", "write_bench"]
+__all__ = ["SCHEMA", "exit_code", "print_bench", "summarise"]
 
 SCHEMA = 1
 _WIDTH = 130
@@ -90,20 +87,6 @@ def exit_code(report: dict[str, Any]) -> int:
     bad = {"does not agree", "failed"}
     statuses = {each["status"] for result in report["results"] for each in result.get("contestants", ())}
     return int(bool(bad & statuses) or any("error" in result for result in report["results"]))
-
-
-def write_bench(report: dict[str, Any], path: Path) -> None:
-    """Writes the report as JSON, whole or not at all.
-
-    Args:
-        report: What `run_bench` returned.
-        path: The file.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    with whole_file(path) as place:
-        place.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def print_bench(report: dict[str, Any], console: Console | None = None) -> None:

@@ -74,14 +74,13 @@ def put_json(value: Any, file: Path | None, show: Callable[[], None], *, indent:
     Raises:
         OutputError: The file cannot be written.
     """
-    from dlf.utils.files import whole_file
+    from dlf.utils.files import without_nan, write_json
 
     if file == _STDOUT:
-        click.echo(json.dumps(value, indent=indent, allow_nan=False))
+        click.echo(json.dumps(without_nan(value), indent=indent, allow_nan=False))
         return
     if file is not None:
-        with whole_file(file) as place:
-            place.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n")
+        write_json(value, file, indent=indent)
     show()
 
 

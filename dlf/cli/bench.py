@@ -46,12 +46,13 @@ def bench(
         answer: int = context.invoke(bench_parity, backends=backends, repeats=options["repeats"], file=file)
         return answer
     from dlf.bench import BenchOptions, print_bench, run_bench
-    from dlf.bench.report import exit_code, write_bench
+    from dlf.bench.report import exit_code
+    from dlf.utils.files import write_json
 
     asked = BenchOptions(names(backends), names(models), **options)
     kept = as_file(file)
     # What was measured is kept at once: the whole may take hours.
-    keep = partial(write_bench, path=kept) if kept else lambda _: None
+    keep = partial(write_json, path=kept) if kept else lambda _: None
     report = run_bench(asked, say=say, keep=keep)
     put_json(report, file, partial(print_bench, report))
     return exit_code(report)

@@ -39,7 +39,7 @@ def gradients(paths: str | None, file: Path | None, page: Path | None, **options
       dlf gradients --problem model.py:build --json
     """
     from dlf.gradients.options import GradientsOptions
-    from dlf.utils.files import check_place, without_nan
+    from dlf.utils.files import check_place
 
     asked = GradientsOptions(paths=names(paths), **options)
     as_file(file)
@@ -53,5 +53,5 @@ def gradients(paths: str | None, file: Path | None, page: Path | None, **options
         from dlf.gradients.page.page import write_page
 
         write_page(report, page)
-    put_json(without_nan(report), file, partial(print_gradients, report))
+    put_json(report, file, partial(print_gradients, report))
     return exit_code(report)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.backend.registry import backend_names, check_installed, installed_backends, load_backend
 from dlf.gradients._problems import PROBLEMS
 from dlf.models.targets import check_target
-from dlf.utils.errors import InvalidArgumentError, MissingPackageError, did_you_mean
+from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
 __all__ = ["REFERENCES", "GradientsOptions"]
 
@@ -77,7 +77,7 @@ class GradientsOptions:
             for path in load_backend(backend).gradient_path_names:
                 known.setdefault(path, backend)
         if not self.paths:
-            return [(path, name) for path, name in known.items() if name is None or is_installed(load_backend(name))]
+            return [(path, name) for path, name in known.items() if name in (None, *installed_backends())]
         for path in self.paths:
             if path not in known:
                 raise InvalidArgumentError(
@@ -86,10 +86,7 @@ class GradientsOptions:
                     received=path,
                     advice=did_you_mean(path, known),
                 )
-            name = known[path]
-            owner = None if name is None else load_backend(name)
-            if owner is not None and not is_installed(owner):
-                raise MissingPackageError(
-                    f"the path {path!r}", package=owner.requires[0], command=owner.install_command
-                )
+            owner = known[path]
+            if owner is not None:
+                check_installed(load_backend(owner), f"the path {path!r}")
         return [(path, known[path]) for path in dict.fromkeys(self.paths)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.backend.registry import check_installed, installed_backends, load_backend
 from dlf.models.targets import check_target
-from dlf.utils.errors import InvalidArgumentError, MissingPackageError, check_positive, did_you_mean
+from dlf.utils.errors import InvalidArgumentError, check_positive, did_you_mean
 
 __all__ = ["DEVICES", "DTYPES", "STAGES", "ParityOptions"]
 
@@ -58,12 +58,8 @@ class ParityOptions:
         if self.device is not None:
             _check_choice("device", self.device, DEVICES)
         for name in self.backends:
-            backend = load_backend(name)
-            if not is_installed(backend):
-                raise MissingPackageError(
-                    f"the backend {name!r}", package=backend.requires[0], command=backend.install_command
-                )
-        there = self.backends or [name for name in backend_names() if is_installed(load_backend(name))]
+            check_installed(load_backend(name), f"the backend {name!r}")
+        there = self.backends or installed_backends()
         object.__setattr__(self, "backends", tuple(dict.fromkeys(there)))
         object.__setattr__(
             self, "stages", tuple(each for each in STAGES if each in (*(self.stages or STAGES), "build"))

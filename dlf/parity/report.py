@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -16,7 +15,7 @@ from rich.tree import Tree
 from dlf.backend.registry import backend_names, is_installed, load_backend
 from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 from dlf.parity.options import STAGES
-from dlf.utils.files import whole_file
+from dlf.utils.files import write_json
 
 __all__ = [
     "ParityProgress",
@@ -233,8 +232,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    with whole_file(path) as place:
-        place.write_text(json.dumps(report, allow_nan=False))
+    write_json(report, path, indent=None)
 
 
 def _add_stage(tree: Tree, stage: str, report: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import secrets
@@ -15,7 +16,7 @@ from typing import Any
 from dlf.utils.errors import OutputError
 from dlf.utils.interrupts import undone
 
-__all__ = ["check_place", "temporary_folder", "whole_file", "without_nan"]
+__all__ = ["check_place", "temporary_folder", "whole_file", "without_nan", "write_json"]
 
 
 @contextmanager
@@ -82,6 +83,22 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             place.unlink()
+
+
+def write_json(value: Any, path: Path, *, indent: int | None = 2) -> None:
+    """Writes a file of JSON, whole or not at all.
+
+    Args:
+        value: In JSON's types; NaN and infinity, which JSON does not have, become null.
+        path: The file.
+        indent: Of each level; None writes one line.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    text = json.dumps(without_nan(value), indent=indent, allow_nan=False)
+    with whole_file(path) as place:
+        place.write_text(text + "\n")
 
 
 def check_place(path: Path) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.backend.registry import backend_names, installed_backends, load_backend
 from dlf.backend.report import backend_environment
 from dlf.parity._judging.reasons import reasons_of_failures, with_reasons
 from dlf.parity._judging.verdict import Finding
 from dlf.parity._known import KnownDifference, known_differences
 from dlf.parity.options import STAGES
 
-INSTALLED = [name for name in backend_names() if is_installed(load_backend(name))]
+INSTALLED = list(installed_backends())
 RUN = """
 import json, sys, warnings
 import numpy as np

@@ -13,14 +13,14 @@ import pytest
 from awkward_models import AWKWARD
 from field_models import ANSWERS, Answer
 
-from dlf.backend.registry import backend_names, is_installed, load_backend
+from dlf.backend.registry import installed_backends
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
 from dlf.parity.report import exit_code, report_text, write_report
 from dlf.parity.runner import Crew, run_parity
 from dlf.testing import assert_parity
 
-INSTALLED = [name for name in backend_names() if is_installed(load_backend(name))]
+INSTALLED = list(installed_backends())
 MODELS = Path(__file__).with_name("parity_models.py")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

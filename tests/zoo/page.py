@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from dlf.parity.options import STAGES
-from dlf.parity.page.rows import MEANINGS, SIGNS
+from dlf.parity.page.rows import MEANINGS
 from dlf.visualization.html.page import DATATABLES, write_scripted_page
+from dlf.visualization.html.style import SIGNS
 from zoo.page_rows import VERDICTS, Line, level_of, lines_of, linked
 
 __all__ = ["write_zoo_page"]

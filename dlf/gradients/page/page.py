@@ -23,7 +23,7 @@ from dlf.gradients.report import answer_of
 from dlf.numerics.noise_floor import LOW_PRECISION, NOISY
 from dlf.visualization.html.curves import MARKS, differences, plot_differences, plot_losses, steps_together
 from dlf.visualization.html.page import write_template
-from dlf.visualization.html.style import COLOURS
+from dlf.visualization.html.style import COLOURS, SIGNS
 
 __all__ = ["write_page"]
 
@@ -38,7 +38,6 @@ _VERDICTS = {
     "rounding": ("good", f"up to {NOISY:.0f}: what rounding to float32 explains"),
 }
 """Worst first, each with how alarming it is and what it means."""
-_SIGNS = {"good": "✓", "warn": "!", "bad": "✗"}
 _ANSWERS = {"agree": ("good", "Agree"), "diverge": ("bad", "Diverge"), "incomplete": ("warn", "Incomplete")}
 _NONE = "—"
 
@@ -78,7 +77,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "answer": answer_of(report),
         "level": level,
         "word": word,
-        "signs": _SIGNS,
+        "signs": SIGNS,
         "problem": report["problem"],
         "has_closed_form": any("last_places" in one for each in paths for one in each.get("found", {}).values()),
         "facts": _facts(report),

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from dlf.parity.page.rows import SIGNS, Layer, worst_of
+from dlf.parity.page.rows import Layer, worst_of
 from dlf.visualization.graph_layout import CARD_WIDTH, lay_out
+from dlf.visualization.html.style import SIGNS
 from dlf.visualization.svg import add_element, add_rectangle, add_span, add_text, add_title, shorten
 
 __all__ = ["draw_calls"]

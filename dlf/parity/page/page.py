@@ -20,7 +20,7 @@ import click
 from dlf.parity.options import STAGES
 from dlf.parity.page._graph import draw_calls
 from dlf.parity.page._plots import MARKS, plot_depth, plot_distance
-from dlf.parity.page.rows import MEANINGS, SIGNS, Layer, Row, layers_of, rows_of
+from dlf.parity.page.rows import MEANINGS, Layer, Row, layers_of, rows_of
 from dlf.parity.report import (
     advice_of,
     advice_without_a_difference,
@@ -33,7 +33,7 @@ from dlf.parity.report import (
     word_of,
 )
 from dlf.visualization.html.page import DATATABLES, write_scripted_page
-from dlf.visualization.html.style import COLOURS
+from dlf.visualization.html.style import COLOURS, SIGNS
 
 __all__ = ["write_page"]
 

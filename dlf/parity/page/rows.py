@@ -18,7 +18,7 @@ from typing import Any
 from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 from dlf.parity.page.numbers import difference_order, difference_text, finite, floors_text
 
-__all__ = ["MEANINGS", "SIGNS", "Cell", "Element", "Layer", "Row", "layers_of", "rows_of", "worst_of"]
+__all__ = ["MEANINGS", "Cell", "Element", "Layer", "Row", "layers_of", "rows_of", "worst_of"]
 
 MEANINGS = {
     "diverged": ("bad", "another meaning: a defect, even in float64"),
@@ -34,7 +34,6 @@ MEANINGS = {
     "identical": ("good", "the same bits"),
 }
 """Worst first, each with how alarming it is and what it means."""
-SIGNS = {"bad": "✗", "warn": "!", "mild": "~", "good": "✓", "": "·"}
 _ORDER = {verdict: number for number, verdict in enumerate(MEANINGS)}
 _UNKNOWN = len(_ORDER)
 _MOST_OF_A_MODEL = 500

@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["BAD", "COLOURS", "CURVES", "GRID", "INK", "PAPER", "picture"]
+__all__ = ["BAD", "COLOURS", "CURVES", "GRID", "INK", "PAPER", "SIGNS", "picture"]
+
+SIGNS = {"bad": "✗", "warn": "!", "mild": "~", "good": "✓", "": "·"}
+"""How alarming something is, for those who see no colours."""
 
 COLOURS = 8
 """How many colours of curves `page.css` has."""
