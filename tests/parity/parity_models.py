@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-bad = keras.config.backend() == os.environ.get("FAULT_ON")
+FAULT_ON = os.environ.get("FAULT_ON")
+bad = keras.config.backend() == FAULT_ON
 off = 1.01 if bad else 1.0
+
+
+def __getattr__(name: str) -> Callable[[], Any]:
+    """``model__on_backend`` is the model with its fault on this backend: a worker builds many, with one environment."""
+    model, _, backend = name.partition("__on_")
+    if not backend:
+        raise AttributeError(name)
+
+    def build() -> Any:
+        module = globals()
+        module["bad"] = keras.config.backend() == backend
+        module["off"] = 1.01 if module["bad"] else 1.0
+        return module[model]()
+
+    return build
 
 
 def model_of(*middle: Any, shape: tuple[int, ...] = (4,), optimizer: Any = "sgd", loss: Any = "mse") -> Any:

@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from awkward_models import AWKWARD
@@ -30,14 +30,30 @@ pytestmark = [
 ]
 
 
-def compare(
-    name: str, backends: list[str], monkeypatch: pytest.MonkeyPatch | None = None, **options: Any
-) -> dict[str, Any]:
-    if monkeypatch is not None:
-        monkeypatch.setenv("FAULT_ON", backends[-1])
-    if "data" in options:
-        options["data"] = f"{MODELS}:{options['data']}"
-    return run_parity(ParityOptions(f"{MODELS}:{name}", backends, **options))
+@pytest.fixture(scope="module")
+def crew() -> Iterator[Crew]:
+    with Crew(INSTALLED) as workers:
+        yield workers
+
+
+class Compare(Protocol):
+    def __call__(self, name: str, backends: list[str], *, on: str | None = None, **options: Any) -> dict[str, Any]: ...
+
+
+@pytest.fixture
+def compare(crew: Crew) -> Compare:
+    """Compares one of `parity_models.py`, with its fault on a backend or with none, by workers that are there."""
+
+    def run(name: str, backends: list[str], *, on: str | None = None, **options: Any) -> dict[str, Any]:
+        if "data" in options:
+            options["data"] = f"{MODELS}:{options['data']}"
+        crew.revive()
+        some = Crew([])
+        some.sessions = {each: crew.sessions[each] for each in backends}
+        target = f"{MODELS}:{name}__on_{on}" if on else f"{MODELS}:{name}"
+        return run_parity(ParityOptions(target, backends, **options), crew=some)
+
+    return run
 
 
 def places(report: dict[str, Any], stage: str) -> set[tuple[str | None, str | None]]:
@@ -48,9 +64,9 @@ def news(report: dict[str, Any]) -> set[tuple[str, str | None]]:
     return {(each["verdict"], each["layer"]) for each in report["precision"] if each["layer"]}
 
 
-def test_each_of_thirteen_faults_is_placed_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_thirteen_faults_is_placed_and_nothing_else_is(compare: Compare) -> None:
     """An epsilon of 1e-6 that is 1% off, too: in float32 nobody could tell."""
-    report = compare("faults_with_adam", INSTALLED, monkeypatch)
+    report = compare("faults_with_adam", INSTALLED, on=INSTALLED[-1])
     assert report["verdict"] == "diverge"
     assert report["first_divergence"]["layer"] == "shift"
     # In float64 it agrees: on which backend a number is lost in float32 is plain, of two backends too.
@@ -74,73 +90,64 @@ def test_each_of_thirteen_faults_is_placed_and_nothing_else_is(monkeypatch: pyte
     assert {each["backend"] for each in report["divergences"]} == {blamed}
 
 
-def test_another_optimizer_is_placed_in_the_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = compare("nesterov", INSTALLED[:2], monkeypatch)
+def test_another_optimizer_is_placed_in_the_update(compare: Compare) -> None:
+    report = compare("nesterov", INSTALLED[:2], on=INSTALLED[1])
     assert {each["stage"] for each in report["divergences"]} == {"update"}
     assert report["first_divergence"]["variable"].endswith("kernel")
 
 
-def test_other_variables_are_placed_in_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = compare("built_otherwise", INSTALLED, monkeypatch)
+def test_other_variables_are_placed_in_the_build(compare: Compare) -> None:
+    report = compare("built_otherwise", INSTALLED, on=INSTALLED[-1])
     # Of a layer of another dtype, the layer is named and not each of its variables.
     assert places(report, "build") == {("extra", "bias"), ("wide", None)}
     assert {each["stage"] for each in report["divergences"]} == {"build"}
 
 
-def test_a_loss_of_the_model_s_own_is_placed_in_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = compare("trained_otherwise", INSTALLED[:2], monkeypatch)
+def test_a_loss_of_the_model_s_own_is_placed_in_the_loss(compare: Compare) -> None:
+    report = compare("trained_otherwise", INSTALLED[:2], on=INSTALLED[1])
     assert places(report, "loss") == {(None, None)}
     assert {each["stage"] for each in report["divergences"]} == {"loss"}
 
 
-def test_what_only_training_shows_is_placed_in_the_trajectory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_training_shows_is_placed_in_the_trajectory(compare: Compare) -> None:
     """A `train_step` that goes its own way at the second step: the first is the same, in every way."""
-    report = compare("stepped_otherwise", INSTALLED, monkeypatch, steps=2)
+    report = compare("stepped_otherwise", INSTALLED, on=INSTALLED[-1], steps=2)
     assert {(each["stage"], each["step"]) for each in report["divergences"]} == {("trajectory", 1)}
     blamed = INSTALLED[-1] if len(INSTALLED) > 2 else None
     assert {each["backend"] for each in report["divergences"]} == {blamed}
     assert "at step 2" in report_text(report)
 
 
-def test_what_a_model_does_between_its_layers_is_placed_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = compare("between", INSTALLED[:2], monkeypatch, data="own_data", loss="mse", stages=["forward"])
+def test_what_a_model_does_between_its_layers_is_placed_there(compare: Compare) -> None:
+    report = compare("between", INSTALLED[:2], on=INSTALLED[1], data="own_data", loss="mse", stages=["forward"])
     assert places(report, "forward") == {(None, "the input of two")}
 
 
 @pytest.mark.parametrize("backends", [INSTALLED, INSTALLED[:2]])
-def test_a_mask_and_a_penalty_that_one_does_not_have_are_placed(
-    backends: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mask_and_a_penalty_that_one_does_not_have_are_placed(compare: Compare, backends: list[str]) -> None:
     # Of two, the first is taken for the truth.
-    monkeypatch.setenv("FAULT_ON", backends[0])
-    report = compare("without_its_mask", backends)
+    report = compare("without_its_mask", backends, on=backends[0])
     assert places(report, "forward") == {("words", "mask")}
     assert {each["stage"] for each in report["divergences"]} == {"forward"}
     assert "words is not configured alike: `mask_zero` is" in report_text(report)
-    report = compare("without_its_penalty", backends)
+    report = compare("without_its_penalty", backends, on=backends[0])
     first = report["first_divergence"]
     assert (first["stage"], first["layer"], first["variable"]) == ("loss", "penalized", "penalty")
 
 
-def test_initial_values_are_compared_before_all_get_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = compare("initialized_otherwise", INSTALLED[:2], monkeypatch, stages=["forward"])
+def test_initial_values_are_compared_before_all_get_the_same(compare: Compare) -> None:
+    report = compare("initialized_otherwise", INSTALLED[:2], on=INSTALLED[1], stages=["forward"])
     assert places(report, "build") == {("first", "kernel")}
     assert report["stages"]["forward"]["counts"]
 
 
-def test_a_report_is_judged_again_on_fewer_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = json.loads(json.dumps(compare("nesterov", INSTALLED, monkeypatch, stages=["update"])))
+def test_a_report_is_judged_again_on_fewer_backends(compare: Compare) -> None:
+    report = json.loads(json.dumps(compare("nesterov", INSTALLED, on=INSTALLED[-1], stages=["update"])))
     assert judged(report)["divergences"] == report["divergences"]
     pair = judged(report, [INSTALLED[0], INSTALLED[-1]])
     assert {each["backend"] for each in pair["divergences"]} == {None}
     if len(INSTALLED) > 2:
         assert judged(report, INSTALLED[:2])["verdict"] == "agree"
-
-
-@pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
-    with Crew(INSTALLED) as workers:
-        yield workers
 
 
 @pytest.mark.parametrize("build", AWKWARD, ids=lambda build: build.__name__)
@@ -163,9 +170,9 @@ def test_what_is_awkward_to_compare_is_compared_and_agrees(
         ("tied_and_trained_otherwise", ("trajectory", None)),
     ],
 )
-def test_a_tie_hides_no_fault(monkeypatch: pytest.MonkeyPatch, name: str, place: tuple[str, str | None]) -> None:
-    monkeypatch.setenv("FAULT_ON", INSTALLED[-1])
-    report = compare(name, INSTALLED[-2:], monkeypatch, data="own_data", loss="mse" if "between" in name else None)
+def test_a_tie_hides_no_fault(compare: Compare, name: str, place: tuple[str, str | None]) -> None:
+    loss = "mse" if "between" in name else None
+    report = compare(name, INSTALLED[-2:], on=INSTALLED[-1], data="own_data", loss=loss)
     assert ("tie", "tied") in news(report) or ("tie", "outer/tied") in news(report)
     first = report["first_divergence"]
     assert (first["stage"], first["layer"]) == place
@@ -180,7 +187,7 @@ def test_one_set_of_workers_answers_for_many_models_and_starts_anew_what_has_die
         assert run_parity(options, crew=crew)["findings"] == first["findings"]
 
 
-def test_a_sound_model_agrees_on_every_backend() -> None:
+def test_a_sound_model_agrees_on_every_backend(compare: Compare) -> None:
     report = compare("sound", INSTALLED)
     assert report["divergences"] == []
     assert all(report["stages"][stage]["counts"] for stage in report["stages"])
@@ -189,11 +196,11 @@ def test_a_sound_model_agrees_on_every_backend() -> None:
     assert {verdict for verdict, _ in news(report)} <= {"unstable", "noisy"}
 
 
-def test_a_recurrent_model_with_masks_agrees() -> None:
+def test_a_recurrent_model_with_masks_agrees(compare: Compare) -> None:
     assert compare("recurrent", INSTALLED[:2], data="tokens", steps=1)["divergences"] == []
 
 
-def test_an_unstable_model_is_called_so_and_is_no_divergence() -> None:
+def test_an_unstable_model_is_called_so_and_is_no_divergence(compare: Compare) -> None:
     """Keras issue 22697."""
     report = compare("unstable", INSTALLED[-2:], steps=1)
     assert report["divergences"] == []
@@ -206,14 +213,14 @@ def test_a_subclassed_model_is_called_on_its_data_and_agrees() -> None:
 
 
 @pytest.mark.skipif("tensorflow" not in INSTALLED, reason="elsewhere the derivative at the kink is the same")
-def test_a_point_without_a_derivative_is_a_tie() -> None:
+def test_a_point_without_a_derivative_is_a_tie(compare: Compare) -> None:
     other = next(name for name in INSTALLED if name != "tensorflow")
     report = compare("tie", [other, "tensorflow"], steps=1)
     assert report["divergences"] == []
     assert ("tie", "kink") in news(report)
 
 
-def test_what_users_have_reported_is_mended() -> None:
+def test_what_users_have_reported_is_mended(compare: Compare) -> None:
     """Keras issues 18452, 19073, 19291, 19721, 20804: each where it was seen."""
     assert compare("reported", INSTALLED, steps=1)["divergences"] == []
 
@@ -224,7 +231,7 @@ def test_what_users_have_reported_is_mended() -> None:
 @pytest.mark.xfail(
     reason="on PyTorch, average pooling with padding='same' and strides counts zeros at an edge: keras PR 23233"
 )
-def test_strided_average_pooling_agrees() -> None:
+def test_strided_average_pooling_agrees(compare: Compare) -> None:
     assert compare("strided_average", INSTALLED, steps=1)["divergences"] == []
 
 
@@ -232,7 +239,7 @@ def test_strided_average_pooling_agrees() -> None:
 @pytest.mark.xfail(
     reason="on TensorFlow, RMSprop and Adam square the gradients of a repeated token one by one, and sum afterwards"
 )
-def test_repeated_tokens_train_alike() -> None:
+def test_repeated_tokens_train_alike(compare: Compare) -> None:
     other = next(name for name in INSTALLED if name != "tensorflow")
     assert compare("repeated_tokens", ["tensorflow", other], steps=1)["divergences"] == []
 
@@ -246,11 +253,11 @@ def test_repeated_tokens_train_alike() -> None:
 )
 @pytest.mark.skipif(len(INSTALLED) < 3, reason="two are left to compare only where there are three")
 def test_a_backend_that_does_not_come_through_costs_the_others_nothing(
-    monkeypatch: pytest.MonkeyPatch, name: str, message: str
+    compare: Compare, name: str, message: str
 ) -> None:
     from dlf.parity.report import answer_of, exit_code
 
-    report = compare(name, INSTALLED, monkeypatch, steps=1)
+    report = compare(name, INSTALLED, on=INSTALLED[-1], steps=1)
     assert list(report["failed"]) == INSTALLED[-1:]
     assert message in report["failed"][INSTALLED[-1]]
     assert set(report["stages"]["forward"]["counts"]) <= {"rounding", "identical"}
