@@ -1,10 +1,11 @@
-"""Lint, types, and the tests of each backend alone, on CPU and GPU: ``nox --list`` shows what there is."""
+"""Lint, types and tests, on CPU and GPU: ``nox`` runs what is quick, ``nox -s full`` the rest, ``nox -l`` lists all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import nox
@@ -22,15 +23,16 @@ OF_PYTHON = [
     "tests/parity/test_parity_models.py::test_another_dtype_is_held_to_its_own_noise_floors",
 ]
 """What depends on Python itself or on JAX's newest release: a minute, where the whole suite takes many."""
+REST: dict[str, list[str]] = {
+    **{f"tests(backend='{backend}', device='cpu')": ["-m", "slow or alone"] for backend in BACKENDS},
+    "parity(device='cpu')": [],
+    **{f"pythons-{python}": [] for python in PYTHONS},
+    "wheel": [],
+}
+"""What `full` runs, with pytest's arguments."""
 
 # The GPU sessions have to be asked for: they install gigabytes, and need a GPU.
-nox.options.sessions = [
-    "lint",
-    "types",
-    *(f"tests(backend='{backend}', device='cpu')" for backend in BACKENDS),
-    "parity(device='cpu')",
-    f"pythons-{PYTHONS[-1]}",
-]
+nox.options.sessions = ["lint", "types", "quick"]
 # Who has no other Python skips it: in CI, nox would fail, and elsewhere fetch one.
 nox.options.error_on_missing_interpreters = False
 nox.options.download_python = "never"
@@ -65,6 +67,28 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def quick(session: nox.Session) -> None:
+    """Run the quick tests on each backend, with all of them installed, and tell what else there is."""
+    install(session, list(BACKENDS), "cpu")
+    took = {}
+    for backend in BACKENDS:
+        start = time.monotonic()
+        once = "" if backend == next(iter(BACKENDS)) else " and not once"
+        asked = ["--backend", backend, "-n", "2", "-m", f"not slow{once}", *session.posargs]
+        session.run("pytest", *asked, env=environment(session))
+        took[backend] = time.monotonic() - start
+    session.log("The quick tests passed: " + ", ".join(f"{name} in {each:.0f} s" for name, each in took.items()) + ".")
+    session.log("The slow ones, each backend alone, other Pythons and the wheel: nox -s full (about 25 minutes).")
+
+
+@nox.session(venv_backend="none")
+def full(session: nox.Session) -> None:
+    """Run everything that plain `nox` leaves out."""
+    for name, arguments in REST.items():
+        session.notify(name, arguments)
+
+
+@nox.session
 @nox.parametrize("device", ["cpu", "gpu"])
 @nox.parametrize("backend", list(BACKENDS))
 def tests(session: nox.Session, backend: str, device: str) -> None:
@@ -86,18 +110,26 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("device", ["cpu", "gpu"])
 def parity(session: nox.Session, device: str) -> None:
-    """Run the tests of `dlf parity` with all backends installed side by side."""
+    """Run the slow tests that take all backends, installed side by side."""
     install(session, list(BACKENDS), device)
-    # Each test starts a process for each backend by itself.
-    session.run(
-        "pytest",
-        "--backend",
-        "jax",
-        "tests/parity/test_parity_backends.py",
-        "tests/parity/test_known_differences.py",
-        *session.posargs,
-        env=environment(session),
-    )
+    # Each test has a process for each backend by itself.
+    session.run("pytest", "--backend", "jax", "-m", "together and slow", *session.posargs, env=environment(session))
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the distributions, check what they say of themselves, and use the wheel with JAX alone, elsewhere."""
+    session.install("build", "twine")
+    folder = Path(session.create_tmp()).resolve()
+    shutil.rmtree(folder)
+    session.run("python", "-m", "build", "--outdir", str(folder / "dist"))
+    built = sorted((folder / "dist").iterdir())
+    session.run("twine", "check", "--strict", *map(str, built))
+    session.install(f"{next(each for each in built if each.suffix == '.whl')}[jax]", "pytest")
+    (folder / "empty").mkdir()
+    checker = str(Path("tests/wheel/check_wheel.py").resolve())
+    session.chdir(folder / "empty")
+    session.run("python", checker, env=environment(session))
 
 
 @nox.session
