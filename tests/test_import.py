@@ -66,7 +66,7 @@ def test_every_public_name_is_there_and_documented() -> None:
 @pytest.mark.parametrize("absent", ["jax", "flax", "optax"])
 def test_what_needs_jax_says_how_to_install_it(name: str, absent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(vars(dlf), name, raising=False)
-    monkeypatch.setattr("dlf.backend.registry.is_there", lambda package: package != absent)
+    monkeypatch.setattr("dlf.backend.registry.is_importable", lambda package: package != absent)
     message = f"dlf.{name} needs the package '{absent}', which is not installed. Install it with: pip install jax flax"
     with pytest.raises(MissingPackageError, match=message):
         getattr(dlf, name)

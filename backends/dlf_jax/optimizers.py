@@ -92,7 +92,7 @@ def check_backend(function: str) -> None:
         function: What was called.
 
     Raises:
-        BackendError: It does not.
+        BackendError: Keras runs on another backend.
     """
     if keras.config.backend() != "jax":
         raise BackendError(

@@ -10,17 +10,17 @@ import importlib.util
 import os
 import sys
 
-__all__ = ["is_there", "settle_backend", "was_settled"]
+__all__ = ["is_importable", "settle_backend", "was_settled"]
 
 _SETTLED = "DLF_SETTLED_BACKEND"
 
 
 def settle_backend() -> None:
     """Sets ``KERAS_BACKEND`` to a framework that is installed, where it is not set and TensorFlow is not there."""
-    if os.environ.get("KERAS_BACKEND") or "keras" in sys.modules or is_there("tensorflow"):
+    if os.environ.get("KERAS_BACKEND") or "keras" in sys.modules or is_importable("tensorflow"):
         return
     for framework in (_configured(), "jax", "torch"):
-        if is_there(framework):
+        if is_importable(framework):
             os.environ["KERAS_BACKEND"] = os.environ[_SETTLED] = framework
             return
 
@@ -30,7 +30,7 @@ def was_settled() -> bool:
     return _SETTLED in os.environ and os.environ.get("KERAS_BACKEND") == os.environ[_SETTLED]
 
 
-def is_there(package: str) -> bool:
+def is_importable(package: str) -> bool:
     """Returns whether a package is installed, without importing it."""
     spec = importlib.util.find_spec(package)
     # A folder of that name in the working directory is found too, but comes from no file.

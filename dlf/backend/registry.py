@@ -16,7 +16,7 @@ import warnings
 from importlib import metadata
 from typing import Any
 
-from dlf.backend.default import is_there
+from dlf.backend.default import is_importable
 from dlf.backend.protocol import Backend
 from dlf.utils.errors import BackendError, InvalidArgumentError, MissingPackageError, did_you_mean
 
@@ -140,7 +140,7 @@ def check_installed(backend: Backend, purpose: str) -> None:
 
 
 def _absent_package(backend: Backend) -> str | None:
-    return next((package for package in backend.requires if not is_there(package)), None)
+    return next((package for package in backend.requires if not is_importable(package)), None)
 
 
 def _named(name: str, argument: str) -> Backend:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from dlf.backend.default import is_there
+from dlf.backend.default import is_importable
 from dlf.backend.registry import current_backend
 from dlf.bench._turns import Turns
 from dlf.bench.models import Task, build_model, compile_options
@@ -215,7 +215,9 @@ def contestants() -> list[Contestant]:
     loops = current_backend().hand_written_loops()
     return [
         KerasFit(REFERENCE, _fit_arrays),
-        KerasFit("Keras fit, tf.data", _fit_tf_data, "" if is_there("tensorflow") else "TensorFlow is not installed"),
+        KerasFit(
+            "Keras fit, tf.data", _fit_tf_data, "" if is_importable("tensorflow") else "TensorFlow is not installed"
+        ),
         KerasFit(FUSED, _fit_fused),
         KerasFit(f"{FUSED}, common masks", _fit_fused, context=_common_masks),
         HandWritten(EXPLICIT, _Explicit),

@@ -34,7 +34,7 @@ class BenchOptions:
         startup: Whether to measure the start with an empty and with a filled compilation cache.
 
     Raises:
-        InvalidArgumentError: One of them means nothing.
+        InvalidArgumentError: A number is not positive, or there is no such model.
         MissingPackageError: A backend that was named is not installed.
 
     Example:

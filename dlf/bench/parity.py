@@ -21,7 +21,7 @@ from rich.table import Table
 from dlf.backend.registry import load_backend
 from dlf.backend.report import backend_environment
 from dlf.parity.options import ParityOptions
-from dlf.parity.runner import Crew, run_parity
+from dlf.parity.runner import Workers, run_parity
 from dlf.utils.errors import BackendError, DlfError
 
 __all__ = ["print_parity_bench", "run_parity_bench"]
@@ -124,8 +124,8 @@ def _take_step(name: str, model: str, batch: int) -> tuple[float, int]:
 
 def _weigh(options: ParityOptions) -> dict[str, Any]:
     start = time.perf_counter()
-    with Crew(options.backends, timeout=options.timeout) as crew:
-        report = run_parity(options, crew=crew)
+    with Workers(options.backends, timeout=options.timeout) as workers:
+        report = run_parity(options, workers=workers)
         seconds = time.perf_counter() - start
-        memory = {name: session.ask({"do": "peak_memory"})["bytes"] for name, session in crew.sessions.items()}
+        memory = {name: session.ask({"do": "peak_memory"})["bytes"] for name, session in workers.sessions.items()}
     return {"seconds": seconds, "memory": memory, "verdict": report["verdict"]}

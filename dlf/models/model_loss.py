@@ -60,15 +60,15 @@ def model_loss(
     """
     check_model(model)
     variables = dict(zip(names or named_variables(model), model.trainable_variables, strict=True))
-    judge = _judge(model, loss)
+    loss_model = _loss_model(model, loss)
 
     def compute(parameters: Parameters, batch: Batch) -> Any:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         mapping = [(variable, parameters[name]) for name, variable in variables.items()]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
             predictions = model(x, training=training)
-            value = judge.compute_loss(x, y, predictions, weights, training=training)
-            if judge is not model:
+            value = loss_model.compute_loss(x, y, predictions, weights, training=training)
+            if loss_model is not model:
                 value += sum(model.losses)
         _check_scalar(value)
         return value
@@ -96,12 +96,12 @@ def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any
     """
     if loss is None and model is not None:
         loss, loss_weights = _compiled_loss(model)
-    judge = _judge_of(loss, model, loss_weights)
+    loss_model = _loss_model_of(loss, model, loss_weights)
 
     def compute(y_true: Any, y_pred: Any) -> Any:
-        # The scope drops what the judge would keep as its running mean.
+        # The scope drops what the loss_model would keep as its running mean.
         with keras.StatelessScope():
-            value = judge.compute_loss(None, y_true, y_pred)
+            value = loss_model.compute_loss(None, y_true, y_pred)
         _check_scalar(value)
         return value
 
@@ -233,14 +233,14 @@ def to_numpy(value: Any) -> np.ndarray:
     return np.array(keras.ops.convert_to_numpy(value))
 
 
-def _judge(model: keras.Model, loss: Any) -> keras.Model:
+def _loss_model(model: keras.Model, loss: Any) -> keras.Model:
     """What computes the loss: the model itself, or an empty one that was compiled with another loss."""
     if loss is None:
         # A model may compute its loss in a way of its own, and then needs no compile.
         if not model.compiled and type(model).compute_loss is keras.Model.compute_loss:
             raise _no_loss()
         return model
-    return _judge_of(loss, model)
+    return _loss_model_of(loss, model)
 
 
 def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
@@ -294,16 +294,16 @@ def _no_loss() -> InvalidArgumentError:
     )
 
 
-def _judge_of(loss: Any, model: keras.Model | None = None, weights: Any = None) -> keras.Model:
+def _loss_model_of(loss: Any, model: keras.Model | None = None, weights: Any = None) -> keras.Model:
     check_loss(loss)
     if not (callable(loss) or isinstance(loss, str | list | tuple | dict)):
         raise InvalidArgumentError("loss", expected="what keras.Model.compile takes as a loss", received=loss)
-    judge = keras.Model()
+    loss_model = keras.Model()
     if model is not None and hasattr(model, "output_names"):
         # What a dictionary of losses goes by, where the outputs are a list.
-        judge.output_names = model.output_names
-    judge.compile(loss=loss, loss_weights=weights)
-    return judge
+        loss_model.output_names = model.output_names
+    loss_model.compile(loss=loss, loss_weights=weights)
+    return loss_model
 
 
 def _check_scalar(value: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dlf.models.layers import layers_by_path
 from dlf.utils.errors import InvalidArgumentError
-from dlf.utils.trees import in_order
+from dlf.utils.trees import with_sorted_keys
 
 __all__ = ["make_batch"]
 
@@ -55,7 +55,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     vocabulary = min((each.input_dim for each in embeddings), default=10)
     # A Sequential model that was only built has lists alone, of one input and one output.
     one = isinstance(model, keras.Sequential)
-    inputs, outputs = in_order((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
+    inputs, outputs = with_sorted_keys((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
     if isinstance(outputs, list) and len(outputs) == 1:
         outputs, loss = outputs[0], next(iter(keras.tree.flatten(loss)), None)  # As Keras hands it back.

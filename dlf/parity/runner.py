@@ -36,7 +36,7 @@ from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, Outpu
 from dlf.utils.files import temporary_folder
 from dlf.utils.workers import Session, cores_of_machine, memory_of_machine
 
-__all__ = ["Crew", "run_parity"]
+__all__ = ["Workers", "run_parity"]
 
 CANCELLED = 1e-10
 """Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
@@ -53,7 +53,7 @@ def run_parity(
     options: ParityOptions,
     say: Say = _silent,
     keep: Path | None = None,
-    crew: Crew | None = None,
+    workers: Workers | None = None,
     constants: Constants | None = None,
 ) -> dict[str, Any]:
     """Compares a model across backends.
@@ -62,7 +62,7 @@ def run_parity(
         options: What to compare.
         say: Is told what a backend is doing.
         keep: A folder where the records are left; by default they are removed.
-        crew: Workers of the same backends that are running already, on their device and with their time limit; they go
+        workers: Those of the same backends that are running already, on their device and with their time limit; they go
             on running.
         constants: What the verdict rests on.
 
@@ -73,15 +73,15 @@ def run_parity(
         DlfError: Fewer than two backends came through; the first one's error.
     """
     with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
-        mine = crew or Crew(options.backends, device=options.device, timeout=options.timeout)
+        mine = workers or Workers(options.backends, device=options.device, timeout=options.timeout)
         try:
             return _Run(options, folder, mine, say, constants).report()
         finally:
-            if crew is None:
+            if workers is None:
                 mine.close()
 
 
-class Crew:
+class Workers:
     """A worker for each backend.
 
     Args:
@@ -151,9 +151,9 @@ class _Run:
     """One comparison: what the workers are asked, and what they answered."""
 
     def __init__(
-        self, options: ParityOptions, folder: Path, crew: Crew, say: Say, constants: Constants | None = None
+        self, options: ParityOptions, folder: Path, workers: Workers, say: Say, constants: Constants | None = None
     ) -> None:
-        self._options, self._folder, self._crew, self._say = options, folder, crew, say
+        self._options, self._folder, self._workers, self._say = options, folder, workers, say
         self._constants = constants or Constants()
         self._truth: str | None = None
         self._stages = set(options.stages)
@@ -173,8 +173,8 @@ class _Run:
 
     def _evidence(self) -> dict[str, Any]:
         """What the verdict rests on, in JSON's types."""
-        self._crew.revive()
-        self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._crew.sessions)
+        self._workers.revive()
+        self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._workers.sessions)
         built = next(iter(self._built.values()))
         found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
         # What is known to differ in the build, as the width of an integer, leaves it the same model.
@@ -385,7 +385,7 @@ class _Run:
             if leader is not None:
                 own["twins"] = name == leader
             try:
-                answers[name] = self._crew.sessions[name].ask(own, lambda text: self._say(name, text))
+                answers[name] = self._workers.sessions[name].ask(own, lambda text: self._say(name, text))
             except DlfError as error:
                 failed[name] = error
 
@@ -394,7 +394,7 @@ class _Run:
                 list(pool.map(ask, alive))
             except BaseException:
                 # The pool waits for its threads, and they for the workers.
-                self._crew.close()
+                self._workers.close()
                 raise
         # In the order of the backends, and not in that of chance: the first one's error may be all that is said.
         self._failed |= {name: failed[name] for name in alive if name in failed}
@@ -413,15 +413,15 @@ class _Run:
         return max(1, count) if count * BYTES * elements < memory_of_machine() else 1
 
     def _check_enough(self) -> None:
-        if len(self._crew.sessions) - len(self._failed) < min(2, len(self._crew.sessions)):
+        if len(self._workers.sessions) - len(self._failed) < min(2, len(self._workers.sessions)):
             raise self._why_not()
 
     def _why_not(self) -> DlfError:
-        if len(self._failed) == len(self._crew.sessions):
+        if len(self._failed) == len(self._workers.sessions):
             return next(iter(self._failed.values()))
         reasons = "\n".join(f"{name}: {error}" for name, error in self._failed.items())
         return BackendError(
-            f"a comparison takes two backends, and there is one left of {len(self._crew.sessions)}.\n{reasons}"
+            f"a comparison takes two backends, and there is one left of {len(self._workers.sessions)}.\n{reasons}"
         )
 
     def _check_batches(self) -> None:

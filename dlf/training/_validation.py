@@ -59,7 +59,7 @@ def check_data(argument: str, data: Any) -> None:
         data: Batches or arrays.
 
     Raises:
-        InvalidArgumentError: They are.
+        InvalidArgumentError: They are of such a kind, or their lengths differ.
     """
     if isinstance(data, ArrayDataset):
         raise InvalidArgumentError(

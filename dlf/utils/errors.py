@@ -102,7 +102,7 @@ def check_positive(argument: str, value: Any) -> None:
         value: What came.
 
     Raises:
-        InvalidArgumentError: It is not.
+        InvalidArgumentError: The value is anything else.
     """
     # NumPy's integers are integers too; True is not one that anybody means.
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["in_order", "ordered_like"]
+__all__ = ["with_keys_as_in", "with_sorted_keys"]
 
 
-def in_order(structure: Any) -> Any:
+def with_sorted_keys(structure: Any) -> Any:
     """Returns a structure with every dictionary in the order of its keys.
 
     `keras.tree.flatten` goes by the keys on TensorFlow and JAX, and by the order of insertion on PyTorch.
@@ -16,29 +16,29 @@ def in_order(structure: Any) -> Any:
         structure: Dictionaries, lists and tuples of anything; others are left as they are.
 
     Example:
-        >>> in_order({"b": [1], "a": ({"d": 2, "c": 3},)})
+        >>> with_sorted_keys({"b": [1], "a": ({"d": 2, "c": 3},)})
         {'a': ({'c': 3, 'd': 2},), 'b': [1]}
     """
     if type(structure) is dict:
-        return {key: in_order(structure[key]) for key in sorted(structure, key=str)}
+        return {key: with_sorted_keys(structure[key]) for key in sorted(structure, key=str)}
     if type(structure) in {list, tuple}:
-        return type(structure)(in_order(each) for each in structure)
+        return type(structure)(with_sorted_keys(each) for each in structure)
     return structure
 
 
-def ordered_like(structure: Any, like: Any) -> Any:
-    """Returns a structure with every dictionary in the order of another's: what `in_order` has changed, changed back.
+def with_keys_as_in(structure: Any, like: Any) -> Any:
+    """Returns a structure with every dictionary in the order of another's, as before `with_sorted_keys`.
 
     Args:
         structure: As another, but for the order.
         like: The other.
 
     Example:
-        >>> ordered_like({"a": 1, "b": 2}, {"b": None, "a": None})
+        >>> with_keys_as_in({"a": 1, "b": 2}, {"b": None, "a": None})
         {'b': 2, 'a': 1}
     """
     if type(like) is dict:
-        return {key: ordered_like(structure[key], each) for key, each in like.items()}
+        return {key: with_keys_as_in(structure[key], each) for key, each in like.items()}
     if type(like) in {list, tuple}:
-        return type(like)(ordered_like(one, other) for one, other in zip(structure, like, strict=True))
+        return type(like)(with_keys_as_in(one, other) for one, other in zip(structure, like, strict=True))
     return structure

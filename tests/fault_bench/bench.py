@@ -34,7 +34,7 @@ from sweep import FACTORS, swept
 from dlf.parity._records import Records
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
-from dlf.parity.runner import Crew, run_parity
+from dlf.parity.runner import Workers, run_parity
 from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError
 
 BACKENDS = ("jax", "tensorflow", "torch")
@@ -90,13 +90,13 @@ def main() -> int:
     failed: list[str] = []
     models = [each for each in _models() if any(text in each[2].name for text in asked.only.split(","))]
     for start in range(0, len(models), TOGETHER):
-        with Crew(BACKENDS) as crew:
+        with Workers(BACKENDS) as workers:
             for number, file, model in models[start : start + TOGETHER]:
                 began = time.monotonic()
                 faulty = _faulty(number, model)
                 try:
                     with tempfile.TemporaryDirectory() as folder:
-                        report = _run(file, model, faulty, Path(folder) / "records", crew)
+                        report = _run(file, model, faulty, Path(folder) / "records", workers)
                         for name, words in report["failed"].items():
                             raise BackendError(f"{name}: {words}")
                         _score(scores, model, faulty, report, Path(folder) / "records")
@@ -137,11 +137,11 @@ def _faulty(number: int, model: Fault | Sound) -> str:
     return where[number % len(where)]
 
 
-def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, crew: Crew) -> dict[str, Any]:
+def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, workers: Workers) -> dict[str, Any]:
     target = catalog.address(file, model, faulty)
     data = f"{target.rpartition(':')[0]}:{model.data}" if model.data else None
     names = getattr(model, "backends", ()) or BACKENDS
-    return run_parity(ParityOptions(target, names, data=data), keep=keep, crew=crew)
+    return run_parity(ParityOptions(target, names, data=data), keep=keep, workers=workers)
 
 
 def _score(

@@ -34,7 +34,7 @@ from dlf.parity._records import Records
 from dlf.parity.check import target_of
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.report import advice_of, answer_of, exit_code, report_text, write_report
-from dlf.parity.runner import Crew, _Run, run_parity
+from dlf.parity.runner import Workers, _Run, run_parity
 from dlf.utils.errors import BackendError, InvalidArgumentError, MissingPackageError, OutputError
 from dlf.utils.files import temporary_folder
 from dlf.utils.interrupts import undo_all, undone
@@ -994,8 +994,8 @@ class TwoOfOne(_Run):
 
     def __init__(self, target: str, folder: Path, timeout: float = 120.0, **environment: str) -> None:
         options = ParityOptions(target, [HERE], batch=4, steps=2, seed=1, timeout=timeout)
-        crew = Crew([])
-        crew.sessions = {
+        workers = Workers([])
+        workers.sessions = {
             name: Session(
                 "dlf.parity._recording.worker",
                 {**os.environ, "WORKER": name, **environment},
@@ -1004,10 +1004,10 @@ class TwoOfOne(_Run):
             )
             for name in ("one", "two")
         }
-        super().__init__(options, folder, crew, lambda *_: None)
+        super().__init__(options, folder, workers, lambda *_: None)
 
     def close(self) -> None:
-        self._crew.close()
+        self._workers.close()
 
 
 def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from dlf.backend.registry import installed_backends
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
 from dlf.parity.report import exit_code, report_text, write_report
-from dlf.parity.runner import Crew, run_parity
+from dlf.parity.runner import Workers, run_parity
 from dlf.testing import assert_parity
 
 INSTALLED = list(installed_backends())
@@ -31,8 +31,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def crew() -> Iterator[Crew]:
-    with Crew(INSTALLED) as workers:
+def workers() -> Iterator[Workers]:
+    with Workers(INSTALLED) as workers:
         yield workers
 
 
@@ -41,17 +41,17 @@ class Compare(Protocol):
 
 
 @pytest.fixture
-def compare(crew: Crew) -> Compare:
+def compare(workers: Workers) -> Compare:
     """Compares one of `parity_models.py`, with its fault on a backend or with none, by workers that are there."""
 
     def run(name: str, backends: list[str], *, on: str | None = None, **options: Any) -> dict[str, Any]:
         if "data" in options:
             options["data"] = f"{MODELS}:{options['data']}"
-        crew.revive()
-        some = Crew([])
-        some.sessions = {each: crew.sessions[each] for each in backends}
+        workers.revive()
+        some = Workers([])
+        some.sessions = {each: workers.sessions[each] for each in backends}
         target = f"{MODELS}:{name}__on_{on}" if on else f"{MODELS}:{name}"
-        return run_parity(ParityOptions(target, backends, **options), crew=some)
+        return run_parity(ParityOptions(target, backends, **options), workers=some)
 
     return run
 
@@ -152,10 +152,10 @@ def test_a_report_is_judged_again_on_fewer_backends(compare: Compare) -> None:
 
 @pytest.mark.parametrize("build", AWKWARD, ids=lambda build: build.__name__)
 def test_what_is_awkward_to_compare_is_compared_and_agrees(
-    crew: Crew, build: Callable[[], Any], tmp_path: Path
+    workers: Workers, build: Callable[[], Any], tmp_path: Path
 ) -> None:
     target = f"{Path(__file__).with_name('awkward_models.py')}:{build.__name__}"
-    report = run_parity(ParityOptions(target, INSTALLED, steps=2), crew=crew)
+    report = run_parity(ParityOptions(target, INSTALLED, steps=2), workers=workers)
     assert report["failed"] == {}
     assert report["divergences"] == []
     assert not any(each["verdict"] == "precision" for each in report["findings"])
@@ -179,12 +179,12 @@ def test_a_tie_hides_no_fault(compare: Compare, name: str, place: tuple[str, str
 
 
 def test_one_set_of_workers_answers_for_many_models_and_starts_anew_what_has_died() -> None:
-    with Crew(INSTALLED[:2]) as crew:
+    with Workers(INSTALLED[:2]) as workers:
         options = ParityOptions(f"{MODELS}:nesterov", INSTALLED[:2], stages=["forward"])
-        first = run_parity(options, crew=crew)
-        crew.sessions[INSTALLED[0]]._worker.kill()
-        crew.sessions[INSTALLED[0]]._worker.wait()
-        assert run_parity(options, crew=crew)["findings"] == first["findings"]
+        first = run_parity(options, workers=workers)
+        workers.sessions[INSTALLED[0]]._worker.kill()
+        workers.sessions[INSTALLED[0]]._worker.wait()
+        assert run_parity(options, workers=workers)["findings"] == first["findings"]
 
 
 def test_a_sound_model_agrees_on_every_backend(compare: Compare) -> None:
@@ -300,10 +300,10 @@ def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> No
 
 @pytest.mark.skipif(len(INSTALLED) < 3, reason="what is expected is of all three backends")
 @pytest.mark.parametrize("expected", ANSWERS, ids=lambda each: each.build)
-def test_a_model_as_people_write_it_gets_the_right_answer(crew: Crew, expected: Answer) -> None:
+def test_a_model_as_people_write_it_gets_the_right_answer(workers: Workers, expected: Answer) -> None:
     file = Path(__file__).with_name("field_models.py")
     data = f"{file}:{expected.data}" if expected.data else None
-    report = run_parity(ParityOptions(f"{file}:{expected.build}", INSTALLED, data), crew=crew)
+    report = run_parity(ParityOptions(f"{file}:{expected.build}", INSTALLED, data), workers=workers)
     text = " ".join(report_text(report, width=1000).split())
     assert (report["verdict"], exit_code(report)) == (expected.verdict, expected.code), text
     for words in expected.says:

@@ -28,7 +28,7 @@ from dlf.parity._records import Records
 from dlf.parity.evidence import constants_of, judged, read_report
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.report import report_text, write_report
-from dlf.parity.runner import Crew, run_parity
+from dlf.parity.runner import Workers, run_parity
 from dlf.utils.errors import BackendError, InvalidArgumentError
 
 HERE = current_backend().name
@@ -119,15 +119,15 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def crew() -> Iterator[Crew]:
-    with Crew([HERE], timeout=120) as workers:
+def workers() -> Iterator[Workers]:
+    with Workers([HERE], timeout=120) as workers:
         yield workers
 
 
 def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    def threads(crew: Crew) -> str:
-        with crew:
-            process = psutil.Process(crew.sessions[HERE]._worker.pid)
+    def threads(workers: Workers) -> str:
+        with workers:
+            process = psutil.Process(workers.sessions[HERE]._worker.pid)
             # Of a process that has just been started, the system may not yet say it.
             while not (environment := process.environ()):
                 time.sleep(0.01)
@@ -135,9 +135,9 @@ def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pyt
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("dlf.parity.runner.cores_of_machine", lambda: 6)
-    assert threads(Crew([HERE])) == "6"
+    assert threads(Workers([HERE])) == "6"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert threads(Crew([HERE])) == "3"
+    assert threads(Workers([HERE])) == "3"
 
 
 def asked(target: str, **options: Any) -> dict[str, Any]:
@@ -161,8 +161,8 @@ def replayed(worker: Worker, folder: Path) -> Records:
     return Records(folder / "replay")
 
 
-def test_one_backend_alone_is_held_against_its_own_float64(crew: Crew, file: Path, tmp_path: Path) -> None:
-    report = run_parity(ParityOptions(f"{file}:build", [HERE], steps=2), crew=crew)
+def test_one_backend_alone_is_held_against_its_own_float64(workers: Workers, file: Path, tmp_path: Path) -> None:
+    report = run_parity(ParityOptions(f"{file}:build", [HERE], steps=2), workers=workers)
     assert report["verdict"] == "not compared"
     assert report_text(report).startswith(f"Not compared: there is {HERE} alone.")
     costs = [each["noise_floors"] for each in report["findings"] if each["stage"] in {"forward", "gradient", "loss"}]
@@ -186,17 +186,17 @@ def test_one_backend_alone_is_held_against_its_own_float64(crew: Crew, file: Pat
         judged(report, ["cray"])
 
 
-def test_stages_that_are_not_asked_for_are_not_run(crew: Crew, file: Path) -> None:
-    report = run_parity(ParityOptions(f"{file}:build", [HERE], stages=["forward"]), crew=crew)
+def test_stages_that_are_not_asked_for_are_not_run(workers: Workers, file: Path) -> None:
+    report = run_parity(ParityOptions(f"{file}:build", [HERE], stages=["forward"]), workers=workers)
     assert {each["stage"] for each in report["measurements"]} == {"forward"}
     assert report["trajectory"] is None
     assert "gradient    not asked for" in report_text(report)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16", "float16"])
-def test_another_dtype_is_held_to_its_own_noise_floors(crew: Crew, file: Path, dtype: str) -> None:
+def test_another_dtype_is_held_to_its_own_noise_floors(workers: Workers, file: Path, dtype: str) -> None:
     stages = ["forward", "gradient", "loss", "state"]
-    report = run_parity(ParityOptions(f"{file}:build", [HERE], dtype=dtype, stages=stages), crew=crew)
+    report = run_parity(ParityOptions(f"{file}:build", [HERE], dtype=dtype, stages=stages), workers=workers)
     assert {each["dtype"] for each in report["measurements"]} == {dtype.removeprefix("mixed_")}
     variables = {each["dtype"] for each in report["backends"][HERE]["variables"] if each["trainable"]}
     assert variables == {"float32" if dtype.startswith("mixed") else dtype}
@@ -310,16 +310,18 @@ def test_a_slot_has_one_name_however_many_were_made_before(file: Path) -> None:
     assert names()[-1] == "6:variable"
 
 
-def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
+def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(workers: Workers, file: Path) -> None:
     """On JAX it cannot be compiled; what it gives is compared."""
-    report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), crew=crew)
+    report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), workers=workers)
     assert not report["failed"]
     assert "looks" in {each["layer"] for each in report["findings"] if each["stage"] == "forward"}
 
 
-def test_a_layer_that_looks_at_its_state_is_replayed_as_it_is(crew: Crew, file: Path) -> None:
+def test_a_layer_that_looks_at_its_state_is_replayed_as_it_is(workers: Workers, file: Path) -> None:
     """On JAX the whole model's gradient can be compiled; the layer's own, whose state is given, cannot."""
-    report = run_parity(ParityOptions(f"{file}:counts", [HERE], stages=("build", "forward", "gradient")), crew=crew)
+    report = run_parity(
+        ParityOptions(f"{file}:counts", [HERE], stages=("build", "forward", "gradient")), workers=workers
+    )
     assert not report["failed"]
     assert "counts" in {each["layer"] for each in report["findings"] if each["stage"] == "gradient"}
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from dlf.parity.options import ParityOptions
 from dlf.parity.report import answer_of, remarks_of
-from dlf.parity.runner import Crew, run_parity
+from dlf.parity.runner import Workers, run_parity
 from dlf.utils.errors import DlfError
 from dlf.utils.files import whole_file
 from zoo.entry import Entry
@@ -57,15 +57,15 @@ def run_zoo(
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
     say(f"{len(waiting)} of {len(entries)} entries are to be run")
-    crews: list[Crew] = []
+    crews: list[Workers] = []
     numbers, stopped = count(1), Event()
 
     def run_together(some: Sequence[Entry]) -> None:
-        with Crew(backends, timeout=900.0) as crew:
-            crews.append(crew)
+        with Workers(backends, timeout=900.0) as workers:
+            crews.append(workers)
             for entry in some:
                 began = time.perf_counter()
-                result = _run(entry, backends, crew) | {"seconds": round(time.perf_counter() - began, 1)}
+                result = _run(entry, backends, workers) | {"seconds": round(time.perf_counter() - began, 1)}
                 if stopped.is_set():
                     return  # Its workers were ended in the midst of it.
                 with whole_file(_place(folder, entry)) as place:
@@ -82,8 +82,8 @@ def run_zoo(
             except BaseException:
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-                for crew in crews:
-                    crew.close()
+                for workers in crews:
+                    workers.close()
                 raise
     return summary_of(entries, folder)
 
@@ -131,10 +131,10 @@ def title_of(entry: Entry) -> str:
     return f"{entry.kind} {entry.name}" + (f", {entry.case.replace('_', ' ')}" if entry.case else "")
 
 
-def _run(entry: Entry, backends: Sequence[str], crew: Crew) -> dict[str, Any]:
+def _run(entry: Entry, backends: Sequence[str], workers: Workers) -> dict[str, Any]:
     options = ParityOptions(entry.target or "", backends, data=entry.data, stages=entry.stages, steps=entry.steps)
     try:
-        report = run_parity(options, crew=crew)
+        report = run_parity(options, workers=workers)
     except DlfError as error:
         return {
             "entry": asdict(entry),

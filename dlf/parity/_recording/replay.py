@@ -24,7 +24,7 @@ from dlf.parity._recording.compiling import compiled
 from dlf.parity._recording.subject import Subject
 from dlf.parity._recording.taps import LOOPS, Call, takes_training
 from dlf.parity._records import Records
-from dlf.utils.trees import in_order, ordered_like
+from dlf.utils.trees import with_keys_as_in, with_sorted_keys
 
 __all__ = [
     "Inputs",
@@ -108,7 +108,7 @@ class Inputs:
             tensor = keras.ops.convert_to_tensor(fixed["integers"][n]) if tensor is None else tensor
             mask = fixed["masks"].get(n)
             flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
-        return ordered_like(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
+        return with_keys_as_in(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
     def moved(self, move: Move, *, whole: bool = True) -> Inputs:
         """The same, with everything of floating point moved.
@@ -162,7 +162,7 @@ def replay_of(
         mapping += list(zip(state, fixed["state"], strict=True))
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             args, kwargs = inputs.arguments(values, fixed)
-            outputs = in_order(layer(*args, **_in_mode(layer, args, kwargs, training=mode)))
+            outputs = with_sorted_keys(layer(*args, **_in_mode(layer, args, kwargs, training=mode)))
             after = [scope.get_current_value(each) for each in state]
             penalties = list(layer.losses)
         return dict(numbers_of(outputs)), after, penalties

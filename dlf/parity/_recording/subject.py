@@ -28,7 +28,7 @@ from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
-from dlf.utils.trees import in_order
+from dlf.utils.trees import with_sorted_keys
 
 __all__ = ["Subject", "outputs_alone", "plain_config", "stays_narrow"]
 
@@ -152,7 +152,7 @@ class Subject:
             before = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
                 with listening(listener):
-                    predictions = in_order(self.model(x, training=False))
+                    predictions = with_sorted_keys(self.model(x, training=False))
             except Exception as error:
                 raise refusal(error) from error
             after = [scope.get_current_value(each) for each in self.model.trainable_variables]

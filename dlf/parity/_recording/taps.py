@@ -20,9 +20,9 @@ from typing import Any
 import keras
 
 from dlf.backend.keras_internals import mask_of, with_mask
-from dlf.utils.trees import in_order, ordered_like
+from dlf.utils.trees import with_keys_as_in, with_sorted_keys
 
-__all__ = ["LOOPS", "Call", "Listener", "listening", "standing_in", "takes_training"]
+__all__ = ["LOOPS", "Call", "Listener", "layer_calls_replaced", "listening", "takes_training"]
 
 LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
 """They call what they hold in a loop, or in a way of their own."""
@@ -92,7 +92,7 @@ class Listener:
         self._times[path] += 1
         key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
         state = [variable.value for variable in layer.non_trainable_variables]
-        asked = in_order((args, kwargs))
+        asked = with_sorted_keys((args, kwargs))
         tensors = keras.tree.flatten(asked)
         masks, sources = [mask_of(each) for each in tensors], self._sources(tensors)
         is_loop, said = isinstance(layer, LOOPS), kwargs.get("training")
@@ -105,9 +105,9 @@ class Listener:
             self._inside.pop()
             self._loops -= is_loop
             training = self._training.pop()
-        call = Call(key, path, layer, asked, (args, kwargs), in_order(outputs), state, training, masks, sources)
+        call = Call(key, path, layer, asked, (args, kwargs), with_sorted_keys(outputs), state, training, masks, sources)
         self.calls.append(self._hear(call))
-        outputs = ordered_like(self._tapped(key, in_order(outputs)), outputs)
+        outputs = with_keys_as_in(self._tapped(key, with_sorted_keys(outputs)), outputs)
         for each in keras.tree.flatten(outputs):
             if keras.ops.is_tensor(each):
                 self._made[id(each)] = (_reference(each), key)
@@ -147,12 +147,12 @@ class Listener:
 @contextmanager
 def listening(listener: Listener) -> Iterator[Listener]:
     """Lets the listener hear every call, for as long as the context lasts."""
-    with standing_in(listener.call):
+    with layer_calls_replaced(listener.call):
         yield listener
 
 
 @contextmanager
-def standing_in(replacement: Callable[[Callable[..., Any], keras.Layer, Any, Any], Any]) -> Iterator[None]:
+def layer_calls_replaced(replacement: Callable[[Callable[..., Any], keras.Layer, Any, Any], Any]) -> Iterator[None]:
     """Lets a function stand in for `keras.Layer.__call__`, for as long as the context lasts.
 
     Args:

@@ -43,7 +43,7 @@ from dlf.parity._recording.replay import (
     replay_of_update,
 )
 from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_narrow
-from dlf.parity._recording.taps import Call, Listener, listening, standing_in, takes_training
+from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness, randomness_report, set_seed
@@ -51,7 +51,7 @@ from dlf.training.engine.arrays import is_dense
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
 from dlf.utils.tracebacks import own_traceback
-from dlf.utils.trees import in_order
+from dlf.utils.trees import with_sorted_keys
 from dlf.utils.workers import peak_memory, say, serve
 
 __all__ = ["Worker"]
@@ -119,7 +119,7 @@ class Worker:
             "not_common": list(drawn.not_common_in_model or ()),
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
             "values": {name: _summary(value) for name, value in self._subject.values().items()},
-            "batches": [_digest(*keras.tree.flatten(in_order(each))) for each in self._batches],
+            "batches": [_digest(*keras.tree.flatten(with_sorted_keys(each))) for each in self._batches],
         }
 
     def build_again(self) -> dict[str, Any]:
@@ -152,7 +152,7 @@ class Worker:
         with in_float64():
             subject.make_twin()
             x, y = subject.batch(self._batches[0], wide=True)
-            with outputs_alone(subject.twin), standing_in(subject.call_in_what_there_is):
+            with outputs_alone(subject.twin), layer_calls_replaced(subject.call_in_what_there_is):
                 _record_outputs(records, "wide/inference", subject.twin(x, training=False))
             calls = self._record_calls(records, x)
             if gradients:
@@ -208,7 +208,7 @@ class Worker:
 
         listener = Listener(self._subject.twin_layers, hear=hear)
         with outputs_alone(self._subject.twin), listening(listener):
-            predictions = in_order(self._subject.twin(x, training=True))
+            predictions = with_sorted_keys(self._subject.twin(x, training=True))
         _record_outputs(records, "wide/prediction", predictions)
         self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
         return listener.calls
@@ -469,7 +469,7 @@ def _record_call(records: Records, call: Call) -> None:
 
 
 def _record_outputs(records: Records, title: str, outputs: Any) -> None:
-    for number, each in numbers_of(in_order(outputs)):
+    for number, each in numbers_of(with_sorted_keys(outputs)):
         records[f"{title}:{number}"] = to_numpy(each)
 
 

@@ -97,14 +97,14 @@ def plan(  # noqa: PLR0913 - as many things decide.
 
 
 def check_engine(engine: Any, memory_share: Any) -> None:
-    """Raises unless there is such an engine, and the share lies between 0 and 1.
+    """Raises unless there is such an engine, and the share lies from 0 to 1.
 
     Args:
         engine: ``"auto"``, ``"fused"`` or ``"keras"``.
         memory_share: A part of the free memory.
 
     Raises:
-        InvalidArgumentError: There is none, or it does not.
+        InvalidArgumentError: The engine is another, or the share is not a number from 0 to 1.
     """
     if engine not in ENGINES:
         raise InvalidArgumentError(
