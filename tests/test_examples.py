@@ -119,6 +119,7 @@ def test_the_example_is_covered(path: Path) -> None:
     assert path.name in NEEDS, f"{path.name} is in examples/ but not in NEEDS: list it, and test its numbers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(NEEDS) - {"any_model.py", "lab.py", "three_backends.py"}))
 def test_the_script_runs(name: str, tmp_path: Path) -> None:
     require(NEEDS[name])
@@ -126,12 +127,14 @@ def test_the_script_runs(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "a script leaves nothing behind"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_lab_runs(backend: str, tmp_path: Path) -> None:
     require(NEEDS["lab.py"], backend)
     succeeded(python(EXAMPLES / "lab.py", "--epochs", 1, cwd=tmp_path, KERAS_BACKEND=backend))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_any_model_has_the_same_first_loss_and_right_gradients(backend: str, tmp_path: Path) -> None:
     require(NEEDS["any_model.py"], backend)
@@ -143,6 +146,7 @@ def test_any_model_has_the_same_first_loss_and_right_gradients(backend: str, tmp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_backends_that_are_installed_are_put_in_one_picture(tmp_path: Path) -> None:
     succeeded(python(EXAMPLES / "three_backends.py", "--epochs", 1, cwd=tmp_path))
     picture = (tmp_path / "three_backends.svg").read_text()
@@ -189,6 +193,7 @@ def test_the_gradient_on_paper_is_the_slope_of_the_loss() -> None:
         assert (above - below) / (2 * step) == pytest.approx(gradient, rel=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIRRORED)
 def test_sgd_is_near_the_closed_form(name: str) -> None:
     require(NEEDS[name])
@@ -202,6 +207,7 @@ def test_sgd_is_near_the_closed_form(name: str) -> None:
     assert fit.last_loss < fit.first_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIRRORED)
 def test_sgd_is_sgd_on_paper_to_float32_rounding(name: str) -> None:
     require(NEEDS[name])
@@ -318,6 +324,7 @@ def test_a_question_that_is_not_there_is_refused(number: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(questions.QUESTIONS)), ids=lambda n: questions.QUESTIONS[n].title)
 def test_the_session_of_a_solution_prints_what_it_says(number: int) -> None:
     require(questions.QUESTIONS[number].needs)
@@ -374,6 +381,7 @@ def keras_facts(backend: str) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_keras_does_what_the_solutions_say(backend: str) -> None:
     require("keras", backend)
@@ -385,6 +393,7 @@ def test_keras_does_what_the_solutions_say(backend: str) -> None:
     assert facts["scale"] == pytest.approx(1 / 0.8)
 
 
+@pytest.mark.slow
 def test_backends_draw_other_masks_from_one_seed() -> None:
     installed = [backend for backend in BACKENDS if importlib.util.find_spec(backend)]
     if len(installed) < 2:
@@ -414,6 +423,7 @@ def step(gradient):
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ADAM)
 def test_adam_elsewhere_does_what_the_solution_says(package: str) -> None:
     require(package)

@@ -12,6 +12,8 @@ import pytest
 import dlf
 from dlf.utils.errors import MissingPackageError
 
+pytestmark = pytest.mark.alone
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 HEAVY = ["tensorflow", "jax", "torch", "keras", "numpy", "matplotlib", "sklearn", "tensorflow_datasets"]
 OTHERS = {"tensorflow", "jax", "torch"} - {os.environ["KERAS_BACKEND"]}
@@ -42,6 +44,7 @@ def test_the_help_imports_nothing_heavy(run_python: Run) -> None:
     assert imported(run_python, code) == set()
 
 
+@pytest.mark.slow
 def test_a_whole_lab_imports_no_other_framework(run_python: Run) -> None:
     code = "from dlf.lab import *; run_lab(LabOptions(epochs=1))"
     # Keras on PyTorch imports JAX by itself, where that is installed.
@@ -96,6 +99,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         dlf.fit  # noqa: B018
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_use", ["import dlf", "import dlf; dlf.set_seed", "from dlf.lab import run_lab"])
 def test_dlf_works_where_nobody_named_a_backend(run_python: Run, first_use: str) -> None:
     """Keras alone would take TensorFlow, installed or not."""
@@ -117,6 +121,7 @@ def test_a_backend_that_is_not_there_is_said_before_keras_says_it(run_python: Ru
     assert message in ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_folder_of_that_name_is_no_framework(run_python: Run, tmp_path: Path) -> None:
     for name in OTHERS:
         (tmp_path / name).mkdir()

@@ -74,6 +74,7 @@ def shown(cell: Any) -> list[str]:
     return [kind for output in cell.outputs for kind in output.get("data", {}) if kind.startswith("image/")]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_shows_each_picture_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     for prefix, size in (("train", 200), ("t10k", 70)):
@@ -88,6 +89,7 @@ def test_the_notebook_runs_and_shows_each_picture_once(tmp_path: Path, monkeypat
     assert list((tmp_path / "runs").glob("*/validation/events.out.tfevents.*"))
 
 
+@pytest.mark.slow
 def test_it_learns_real_images(fashion_mnist_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cells = run(tmp_path, fashion_mnist_folder, monkeypatch)
     assert float(text(cells[4]).split()[-1]) >= 0.75

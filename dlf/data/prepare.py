@@ -45,6 +45,7 @@ def prepare_for_training(
         InvalidArgumentError: The batch size is not a positive integer, the data set is empty or of another kind.
 
     Example:
+        >>> import numpy as np
         >>> images, labels = np.zeros((10, 8, 8)), np.arange(10)
         >>> batches = prepare_for_training((images, labels), batch_size=4, shuffle_buffer=None)
         >>> [label.tolist() for _, label in batches]

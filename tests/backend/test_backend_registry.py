@@ -88,6 +88,7 @@ def test_the_three_that_ship_are_found() -> None:
     assert backend_names()[:3] == ("jax", "tensorflow", "torch")
 
 
+@pytest.mark.slow
 def test_a_fourth_joins_without_an_edit(run_python: Run, tmp_path: Path) -> None:
     path = declare(tmp_path / "site", "finite", "dlf_finite", FINITE)
     ended = run_python("-c", CHECK, PYTHONPATH=path)
@@ -119,6 +120,7 @@ def build():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.skipif(os.environ["KERAS_BACKEND"] != "jax", reason="it derives from JAX")
 def test_a_fourth_goes_through_every_command(run_python: Run, tmp_path: Path) -> None:
@@ -145,6 +147,7 @@ def test_a_fourth_goes_through_every_command(run_python: Run, tmp_path: Path) ->
     assert list(found["backends"]) == ["jax", "jax_precise"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [

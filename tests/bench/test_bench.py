@@ -44,6 +44,7 @@ def judge_of(model: str) -> Judge:
     return Judge(KNOWN[REFERENCE], make_task(model, rows=240, batch_size=32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name"),
     # Common masks need a reference of their own, which takes its time to compile: one model shows it.
@@ -56,6 +57,7 @@ def test_every_contestant_agrees_with_keras(model: str, name: str) -> None:
     assert verdict.losses[-1] < verdict.losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [FUSED, EXPLICIT, f"{FUSED}, common masks"])
 def test_a_seed_that_was_set_before_changes_no_masks(name: str) -> None:
     """dlf draws common masks after `set_seed`, which a test in another file may have called."""
@@ -80,6 +82,7 @@ def trained_with(**settings: Any) -> Contestant:
     return KerasFit("almost Keras", fit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "wrong"),
     [
@@ -146,6 +149,7 @@ def found() -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in found}
 
 
+@pytest.mark.slow
 def test_only_what_agrees_is_timed(found: dict[str, dict[str, Any]]) -> None:
     assert {"status": "timed", "reason": ""}.items() <= found[REFERENCE].items()
     assert all(len(each["rounds"]) == 2 and min(each["rounds"]) > 0 for each in found.values() if "rounds" in each)
@@ -155,6 +159,7 @@ def test_only_what_agrees_is_timed(found: dict[str, dict[str, Any]]) -> None:
     assert not {"rounds", "first_epoch_seconds"} & {*found["almost Keras"], *found["broken"], *found["away"]}
 
 
+@pytest.mark.slow
 def test_the_table_gives_no_speed_to_what_does_not_agree(found: dict[str, dict[str, Any]]) -> None:
     result = {
         "backend": BACKEND,
@@ -208,6 +213,7 @@ def test_growth_memory_and_startup_give_figures(name: str) -> None:
     assert set(measure_startup(KNOWN[name], task)) == {"seconds"}
 
 
+@pytest.mark.slow
 def test_what_parity_is_timed_and_weighed_against_is_a_step_in_a_process_of_its_own() -> None:
     seconds, memory = _take_step(current_backend().name, "shallow", 8)
     assert seconds > 0.5
@@ -260,6 +266,7 @@ def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
         BenchOptions(**wrong)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json(run_python: Run, tmp_path: Path) -> None:
     arguments = ["--backends", BACKEND, "--models", "mlp", "--rows", "256", "--repeats", "2", "--json", "bench.json"]
     ended = run_python("-m", "dlf", "bench", *arguments)
@@ -293,6 +300,7 @@ def test_a_wrong_request_is_one_message(run_python: Run, arguments: list[str], e
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.alone
 def test_a_backend_that_is_not_installed_is_named_with_the_command(run_python: Run) -> None:
     absent = [name for name in backend_names() if not is_installed(load_backend(name))]
     if not absent:

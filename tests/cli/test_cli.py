@@ -68,6 +68,7 @@ def test_the_lab_prints_a_summary(run_python: Run) -> None:
     assert "tensorboard --logdir here" in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
@@ -94,24 +95,28 @@ def test_a_wrong_request_is_one_message_and_an_exit_code(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_backend_wins_over_the_variable_and_says_so(run_python: Run) -> None:
     ended = run_python("-m", "dlf", "lab", "--backend", BACKEND, "--epochs", "1", KERAS_BACKEND="elsewhere")
     assert ended.returncode == 0, ended.stderr
     assert f"--backend {BACKEND} wins over KERAS_BACKEND=elsewhere" in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_variable_is_obeyed(run_python: Run) -> None:
     assert json.loads(run_python("-m", "dlf", "lab", "--epochs", "1", "--json").stdout)["backend"]["name"] == BACKEND
     ended = run_python("-m", "dlf", "lab", KERAS_BACKEND="elsewhere")
     assert (ended.returncode, "received 'elsewhere'" in ended.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_left_alone_it_takes_the_first_that_is_installed(run_python: Run) -> None:
     first = installed_backends()[0]
     ended = run_python("-m", "dlf", "lab", "--epochs", "1", "--json", KERAS_BACKEND="")
     assert json.loads(ended.stdout)["backend"]["name"] == first
 
 
+@pytest.mark.slow
 def test_backends_are_listed_with_devices_or_the_command_that_installs_them(run_python: Run) -> None:
     ended = run_python("-m", "dlf", "backends")
     assert ended.returncode == 0, ended.stderr
@@ -125,6 +130,7 @@ def test_backends_are_listed_with_devices_or_the_command_that_installs_them(run_
     assert answers[BACKEND]["versions"]["keras"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_lab_cleanly(tmp_path: Path) -> None:
     """The signal goes to a real run, as a terminal sends it."""
     command = [sys.executable, "-m", "dlf", "lab", "--epochs", "5000", "--out", "run", "--json"]

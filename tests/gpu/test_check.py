@@ -14,11 +14,14 @@ import pytest
 from dlf.backend.registry import installed_backends
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.parity,
+    pytest.mark.together,
     pytest.mark.skipif(not set(check.FRAMEWORKS) <= set(installed_backends()), reason="it compares JAX and PyTorch"),
 ]
 
 
+@pytest.mark.slow
 def test_every_part_comes_through_on_a_cpu(tmp_path: Path) -> None:
     command = [sys.executable, check.__file__, "--device", "cpu", "--small", "--seconds", "500", "--out", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)

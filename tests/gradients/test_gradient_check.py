@@ -44,6 +44,7 @@ def predicted(p: Any, batch: Any) -> Any:
     return ops.mean(ops.square(ops.matmul(batch[0], p["w"]) + ops.sum(p["b"]) - batch[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convolutional", "transformer", "sample weights"])
 def test_sound_models_are_right_to_rounding(name: str) -> None:
     """Dropout, cancellation (the bias before BatchNormalization, that of attention's key), pooling, and a ReLU."""
@@ -236,6 +237,7 @@ def test_a_detached_mean_is_found_where_it_is_in_use(detached: bool, training: b
     assert all("before" in each.variable for each in found.defects)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "paths"), [("mlp", PATHS), ("recurrent", FIRST)])
 def test_second_derivatives_and_single_examples(name: str, paths: tuple[str, ...]) -> None:
     case = CASES[name]
@@ -296,6 +298,7 @@ def test_the_second_derivative_of_a_layer_normalization() -> None:
     assert all("before" in name for name in wrong), found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a defect of TensorFlow")
 def test_single_examples_of_attention_in_float32(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """In a process of its own: vectorized, on CPUs, TensorFlow 2.21 writes beyond its memory there, and dies."""

@@ -46,6 +46,7 @@ def mixed() -> keras.Model:
     return mlp(dtype="mixed_bfloat16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", [*CASES, "mixed precision"])
 def test_the_gradients_are_those_of_keras_s_trainer(name: str, path: str) -> None:
@@ -68,6 +69,7 @@ def test_the_gradients_are_those_of_keras_s_trainer(name: str, path: str) -> Non
         assert gradients[key].dtype == np.float32, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", CASES)
 def test_every_backend_finds_the_same_gradients(name: str, path: str) -> None:

@@ -127,6 +127,7 @@ def test_each_path_shows_its_losses_its_time_and_its_source(line: dict[str, Any]
             assert shown["seconds"]["compiled"] > 0
 
 
+@pytest.mark.slow
 def test_the_mlp_learns_alike_by_every_path() -> None:
     report = run_gradients(GradientsOptions("mlp", ("numpy", *PATHS), steps=30, compile=False))
     assert report["verdict"] == "agree"
@@ -135,6 +136,7 @@ def test_the_mlp_learns_alike_by_every_path() -> None:
     assert of(report, "numpy")["losses"][-1] < of(report, "numpy")["losses"][0]
 
 
+@pytest.mark.slow
 def test_a_model_is_taken_by_every_path(run_python: Run, model: Path) -> None:
     asked = ["--problem", f"{model}:build", "--paths", ",".join(PATHS), "--steps", "3", "--json"]
     ended = run_python("-m", "dlf", "gradients", *asked)
@@ -156,6 +158,7 @@ def test_a_subclassed_model_is_taken_with_its_data(model: Path) -> None:
     assert len(of(report, PATHS[-1])["gradients"]) == 2
 
 
+@pytest.mark.slow
 def test_a_detached_factor_is_named(run_python: Run, model: Path) -> None:
     ended = run_python("-m", "dlf", "gradients", "--problem", f"{model}:detached", "--paths", PATHS[0], "--steps", "1")
     assert ended.returncode == 1
@@ -164,6 +167,7 @@ def test_a_detached_factor_is_named(run_python: Run, model: Path) -> None:
     assert "Next: " in ended.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -200,6 +204,7 @@ def test_a_path_whose_framework_is_absent_is_said() -> None:
         assert "pip install" in str(error)  # noqa: PT017
 
 
+@pytest.mark.slow
 def test_the_traceback_of_a_model_is_its_own(model: Path) -> None:
     with pytest.raises(DlfError, match=r"(?s)the worker of .* said at last:.*AttributeError.*nothing"):
         run_gradients(GradientsOptions(f"{model}:broken", PATHS[:1]))

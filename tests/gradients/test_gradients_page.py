@@ -410,6 +410,7 @@ def test_a_browser_has_room_and_runs_nothing(
     assert found["needed"] > width
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "paper"), [(1, "#ffffff"), (0, "#0f1319")], ids=["light", "dark"])
 def test_a_browser_shows_it(scheme: int, paper: str, report: dict[str, Any], browse: Browse, tmp_path: Path) -> None:
     page, picture = tmp_path / "page.html", tmp_path / "page.png"

@@ -103,6 +103,7 @@ def by_loop(name: str, optimizer: str, path: str) -> Run:
         return losses, values(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("name", "optimizer"), TRAINED)
 def test_the_updates_are_those_of_keras(name: str, optimizer: str, path: str) -> None:
@@ -175,6 +176,7 @@ def test_constraints_hold_after_each_step(path: str) -> None:
         assert kernel.min() == 0 < kernel.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_what_is_excluded_from_weight_decay_does_not_decay(path: str) -> None:
     def optimizer(names: list[str]) -> Any:
@@ -214,6 +216,7 @@ def absolute(y_true: Any, y_pred: Any) -> Any:
     return keras.ops.mean(keras.ops.abs(y_pred - y_true))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("weights", [None, {"a": 2.0, "b": 0.5}, (2.0, 0.5)])
 def test_without_a_loss_it_is_what_the_model_was_compiled_with(weights: Any, path: str) -> None:

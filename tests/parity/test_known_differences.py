@@ -78,6 +78,9 @@ def is_apart(one: Any, other: Any) -> bool:
     return all(a[0] != b[0] or not np.allclose(a[1], b[1], rtol=1e-4, atol=1e-6) for a, b in pairs)
 
 
+@pytest.mark.slow
+@pytest.mark.once
+@pytest.mark.together
 @pytest.mark.parity
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="a comparison takes two backends: see the nox session parity")
 @pytest.mark.parametrize("known", known_differences(), ids=lambda each: each.name)

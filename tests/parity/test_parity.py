@@ -550,6 +550,7 @@ def test_options_that_mean_nothing_are_refused(asked: dict[str, Any], message: s
         ParityOptions(**({"target": "json:loads", "backends": ()} | asked))
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not ABSENT, reason="every backend is installed")
 def test_a_backend_that_is_not_installed_comes_with_its_command(run_python: Run, file: Path) -> None:
     with pytest.raises(MissingPackageError, match="pip install"):
@@ -1023,6 +1024,7 @@ def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: P
     assert json.dumps(report, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_where_memory_is_short_one_worker_computes_at_a_time(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1046,6 +1048,7 @@ def test_where_memory_is_short_one_worker_computes_at_a_time(
     assert set(itertools.accumulate(together[4:])) == {0, 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -1142,6 +1145,7 @@ with temporary_folder("dlf-parity-") as folder:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_parent_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
     """In the midst of a request. After Ctrl-C or an end by `kill` there is no folder

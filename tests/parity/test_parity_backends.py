@@ -25,7 +25,9 @@ MODELS = Path(__file__).with_name("parity_models.py")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = [
+    pytest.mark.once,
     pytest.mark.parity,
+    pytest.mark.together,
     pytest.mark.skipif(len(INSTALLED) < 2, reason="a comparison takes two backends: see the nox session parity"),
 ]
 
@@ -109,6 +111,7 @@ def test_a_loss_of_the_model_s_own_is_placed_in_the_loss(compare: Compare) -> No
     assert {each["stage"] for each in report["divergences"]} == {"loss"}
 
 
+@pytest.mark.slow
 def test_what_only_training_shows_is_placed_in_the_trajectory(compare: Compare) -> None:
     """A `train_step` that goes its own way at the second step: the first is the same, in every way."""
     report = compare("stepped_otherwise", INSTALLED, on=INSTALLED[-1], steps=2)
@@ -123,6 +126,7 @@ def test_what_a_model_does_between_its_layers_is_placed_there(compare: Compare) 
     assert places(report, "forward") == {(None, "the input of two")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backends", [INSTALLED, INSTALLED[:2]])
 def test_a_mask_and_a_penalty_that_one_does_not_have_are_placed(compare: Compare, backends: list[str]) -> None:
     # Of two, the first is taken for the truth.
@@ -150,6 +154,7 @@ def test_a_report_is_judged_again_on_fewer_backends(compare: Compare) -> None:
         assert judged(report, INSTALLED[:2])["verdict"] == "agree"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", AWKWARD, ids=lambda build: build.__name__)
 def test_what_is_awkward_to_compare_is_compared_and_agrees(
     workers: Workers, build: Callable[[], Any], tmp_path: Path
@@ -162,6 +167,7 @@ def test_what_is_awkward_to_compare_is_compared_and_agrees(
     write_report(report, tmp_path / "parity.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "place"),
     [
@@ -178,6 +184,7 @@ def test_a_tie_hides_no_fault(compare: Compare, name: str, place: tuple[str, str
     assert (first["stage"], first["layer"]) == place
 
 
+@pytest.mark.slow
 def test_one_set_of_workers_answers_for_many_models_and_starts_anew_what_has_died() -> None:
     with Workers(INSTALLED[:2]) as workers:
         options = ParityOptions(f"{MODELS}:nesterov", INSTALLED[:2], stages=["forward"])
@@ -196,10 +203,12 @@ def test_a_sound_model_agrees_on_every_backend(compare: Compare) -> None:
     assert {verdict for verdict, _ in news(report)} <= {"unstable", "noisy"}
 
 
+@pytest.mark.slow
 def test_a_recurrent_model_with_masks_agrees(compare: Compare) -> None:
     assert compare("recurrent", INSTALLED[:2], data="tokens", steps=1)["divergences"] == []
 
 
+@pytest.mark.slow
 def test_an_unstable_model_is_called_so_and_is_no_divergence(compare: Compare) -> None:
     """Keras issue 22697."""
     report = compare("unstable", INSTALLED[-2:], steps=1)
@@ -207,11 +216,13 @@ def test_an_unstable_model_is_called_so_and_is_no_divergence(compare: Compare) -
     assert {each["verdict"] for each in report["findings"] if each["layer"] == "map"} <= {"unstable", "rounding"}
 
 
+@pytest.mark.slow
 def test_a_subclassed_model_is_called_on_its_data_and_agrees() -> None:
     report = assert_parity(f"{MODELS}:own", backends=INSTALLED[-2:], data=f"{MODELS}:own_data", loss="mse")
     assert {each["layer"] for each in report["findings"] if each["stage"] == "forward"} == {"one", "two", "three"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("tensorflow" not in INSTALLED, reason="elsewhere the derivative at the kink is the same")
 def test_a_point_without_a_derivative_is_a_tie(compare: Compare) -> None:
     other = next(name for name in INSTALLED if name != "tensorflow")
@@ -220,11 +231,13 @@ def test_a_point_without_a_derivative_is_a_tie(compare: Compare) -> None:
     assert ("tie", "kink") in news(report)
 
 
+@pytest.mark.slow
 def test_what_users_have_reported_is_mended(compare: Compare) -> None:
     """Keras issues 18452, 19073, 19291, 19721, 20804: each where it was seen."""
     assert compare("reported", INSTALLED, steps=1)["divergences"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     "torch" not in INSTALLED or len(INSTALLED) < 3, reason="it takes a majority to tell that torch is the odd one"
 )
@@ -235,6 +248,7 @@ def test_strided_average_pooling_agrees(compare: Compare) -> None:
     assert compare("strided_average", INSTALLED, steps=1)["divergences"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("tensorflow" not in INSTALLED, reason="it is TensorFlow's")
 @pytest.mark.xfail(
     reason="on TensorFlow, RMSprop and Adam square the gradients of a repeated token one by one, and sum afterwards"
@@ -244,6 +258,7 @@ def test_repeated_tokens_train_alike(compare: Compare) -> None:
     assert compare("repeated_tokens", ["tensorflow", other], steps=1)["divergences"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -285,6 +300,7 @@ def test_the_command_answers_and_writes_its_report(run_python: Run, tmp_path: Pa
     assert "--keep: expected a folder that is empty or not there" in again.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="there are no limits to set")
 def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> None:
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
@@ -298,6 +314,7 @@ def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> No
     assert not list((tmp_path / "tmp").glob("dlf-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(INSTALLED) < 3, reason="what is expected is of all three backends")
 @pytest.mark.parametrize("expected", ANSWERS, ids=lambda each: each.build)
 def test_a_model_as_people_write_it_gets_the_right_answer(workers: Workers, expected: Answer) -> None:

@@ -193,6 +193,7 @@ def test_stages_that_are_not_asked_for_are_not_run(workers: Workers, file: Path)
     assert "gradient    not asked for" in report_text(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "mixed_bfloat16", "float16"])
 def test_another_dtype_is_held_to_its_own_noise_floors(workers: Workers, file: Path, dtype: str) -> None:
     stages = ["forward", "gradient", "loss", "state"]
@@ -263,6 +264,7 @@ def test_data_that_cannot_be_made_say_so(file: Path) -> None:
         Worker().respond({"do": "build", "options": asked(f"{file}:build", data=f"{file}:build")})
 
 
+@pytest.mark.slow
 def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
     """Each worker imports the script, and would start workers that import it."""
     script = tmp_path / "script.py"

@@ -502,6 +502,7 @@ def test_the_table_sorts_and_filters(diverging: dict[str, Any], page_of: Write, 
     assert "88" in found["down"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1440])
 def test_a_browser_has_room_and_runs_nothing(
     width: int, hostile: dict[str, Any], page_of: Write, browse: Browse, tmp_path: Path
@@ -533,6 +534,7 @@ def test_the_pages_own_ban_holds(hostile: dict[str, Any], browse: Browse, tmp_pa
     assert "Content Security Policy" in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "paper"), [(1, "#ffffff"), (0, "#0f1319")], ids=["light", "dark"])
 def test_a_browser_shows_it(scheme: int, paper: str, diverging: dict[str, Any], browse: Browse, tmp_path: Path) -> None:
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
@@ -558,6 +560,7 @@ def test_it_can_be_printed(diverging: dict[str, Any], browse: Browse, tmp_path: 
     assert 2 <= len(pages) <= 8
 
 
+@pytest.mark.slow
 def test_a_thousand_layers(browse: Browse, tmp_path: Path) -> None:
     names = [f"block{number // 8}/layer{number}" for number in range(1000)]
     page = tmp_path / "page.html"

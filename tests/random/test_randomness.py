@@ -82,6 +82,7 @@ keras.utils.set_random_seed(3)
     assert ended.stdout.split()[2:4] == ["SEED", "2"], ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed beside the backend")
 def test_a_shuffle_of_tf_data_draws_as_if_keras_had_set_the_seed(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
@@ -124,6 +125,7 @@ def check(name: str, drawn: np.ndarray) -> None:
         assert digest(drawn) == GOLDEN[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*MASKS, *NOISE, *COMPUTING])
 def test_layers_draw_the_golden_numbers(name: str) -> None:
     with common_randomness():

@@ -59,6 +59,7 @@ def draws_the_golden_numbers(name: str) -> bool:
     return bool(digest(drawn) == GOLDEN[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FUNCTIONS, *NORMALS])
 def test_functions_draw_the_golden_numbers(name: str) -> None:
     with common_randomness():

@@ -84,6 +84,7 @@ def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
     assert model.evaluate(X[200:], noise[200:], verbose=0) == pytest.approx(min(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_fit_and_compile_know_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
     history = compile_and_fit(
         classifier(),
@@ -306,6 +307,7 @@ SEQUENCES = np.zeros((8, 5, 4), np.float32)
 DENSE_SOFTMAX = keras.layers.Dense(3, activation="softmax")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layers", "x", "y", "loss"),
     [

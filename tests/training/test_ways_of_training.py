@@ -29,6 +29,7 @@ def _record_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     record_soon(monkeypatch.setattr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", TABLE, ids=lambda each: each.name)
 def test_it_is_trained_as_keras_trains_it(given: Situation, tmp_path: Path) -> None:
     if "tf.data" in given.name:
@@ -45,6 +46,7 @@ def test_the_table_is_long_and_each_name_is_there_once() -> None:
     assert len({each.name for each in TABLE}) == len(TABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(15))
 def test_a_random_combination_is_trained_as_keras_trains_it(number: int) -> None:
     parts = next(each for index, each in enumerate(combinations(5, 15)) if index == number)

@@ -148,6 +148,7 @@ ASKED = [("losses", "MeanSquaredError", "loss"), ("layers", "ReLU", "forward"), 
 SMALL = [Entry(kind, name, target=f"zoo.{kind}:{name}", stages=("build", stage)) for kind, name, stage in ASKED]
 
 
+@pytest.mark.slow
 def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "TOGETHER", 2)
     said: list[str] = []

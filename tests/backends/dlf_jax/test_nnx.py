@@ -132,6 +132,7 @@ def assert_close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], ste
             np.testing.assert_array_equal(value, theirs[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_it_trains_as_keras_does(name: str) -> None:
     make, x = MODELS[name]
@@ -150,6 +151,7 @@ def test_it_trains_as_keras_does(name: str) -> None:
         assert (value != start[path]).any(), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_those_of_stateless_call(name: str) -> None:
     make, x = MODELS[name]

@@ -143,6 +143,7 @@ def distance(one: list[np.ndarray], other: list[np.ndarray]) -> float:
     return max(float(np.abs(a.astype(np.float64) - b).max()) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_update_is_keras_s(name: str) -> None:
@@ -150,6 +151,7 @@ def test_the_update_is_keras_s(name: str) -> None:
     assert distance(optax_path(optax_for(OPTIMIZERS[name]())), truth(name)) < EXACT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_in_float32_it_is_as_near_to_the_truth_as_keras(name: str, request: pytest.FixtureRequest) -> None:
     by_keras, by_optax = keras_path(OPTIMIZERS[name]()), optax_path(optax_for(OPTIMIZERS[name]()))
@@ -298,6 +300,7 @@ def without_bias_decay() -> Any:
     return optimizer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
     "make",
@@ -338,6 +341,7 @@ TRANSFORMATIONS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 def test_fit_makes_optax_s_updates(name: str) -> None:

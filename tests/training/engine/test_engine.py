@@ -137,6 +137,7 @@ def assert_same(one: keras.callbacks.History, other: keras.callbacks.History) ->
         np.testing.assert_allclose(values, other.history[name], rtol=2e-5, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_engines_agree(name: str) -> None:
     by_keras, kept = trained(name, "keras")

@@ -302,6 +302,7 @@ def assert_same(one: tuple[Any, Case, Any], other: tuple[Any, Case, Any]) -> Non
     assert one[2] == other[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("at", [0, CHANGED_AT])
 def test_what_python_changes_is_followed_as_keras_follows_it(name: str, at: int) -> None:
