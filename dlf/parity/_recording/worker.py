@@ -75,9 +75,14 @@ class Worker:
         self._unlike_numbers: set[str] = set()
 
     def respond(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answers a request."""
-        answer: dict[str, Any] = getattr(self, request.pop("do"))(**request)
-        return answer
+        """Answers a request: one of these methods by its name, and what it is given."""
+        known = (
+            *(self.build, self.build_again, self.save_values, self.load_values, self.trace, self.trace_beside),
+            *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_twins),
+            *(self.fit, self.peak_memory),
+        )
+        answers: dict[str, Callable[..., dict[str, Any]]] = {each.__name__: each for each in known}
+        return answers[request.pop("do")](**request)
 
     def build(self, options: dict[str, Any]) -> dict[str, Any]:
         """Builds the model and makes the batches; the same seed gives the same on every backend."""
