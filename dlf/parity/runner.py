@@ -25,7 +25,8 @@ from dlf.backend.registry import load_backend
 from dlf.backend.report import backend_environment
 from dlf.numerics.noise_floor import scale_of
 from dlf.parity._judging.build import judge_build
-from dlf.parity._judging.measure import Measurement, is_apart, measure_calls, measure_training, measure_whole
+from dlf.parity._judging.measure import is_apart, measure_calls, measure_training, measure_whole
+from dlf.parity._judging.measurement import Measurement
 from dlf.parity._judging.reasons import with_reasons
 from dlf.parity._judging.trajectory import Runs, measure_trajectory
 from dlf.parity._judging.verdict import Constants, is_suspect, judge_each
@@ -275,7 +276,7 @@ class _Run:
 
     def _measure_layers(
         self, names: Any, truth: str, whole: Sequence[Measurement], *, gradients: bool
-    ) -> list[dict[str, Any]]:
+    ) -> list[Measurement]:
         """Measures each layer; those that differ once more, from inputs beside those and next to them."""
         records = self._records("replay")
         measurements = measure_calls(records, truth, self._calls)
@@ -295,7 +296,7 @@ class _Run:
         keys, order = {call["key"] for call in again}, {call["key"]: n for n, call in enumerate(self._calls)}
         return sorted(
             [each for each in measurements if each["call"] not in keys] + looked_into,
-            key=lambda each: order[each["call"]],
+            key=lambda each: order[str(each["call"])],
         )
 
     def _note_origins(self, measurements: Sequence[Measurement], truth: str) -> None:
@@ -319,13 +320,13 @@ class _Run:
         if not apart:
             return set()
         given = {f"the input of {call['key']}": call["sources"] for call in self._calls}
-        before = [source for variable in apart for source in given.get(variable, ())]
+        before = [source for variable in apart for source in given.get(str(variable), ())]
         taken = {source for sources in given.values() for source in sources}
         return {call["layer"] for call in self._calls if call["key"] in (before or {call["key"]} - taken)}
 
     def _train(
         self, names: Any, truth: str, dtype: str, measured: Sequence[Measurement]
-    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    ) -> tuple[list[Measurement], dict[str, Any]]:
         alive = self._alive(names)
         found = [each for one in measured for each in judge_each(one, alive, self._constants)]
         for name, answer in self._ask_all({"do": "train"}, alive, to="free").items():
@@ -338,7 +339,7 @@ class _Run:
         }
         self._ask_all(request, self._alive(names), to="single", leader=truth)
         single = [str(self._at("single", name)) for name in self._alive(names)]
-        updates = {each["variable"]: each["floor"] for each in measured if each["stage"] == "update"}
+        updates = {str(each["variable"]): each["floor"] for each in measured if each["stage"] == "update"}
         cancelled = _cancelled(Records(self._at("trace", truth)))
         roundoff = {name: updates[name] for name in cancelled if name in updates}
         request = {"do": "train_twins", "truth": str(self._at("free", truth)), "steps": single, "roundoff": roundoff}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -26,6 +26,7 @@ from dlf.models.synthetic_data import make_batch
 from dlf.numerics.noise_floor import STEPS
 from dlf.parity._judging.build import judge_build
 from dlf.parity._judging.measure import measure, measure_calls, measure_training
+from dlf.parity._judging.measurement import Measurement, Moves
 from dlf.parity._judging.verdict import Constants, Finding, _innermost, judge, judge_each
 from dlf.parity._recording.subject import Subject
 from dlf.parity._recording.taps import Listener, listening
@@ -352,10 +353,10 @@ def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) 
     assert [each.backend for each in found if each.verdict == "diverged"] == ["a"]
 
 
-def measured(stage: str, variable: str | None, mode: str | None, apart: float, **place: Any) -> dict[str, Any]:
+def measured(stage: str, variable: str | None, mode: str | None, apart: float, **place: Any) -> Measurement:
     wide = {"a": ONES, "b": ONES + apart}
-    where = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": mode}
-    return where | measure(wide, wide, FLOOR, "float32") | place
+    where: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": mode}
+    return cast("Measurement", {**where, **measure(wide, wide, FLOOR, "float32"), **place})
 
 
 def test_what_differs_is_named_where_it_begins() -> None:
@@ -367,7 +368,7 @@ def test_what_differs_is_named_where_it_begins() -> None:
     ]
     steps = [measured("trajectory", "kernel", mode, 1.0, step=0, one_step=FLOOR) for mode in ("resynchronised", "free")]
 
-    def wrong(*given: dict[str, Any]) -> list[tuple[str, str | None, str | None]]:
+    def wrong(*given: Measurement) -> list[tuple[str, str | None, str | None]]:
         found = judge(given, ["a", "b"])
         return [(each.stage, each.variable, each.mode) for each in found if each.verdict == "diverged"]
 
@@ -385,14 +386,14 @@ def test_what_differs_is_named_where_it_begins() -> None:
 
 def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
     """On the backend where it has none; between the others nothing is excused."""
-    bent = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
-    inner = {"layer": "block/attention", "moves": {"a": [bent], "b": [], "c": []}, "longest": 4}
+    bent: Moves = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
+    inner: Measurement = {"layer": "block/attention", "moves": {"a": [bent], "b": [], "c": []}, "longest": 4}
 
     def verdicts_of_block(**apart: float) -> dict[str | None, str]:
-        where = {"stage": "forward", "variable": None, "mode": None, "call": None}
+        where: Measurement = {"stage": "forward", "variable": None, "mode": None, "call": None}
         wide = {name: ONES + apart.get(name, 0.0) for name in "abc"}
         inside = wide | {"c": ONES}
-        parts: list[dict[str, Any]] = [
+        parts: list[Measurement] = [
             where | inner | measure(inside, inside, FLOOR, "float32"),
             where | {"layer": "block"} | measure(wide, wide, FLOOR, "float32"),
         ]
@@ -408,12 +409,12 @@ def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
 
 
 def test_roundoff_excuses_itself_and_nothing_else() -> None:
-    place = {"stage": "trajectory", "layer": None, "call": None, "mode": "resynchronised", "step": 0, "scale": 1.0}
+    place: Measurement = {"stage": "trajectory", "layer": None, "call": None, "mode": "resynchronised", "step": 0}
 
     def verdicts_of(apart: float, **what: Any) -> set[str]:
         wide = {"a": ONES, "b": ONES + apart}
-        one = place | {"variable": "kernel"} | measure(wide, wide, FLOOR, "float32") | what
-        return {each.verdict for each in judge([one], ["a", "b"])}
+        one = {**place, "variable": "kernel", "scale": 1.0, **measure(wide, wide, FLOOR, "float32"), **what}
+        return {each.verdict for each in judge([cast("Measurement", one)], ["a", "b"])}
 
     # Its sign means nothing, and it is news on every backend alike; what is beside it is judged as ever.
     assert verdicts_of(1e-6, cancelled=True, floor=1e-6) == {"unstable"}
@@ -425,7 +426,7 @@ def test_roundoff_excuses_itself_and_nothing_else() -> None:
 
 
 def test_what_one_backend_does_not_have_is_not_passed_over() -> None:
-    one = measured("update", "slot", None, 0.0) | {"absent": ["c"]}
+    one = measured("update", "slot", None, 0.0, absent=["c"])
     found = {each.backend: (each.verdict, each.detail) for each in judge([one], list("abc"))}
     assert found["c"] == ("diverged", "which is not there")
 
@@ -441,10 +442,11 @@ def test_a_float64_form_of_something_else_is_not_judged() -> None:
 def test_a_free_run_that_goes_further_than_a_step_costs_is_chaos() -> None:
     """But no further than its twins."""
     wide = {"a": ONES, "b": ONES}
-    place = {"stage": "trajectory", "layer": None, "call": None, "variable": "kernel", "mode": "free", "step": 1}
+    where = {"layer": None, "call": None, "variable": "kernel", "step": 1, "one_step": FLOOR}
     for error, verdict in ((5e-7, "rounding"), (1e-4, "chaos"), (1e-2, "noisy")):
         narrow = {"a": ONES + error, "b": ONES + 1.1 * error}
-        one = place | measure(wide, narrow, 1e-5 if verdict != "noisy" else 1e-4, "float32") | {"one_step": FLOOR}
+        found = measure(wide, narrow, 1e-5 if verdict != "noisy" else 1e-4, "float32")
+        one = cast("Measurement", {"stage": "trajectory", "mode": "free", **where, **found})
         assert [each.verdict for each in judge([one], ["a"])] == [verdict]
 
 

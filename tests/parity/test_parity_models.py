@@ -344,6 +344,7 @@ def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["inside", "table"])
 def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path, tmp_path: Path) -> None:
     from dlf.parity._judging.measure import _moves
+    from dlf.parity._judging.measurement import Measurement
     from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 
     worker = Worker()
@@ -353,7 +354,9 @@ def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path
     worker.respond({"do": "replay_beside", **request, "gradients": True})
     beside = Records(tmp_path / "beside")
     for layer, longest in ((name, 3), ("last", None)):
-        measured = {"moves": {HERE: [_moves(beside, f"wide/{layer}|forward/0")]}, "longest": 3}
+        moves = _moves(beside, f"wide/{layer}|forward/0")
+        assert moves is not None
+        measured: Measurement = {"moves": {HERE: [moves]}, "longest": 3}
         assert judged_in_own_dtype(measured, Constants()) == longest
 
 

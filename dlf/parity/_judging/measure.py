@@ -32,12 +32,12 @@ from dlf.numerics.noise_floor import (
     scale_of,
     widened,
 )
+from dlf.parity._judging.measurement import Apart, Element, Lost, Measurement, Moves
 from dlf.parity._records import Records
 from dlf.utils.workers import cores_of_machine
 
 __all__ = [
     "Arrays",
-    "Measurement",
     "beside_of",
     "finite",
     "is_apart",
@@ -47,7 +47,6 @@ __all__ = [
     "measure_whole",
 ]
 
-Measurement: TypeAlias = dict[str, Any]
 Arrays: TypeAlias = Mapping[str, np.ndarray | None]
 
 _LOOKED_AT = 1e3
@@ -106,7 +105,7 @@ def _measure_call(
         if kind == "loss" and not any(np.any(each.get(penalty)) for each in records.values()):
             continue  # No backend has one.
         for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
-            place = {
+            place: Measurement = {
                 "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
                 "layer": call["layer"],
                 "call": call["key"],
@@ -123,7 +122,7 @@ def _measure_call(
             yield place | one
 
 
-def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[dict[str, float]]]:
+def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[Moves]]:
     """How what has a name that begins so moves, on each backend."""
     return {
         backend: [found for name in each if name.startswith(begin) and (found := _moves(each, name))]
@@ -309,12 +308,14 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
     }
-    for what, ones in (("kinds", kinds), ("shapes", {name: str(value.shape) for name, value in there.items()})):
-        if len(set(ones.values())) > 1:
-            found[what] = ones
+    shapes = {name: str(value.shape) for name, value in there.items()}
+    if len(set(kinds.values())) > 1:
+        found["kinds"] = kinds
+    if len(set(shapes.values())) > 1:
+        found["shapes"] = shapes
     if absent := [backend for backend, value in wide.items() if value is None]:
         found["absent"] = absent
-    lost = {"float64": _no_numbers(there), "narrow": _no_numbers(narrow)}
+    lost: Lost = {"float64": _no_numbers(there), "narrow": _no_numbers(narrow)}
     if any(lost.values()):
         found["not_finite"] = lost
     costly = any(each is None or each > NOISY * floor for each in found["errors"].values())
@@ -333,9 +334,9 @@ def _no_numbers(arrays: Arrays) -> dict[str, str]:
     return found
 
 
-def beside_of(found: Measurement) -> Measurement:
+def beside_of(found: Measurement) -> Apart:
     """Returns what is kept of a measurement beside the point: what tells a tie from a difference."""
-    return {part: found[part] for part in ("same", "floor", "dtype")}
+    return {"same": found["same"], "floor": found["floor"], "dtype": found["dtype"]}
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -414,7 +415,7 @@ def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
     return {key: list(names) for key, names in found.items()}
 
 
-def _moves(records: Records, still: str) -> dict[str, float] | None:
+def _moves(records: Records, still: str) -> Moves | None:
     """How an output moves with what goes in: whether float64 is what it is computed in, and whether it amplifies.
 
     It is asked off any point without a derivative. A part that does not depend on what goes in, such as a table that is
@@ -493,9 +494,7 @@ def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
     return _distance(narrow[finite], truth[finite]) if np.isfinite(narrow[finite]).all() else None
 
 
-def _elements(
-    wide: Mapping[str, np.ndarray], narrow: Arrays, limit: float, *, costly: bool
-) -> Iterator[dict[str, Any]]:
+def _elements(wide: Mapping[str, np.ndarray], narrow: Arrays, limit: float, *, costly: bool) -> Iterator[Element]:
     """The first elements that differ, between backends or from the truth, by a thousandth of what most do."""
     under_test = [widened(each) for each in narrow.values() if each is not None]
     if len({each.shape for each in [*wide.values(), *under_test]}) > 1 or not under_test:

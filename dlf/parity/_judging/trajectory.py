@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from dlf.numerics.noise_floor import TWINS, floor_of, moved_by_how_much, scale_of, widened
-from dlf.parity._judging.measure import Arrays, Measurement, beside_of, distance, finite, measure
+from dlf.parity._judging.measure import Arrays, beside_of, distance, finite, measure
+from dlf.parity._judging.measurement import Measurement
 from dlf.parity._records import Records
 
 __all__ = ["Runs", "measure_trajectory"]
@@ -111,7 +112,7 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     """One variable or slot after one step, taken by itself and in a free run."""
     path, place = _path(name), f"{step}/{name}"
     scale = largest if path in runs.trainable else scale_of(exact)
-    where = {"stage": "trajectory", "layer": None, "call": None, "variable": path, "step": step}
+    where: Measurement = {"stage": "trajectory", "layer": None, "call": None, "variable": path, "step": step}
     if _is_cancelled(name, runs.cancelled):
         where["cancelled"] = True
     floor = max(floor_of(exact, runs.moved(runs.single[runs.truth], place), scale, dtype), runs.updates.get(path, 0.0))
@@ -125,10 +126,8 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
         runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
     )
     free["shaken"] = _shaken(runs.twins, place, exact)
-    return [
-        where | {"mode": "resynchronised", "scale": scale} | alone,
-        where | {"mode": "free", "scale": scale, "one_step": floor} | free,
-    ]
+    where["scale"] = scale
+    return [where | {"mode": "resynchronised"} | alone, where | {"mode": "free", "one_step": floor} | free]
 
 
 def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
@@ -178,13 +177,14 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
 
 
 def _of_metric(name: str, step: int | None) -> Measurement:
-    place = {
+    return {
         "stage": "trajectory",
         "layer": None,
         "call": None,
         "variable": f"the metric {name.removeprefix('metric:')}",
+        "mode": "resynchronised",
+        "step": step,
     }
-    return place | {"mode": "resynchronised", "step": step}
 
 
 def _metrics(records: Iterable[Records], before: str) -> list[str]:

@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from dlf.numerics.noise_floor import LOW_PRECISION, NOISY, STEPS, eps_of, verdict_of
-from dlf.parity._judging.measure import Measurement
+from dlf.parity._judging.measurement import Measurement, Moves
 from dlf.parity.options import STAGES
 
 __all__ = [
@@ -259,10 +259,9 @@ def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants:
     return all(far) and len(far) > 1 and _is_part(measured)
 
 
-def _not_finite(measured: Mapping[str, Any], precision: str) -> Mapping[str, str]:
+def _not_finite(measured: Measurement, precision: Literal["float64", "narrow"]) -> Mapping[str, str]:
     """On which backends something is NaN or infinite, in float64 or in the dtype under test."""
-    found: Mapping[str, str] = measured.get("not_finite", {}).get(precision, {})
-    return found
+    return measured["not_finite"][precision] if "not_finite" in measured else {}
 
 
 def _is_blind(measured: Measurement, constants: Constants) -> bool:
@@ -275,7 +274,7 @@ def _is_blind(measured: Measurement, constants: Constants) -> bool:
     return may and measured["mode"] in {"whole", "resynchronised"} and "cancelled" not in measured
 
 
-def own_dtypes(measured: Mapping[str, Any], constants: Constants) -> dict[str, int]:
+def own_dtypes(measured: Measurement, constants: Constants) -> dict[str, int]:
     """Returns where a layer or a loss has no float64 form: how long its sums may be, by backend.
 
     Args:
@@ -299,7 +298,7 @@ def own_dtypes(measured: Mapping[str, Any], constants: Constants) -> dict[str, i
     return found
 
 
-def judged_in_own_dtype(measured: Mapping[str, Any], constants: Constants) -> int | None:
+def judged_in_own_dtype(measured: Measurement, constants: Constants) -> int | None:
     """Returns how long the sums may be where something has no float64 form on some backend, or None.
 
     Args:
@@ -316,7 +315,7 @@ def is_suspect(finding: Finding) -> bool:
     return finding.verdict == "diverged" and finding.layer is not None and finding.stage in looked_into
 
 
-def _is_part(measured: Mapping[str, Any]) -> bool:
+def _is_part(measured: Measurement) -> bool:
     """Whether it is of a layer, the loss or the optimizer by itself."""
     return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
 
@@ -447,11 +446,11 @@ def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
     return measured["stage"] == "forward" and "beside" in measured and is_own and not _bent_ones(measured, constants)
 
 
-def _bent_ones(measured: Mapping[str, Any], constants: Constants) -> list[str]:
+def _bent_ones(measured: Measurement, constants: Constants) -> list[str]:
     """The backends on which a slope is another over a tiny step than over a larger one: there, it is in float32."""
-    moves: Mapping[str, Sequence[Mapping[str, float]]] = measured.get("moves", {})
+    moves = measured.get("moves", {})
 
-    def is_bent(name: str, number: int, one: Mapping[str, float]) -> bool:
+    def is_bent(name: str, number: int, one: Moves) -> bool:
         others = [each[number]["bent"] for other, each in moves.items() if other != name and number < len(each)]
         return one["bent_units"] > constants.rounded and (
             one["bent"] > constants.bent

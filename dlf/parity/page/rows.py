@@ -13,8 +13,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
+from dlf.parity._judging.measurement import Measurement
 from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 from dlf.parity.page.numbers import difference_order, difference_text, finite, floors_text
 
@@ -240,6 +241,7 @@ def _row(
         pairs.append(("—" if key is None else difference_text(apart[key]), is_wrong and key is not None))
     largest = [math.inf if value is None else value for value in apart.values()]
     largest = largest or [value for f in findings if (value := f["relative_difference"]) is not None]
+    is_own = judged_in_own_dtype(cast("Measurement", of), constants) is not None
     call, layer = of.get("call"), of.get("layer")
     step, mode = of.get("step"), of.get("mode")
     return Row(
@@ -254,7 +256,7 @@ def _row(
                 *([f"call {call.rpartition('#')[2]}"] if call and call != layer and "#" in call else []),
                 *([f"step {step + 1}"] if step is not None else []),
                 *([mode] if mode else []),
-                *([] if judged_in_own_dtype(of, constants) is None else ["judged in its own dtype"]),
+                *(["judged in its own dtype"] if is_own else []),
                 *dict.fromkeys(f["detail"] for f in findings if f.get("detail")),
             ]
         ),
