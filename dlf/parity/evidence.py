@@ -23,7 +23,7 @@ from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
 __all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 
-SCHEMA = 2
+SCHEMA = 3
 """Of the report; another version's is not judged again."""
 EVIDENCE = (
     "schema",

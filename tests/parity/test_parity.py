@@ -771,7 +771,7 @@ def report_of(**changes: Any) -> dict[str, Any]:
     }
     backend = {"keras": "3", "framework": "1.0", "device": "cpu", "numeric_settings": {}, "layers": []}
     return {
-        "schema": 2,
+        "schema": 3,
         "not_finite": None,
         "not_judged": [],
         "dtype": "float32",

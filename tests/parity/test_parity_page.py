@@ -48,7 +48,7 @@ def measured(stage: str, layer: str | None, variable: str | None, costs: dict[st
         "shape": [8, 4],
         "size": 1.0,
         "floor": 1e-7,
-        "same": pairs,
+        "distances": pairs,
         "apart": pairs,
         "errors": {name: 1e-7 * cost for name, cost in costs.items()},
         "digests": dict.fromkeys(BACKENDS, "00"),
@@ -87,7 +87,7 @@ def report_of(names: list[str], wrong: dict[str, str], noisy: tuple[str, ...] = 
         worst = max(own, key=lambda each: each["noise_floors"] or 0.0, default=None)
         stages[stage] = {"counts": dict(Counter(each["verdict"] for each in own)), "worst": worst}
     return {
-        "schema": 2,
+        "schema": 3,
         "not_finite": None,
         "not_judged": [],
         "verdict": "diverge" if divergences else "agree",
@@ -305,7 +305,7 @@ def test_what_is_wrong_is_held_against_those_that_are_right(diverging: dict[str,
     diverging["measurements"][4]["errors"]["torch"] = None
     assert [cell.number for cell in rows_of(diverging)[0][1].cells] == ["1.50", "1.75", ""]
     one = diverging["measurements"][3]
-    one["same"] = dict.fromkeys(one["same"])
+    one["distances"] = dict.fromkeys(one["distances"])
     one["elements"][0]["float64"] = {"jax": 0.25, "tensorflow": 0.25, "torch": 0.0}
     odd = rows_of(diverging)[0][0]
     assert [cell.floors for cell in odd.cells] == [1.5, 1.75, None]
@@ -327,7 +327,7 @@ def test_what_nobody_is_blamed_for(sound: dict[str, Any], page_of: Write) -> Non
         for each in sound["findings"]
         if each["backend"] != "torch"
     ]
-    sound["measurements"][0]["same"] = sound["measurements"][0]["apart"] = {"jax|tensorflow": None}
+    sound["measurements"][0]["distances"] = sound["measurements"][0]["apart"] = {"jax|tensorflow": None}
     sound["measurements"][0]["elements"] = [{"index": [], "float64": {"jax": None, "tensorflow": 3}, "narrow": {}}]
     rows, _ = rows_of(sound)
     assert [cell.verdict for cell in rows[0].cells] == ["diverged", "diverged"]

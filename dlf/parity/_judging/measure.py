@@ -287,7 +287,7 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
 
     Example:
         >>> one = {"a": np.ones(2), "b": np.ones(2) + 1e-3}
-        >>> measure(one, one, 1e-7, "float32")["same"]
+        >>> measure(one, one, 1e-7, "float32")["distances"]
         {'a|b': 0.001}
     """
     there = {backend: value for backend, value in wide.items() if value is not None}
@@ -303,7 +303,7 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "size": finite(rms(first)) if first.dtype.kind in INEXACT else None,
         "floor": floor,
         "backends": list(there),
-        "same": {pair: _rounded(value) for pair, value in same.items()},
+        "distances": {pair: _rounded(value) for pair, value in same.items()},
         "apart": {f"{a}|{b}": _rounded(difference(there[a], there[b])) for a, b in pairs},
         "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
@@ -336,7 +336,7 @@ def _no_numbers(arrays: Arrays) -> dict[str, str]:
 
 def beside_of(found: Measurement) -> Apart:
     """Returns what is kept of a measurement beside the point: what tells a tie from a difference."""
-    return {"same": found["same"], "floor": found["floor"], "dtype": found["dtype"]}
+    return {"distances": found["distances"], "floor": found["floor"], "dtype": found["dtype"]}
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float | None:
@@ -475,7 +475,7 @@ def is_apart(found: Measurement) -> bool:
         >>> is_apart(measure(one, one, 1e-7, "float32"))
         True
     """
-    return any(each is None or each > _limit(found) for each in found["same"].values())
+    return any(each is None or each > _limit(found) for each in found["distances"].values())
 
 
 def _limit(found: Measurement) -> float:

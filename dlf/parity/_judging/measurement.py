@@ -20,7 +20,7 @@ class Moves(TypedDict):
 class Apart(TypedDict):
     """How far apart the backends are beside a point: what tells a tie from a difference."""
 
-    same: dict[str, float | None]
+    distances: dict[str, float | None]
     floor: float
     dtype: str
 
@@ -74,7 +74,7 @@ class Measurement(TypedDict, total=False):
     # How far apart it is.
     floor: float
     """The noise floor in the dtype under test."""
-    same: dict[str, float | None]
+    distances: dict[str, float | None]
     """The distance in float64, by pair (``"jax|torch"``): the root of the mean square; None where there is none."""
     apart: dict[str, float | None]
     """The largest difference in float64, relative to the largest element, by pair."""

@@ -168,10 +168,10 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
             continue  # A step of somebody's own that reports it now and then, on every backend.
         # A metric may be zero at every step: no floor is lower than what the dtype can tell from it.
         one = measure(together, together, floor_of(np.zeros(0), [], 0.0, dtype), dtype)
-        for pair in one["same"]:
+        for pair in one["distances"]:
             a, b = (together[backend] for backend in pair.split("|"))
             distances = [distance(*each) for each in zip(a, b, strict=True)]  # type: ignore[arg-type]  # Both are there.
-            one["same"][pair] = None if None in distances else min(each for each in distances if each is not None)
+            one["distances"][pair] = None if None in distances else min(each for each in distances if each is not None)
         found.append(_of_metric(name, None) | {"own_dtype": _SUMS_OF_A_METRIC} | one)
     return found
 

@@ -400,7 +400,7 @@ def _odd_ones(
     def is_same(one: str, other: str) -> bool:
         if one == other:
             return True
-        apart = _of_pair(measured["same"], one, other)
+        apart = _of_pair(measured["distances"], one, other)
         return apart is not None and apart <= roundoff + _bound(measured, names, constants, (one, other))
 
     def groups(of: Sequence[str]) -> tuple[Sequence[str | None], Sequence[str]]:
@@ -423,7 +423,7 @@ def _odd_ones(
 
 def _nearest(measured: Measurement, name: str, others: Sequence[str], constants: Constants) -> str | None:
     """The backend that one is much nearer to than to the rest, or None."""
-    apart = {other: _of_pair(measured["same"], name, other) for other in others}
+    apart = {other: _of_pair(measured["distances"], name, other) for other in others}
     distances = sorted((math.inf if each is None else each, other) for other, each in apart.items())
     (first, nearest), (second, _) = distances[:2]
     return nearest if constants.alike * first < second else None

@@ -271,7 +271,7 @@ def _row(
 
 def _off(of: Mapping[str, Any], name: str, wrong: set[str]) -> float | None:
     """How far one that is wrong is from those that are right, in float64: what its dtype costs is beside the point."""
-    pairs = {key: value for key, value in of["same"].items() if name in key.split("|")}
+    pairs = {key: value for key, value in of["distances"].items() if name in key.split("|")}
     right = {key: value for key, value in pairs.items() if not set(key.split("|")) <= wrong} or pairs
     # No number in its own dtype is no distance either.
     values = [*right.values(), of["errors"].get(name)]
