@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from dlf.parity.options import ParityOptions
+from dlf.parity.result import ParityReport
 from dlf.parity.runner import run_parity
 from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["check_parity", "target_of"]
 
 
-def check_parity(target: str | Callable[[], Any], **options: Any) -> dict[str, Any]:
+def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityReport:
     """Compares a Keras model across backends, each in a process of its own.
 
     Every layer is called from the same inputs, weights and incoming gradients everywhere: in float64, where results
@@ -30,16 +31,17 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> dict[str, A
         **options: The fields of `dlf.parity.options.ParityOptions`, such as backends, data, batch, steps and seed.
 
     Returns:
-        The report, in JSON's types: ``report["verdict"]`` is ``"agree"``, ``"diverge"``, ``"not finite"`` or
-        ``"not compared"``; ``report["first_divergence"]`` says at which stage, in which layer and variable, on which
-        backend it starts; ``report["not_judged"]`` lists the stages of which not everything could be judged.
+        The report, which prints as text and is true where everything is the same: ``report.verdict`` is ``"agree"``,
+        ``"diverge"``, ``"not finite"`` or ``"not compared"``; ``report.first_divergence`` says at which stage, in which
+        layer and variable, on which backend it starts; its items are those of ``dlf parity --json``, of which
+        ``report["not_judged"]`` lists the stages of which not everything could be judged.
 
     Raises:
         InvalidArgumentError: The target cannot be imported, builds no model, or an option means nothing.
         MissingPackageError: A backend that was named is not installed.
         BackendError: Fewer than two backends came through.
     """
-    return run_parity(ParityOptions(target_of(target), **options))
+    return ParityReport(run_parity(ParityOptions(target_of(target), **options)))
 
 
 def target_of(target: str | Callable[[], Any]) -> str:

@@ -35,6 +35,7 @@ from dlf.parity._records import Records
 from dlf.parity.check import target_of
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.report import advice_of, answer_of, exit_code, report_text, write_report
+from dlf.parity.result import ParityReport
 from dlf.parity.runner import Workers, _Run, run_parity
 from dlf.utils.errors import BackendError, InvalidArgumentError, MissingPackageError, OutputError
 from dlf.utils.files import temporary_folder
@@ -931,6 +932,22 @@ def test_the_exit_code_is_the_answer(changes: dict[str, Any], strict: bool, code
 def test_a_report_is_json(tmp_path: Path) -> None:
     write_report(report_of(precision=[finding()]), tmp_path / "parity.json")
     assert json.loads((tmp_path / "parity.json").read_text())["precision"][0]["noise_floors"] == 100.0
+
+
+def test_a_report_prints_as_text_has_types_and_is_json(tmp_path: Path) -> None:
+    wrong = finding()
+    report = ParityReport(report_of(verdict="diverge", first_divergence=wrong, divergences=[wrong], findings=[wrong]))
+    assert repr(report) == report_text(report)
+    assert not report
+    assert not report.ok
+    assert (report.verdict, report["verdict"]) == ("diverge", "diverge")
+    assert report.first_divergence is not None
+    assert (report.first_divergence.layer, report.first_divergence.backend) == ("block/dense", "torch")
+    assert report.divergences == report.findings == (report.first_divergence,)
+    assert bool(ParityReport(report_of())) is True
+    assert ParityReport(report_of()).first_divergence is None
+    report.to_json(tmp_path / "parity.json")
+    assert json.loads((tmp_path / "parity.json").read_text()) == json.loads(json.dumps(report)) == dict(report)
 
 
 def test_assert_parity_raises_with_the_report(monkeypatch: pytest.MonkeyPatch, assert_parity: Any) -> None:

@@ -296,14 +296,14 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
     first = next(iter(there.values()))
     kinds = {backend: kind_of(value.dtype) for backend, value in narrow.items() if value is not None}
     pairs = list(combinations(there, 2))
-    same = {f"{a}|{b}": distance(there[a], there[b]) if kinds.get(a) == kinds.get(b) else None for a, b in pairs}
+    distances = {f"{a}|{b}": distance(there[a], there[b]) if kinds.get(a) == kinds.get(b) else None for a, b in pairs}
     found: Measurement = {
         "dtype": dtype,
         "shape": list(first.shape),
         "size": finite(rms(first)) if first.dtype.kind in INEXACT else None,
         "floor": floor,
         "backends": list(there),
-        "distances": {pair: _rounded(value) for pair, value in same.items()},
+        "distances": {pair: _rounded(value) for pair, value in distances.items()},
         "apart": {f"{a}|{b}": _rounded(difference(there[a], there[b])) for a, b in pairs},
         "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
