@@ -117,7 +117,16 @@ def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     if not failed or len(failed) == len(fits):
         return []
     return [
-        Finding("trajectory", None, "fit", name, "diverged", None, detail=f"which fails there:{_last_line(error)}")
+        Finding(
+            "trajectory",
+            None,
+            "fit",
+            name,
+            "diverged",
+            None,
+            detail=f"which fails there:{_last_line(error)}",
+            kind="fit",
+        )
         for name, error in failed.items()
     ]
 

@@ -496,11 +496,12 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
 
 def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
     """Where layers, loss and optimizer agree by themselves: what of the model's there is that only training runs."""
-    variable = str(first.get("variable"))
-    if variable == "fit":
+    if first.get("kind") == "fit":
         return "call `model.fit` on that backend by itself: there it fails, where a training step alone comes through."
-    if variable.startswith("the metric "):
-        return f"see where {variable} is updated: outside of a training step of Keras's, it may not be kept."
+    if first.get("kind") == "metric":
+        return (
+            f"see where the metric {first['of']} is updated: outside of a training step of Keras's, it may not be kept."
+        )
     assigned = sorted({path for each in backends.values() for path in each.get("assigned", ())})
     if assigned:
         return (
@@ -521,9 +522,8 @@ def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -
 
 def _draws_of_its_own(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
     """What the report on randomness says of the layer, where it draws other numbers on each backend."""
-    title = f"{str(first['layer']).rpartition('/')[2]} ("
-    lines = [line for each in backends.values() for line in each.get("not_common", ()) if line.startswith(title)]
-    return next((line.partition(": ")[2] for line in lines if "draws by" in line), "")
+    draws = [draw for each in backends.values() for draw in each.get("own_draws", {}).get(first["layer"], ())]
+    return f"draws by {draws[0]}, which is not common" if draws else ""
 
 
 def _configured_otherwise(first: Mapping[str, Any], backends: Mapping[str, Any]) -> list[str]:

@@ -316,11 +316,11 @@ class _Run:
 
         From inputs that are rounded to it already, that is not seen.
         """
-        apart = [each["variable"] for each in whole if each["stage"] == "forward" and is_apart(each)]
+        apart = [each for each in whole if each["stage"] == "forward" and is_apart(each)]
         if not apart:
             return set()
-        given = {f"the input of {call['key']}": call["sources"] for call in self._calls}
-        before = [source for variable in apart for source in given.get(str(variable), ())]
+        given = {call["key"]: call["sources"] for call in self._calls}
+        before = [source for each in apart if each.get("kind") == "input" for source in given[each["of"]]]
         taken = {source for sources in given.values() for source in sources}
         return {call["layer"] for call in self._calls if call["key"] in (before or {call["key"]} - taken)}
 
@@ -511,7 +511,7 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
                 "own_train_step",
                 "takes_training",
                 "values",
-                "not_common",
+                "own_draws",
                 "drawn_alike",
                 "optimizer_config",
             )

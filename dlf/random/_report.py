@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dis
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -49,6 +49,7 @@ class RandomnessReport:
         not_common: What has not, and why.
         not_common_in_model: Layers and initializers of the model that draw otherwise, and why.
         fell_back: What Keras drew by itself since the seed was set, and why.
+        own_draws: By the path of a layer of the model, what it draws by that is not common.
     """
 
     seed: int | None
@@ -57,6 +58,7 @@ class RandomnessReport:
     not_common: Mapping[str, str]
     not_common_in_model: tuple[str, ...] | None
     fell_back: Mapping[str, str]
+    own_draws: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the report as plain lists and dictionaries."""
@@ -79,19 +81,21 @@ class RandomnessReport:
 
 def describe(seed: int | None, model: Any, fell_back: Mapping[str, str]) -> RandomnessReport:
     """Returns the report, with what the model holds where there is one."""
-    found = None if model is None else tuple(dict.fromkeys(_findings(model)))
-    return RandomnessReport(seed, keras.config.backend(), _COMMON, dict(_NOT_COMMON), found, dict(fell_back))
+    layers = {} if model is None else {"": model, **layers_by_path(model)}
+    draws = {path: found for path, layer in layers.items() if (found := tuple(_uncommon_draws(type(layer))))}
+    lines = None if model is None else tuple(dict.fromkeys(_findings(layers, draws)))
+    return RandomnessReport(seed, keras.config.backend(), _COMMON, dict(_NOT_COMMON), lines, dict(fell_back), draws)
 
 
-def _findings(model: Any) -> Iterator[str]:
-    for layer in (model, *layers_by_path(model).values()):
+def _findings(layers: Mapping[str, Any], draws: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for path, layer in layers.items():
         title = f"{layer.name} ({type(layer).__name__})"
         for attribute, value in vars(layer).items():
             holds_one = isinstance(value, keras.initializers.Initializer)
             if (holds_one or (attribute.endswith("initializer") and callable(value))) and not is_common(value):
                 name = getattr(value, "__name__", type(value).__name__)
                 yield f"{title}: {attribute.lstrip('_')} is {name}, which draws by itself"
-        for draw in _uncommon_draws(type(layer)):
+        for draw in draws.get(path, ()):
             yield f"{title}: draws by {draw}, which is not common"
 
 

@@ -363,7 +363,7 @@ def measured(stage: str, variable: str | None, mode: str | None, apart: float, *
 def test_what_differs_is_named_where_it_begins() -> None:
     whole = [
         measured("forward", "prediction:0", "whole", 1.0),
-        measured("forward", "the input of second", "whole", 1.0),
+        measured("forward", "the input of second", "whole", 1.0, kind="input", of="second"),
         measured("loss", None, "whole", 1.0),
         measured("gradient", "kernel", "whole", 1.0),
     ]

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -221,7 +221,7 @@ def measure_whole(
     exact = records[truth]
 
     def add(
-        stage: str, name: str, variable: str | None, largest: float | None = None, layer: str | None = None
+        stage: str, name: str, variable: str | None, largest: float | None = None, **more: str | None
     ) -> Measurement:
         wide: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
         if "/mask:" in name:
@@ -231,12 +231,13 @@ def measure_whole(
         alike = {backend: None if value is None else widened(value) for backend, value in wide.items()}
         narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
         size = scale_of(wide[truth]) if largest is None else largest
-        place: Measurement = {"stage": stage, "layer": layer, "call": None, "variable": variable, "mode": "whole"}
+        place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": "whole"}
         title = f"wide/{name.removeprefix('wide/')}"
         moves = {b: [one] for b, each in (beside or {}).items() if title in each and (one := _moves(each, title))}
         if moves:
             # Of what a model does between its layers, nobody knows how long the sums are.
             place |= {"moves": moves, "longest": 1}
+        place |= cast("Measurement", more)
         found.append(place | measure(wide, narrow, floor_of(wide[truth], [], size, dtype), dtype))
         return found[-1]
 
@@ -250,13 +251,15 @@ def measure_whole(
             # A layer may give the same numbers, and not the mask that goes with them.
             mine = [name for name in masks if name.startswith(f"call/{call['key']}/mask:")]
             made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
-            title = "mask" if made_by else f"the mask of the input of {call['key']}"
-            if any(is_apart(add("forward", name, title, layer=made_by)) for name in mine):
+            of_input = {"variable": f"the mask of the input of {call['key']}", "kind": "input mask", "of": call["key"]}
+            mask = {"variable": "mask", "layer": made_by, "kind": "mask"} if made_by else of_input
+            if any(is_apart(add("forward", name, **mask)) for name in mine):
                 break
             # A mask that is handed over as an argument is one of them, where there is one.
             given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
             inputs = [name for name in given if all(name in each for each in records.values())]
-            if any(is_apart(add("forward", name, f"the input of {call['key']}")) for name in inputs):
+            words = f"the input of {call['key']}"
+            if any(is_apart(add("forward", name, words, kind="input", of=call["key"])) for name in inputs):
                 break
     if "loss" in exact:
         add("loss", "loss", None)

@@ -48,6 +48,10 @@ class Measurement(TypedDict, total=False):
     layer: str | None
     call: str | None
     variable: str | None
+    """What it is called: a variable, or in words what else it is."""
+    kind: str
+    """What else it is, of which call or metric: ``"input"``, ``"mask"``, ``"input mask"``, ``"metric"``."""
+    of: str
     mode: str | None
     """``"inference"``, ``"whole"``, ``"resynchronised"`` or ``"free"``; None is training, by itself."""
     step: int | None

@@ -105,7 +105,8 @@ def _is_of(
     # So is a gradient that is not finite: it comes to a variable through layers behind it.
     whole = finding.layer is None and (finding.stage in {"loss", "trajectory"} or known.lost)
     # What differs between layers is said to be a layer's input, by its path and the number of its call.
-    path = finding.layer or (finding.variable or "").removeprefix("the input of ").partition("#")[0]
+    between = finding.of if finding.kind == "input" else finding.variable
+    path = finding.layer or (between or "").partition("#")[0]
     candidates = list(layers.values()) if whole else [layers.get(path, {})]
     named = known.layers or known.functions
     return (
@@ -130,7 +131,7 @@ def _is_of_calls(
         return any(each.get("assigned") for each in built.values())
     if known.metrics:
         held = {name for each in built.values() for layer in each["layers"] for name in layer.get("metrics", ())}
-        return bool(held) and (finding.variable == "fit" or str(finding.variable).removeprefix("the metric ") in held)
+        return bool(held) and (finding.kind == "fit" or (finding.kind == "metric" and finding.of in held))
     return True
 
 

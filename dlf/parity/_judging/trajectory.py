@@ -182,6 +182,8 @@ def _of_metric(name: str, step: int | None) -> Measurement:
         "layer": None,
         "call": None,
         "variable": f"the metric {name.removeprefix('metric:')}",
+        "kind": "metric",
+        "of": name.removeprefix("metric:"),
         "mode": "resynchronised",
         "step": step,
     }

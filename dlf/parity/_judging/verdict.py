@@ -100,6 +100,9 @@ class Finding:
     """What is to be said of it beside its distance: that it is NaN, or not there."""
     from_numbers: bool = False
     """Of what is not finite: whether everything that went in was."""
+    kind: str | None = None
+    """What it is that is no variable and no output: as of a measurement, or ``"fit"``."""
+    of: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it in JSON's types."""
@@ -166,6 +169,8 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         mode=measured["mode"],
         step=measured.get("step"),
         from_numbers=bool(measured.get("from_numbers")),
+        kind=measured.get("kind"),
+        of=measured.get("of"),
     )
     absent = [name for name in backends if name in measured.get("absent", ())]
     yield from (replace(place, backend=name, detail="which is not there") for name in absent)
@@ -480,8 +485,7 @@ def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
     found = [each for each in wrong if STAGES.index(each.stage) == first]
     # Where outputs differ and no layer does by itself, something between them does: in front of the first layer that
     # gets something else, or a mask that is another.
-    titles = ("mask", "the input of ", "the mask of ")
-    between = [each for each in found if each.stage == "forward" and str(each.variable).startswith(titles)]
+    between = [each for each in found if each.stage == "forward" and each.kind in {"input", "mask", "input mask"}]
     return [each for each in found if each.variable == between[0].variable] if between else found
 
 

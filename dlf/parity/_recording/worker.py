@@ -121,7 +121,7 @@ class Worker:
             "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
             "optimizer_config": plain_config(self._subject.model.optimizer) if self._subject.model.compiled else {},
             "digest": self._subject.digest(),
-            "not_common": list(drawn.not_common_in_model or ()),
+            "own_draws": {path: list(each) for path, each in drawn.own_draws.items()},
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
             "values": {name: _summary(value) for name, value in self._subject.values().items()},
             "batches": [_digest(*keras.tree.flatten(with_sorted_keys(each))) for each in self._batches],
