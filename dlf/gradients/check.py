@@ -31,7 +31,7 @@ from dlf.random.seed import common_randomness
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import without_nan
 
-__all__ = ["Finding", "GradientCheck", "check_gradients"]
+__all__ = ["GradientCheck", "GradientFinding", "check_gradients"]
 
 Arrays = dict[str, np.ndarray]
 
@@ -44,7 +44,7 @@ DOUBT = 32.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class GradientFinding:
     """What is known of one variable's gradient by one path."""
 
     path: str
@@ -70,7 +70,7 @@ class Finding:
 class GradientCheck:
     """What `check_gradients` found; it prints as a table, the worst first."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[GradientFinding, ...]
     in_float64: Mapping[str, Arrays] = field(default_factory=dict, repr=False)
     """The gradients in float64, for each path by variable."""
 
@@ -80,7 +80,7 @@ class GradientCheck:
         return not self.defects
 
     @property
-    def defects(self) -> tuple[Finding, ...]:
+    def defects(self) -> tuple[GradientFinding, ...]:
         """The findings that are wrong, not merely imprecise."""
         return tuple(each for each in self.findings if each.verdict in ("diverged", "not finite"))
 
@@ -169,7 +169,7 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
         _function(target, parameters) if parameters is not None else _model(target, loss, batch, training=training)
     )
     batch = keras.tree.map_structure(to_numpy, as_batch(*batch))
-    findings: list[Finding] = []
+    findings: list[GradientFinding] = []
     truths = {}
     for name, path in chosen.items():
         examiner = _Examiner(name, path, subject, batch, np.random.default_rng(seed))
@@ -259,12 +259,12 @@ class _Examiner:
             self.truth = self._gradients(self._loss, self._wide, self._wide_batch)
             self._floors = self._noise_floors()
 
-    def gradients(self) -> list[Finding]:
+    def gradients(self) -> list[GradientFinding]:
         """Holds each variable's gradient against finite differences, and its rounding against the noise floor."""
         with in_float64():
             return [self._gradient(name) for name in self._wide]
 
-    def hessian_vector_products(self) -> list[Finding]:
+    def hessian_vector_products(self) -> list[GradientFinding]:
         """Holds ``H v`` against finite differences of the gradient along ``v``."""
         vector = {name: self._signs(value.shape) * _scale(value) for name, value in self._wide.items()}
         with in_float64():
@@ -276,7 +276,7 @@ class _Examiner:
             findings.append(self._compared("hessian-vector product", name, array, expected, doubt))
         return findings
 
-    def per_example_gradients(self) -> list[Finding]:
+    def per_example_gradients(self) -> list[GradientFinding]:
         """Holds them against the gradients of one example after the other."""
         count = len(keras.tree.flatten(self._wide_batch)[0])
         examples = [keras.tree.map_structure(lambda part, i=i: part[i : i + 1], self._wide_batch) for i in range(count)]
@@ -321,19 +321,19 @@ class _Examiner:
     def _pairs(self) -> Any:
         return zip(keras.tree.flatten(self._wide_batch), keras.tree.flatten(self._batch), strict=True)
 
-    def _gradient(self, name: str) -> Finding:
+    def _gradient(self, name: str) -> GradientFinding:
         truth, narrow = self.truth[name], self._narrow[name]
         bad = int(truth.size - (np.isfinite(truth) & np.isfinite(narrow)).sum())
         if bad:
             detail = f"{bad} of {truth.size} elements"
-            return Finding(self._name, "gradient", name, "not finite", np.nan, np.nan, np.nan, detail)
+            return GradientFinding(self._name, "gradient", name, "not finite", np.nan, np.nan, np.nan, detail)
         floors = float(rms(narrow - truth) / self._floors[name])
         directions = self._directions(truth)
         worst = _worst([self._probe(name, direction, self.truth) for direction in directions])
         if worst.verdict in {"diverged", "precision"}:
             worst = self._uncut(name, directions, worst)
         verdict = verdict_of(floors) if worst.verdict == "rounding" else worst.verdict
-        return Finding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
+        return GradientFinding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
 
     def _uncut(self, name: str, directions: list[np.ndarray], worst: _Probe) -> _Probe:
         """What is to be said of a gradient that differs: that it is cut on purpose, if without the cut it does not."""
@@ -406,15 +406,17 @@ class _Examiner:
             slopes[name] = value, float(np.abs(value - fine).max() + rounding)
         return slopes
 
-    def _compared(self, quantity: str, name: str, received: np.ndarray, expected: np.ndarray, doubt: float) -> Finding:
+    def _compared(
+        self, quantity: str, name: str, received: np.ndarray, expected: np.ndarray, doubt: float
+    ) -> GradientFinding:
         distance = np.abs(received - expected)
         worst = np.unravel_index(int(distance.argmax()), distance.shape)
         size = max(float(np.abs(expected).max()), float(np.abs(received).max()), np.finfo(float).tiny)
         doubts, relative = float(distance[worst] / doubt), float(distance[worst] / size)
         if np.isfinite(doubts) and doubts <= DOUBT:
-            return Finding(self._name, quantity, name, "rounding", relative, doubts, np.nan)
+            return GradientFinding(self._name, quantity, name, "rounding", relative, doubts, np.nan)
         detail = f"element {[int(i) for i in worst]}: {received[worst]:.7g}, expected {expected[worst]:.7g}"
-        return Finding(self._name, quantity, name, "diverged", relative, doubts, np.nan, detail)
+        return GradientFinding(self._name, quantity, name, "diverged", relative, doubts, np.nan, detail)
 
 
 @dataclass(frozen=True)
