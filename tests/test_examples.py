@@ -229,6 +229,7 @@ def test_sgd_is_sgd_on_paper_to_float32_rounding(name: str) -> None:
         assert loss == pytest.approx(line.loss_on_paper(before, x, y), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIRRORED)
 def test_the_first_gradient_is_the_one_on_paper(name: str) -> None:
     require(NEEDS[name])

@@ -96,6 +96,7 @@ def test_what_trains_a_little_differently_is_refused(model: str, wrong: dict[str
     assert not verdict.agrees, verdict
 
 
+@pytest.mark.slow
 def test_another_loss_function_order_or_mask_is_refused() -> None:
     def fit(model: keras.Model, task: Task, epochs: int, callbacks: list[Any]) -> Any:
         task = replace(task, scaled=task.scaled[::-1], labels=task.labels[::-1])

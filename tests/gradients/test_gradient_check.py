@@ -276,6 +276,7 @@ def test_a_wrong_gradient_of_one_example_is_found(monkeypatch: pytest.MonkeyPatc
     assert "element [" in repr(found)
 
 
+@pytest.mark.slow
 def test_the_second_derivative_of_a_layer_normalization() -> None:
     """`tf.nn.moments` stops the gradient at the mean inside the variance, which is right for first derivatives alone.
 

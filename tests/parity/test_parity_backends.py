@@ -194,6 +194,7 @@ def test_one_set_of_workers_answers_for_many_models_and_starts_anew_what_has_die
         assert run_parity(options, workers=workers)["findings"] == first["findings"]
 
 
+@pytest.mark.slow
 def test_a_sound_model_agrees_on_every_backend(compare: Compare) -> None:
     report = compare("sound", INSTALLED)
     assert report["divergences"] == []

@@ -161,6 +161,7 @@ def replayed(worker: Worker, folder: Path) -> Records:
     return Records(folder / "replay")
 
 
+@pytest.mark.slow
 def test_one_backend_alone_is_held_against_its_own_float64(workers: Workers, file: Path, tmp_path: Path) -> None:
     report = run_parity(ParityOptions(f"{file}:build", [HERE], steps=2), workers=workers)
     assert report["verdict"] == "not compared"
@@ -279,6 +280,7 @@ def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
     assert 'Put that under `if __name__ == "__main__":`' in ended.stderr
 
 
+@pytest.mark.slow
 def test_a_layer_is_replayed_in_the_mode_that_it_was_called_in(file: Path, tmp_path: Path) -> None:
     """Keras tells inner layers by the context of the call around them, which is not there in a replay."""
     worker = Worker()
@@ -291,6 +293,7 @@ def test_a_layer_is_replayed_in_the_mode_that_it_was_called_in(file: Path, tmp_p
         assert (before != 0).all()
 
 
+@pytest.mark.slow
 def test_a_penalty_and_its_gradient_belong_to_the_layer(file: Path, tmp_path: Path) -> None:
     worker = Worker()
     worker.respond({"do": "build", "options": asked(f"{file}:build")})

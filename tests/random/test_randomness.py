@@ -132,6 +132,7 @@ def test_layers_draw_the_golden_numbers(name: str) -> None:
         check(name, draw_with_layer(name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "jax", reason="the masks are JAX's")
 @pytest.mark.parametrize("name", [*MASKS, *COMPUTING])
 def test_the_golden_masks_are_those_of_unpatched_keras_on_jax(name: str) -> None:
@@ -182,6 +183,7 @@ def _jitted(layer: Any) -> Callable[[Any], Any]:
 COMPILED = ["Dropout", "Dropout, noise_shape", "GaussianNoise"] if BACKEND == "torch" else [*MASKS, *NOISE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPILED)
 @pytest.mark.parametrize("compiler", list(compilers()))
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # PyTorch's compiler has its own.

@@ -163,6 +163,7 @@ def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pyt
     assert whole["rows"][:2] == first["rows"][:2]
 
 
+@pytest.mark.slow
 def test_what_was_stopped_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends the workers of every set, and what they could not answer is not taken for a failure."""
     monkeypatch.setattr(runner, "TOGETHER", 1)
