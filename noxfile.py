@@ -23,8 +23,12 @@ OF_PYTHON = [
     "tests/parity/test_parity_models.py::test_another_dtype_is_held_to_its_own_noise_floors",
 ]
 """What depends on Python itself or on JAX's newest release: a minute, where the whole suite takes many."""
+ALONE = "slow or alone"
 REST: dict[str, list[str]] = {
-    **{f"tests(backend='{backend}', device='cpu')": ["-m", "slow or alone"] for backend in BACKENDS},
+    **{
+        f"tests(backend='{backend}', device='cpu')": ["-m", f"({ALONE}) and not once" if number else ALONE]
+        for number, backend in enumerate(BACKENDS)
+    },
     "parity(device='cpu')": [],
     **{f"pythons-{python}": [] for python in PYTHONS},
     "wheel": [],
@@ -110,10 +114,11 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("device", ["cpu", "gpu"])
 def parity(session: nox.Session, device: str) -> None:
-    """Run the slow tests that take all backends, installed side by side."""
+    """Run the tests that take all backends, installed side by side; on a CPU those that `quick` leaves out."""
     install(session, list(BACKENDS), device)
+    asked = ["-m", "together" if device == "gpu" else "together and slow", *session.posargs]
     # Each test has a process for each backend by itself.
-    session.run("pytest", "--backend", "jax", "-m", "together and slow", *session.posargs, env=environment(session))
+    session.run("pytest", "--backend", "jax", *asked, env=environment(session))
 
 
 @nox.session
