@@ -38,7 +38,7 @@ def main() -> None:
     """Takes the commands, the pages and the plug-in for pytest through what a user does."""
     here = Path.cwd()
     package = Path(dlf.__file__).parent
-    assert CHECKOUT not in package.parents, f"dlf is imported from the checkout: {package}"
+    assert package != CHECKOUT / "dlf", f"dlf is imported from the checkout: {package}"
     assert (package / "py.typed").is_file()
     about = metadata.metadata("dlf")
     assert (about["License-Expression"], about["Requires-Python"]) == ("Apache-2.0", ">=3.11")
@@ -46,6 +46,7 @@ def main() -> None:
     assert len(known_differences()) > 10
     (here / "model.py").write_text(MODEL)
     (here / "test_model.py").write_text(TEST)
+    (here / "pytest.ini").write_text("[pytest]\n")  # Else a checkout's, where that is above this folder.
     # JAX on its CPU under another name: a comparison takes two backends, and one framework is installed.
     run("-c", DECLARE)
     answers = {each["name"]: each for each in json.loads(run("-m", "dlf", "backends", "--json"))}
