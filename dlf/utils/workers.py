@@ -147,6 +147,7 @@ class Session:
         _check_no_worker()
         self._title, self._timeout = title, timeout
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the worker.
+        self._heard = 0  # Of stderr, up to the last answer: what was said of that is no reason of what ends the next.
         self._worker = subprocess.Popen(
             [sys.executable, "-c", _START, module],
             env={**environment, _MARK: "1"},
@@ -185,6 +186,8 @@ class Session:
                 message: Any = _message(line)
                 if "doing" in message:
                     tell(message["doing"])
+                if "refused" in message or "found" in message:
+                    self._heard = os.fstat(self._stderr.fileno()).st_size
                 if "refused" in message:
                     kind, text = message["refused"]
                     raise revive(getattr(errors, kind, errors.DlfError), text, {})
@@ -212,7 +215,7 @@ class Session:
 
     def _last_words(self) -> str:
         self._worker.wait()
-        self._stderr.seek(0)
+        self._stderr.seek(self._heard)
         return "\n  ".join(self._stderr.read().strip().splitlines()[-_LAST_WORDS:]) or "nothing"
 
 
