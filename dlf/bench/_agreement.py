@@ -77,13 +77,13 @@ class Judge:
         Returns:
             The verdict.
         """
-        first = self._loss_model(contestant, 0)
+        first = self._judge(contestant, 0)
         if first.agrees:
             return first
-        second = self._loss_model(contestant, 1)
+        second = self._judge(contestant, 1)
         return second if second.agrees else first
 
-    def _loss_model(self, contestant: Contestant, place: int) -> Verdict:
+    def _judge(self, contestant: Contestant, place: int) -> Verdict:
         task = replace(self._tasks[place], dropout=contestant.same_masks)
         expected, bounds = self._expected(contestant.context, place, dropout=contestant.same_masks)
         trained = expected if contestant is self._reference else contestant.train(task, EPOCHS)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-__all__ = ["Command", "as_file", "json_option", "names", "put_json", "say"]
+__all__ = ["STDOUT", "Command", "html_option", "json_option", "names", "put_json", "say"]
 
-_STDOUT = Path("-")
+STDOUT = Path("-")
+"""What ``--json`` names where it names no file."""
 
 
 class Command(click.Command):
@@ -42,23 +42,31 @@ def json_option(what: str) -> Callable[[Any], Any]:
         "file",
         metavar="[FILE]",
         is_flag=False,
-        flag_value=str(_STDOUT),
+        flag_value=str(STDOUT),
         type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+        callback=_checked,
         help=f"Write {what} as JSON to FILE; without one, to stdout, and nothing else there.",
     )
 
 
-def as_file(file: Path | None) -> Path | None:
-    """Returns what ``--json`` names, or None where that is stdout.
+def html_option(help: str) -> Callable[[Any], Any]:  # noqa: A002 - as click has it.
+    """Returns the option ``--html FILE``, the same in every command."""
+    return click.option(
+        "--html",
+        "page",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, path_type=Path),
+        callback=_checked,
+        help=help,
+    )
 
-    Raises:
-        OutputError: The file cannot be written; it is told before hours of work, and not after them.
-    """
+
+def _checked(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
+    """The file, if it can be written: that is told before hours of work, and not after them."""
     from dlf.utils.files import check_place
 
-    if file is None or file == _STDOUT:
-        return None
-    check_place(file)
+    if file not in {None, STDOUT}:
+        check_place(file)
     return file
 
 
@@ -74,10 +82,10 @@ def put_json(value: Any, file: Path | None, show: Callable[[], None], *, indent:
     Raises:
         OutputError: The file cannot be written.
     """
-    from dlf.utils.files import without_nan, write_json
+    from dlf.utils.files import as_json, write_json
 
-    if file == _STDOUT:
-        click.echo(json.dumps(without_nan(value), indent=indent, allow_nan=False))
+    if file == STDOUT:
+        click.echo(as_json(value, indent=indent))
         return
     if file is not None:
         write_json(value, file, indent=indent)

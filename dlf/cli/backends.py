@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from dlf.cli._options import as_file, json_option, put_json
+from dlf.cli._options import json_option, put_json
 
 __all__ = ["backends"]
 
@@ -23,7 +23,6 @@ def backends(file: Path | None) -> int:
     """
     from dlf.cli._console import ask_backends, print_backends
 
-    as_file(file)
     answers = ask_backends()
     put_json(answers, file, partial(print_backends, answers))
     return 3 if any("error" in answer for answer in answers) else 0

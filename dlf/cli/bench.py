@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlf.cli._options import as_file, json_option, names, put_json, say
+from dlf.cli._options import STDOUT, json_option, names, put_json, say
 
 __all__ = ["bench", "bench_parity"]
 
@@ -50,9 +50,8 @@ def bench(
     from dlf.utils.files import write_json
 
     asked = BenchOptions(names(backends), names(models), **options)
-    kept = as_file(file)
     # What was measured is kept at once: the whole may take hours.
-    keep = partial(write_json, path=kept) if kept else lambda _: None
+    keep = partial(write_json, path=file) if file is not None and file != STDOUT else lambda _: None
     report = run_bench(asked, say=say, keep=keep)
     put_json(report, file, partial(print_bench, report))
     return exit_code(report)
@@ -73,7 +72,6 @@ def bench_parity(backends: str | None, repeats: int, file: Path | None) -> int:
     from dlf.bench.parity import print_parity_bench, run_parity_bench
 
     asked = BenchOptions(names(backends), repeats=repeats)
-    as_file(file)
     found = run_parity_bench(asked.backends, asked.repeats, say=say)
     put_json(found, file, partial(print_parity_bench, found))
     return int(any(each["verdict"] != "agree" for each in [*found["rounds"], *found["large"].values()]))

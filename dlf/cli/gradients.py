@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dlf.cli._options import as_file, json_option, names, put_json, say
+from dlf.cli._options import html_option, json_option, names, put_json, say
 
 __all__ = ["gradients"]
 
@@ -26,9 +26,7 @@ __all__ = ["gradients"]
     "--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="After which a path is ended."
 )
 @json_option("everything")
-@click.option(
-    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to read."
-)
+@html_option("Write a page to read.")
 def gradients(paths: str | None, file: Path | None, page: Path | None, **options: Any) -> int:
     r"""Take the same gradients by each framework's own means, side by side, and hold them against the truth.
 
@@ -39,19 +37,15 @@ def gradients(paths: str | None, file: Path | None, page: Path | None, **options
       dlf gradients --problem model.py:build --json
     """
     from dlf.gradients.options import GradientsOptions
-    from dlf.utils.files import check_place
 
     asked = GradientsOptions(paths=names(paths), **options)
-    as_file(file)
-    if page:
-        check_place(page)
     from dlf.gradients.report import exit_code, print_gradients
     from dlf.gradients.runner import run_gradients
 
     report = run_gradients(asked, say=say)
+    put_json(report, file, partial(print_gradients, report))
     if page:
         from dlf.gradients.page.page import write_page
 
         write_page(report, page)
-    put_json(report, file, partial(print_gradients, report))
     return exit_code(report)

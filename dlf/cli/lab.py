@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from dlf.cli._options import as_file, json_option, put_json
+from dlf.cli._options import json_option, put_json
 
 __all__ = ["lab"]
 
@@ -41,7 +41,6 @@ def lab(backend: str | None, file: Path | None, **options: Any) -> int:
 
     Ctrl-C ends the run after the current batch and keeps what was learnt.
     """
-    as_file(file)
     _start_backend(backend)
     from dlf.cli._console import LabProgress, print_lab
 

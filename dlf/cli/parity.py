@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlf.cli._options import Command, as_file, json_option, names, put_json
+from dlf.cli._options import Command, html_option, json_option, names, put_json
 
 __all__ = ["parity"]
 
@@ -42,9 +42,7 @@ __all__ = ["parity"]
     "--keep", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Leave the records there."
 )
 @json_option("the whole report")
-@click.option(
-    "--html", "page", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to look at."
-)
+@html_option("Write a page to look at.")
 @click.option(
     "--from",
     "earlier",
@@ -87,7 +85,6 @@ def parity(  # noqa: PLR0913 - one for each option.
     from dlf.parity.evidence import constants_of, judged, read_report
     from dlf.parity.options import ParityOptions
     from dlf.parity.report import ParityProgress, exit_code, print_parity
-    from dlf.utils.files import check_place
 
     if (target is None) is (earlier is None):
         raise click.UsageError("Name a TARGET, or an earlier report (--from FILE), and not both.")
@@ -97,9 +94,6 @@ def parity(  # noqa: PLR0913 - one for each option.
             option = {"batch": "batch-size"}.get(name, name)
             raise click.UsageError(f"--{option} changes what is run, and --from runs nothing: leave one of them out.")
     judge_by = constants_of(constants)
-    as_file(file)
-    if page:
-        check_place(page)
     if earlier is not None:
         report = judged(read_report(earlier), names(backends), judge_by)
     else:
@@ -108,9 +102,10 @@ def parity(  # noqa: PLR0913 - one for each option.
 
         with ParityProgress() as progress:
             report = run_parity(asked, say=progress.say, keep=keep, constants=judge_by)
+    # What took the time is kept before anything else can go wrong.
+    put_json(report, file, partial(print_parity, report), indent=None)
     if page:
         from dlf.parity.page.page import write_page
 
         write_page(report, page)
-    put_json(report, file, partial(print_parity, report), indent=None)
     return exit_code(report, strict=strict)

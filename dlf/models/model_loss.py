@@ -99,7 +99,7 @@ def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any
     loss_model = _loss_model_of(loss, model, loss_weights)
 
     def compute(y_true: Any, y_pred: Any) -> Any:
-        # The scope drops what the loss_model would keep as its running mean.
+        # The scope drops what the loss's model would keep as its running mean.
         with keras.StatelessScope():
             value = loss_model.compute_loss(None, y_true, y_pred)
         _check_scalar(value)

@@ -16,7 +16,7 @@ from typing import Any
 from dlf.utils.errors import OutputError
 from dlf.utils.interrupts import undone
 
-__all__ = ["check_place", "temporary_folder", "whole_file", "without_nan", "write_json"]
+__all__ = ["as_json", "check_place", "temporary_folder", "whole_file", "without_nan", "write_json"]
 
 
 @contextmanager
@@ -85,20 +85,29 @@ def whole_file(path: Path) -> Iterator[Path]:
             place.unlink()
 
 
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    """Returns JSON; NaN and infinity, which it does not have, become null.
+
+    Example:
+        >>> as_json({"loss": float("nan")}, indent=None)
+        '{"loss": null}'
+    """
+    return json.dumps(without_nan(value), indent=indent, allow_nan=False)
+
+
 def write_json(value: Any, path: Path, *, indent: int | None = 2) -> None:
     """Writes a file of JSON, whole or not at all.
 
     Args:
-        value: In JSON's types; NaN and infinity, which JSON does not have, become null.
+        value: As for `as_json`.
         path: The file.
         indent: Of each level; None writes one line.
 
     Raises:
         OutputError: It cannot be written.
     """
-    text = json.dumps(without_nan(value), indent=indent, allow_nan=False)
     with whole_file(path) as place:
-        place.write_text(text + "\n")
+        place.write_text(as_json(value, indent=indent) + "\n")
 
 
 def check_place(path: Path) -> None:
