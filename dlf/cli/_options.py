@@ -70,26 +70,37 @@ def _checked(_: click.Context, __: click.Parameter, file: Path | None) -> Path |
     return file
 
 
-def put_json(value: Any, file: Path | None, show: Callable[[], None], *, indent: int | None = 2) -> None:
+def put_json(
+    value: Any,
+    file: Path | None,
+    show: Callable[[], None],
+    *,
+    page: Callable[[], None] = lambda: None,
+    indent: int | None = 2,
+) -> None:
     """Writes a result to where ``--json`` says, and shows it as text unless that is stdout.
+
+    What took the time is kept first: a page may fail, and whoever reads stdout may have left.
 
     Args:
         value: In JSON's types.
         file: What ``--json`` names.
         show: Prints the text.
+        page: Writes the page, where one is asked for.
         indent: Of the JSON.
 
     Raises:
-        OutputError: The file cannot be written.
+        OutputError: The file or the page cannot be written.
     """
     from dlf.utils.files import as_json, write_json
 
+    if file is not None and file != STDOUT:
+        write_json(value, file, indent=indent)
+    page()
     if file == STDOUT:
         click.echo(as_json(value, indent=indent))
-        return
-    if file is not None:
-        write_json(value, file, indent=indent)
-    show()
+    else:
+        show()
 
 
 def names(text: str | None) -> list[str]:

@@ -43,9 +43,12 @@ def gradients(paths: str | None, file: Path | None, page: Path | None, **options
     from dlf.gradients.runner import run_gradients
 
     report = run_gradients(asked, say=say)
-    put_json(report, file, partial(print_gradients, report))
-    if page:
-        from dlf.gradients.page.page import write_page
 
-        write_page(report, page)
+    def write() -> None:
+        if page:
+            from dlf.gradients.page.page import write_page
+
+            write_page(report, page)
+
+    put_json(report, file, partial(print_gradients, report), page=write)
     return exit_code(report)

@@ -102,10 +102,12 @@ def parity(  # noqa: PLR0913 - one for each option.
 
         with ParityProgress() as progress:
             report = run_parity(asked, say=progress.say, keep=keep, constants=judge_by)
-    # What took the time is kept before anything else can go wrong.
-    put_json(report, file, partial(print_parity, report), indent=None)
-    if page:
-        from dlf.parity.page.page import write_page
 
-        write_page(report, page)
+    def write() -> None:
+        if page:
+            from dlf.parity.page.page import write_page
+
+            write_page(report, page)
+
+    put_json(report, file, partial(print_parity, report), page=write, indent=None)
     return exit_code(report, strict=strict)
