@@ -116,7 +116,7 @@ def run_lab(
     *,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 0,
-    announce: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> LabResult:
     """Runs the lab on the backend of this process.
 
@@ -124,7 +124,7 @@ def run_lab(
         options: What is asked for.
         callbacks: More callbacks for the training, such as a progress display.
         verbose: As in Keras's `fit`.
-        announce: Receives the line of versions and devices before training starts.
+        log: Receives the line of versions and devices before training starts.
 
     Returns:
         What was found. The run folder holds the history (``history.json``, ``history.csv``), the plots
@@ -148,7 +148,7 @@ def run_lab(
         "validation_ds": test_ds,
         "verbose": verbose,
     }
-    announce(version_line(current_backend()))
+    log(version_line(current_backend()))
     # Only now, when what can be wrong with the request has been looked at, is anything left on the disk.
     folder = make_run_folder(options.out)
     own_callbacks, _ = build_callbacks(patience=3, logdir=folder)

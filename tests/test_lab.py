@@ -18,7 +18,7 @@ from dlf.utils.errors import InvalidArgumentError, OutputError, TrainingError
 
 
 def run(tmp_path: Path, **options: Any) -> lab.LabResult:
-    return run_lab(LabOptions(out=str(tmp_path / "run"), **options), announce=lambda _: None)
+    return run_lab(LabOptions(out=str(tmp_path / "run"), **options), log=lambda _: None)
 
 
 def test_the_digits_are_learnt_and_the_run_folder_is_whole(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_ctrl_c_keeps_what_was_learnt(tmp_path: Path) -> None:
                 signal.raise_signal(signal.SIGINT)
 
     options = LabOptions(out=str(tmp_path / "run"), epochs=50)
-    result = run_lab(options, callbacks=[PressCtrlC()], announce=lambda _: None)
+    result = run_lab(options, callbacks=[PressCtrlC()], log=lambda _: None)
     assert result.status == "interrupted"
     assert result.epochs == 3
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"

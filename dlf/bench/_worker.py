@@ -24,15 +24,15 @@ from dlf.bench._agreement import Judge
 from dlf.bench._contestants import Contestant, Running, contestants
 from dlf.bench.models import Task, make_task
 from dlf.bench.options import GROWTH
-from dlf.utils.workers import cores_of_machine, peak_memory, say, serve
+from dlf.utils.workers import cores_of_machine, peak_memory, report_progress, serve
 
 __all__ = ["compare_and_time", "measure_growth", "measure_memory", "measure_startup"]
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def compare_and_time(
-    contestants: list[Contestant], task: Task, repeats: int, say: Say = lambda _: None
+    contestants: list[Contestant], task: Task, repeats: int, on_progress: OnProgress = lambda _: None
 ) -> list[dict[str, Any]]:
     """Compares every contestant with the first, and times those that agree with it.
 
@@ -40,7 +40,7 @@ def compare_and_time(
         contestants: The ways of training.
         task: What to train.
         repeats: How many rounds; in each, everybody trains one epoch, in an order drawn anew.
-        say: Is told what is going on.
+        on_progress: Called with what is being done.
 
     Returns:
         For each contestant its name, its status (``timed``, ``does not agree``, ``absent`` or ``failed``), the
@@ -56,11 +56,11 @@ def compare_and_time(
         if contestant.absent:
             continue
         try:
-            say(f"{contestant.name}: does it agree?")
+            on_progress(f"{contestant.name}: does it agree?")
             verdict = judge.judge(contestant)
             result |= {"status": "does not agree", "agreement": asdict(verdict)}
             if verdict.agrees:
-                say(f"{contestant.name}: first epoch")
+                on_progress(f"{contestant.name}: first epoch")
                 running[contestant.name], seconds = _first_epoch(contestant, task)
                 result |= {"status": "timed", "first_epoch_seconds": seconds, "rounds": []}
         except Exception as error:  # noqa: BLE001 - the others' figures are worth having.
@@ -68,7 +68,7 @@ def compare_and_time(
     timed = [result for result in results if result["status"] == "timed"]
     rng = random.Random(0)  # noqa: S311 - an order, not a secret.
     for number in range(repeats):
-        say(f"round {number + 1} of {repeats}")
+        on_progress(f"round {number + 1} of {repeats}")
         for result in rng.sample(timed, len(timed)):
             result["rounds"].append(_seconds(running[result["name"]].epoch))
     for each in running.values():
@@ -137,7 +137,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     task = make_task(request["model"], request["rows"], request["batch_size"])
     known = contestants()
     if kind == "time":
-        machine, found = _machine(), compare_and_time(known, task, repeats, say=say)
+        machine, found = _machine(), compare_and_time(known, task, repeats, on_progress=report_progress)
         return {
             "description": describe_backend(current_backend()),
             "machine": machine | {"load_after": os.getloadavg()},

@@ -40,14 +40,14 @@ print(peak_memory())
 
 
 def run_parity_bench(
-    backends: Sequence[str], repeats: int, say: Callable[[str], None] = lambda _: None
+    backends: Sequence[str], repeats: int, on_progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
     """Times and weighs `dlf parity`.
 
     Args:
         backends: Which are compared.
         repeats: Rounds of the smallest model; the others run once.
-        say: Is told what is going on.
+        on_progress: Called with what is being done.
 
     Returns:
         Seconds of each round, the ratio, and for the larger models seconds and the peak of memory in bytes, beside that
@@ -58,7 +58,7 @@ def run_parity_bench(
     """
     rounds = []
     for number in range(repeats):
-        say(f"the lab's MLP, round {number + 1} of {repeats}")
+        on_progress(f"the lab's MLP, round {number + 1} of {repeats}")
         steps = {name: _take_step(name, "mlp", 8)[0] for name in backends}
         start = time.perf_counter()
         report = run_parity(_options("mlp", backends))
@@ -72,13 +72,13 @@ def run_parity_bench(
         ("deep", (), 512),
     ):
         title = f"{model}, {' and '.join(stages) or 'all stages'}"
-        say(title)
+        on_progress(title)
         try:
             large[title] = _weigh(_options(model, backends, stages=stages, batch=batch))
             large[title]["step"] = {name: _take_step(name, model, batch)[1] for name in backends}
         except DlfError as error:
             # The figures before it took minutes.
-            say(f"{title}: {error}")
+            on_progress(f"{title}: {error}")
             large[title] = {"seconds": None, "memory": {}, "step": {}, "verdict": "did not come through"}
     ratios = [each["parity"] / max(each["steps"].values()) for each in rounds]
     return {"rounds": rounds, "ratio": statistics.median(ratios), "ratios": ratios, "large": large}

@@ -24,17 +24,19 @@ from dlf.utils.workers import run_worker
 
 __all__ = ["run_bench"]
 
-Say = Callable[[str], None]
+OnProgress = Callable[[str], None]
 
 
 def run_bench(
-    options: BenchOptions, say: Say = lambda _: None, keep: Callable[[dict[str, Any]], None] = lambda _: None
+    options: BenchOptions,
+    on_progress: OnProgress = lambda _: None,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Times the contestants for each backend and model, each pair in a process of its own.
 
     Args:
         options: What is measured.
-        say: Is told what is going on.
+        on_progress: Called with what is being done.
         keep: Is given the report as far as it goes, whenever a backend and model are done.
 
     Returns:
@@ -46,13 +48,13 @@ def run_bench(
     for backend in options.backends:
         for model in options.models:
 
-            def tell(text: str, where: str = f"{backend} {model}") -> None:
-                say(f"{where}: {text}")
+            def show(text: str, where: str = f"{backend} {model}") -> None:
+                on_progress(f"{where}: {text}")
 
             result: dict[str, Any] = {"backend": backend, "model": model}
             try:
-                result |= _ask(options, backend, model, {"kind": "time"}, tell)
-                result |= _extras(options, result, tell)
+                result |= _ask(options, backend, model, {"kind": "time"}, show)
+                result |= _extras(options, result, show)
             except BackendError as error:
                 result["error"] = str(error)
             results.append(summarise(result, options.rows))
@@ -60,7 +62,7 @@ def run_bench(
     return report
 
 
-def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict[str, Any]:
+def _extras(options: BenchOptions, result: Mapping[str, Any], show: OnProgress) -> dict[str, Any]:
     """What was asked for besides speed; a measurement that failed says so in its own place."""
     backend, model = result["backend"], result["model"]
     timed = [each["name"] for each in result["contestants"] if each["status"] == "timed"]
@@ -68,9 +70,9 @@ def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict
     def measure(kind: str, name: str, cache: str | None = None, **request: Any) -> dict[str, Any]:
         if name not in timed:
             return {"absent": f"{name} was not timed"}
-        tell(f"{kind}, {name}")
+        show(f"{kind}, {name}")
         try:
-            return _ask(options, backend, model, {"kind": kind, "contestant": name, **request}, tell, cache)
+            return _ask(options, backend, model, {"kind": kind, "contestant": name, **request}, show, cache)
         except BackendError as error:
             return {"error": str(error)}
 
@@ -78,7 +80,7 @@ def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict
     if options.growth:
         found["growth"] = measure("growth", FUSED)
     if options.memory:
-        # A few rows tell what the framework and the compiled program take, whatever the data.
+        # A few rows show what the framework and the compiled program take, whatever the data.
         sizes = {"few": 4 * options.batch_size, "all": options.rows}
         found["memory"] = {
             name: {size: measure("memory", name, rows=rows) for size, rows in sizes.items()}
@@ -94,12 +96,18 @@ def _extras(options: BenchOptions, result: Mapping[str, Any], tell: Say) -> dict
 
 
 def _ask(  # noqa: PLR0913, PLR0917 - what one process needs to know.
-    options: BenchOptions, backend: str, model: str, request: dict[str, Any], tell: Say, cache: str | None = None
+    options: BenchOptions, backend: str, model: str, request: dict[str, Any], show: OnProgress, cache: str | None = None
 ) -> dict[str, Any]:
     """Runs one worker and returns what it found."""
     usual = {"model": model, "rows": options.rows, "batch_size": options.batch_size, "repeats": options.repeats}
     environment = backend_environment(load_backend(backend)) | _cache_settings(cache)
-    return run_worker("dlf.bench._worker", usual | request, environment, title=f"{backend} {model}", tell=tell)
+    return run_worker(
+        "dlf.bench._worker",
+        usual | request,
+        environment,
+        title=f"{backend} {model}",
+        on_progress=lambda each: show(str(each)),
+    )
 
 
 def _cache_settings(folder: str | None) -> dict[str, str]:

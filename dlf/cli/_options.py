@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["STDOUT", "Command", "html_option", "json_option", "names", "put_json", "say"]
+__all__ = ["STDOUT", "Command", "html_option", "json_option", "names", "print_progress", "put_json"]
 
 STDOUT = Path("-")
 """What ``--json`` names where it names no file."""
@@ -108,6 +108,6 @@ def names(text: str | None) -> list[str]:
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Says on stderr what is going on."""
     click.echo(f"dlf: {text}", err=True)

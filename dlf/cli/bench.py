@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlf.cli._options import STDOUT, json_option, names, put_json, say
+from dlf.cli._options import STDOUT, json_option, names, print_progress, put_json
 
 __all__ = ["bench", "bench_parity"]
 
@@ -52,7 +52,7 @@ def bench(
     asked = BenchOptions(names(backends), names(models), **options)
     # What was measured is kept at once: the whole may take hours.
     keep = partial(write_json, path=file) if file is not None and file != STDOUT else lambda _: None
-    report = run_bench(asked, say=say, keep=keep)
+    report = run_bench(asked, on_progress=print_progress, keep=keep)
     put_json(report, file, partial(print_bench, report))
     return exit_code(report)
 
@@ -72,6 +72,6 @@ def bench_parity(backends: str | None, repeats: int, file: Path | None) -> int:
     from dlf.bench.parity import print_parity_bench, run_parity_bench
 
     asked = BenchOptions(names(backends), repeats=repeats)
-    found = run_parity_bench(asked.backends, asked.repeats, say=say)
+    found = run_parity_bench(asked.backends, asked.repeats, on_progress=print_progress)
     put_json(found, file, partial(print_parity_bench, found))
     return int(any(each["verdict"] != "agree" for each in [*found["rounds"], *found["large"].values()]))

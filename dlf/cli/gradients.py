@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dlf.cli._options import html_option, json_option, names, put_json, say
+from dlf.cli._options import html_option, json_option, names, print_progress, put_json
 
 __all__ = ["gradients"]
 
@@ -42,7 +42,7 @@ def gradients(paths: str | None, file: Path | None, page: Path | None, **options
     from dlf.gradients.report import exit_code, print_gradients
     from dlf.gradients.runner import run_gradients
 
-    report = run_gradients(asked, say=say)
+    report = run_gradients(asked, on_progress=print_progress)
 
     def write() -> None:
         if page:

@@ -48,7 +48,7 @@ def lab(backend: str | None, file: Path | None, **options: Any) -> int:
         # Keras and its framework come with it, and take their seconds.
         from dlf.lab import LabOptions, run_lab
 
-        result = run_lab(LabOptions(**options), callbacks=[progress.callback()], announce=progress.remark)
+        result = run_lab(LabOptions(**options), callbacks=[progress.callback()], log=progress.remark)
     put_json(asdict(result), file, partial(print_lab, result))
     return _INTERRUPTED if result.status == "interrupted" else 0
 

@@ -101,7 +101,7 @@ def parity(  # noqa: PLR0913 - one for each option.
         from dlf.parity.runner import run_parity
 
         with ParityProgress() as progress:
-            report = run_parity(asked, say=progress.say, keep=keep, constants=judge_by)
+            report = run_parity(asked, on_progress=progress.show, keep=keep, constants=judge_by)
 
     def write() -> None:
         if page:

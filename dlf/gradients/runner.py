@@ -37,12 +37,12 @@ SAME_MEANING = 1e-9
 Arrays = dict[str, np.ndarray]
 
 
-def run_gradients(options: GradientsOptions, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+def run_gradients(options: GradientsOptions, on_progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """Runs every path that was asked for.
 
     Args:
         options: What to compare.
-        say: Is told what is going on.
+        on_progress: Called with the path that is run now.
 
     Returns:
         The report, in JSON's types: the problem, and for each path its gradients against the truth, losses, seconds
@@ -56,7 +56,7 @@ def run_gradients(options: GradientsOptions, say: Callable[[str], None] = lambda
         arrays: dict[str, Arrays] = {}
         refused: list[DlfError] = []
         for path, backend in options.chosen():
-            say(path)
+            on_progress(path)
             result: dict[str, Any] = {"path": path, "backend": backend, "status": "ok"}
             try:
                 if backend is None:

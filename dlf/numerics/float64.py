@@ -1,11 +1,11 @@
-"""A model's twin in float64: the same weights, the same code, sixteen digits.
+"""A model's reference in float64: the same weights, the same code, sixteen digits.
 
 What is asked of it:
 
 * every layer computes in float64, on every backend, and so does whatever is called inside `float64_everywhere`;
-* the twin starts from the bits of the model's own variables, seeds included, so that masks are the same; what a layer
-  has made of them once, as `Normalization` does when it is adapted, is made of them there too;
-* what has no twin says why, and what to give instead.
+* the reference starts from the bits of the model's own variables, seeds included, so that masks are the same; what a
+  layer has made of them once, as `Normalization` does when it is adapted, is made of them there too;
+* where no reference can be made, the error says why, and what to give instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dlf.utils.files import temporary_folder
 
 __all__ = [
     "float64_everywhere",
-    "float64_twin",
+    "float64_reference",
     "hand_over",
     "holds_the_same",
     "in_float64",
@@ -87,14 +87,14 @@ def loss_in_float64(loss: Any) -> Any:
         if not isinstance(each, keras.losses.Loss):
             return each
         # Not by `copy`, which goes by the configuration.
-        twin = object.__new__(type(each))
-        vars(twin).update(vars(each) | fresh)
-        return twin
+        reference = object.__new__(type(each))
+        vars(reference).update(vars(each) | fresh)
+        return reference
 
     return keras.tree.map_structure(made, loss)
 
 
-def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:
+def float64_reference(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:
     """Returns the same model in float64, with the same values; to be called and used inside `float64_everywhere`.
 
     Args:
@@ -102,7 +102,7 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
         build: What makes the model; by default it is made anew from its configuration.
 
     Returns:
-        The twin; its variables are in the order of the model's own.
+        The reference; its variables are in the order of the model's own.
 
     Raises:
         InvalidArgumentError: The model cannot be made anew, or comes out with other variables.
@@ -110,13 +110,13 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> with float64_everywhere():
-        ...     float64_twin(model).dtype
+        ...     float64_reference(model).dtype
         'float64'
     """
-    twin = rebuilt(model, "float64") if build is None else build()
-    if not twin.built:
-        _build_like(twin, model)
-    ours, theirs = model.variables, twin.variables
+    reference = rebuilt(model, "float64") if build is None else build()
+    if not reference.built:
+        _build_like(reference, model)
+    ours, theirs = model.variables, reference.variables
     if [tuple(each.shape) for each in ours] != [tuple(each.shape) for each in theirs]:
         raise InvalidArgumentError(
             "model",
@@ -124,14 +124,14 @@ def float64_twin(model: keras.Model, build: Callable[[], keras.Model] | None = N
             received=[each.path for each in theirs],
             advice="Give a function that builds the model, and see that it does the same at each call.",
         )
-    hand_over(model, twin)
+    hand_over(model, reference)
     for source, target in zip(ours, theirs, strict=True):
         target.assign(keras.ops.cast(source.value, target.dtype))
         if source.trainable != target.trainable:
             target.trainable = source.trainable
     if keras.config.backend() == "torch":
-        _register_all(twin, model)
-    return twin
+        _register_all(reference, model)
+    return reference
 
 
 def hand_over(model: keras.Model, other: keras.Model) -> None:
@@ -217,8 +217,8 @@ def _is_alike(one: Any, other: Any) -> bool:
     return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
-def _register_all(twin: Any, model: Any) -> None:
-    """Lets Keras set the gradients of a twin to zero before each step, where it does so with the model's.
+def _register_all(reference: Any, model: Any) -> None:
+    """Lets Keras set the gradients of a reference to zero before each step, where it does so with the model's.
 
     It finds a model's variables by their paths, and of two with one path the last alone. Cells of a layer that is made
     from its configuration may have one path where those of the model have two.
@@ -229,8 +229,8 @@ def _register_all(twin: Any, model: Any) -> None:
         return [each.value for each in one.trainable_variables if id(each.value) not in registered]
 
     if not missing(model):
-        for number, value in enumerate(missing(twin)):
-            twin.register_parameter(f"of_a_path_that_another_has_{number}", value)
+        for number, value in enumerate(missing(reference)):
+            reference.register_parameter(f"of_a_path_that_another_has_{number}", value)
 
 
 def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
@@ -254,9 +254,9 @@ def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
         with tensorflow_hidden():
             config = _with_dtype(keras.saving.serialize_keras_object(model), dtype)
         # The layers are in this process already: there is nothing to be afraid of in a Lambda.
-        twin: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
-        if not twin.built:
-            _build_like(twin, model)
+        reference: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
+        if not reference.built:
+            _build_like(reference, model)
     except Exception as error:
         raise InvalidArgumentError(
             "model",
@@ -264,13 +264,13 @@ def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
             received=model,
             advice=f"Give a function that builds it instead. The reason: {' '.join(str(error).split())[:200]}",
         ) from error
-    return twin
+    return reference
 
 
-def _build_like(twin: keras.Model, model: keras.Model) -> None:
+def _build_like(reference: keras.Model, model: keras.Model) -> None:
     config = model.get_build_config()
     if config:
-        twin.build_from_config(config)
+        reference.build_from_config(config)
 
 
 def _with_dtype(config: Any, dtype: str) -> Any:

@@ -19,8 +19,8 @@ __all__ = [
     "INEXACT",
     "LOW_PRECISION",
     "NOISY",
+    "PERTURBATIONS",
     "STEPS",
-    "TWINS",
     "eps_of",
     "floor_of",
     "is_floating",
@@ -49,7 +49,7 @@ STEPS = {"nudged": 2.0**-40, "leaned": 2.0**-30, "pushed": 2.0**-20}
 has the same slope, and only that: by the smaller, float32 moves hardly an element."""
 _SMALLEST_SQUARE = 1e-280
 """Below it, squares of float64 lose digits."""
-TWINS = 2
+PERTURBATIONS = 2
 """How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
 
 
@@ -70,17 +70,17 @@ def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) 
     return {name: floor_of(each, [one[name] for one in moved], largest, dtypes[name]) for name, each in truth.items()}
 
 
-def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dtype: Any) -> float:
-    """Returns the noise floor of one array: how far its twins moved, or the roundoff of its scale, if that is more.
+def floor_of(truth: np.ndarray, perturbed: Sequence[np.ndarray], largest: float, dtype: Any) -> float:
+    """Returns the noise floor of one array: how far it moves when its inputs do, at least its scale's roundoff.
 
-    It is the root of the mean square, over elements and twins, of the distance. Where an exact zero comes about by
-    cancellation, such as the gradient by the key's bias of attention, no twin moves: no floor is lower than the
-    roundoff of the largest of the arrays that it is one of, nor than the smallest normal number, below which digits
-    are lost.
+    It is the root of the mean square, over elements and perturbed results, of the distance. Where cancellation gives
+    an exact zero, such as the gradient by the key's bias of attention, no perturbed result moves: the floor is at least
+    the roundoff of the largest array of its group, and at least the smallest normal number, below which digits are
+    lost.
 
     Args:
         truth: In float64.
-        twins: The same from inputs that were moved by one unit in the last place of the dtype under test.
+        perturbed: The same from inputs that were moved by one unit in the last place of the dtype under test.
         largest: The root of the mean square of the largest array that shares its scale.
         dtype: The dtype under test.
 
@@ -90,8 +90,8 @@ def floor_of(truth: np.ndarray, twins: Sequence[np.ndarray], largest: float, dty
         >>> floor_of(np.array([True]), [np.array([False])], 0.0, "float32") < 1e-37
         True
     """
-    # What is no number, here or in a twin, says nothing of how far rounding goes; nor do integers and truth values.
-    moved_ones = twins if truth.dtype.kind in INEXACT else []
+    # NaN and infinity, here or in a perturbed result, do not tell how far rounding goes; nor do integers and booleans.
+    moved_ones = perturbed if truth.dtype.kind in INEXACT else []
     there = np.isfinite(truth)
     there = ... if there.all() else there  # All of an array is no copy.
     apart = [each[there] - truth[there] for each in moved_ones if np.isfinite(each[there]).all()]
@@ -204,11 +204,11 @@ def widened(array: Any) -> np.ndarray:
     return found.astype(np.float64) if is_floating(found.dtype) else found
 
 
-def moved(wide: np.ndarray, dtype: Any, random: np.random.Generator) -> np.ndarray:
+def moved(array: np.ndarray, dtype: Any, random: np.random.Generator) -> np.ndarray:
     """Returns an array in float64 with every element moved by one unit in the last place of a dtype, up or down.
 
     Args:
-        wide: The array.
+        array: The array.
         dtype: The dtype under test; where it is not floating point, nothing is moved.
         random: Draws the directions.
 
@@ -217,9 +217,9 @@ def moved(wide: np.ndarray, dtype: Any, random: np.random.Generator) -> np.ndarr
         True
     """
     if not is_floating(dtype):
-        return wide
-    step = np.spacing(np.abs(wide).astype(dtype)).astype(np.float64)
-    return np.asarray(wide + random.choice([-1.0, 1.0], wide.shape) * step)
+        return array
+    step = np.spacing(np.abs(array).astype(dtype)).astype(np.float64)
+    return np.asarray(array + random.choice([-1.0, 1.0], array.shape) * step)
 
 
 def _smallest_normal(dtype: Any) -> float:

@@ -23,7 +23,7 @@ from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
 __all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 
-SCHEMA = 3
+SCHEMA = 4
 """Of the report; another version's is not judged again."""
 EVIDENCE = (
     "schema",

@@ -16,6 +16,7 @@ from dlf.backend.registry import backend_names, is_installed, load_backend
 from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 from dlf.parity.options import STAGES
 from dlf.utils.files import write_json
+from dlf.utils.workers import WorkerProgress
 
 __all__ = [
     "ParityProgress",
@@ -73,16 +74,16 @@ class ParityProgress:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def say(self, backend: str, text: str) -> None:
+    def show(self, backend: str, progress: WorkerProgress) -> None:
         """Shows what a backend is doing now."""
         if not self._console.is_terminal:
-            # In a log, a line for each layer is noise.
-            if not text.startswith("layer "):
-                self._console.print(f"dlf: {backend}: {text}", markup=False, soft_wrap=True)
+            # In a log, a line for each part is noise.
+            if progress.total is None:
+                self._console.print(f"dlf: {backend}: {progress}", markup=False, soft_wrap=True)
             return
         if backend not in self._tasks:
             self._tasks[backend] = self._progress.add_task("", total=None)
-        self._progress.update(self._tasks[backend], description=f"{backend}: {text}")
+        self._progress.update(self._tasks[backend], description=f"{backend}: {progress}")
 
 
 def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:

@@ -35,24 +35,24 @@ from dlf.parity.evidence import SCHEMA, judged
 from dlf.parity.options import ParityOptions
 from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
 from dlf.utils.files import temporary_folder
-from dlf.utils.workers import Session, cores_of_machine, memory_of_machine
+from dlf.utils.workers import Session, WorkerProgress, cores_of_machine, memory_of_machine
 
 __all__ = ["Workers", "run_parity"]
 
 CANCELLED = 1e-10
 """Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
 BYTES = 3 * (4 + 8)
-"""Of a variable's element in a worker that computes: the model's and its twin's, each with a gradient and a copy."""
-Say = Callable[[str, str], None]
+"""That a worker needs for each element of a variable: in the model and its reference, value, gradient and a copy."""
+OnProgress = Callable[[str, WorkerProgress], None]
 
 
-def _silent(backend: str, text: str) -> None:
-    """Says nothing."""
+def _ignore(backend: str, progress: WorkerProgress) -> None:
+    """Shows nothing."""
 
 
 def run_parity(
     options: ParityOptions,
-    say: Say = _silent,
+    on_progress: OnProgress = _ignore,
     keep: Path | None = None,
     workers: Workers | None = None,
     constants: Constants | None = None,
@@ -61,7 +61,7 @@ def run_parity(
 
     Args:
         options: What to compare.
-        say: Is told what a backend is doing.
+        on_progress: Called with a backend's name and what it is doing.
         keep: A folder where the records are left; by default they are removed.
         workers: Those of the same backends that are running already, on their device and with their time limit; they go
             on running.
@@ -76,7 +76,7 @@ def run_parity(
     with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
         mine = workers or Workers(options.backends, device=options.device, timeout=options.timeout)
         try:
-            return _Run(options, folder, mine, say, constants).report()
+            return _Run(options, folder, mine, on_progress, constants).report()
         finally:
             if workers is None:
                 mine.close()
@@ -152,9 +152,14 @@ class _Run:
     """One comparison: what the workers are asked, and what they answered."""
 
     def __init__(
-        self, options: ParityOptions, folder: Path, workers: Workers, say: Say, constants: Constants | None = None
+        self,
+        options: ParityOptions,
+        folder: Path,
+        workers: Workers,
+        on_progress: OnProgress,
+        constants: Constants | None = None,
     ) -> None:
-        self._options, self._folder, self._workers, self._say = options, folder, workers, say
+        self._options, self._folder, self._workers, self._on_progress = options, folder, workers, on_progress
         self._constants = constants or Constants()
         self._truth: str | None = None
         self._stages = set(options.stages)
@@ -240,7 +245,7 @@ class _Run:
         if gradients:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
             measurements += measure_training(
-                self._records("training"), truth, dtypes, dtype, traced[truth]["narrow_variables"]
+                self._records("training"), truth, dtypes, dtype, traced[truth]["own_dtype_variables"]
             )
         measurements += whole
         curves, given_up = None, {}
@@ -342,13 +347,18 @@ class _Run:
         updates = {str(each["variable"]): each["floor"] for each in measured if each["stage"] == "update"}
         cancelled = _cancelled(Records(self._at("trace", truth)))
         roundoff = {name: updates[name] for name in cancelled if name in updates}
-        request = {"do": "train_twins", "truth": str(self._at("free", truth)), "steps": single, "roundoff": roundoff}
-        self._ask_all(request, [truth], to="twins")
+        request = {
+            "do": "train_perturbed",
+            "truth": str(self._at("free", truth)),
+            "steps": single,
+            "roundoff": roundoff,
+        }
+        self._ask_all(request, [truth], to="perturbed")
         runs = Runs(
             truth,
             self._records("free"),
             self._records("single"),
-            Records(self._at("twins", truth)),
+            Records(self._at("perturbed", truth)),
             trainable={each["path"] for each in self._built[truth]["variables"] if each["trainable"]},
             updates=updates,
             cancelled=cancelled,
@@ -373,7 +383,7 @@ class _Run:
             request: What is asked of each.
             names: Of whom.
             to: What their records are of.
-            leader: Who makes the twins.
+            leader: The backend that replays from perturbed inputs too.
         """
         answers: dict[str, dict[str, Any]] = {}
         failed: dict[str, DlfError] = {}
@@ -384,9 +394,11 @@ class _Run:
             if to is not None:
                 own["to"] = str(self._at(to, name))
             if leader is not None:
-                own["twins"] = name == leader
+                own["perturb"] = name == leader
             try:
-                answers[name] = self._workers.sessions[name].ask(own, lambda text: self._say(name, text))
+                answers[name] = self._workers.sessions[name].ask(
+                    own, lambda progress: self._on_progress(name, progress)
+                )
             except DlfError as error:
                 failed[name] = error
 
@@ -454,7 +466,7 @@ class _Run:
     def _choose_truth(self, traced: Mapping[str, Any]) -> str:
         """The backend whose layers get what goes in from: one whose result is finite, and shared by the most others."""
         records = self._records("trace")
-        name = "loss" if all("loss" in each for each in records.values()) else "wide/prediction:0"
+        name = "loss" if all("loss" in each for each in records.values()) else "float64/prediction:0"
         values = {backend: records[backend][name] for backend in traced}
 
         def numbers(backend: str) -> int:
@@ -462,7 +474,7 @@ class _Run:
             return sum(
                 bool(np.isfinite(found[each]).all())
                 for each in found
-                if each == name or each.startswith(("gradient/", "wide/prediction")) or "/incoming:" in each
+                if each == name or each.startswith(("gradient/", "float64/prediction")) or "/incoming:" in each
             )
 
         def shared(backend: str) -> int:

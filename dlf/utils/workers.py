@@ -22,6 +22,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NoReturn, TextIO
 
@@ -32,11 +33,12 @@ from dlf.utils.tracebacks import own_traceback
 
 __all__ = [
     "Session",
+    "WorkerProgress",
     "cores_of_machine",
     "memory_of_machine",
     "peak_memory",
+    "report_progress",
     "run_worker",
-    "say",
     "serve",
 ]
 
@@ -53,13 +55,35 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 that takes a fifth of the time that importing TensorFlow or PyTorch takes. `serve` looks again."""
 
 
+@dataclass(frozen=True)
+class WorkerProgress:
+    """What a worker is doing.
+
+    Args:
+        text: What it is doing.
+        done: Which part of it, where it has parts: from 1 to `total`.
+        total: How many parts it has.
+
+    Example:
+        >>> str(WorkerProgress("layer", 3, 10)), str(WorkerProgress("training in float64"))
+        ('layer 3 of 10', 'training in float64')
+    """
+
+    text: str
+    done: int | None = None
+    total: int | None = None
+
+    def __str__(self) -> str:
+        return self.text if self.total is None else f"{self.text} {self.done} of {self.total}"
+
+
 def run_worker(  # noqa: PLR0913 - what a process needs to know.
     module: str,
     request: Mapping[str, Any],
     environment: Mapping[str, str],
     *,
     title: str,
-    tell: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[WorkerProgress], None] = lambda _: None,
     timeout: float | None = None,
 ) -> dict[str, Any]:
     """Starts a worker for one request, and returns what it answered.
@@ -69,7 +93,7 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         request: What is asked of it, in JSON's types.
         environment: What it starts with.
         title: What the caller calls it.
-        tell: Is told what the worker says that it is doing.
+        on_progress: Called with what the worker reports that it is doing.
         timeout: Seconds after which it is ended.
 
     Raises:
@@ -77,7 +101,7 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
         DlfError: What the worker raised of dlf's own errors.
     """
     with closing(Session(module, environment, title=title, timeout=timeout)) as worker:
-        return worker.ask(request, tell)
+        return worker.ask(request, on_progress)
 
 
 def cores_of_machine() -> int:
@@ -160,7 +184,9 @@ class Session:
         self._undone = ExitStack()
         self._undone.enter_context(undone(partial(_end, self._worker)))
 
-    def ask(self, request: Mapping[str, Any], tell: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    def ask(
+        self, request: Mapping[str, Any], on_progress: Callable[[WorkerProgress], None] = lambda _: None
+    ) -> dict[str, Any]:
         """Returns the answer to a request.
 
         Raises:
@@ -184,8 +210,8 @@ class Session:
                 pass  # It is dead; its last words say why.
             for line in self._worker.stdout or ():
                 message: Any = _message(line)
-                if "doing" in message:
-                    tell(message["doing"])
+                if "progress" in message:
+                    on_progress(WorkerProgress(**message["progress"]))
                 if "refused" in message or "found" in message:
                     self._heard = os.fstat(self._stderr.fileno()).st_size
                 if "refused" in message:
@@ -249,18 +275,24 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = F
                 raise  # Its last words say why it died.
             # What a framework or a model raises costs this answer, and not the worker.
             said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{own_traceback(error)}"]}
-        _tell(said)
+        _send(said)
         if once:
             # Threads of a training that still waits, and of TensorFlow, make an orderly end a matter of luck.
             os._exit(0)
 
 
-def say(text: str) -> None:
-    """Tells the parent what this worker is doing."""
-    _tell({"doing": text})
+def report_progress(text: str, done: int | None = None, total: int | None = None) -> None:
+    """Reports to the parent what this worker is doing.
+
+    Args:
+        text: What it is doing.
+        done: Which part of it, where it has parts: from 1 to `total`.
+        total: How many parts it has.
+    """
+    _send({"progress": asdict(WorkerProgress(text, done, total))})
 
 
-def _tell(message: Mapping[str, Any]) -> None:
+def _send(message: Mapping[str, Any]) -> None:
     # On a line of its own, whatever was printed on stdout before a worker took it.
     _PIPES.write("\n" + json.dumps(message) + "\n")
 

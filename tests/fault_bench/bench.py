@@ -227,13 +227,13 @@ def _todays_ways(
             for one, other in combinations(arrays, 2)
         )
 
-    every = [name for each in records.values() for name in each if name.startswith("narrow/")]
-    outputs = sorted({name for name in every if name.startswith(("narrow/prediction", "narrow/inference"))})
+    every = [name for each in records.values() for name in each if name.startswith("tested/")]
+    outputs = sorted({name for name in every if name.startswith(("tested/prediction", "tested/inference"))})
     for way, (rtol, atol) in WAYS.items():
         yield way, (any(differs(name, rtol, atol) for name in outputs), False, "")
     for key in keys:
         if any(
-            differs(name, 0.0, 1e-5) for name in dict.fromkeys(every) if name.rpartition(":")[0] == f"narrow/call/{key}"
+            differs(name, 0.0, 1e-5) for name in dict.fromkeys(every) if name.rpartition(":")[0] == f"tested/call/{key}"
         ):
             layer = next(call["layer"] for call in report["calls"] if call["key"] == key)
             yield FIRST_LAYER, (True, layer == getattr(model, "layer", None), layer)

@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers
 
 from dlf.gradients.value_and_grad import value_and_grad
-from dlf.numerics.float64 import float64_everywhere, float64_twin
+from dlf.numerics.float64 import float64_everywhere, float64_reference
 from dlf.random._initializers import uninstall
 from dlf.random.seed import common_randomness, set_seed
 
@@ -206,7 +206,7 @@ def gradients_in_float64(name: str, path: str | None = None) -> dict[str, np.nda
     case = CASES[name]
     model = build(case)
     with in_float64():
-        compute = value_and_grad(float64_twin(model), case.loss(), path=path, as_numpy=False)
+        compute = value_and_grad(float64_reference(model), case.loss(), path=path, as_numpy=False)
         if keras.config.backend() == "jax":
             # An operation at a time, JAX takes five times as long.
             import jax

@@ -29,7 +29,7 @@ from keras import layers
 import dlf
 from dlf.backend.registry import current_backend
 from dlf.gradients.training_loop import TrainingLoop
-from dlf.numerics.float64 import float64_twin
+from dlf.numerics.float64 import float64_reference
 from dlf.random.seed import common_randomness
 from dlf.utils.errors import InvalidArgumentError, TrainingError
 
@@ -63,7 +63,7 @@ def precision() -> AbstractContextManager[None]:
 def prepared(name: str) -> tuple[keras.Model, Any]:
     """A model and its loss, to be trained inside `precision`."""
     model = build(CASES[name])
-    return (model if EXACT else float64_twin(model)), CASES[name].loss()
+    return (model if EXACT else float64_reference(model)), CASES[name].loss()
 
 
 def batches(name: str) -> Iterator[tuple[Any, Any]]:
@@ -154,7 +154,7 @@ def as_keras_does(make: Callable[[], keras.Model], optimizer: Callable[[], Any],
     ends = []
     with in_float64():
         for by_keras in (True, False):
-            model = float64_twin(build(Case(make, X, LABELS)))
+            model = float64_reference(build(Case(make, X, LABELS)))
             if by_keras:
                 model.compile(optimizer(), crossentropy())
                 step = model.train_on_batch

@@ -121,10 +121,10 @@ def file(tmp_path: Path) -> Path:
 
 
 def judged(
-    wide: dict[str, Any], narrow: dict[str, Any] | None = None, floor: float = FLOOR, dtype: str = "float32"
+    float64: dict[str, Any], tested: dict[str, Any] | None = None, floor: float = FLOOR, dtype: str = "float32"
 ) -> dict[str | None, Finding]:
-    arrays = {name: np.asarray(value) for name, value in wide.items()}
-    under_test = {**arrays, **{name: np.asarray(value) for name, value in (narrow or {}).items()}}
+    arrays = {name: np.asarray(value) for name, value in float64.items()}
+    under_test = {**arrays, **{name: np.asarray(value) for name, value in (tested or {}).items()}}
     place = {"stage": "forward", "layer": "layer", "call": "layer", "variable": None, "mode": None}
     measured = json.loads(json.dumps(place | measure(arrays, under_test, floor, dtype), allow_nan=False))
     return {each.backend: each for each in judge_each(measured, list(arrays), Constants())}
@@ -143,9 +143,9 @@ def test_the_majority_names_the_odd_one() -> None:
 
 
 def test_the_same_bits_are_identical() -> None:
-    narrow = dict.fromkeys("ab", ONES + FLOOR)
-    assert verdicts({"a": ONES, "b": ONES}, narrow) == {"a": "identical", "b": "identical"}
-    assert verdicts({"a": ONES, "b": ONES}, narrow | {"b": ONES}) == {"a": "rounding", "b": "rounding"}
+    tested = dict.fromkeys("ab", ONES + FLOOR)
+    assert verdicts({"a": ONES, "b": ONES}, tested) == {"a": "identical", "b": "identical"}
+    assert verdicts({"a": ONES, "b": ONES}, tested | {"b": ONES}) == {"a": "rounding", "b": "rounding"}
 
 
 def test_one_backend_alone_is_held_against_its_own_float64() -> None:
@@ -153,8 +153,8 @@ def test_one_backend_alone_is_held_against_its_own_float64() -> None:
 
 
 def test_another_kind_of_number_is_another_meaning() -> None:
-    narrow = {"a": np.ones(4, "float32"), "b": np.ones(4, "float16"), "c": np.ones(4, "float32")}
-    assert verdicts({"a": ONES, "b": ONES, "c": ONES}, narrow)["b"] == "diverged"
+    tested = {"a": np.ones(4, "float32"), "b": np.ones(4, "float16"), "c": np.ones(4, "float32")}
+    assert verdicts({"a": ONES, "b": ONES, "c": ONES}, tested)["b"] == "diverged"
     numbers = {"a": np.arange(3, dtype="int32"), "b": np.arange(3, dtype="int64")}
     assert verdicts(numbers) == {"a": "rounding", "b": "rounding"}  # How wide they are is the framework's business.
 
@@ -166,8 +166,8 @@ def test_the_bound_goes_with_the_dtype_under_test() -> None:
 
 
 def test_what_float64_rounds_means_the_same() -> None:
-    wide = {"a": ONES, "b": ONES * (1 + 1e-14)}
-    assert verdicts(wide) == {"a": "rounding", "b": "rounding"}
+    float64 = {"a": ONES, "b": ONES * (1 + 1e-14)}
+    assert verdicts(float64) == {"a": "rounding", "b": "rounding"}
 
 
 def test_of_two_backends_none_is_blamed() -> None:
@@ -223,8 +223,8 @@ def test_nothing_at_all_agrees() -> None:
     ],
 )
 def test_what_the_dtype_costs_is_counted_in_noise_floors(floors: tuple[int, int], expected: tuple[str, str]) -> None:
-    narrow = {name: ONES + count * FLOOR for name, count in zip("ab", floors, strict=True)}
-    found = judged({"a": ONES, "b": ONES}, narrow)
+    tested = {name: ONES + count * FLOOR for name, count in zip("ab", floors, strict=True)}
+    found = judged({"a": ONES, "b": ONES}, tested)
     assert tuple(each.verdict for each in found.values()) == expected
     assert [each.noise_floors for each in found.values()] == pytest.approx(floors)
 
@@ -232,10 +232,10 @@ def test_what_the_dtype_costs_is_counted_in_noise_floors(floors: tuple[int, int]
 def test_what_every_backend_loses_explains_a_difference_and_what_one_loses_does_not() -> None:
     """A layer that amplifies what it rounds does so in float64 too."""
     apart = 1e6 * FLOOR * float(np.finfo("float64").eps / np.finfo("float32").eps)
-    wide = {"a": ONES, "b": ONES + apart}
+    float64 = {"a": ONES, "b": ONES + apart}
     lost, kept = ONES + 1e4 * FLOOR, ONES + FLOOR
-    assert set(verdicts(wide, {"a": lost, "b": lost}).values()) == {"unstable"}
-    assert set(verdicts(wide, {"a": lost, "b": kept}).values()) == {"diverged"}
+    assert set(verdicts(float64, {"a": lost, "b": lost}).values()) == {"unstable"}
+    assert set(verdicts(float64, {"a": lost, "b": kept}).values()) == {"diverged"}
 
 
 def test_no_number_in_the_dtype_under_test_is_a_defect_on_one_backend_and_said_on_all() -> None:
@@ -257,7 +257,7 @@ def test_the_innermost_layer_is_named_and_sound_ones_stay() -> None:
     assert _innermost(findings) == findings[1:]
 
 
-MOVES = ("wide/", "narrow/", "nudged/", "leaned/", "pushed/", "widened/")
+MOVES = ("float64/", "tested/", "nudged/", "leaned/", "pushed/", "widened/")
 
 
 def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
@@ -265,7 +265,7 @@ def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
     records = {name: Records(tmp_path / name) for name in arrays}
     for name, each in arrays.items():
         for place, value in each.items():
-            for title in ("",) if place.startswith(MOVES) else ("wide", "narrow"):
+            for title in ("",) if place.startswith(MOVES) else ("float64", "tested"):
                 records[name][f"{title}/{place}".removeprefix("/")] = np.asarray(value, float)
     return records
 
@@ -273,7 +273,7 @@ def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
 CALL = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4, "sources": []}
 
 
-SMOOTH = {"wide/relu|forward/0": ONES} | {f"{step}/relu|forward/0": ONES + size for step, size in STEPS.items()}
+SMOOTH = {"float64/relu|forward/0": ONES} | {f"{step}/relu|forward/0": ONES + size for step, size in STEPS.items()}
 
 
 def test_a_gradient_that_differs_at_a_point_alone_is_a_tie(tmp_path: Path) -> None:
@@ -325,11 +325,11 @@ def test_an_output_with_steps_is_compared_beside_them_too(tmp_path: Path) -> Non
     """At a step, a unit in the last place moves it so far that nothing stands out."""
     key = "relu|forward/0"
     at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * 1.1}, c={key: ONES})
-    at["a"][f"twin0/{key}"] = ONES * 1.5
+    at["a"][f"perturbed0/{key}"] = ONES * 1.5
 
     def moves(value: Any) -> dict[str, Any]:
-        there = {f"{title}/{key}": value for title in ("wide", *STEPS)}
-        return there | {f"narrow/{key}": value, f"widened/{key}": value + 1e-7}
+        there = {f"{title}/{key}": value for title in ("float64", *STEPS)}
+        return there | {f"tested/{key}": value, f"widened/{key}": value + 1e-7}
 
     for size, verdict in ((1.1, "diverged"), (1 + 1e-7, "rounding")):
         beside = replayed(tmp_path / f"beside{size}", a=moves(ONES), b=moves(ONES * size), c=moves(ONES))
@@ -337,16 +337,16 @@ def test_an_output_with_steps_is_compared_beside_them_too(tmp_path: Path) -> Non
         assert {name: each.verdict for name, each in found.items()} == {"a": "rounding", "b": verdict, "c": "rounding"}
 
 
-def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) -> None:
+def test_records_are_judged_by_call_with_perturbed_ones_as_the_floor(tmp_path: Path) -> None:
     records = {name: Records(tmp_path / name) for name in "abc"}
     for name, each in records.items():
-        each["wide/relu|forward/0"] = ONES
-        each["narrow/relu|forward/0"] = ONES + (1e-3 if name == "b" else 0)
-        for title in ("wide", "narrow"):
+        each["float64/relu|forward/0"] = ONES
+        each["tested/relu|forward/0"] = ONES + (1e-3 if name == "b" else 0)
+        for title in ("float64", "tested"):
             each[f"{title}/relu|gradient/variable/kernel"] = ONES * (2 if name == "c" else 1)
             each[f"{title}/|loss/value"] = np.array(1.0 + (1e-3 if name == "a" else 0))
     for n, sign in enumerate((1, -1)):
-        records["a"][f"twin{n}/relu|forward/0"] = ONES + sign * 1e-3
+        records["a"][f"perturbed{n}/relu|forward/0"] = ONES + sign * 1e-3
     found = judge(measure_calls(records, "a", [CALL]), list("abc"))
     assert {each.verdict for each in found if each.stage == "forward"} == {"rounding"}
     assert [(each.backend, each.variable) for each in found if each.verdict == "diverged"] == [("c", "kernel")]
@@ -355,9 +355,9 @@ def test_records_are_judged_by_call_with_the_twins_as_the_floor(tmp_path: Path) 
 
 
 def measured(stage: str, variable: str | None, mode: str | None, apart: float, **place: Any) -> Measurement:
-    wide = {"a": ONES, "b": ONES + apart}
+    float64 = {"a": ONES, "b": ONES + apart}
     where: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": mode}
-    return cast("Measurement", {**where, **measure(wide, wide, FLOOR, "float32"), **place})
+    return cast("Measurement", {**where, **measure(float64, float64, FLOOR, "float32"), **place})
 
 
 def test_what_differs_is_named_where_it_begins() -> None:
@@ -392,11 +392,11 @@ def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
 
     def verdicts_of_block(**apart: float) -> dict[str | None, str]:
         where: Measurement = {"stage": "forward", "variable": None, "mode": None, "call": None}
-        wide = {name: ONES + apart.get(name, 0.0) for name in "abc"}
-        inside = wide | {"c": ONES}
+        float64 = {name: ONES + apart.get(name, 0.0) for name in "abc"}
+        inside = float64 | {"c": ONES}
         parts: list[Measurement] = [
             where | inner | measure(inside, inside, FLOOR, "float32"),
-            where | {"layer": "block"} | measure(wide, wide, FLOOR, "float32"),
+            where | {"layer": "block"} | measure(float64, float64, FLOOR, "float32"),
         ]
         return {each.backend: each.verdict for each in judge(parts, list("abc")) if each.layer == "block"}
 
@@ -413,17 +413,17 @@ def test_roundoff_excuses_itself_and_nothing_else() -> None:
     place: Measurement = {"stage": "trajectory", "layer": None, "call": None, "mode": "resynchronised", "step": 0}
 
     def verdicts_of(apart: float, **what: Any) -> set[str]:
-        wide = {"a": ONES, "b": ONES + apart}
-        one = {**place, "variable": "kernel", "scale": 1.0, **measure(wide, wide, FLOOR, "float32"), **what}
+        float64 = {"a": ONES, "b": ONES + apart}
+        one = {**place, "variable": "kernel", "scale": 1.0, **measure(float64, float64, FLOOR, "float32"), **what}
         return {each.verdict for each in judge([cast("Measurement", one)], ["a", "b"])}
 
     # Its sign means nothing, and it is news on every backend alike; what is beside it is judged as ever.
     assert verdicts_of(1e-6, cancelled=True, floor=1e-6) == {"unstable"}
     assert verdicts_of(1e-6, floor=1e-6) == {"diverged"}
     # As far as the roundoff of float64 was seen to take it, and no further; where that is anywhere, nothing is said.
-    assert verdicts_of(1e-8, shaken=1e-10) == {"rounding"}
-    assert verdicts_of(1e-6, shaken=1e-10) == {"diverged"}
-    assert verdicts_of(1e-6, shaken=0.01) == {"not judged"}
+    assert verdicts_of(1e-8, roundoff=1e-10) == {"rounding"}
+    assert verdicts_of(1e-6, roundoff=1e-10) == {"diverged"}
+    assert verdicts_of(1e-6, roundoff=0.01) == {"not judged"}
 
 
 def test_what_one_backend_does_not_have_is_not_passed_over() -> None:
@@ -434,19 +434,19 @@ def test_what_one_backend_does_not_have_is_not_passed_over() -> None:
 
 def test_a_float64_form_of_something_else_is_not_judged() -> None:
     """Alike on every backend, and far from the model: it is the form of another."""
-    wide, narrow = {"a": ONES, "b": ONES}, {"a": 2 * ONES, "b": 2 * ONES + 1e-7}
-    assert set(verdicts(wide, narrow).values()) == {"not judged"}
+    float64, tested = {"a": ONES, "b": ONES}, {"a": 2 * ONES, "b": 2 * ONES + 1e-7}
+    assert set(verdicts(float64, tested).values()) == {"not judged"}
     # Of the same bits, as where a tiny number is taken for zero, there is no more to ask.
-    assert set(verdicts(wide, {"a": 2 * ONES, "b": 2 * ONES}).values()) == {"unstable"}
+    assert set(verdicts(float64, {"a": 2 * ONES, "b": 2 * ONES}).values()) == {"unstable"}
 
 
 def test_a_free_run_that_goes_further_than_a_step_costs_is_chaos() -> None:
-    """But no further than its twins."""
-    wide = {"a": ONES, "b": ONES}
+    """But no further than its perturbed runs."""
+    float64 = {"a": ONES, "b": ONES}
     where = {"layer": None, "call": None, "variable": "kernel", "step": 1, "one_step": FLOOR}
     for error, verdict in ((5e-7, "rounding"), (1e-4, "chaos"), (1e-2, "noisy")):
-        narrow = {"a": ONES + error, "b": ONES + 1.1 * error}
-        found = measure(wide, narrow, 1e-5 if verdict != "noisy" else 1e-4, "float32")
+        tested = {"a": ONES + error, "b": ONES + 1.1 * error}
+        found = measure(float64, tested, 1e-5 if verdict != "noisy" else 1e-4, "float32")
         one = cast("Measurement", {"stage": "trajectory", "mode": "free", **where, **found})
         assert [each.verdict for each in judge([one], ["a"])] == [verdict]
 
@@ -668,37 +668,39 @@ def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Pat
     keys = [call["key"] for call in answer["calls"]]
     assert keys == ["first", "bn", "drop", "last"]
     assert [call["sources"] for call in answer["calls"]] == [[], ["first"], ["bn"], ["drop"]]
-    asked = {"truth": traced, "to": str(tmp_path / "replay"), "keys": keys, "twins": True, "gradients": True}
+    asked = {"truth": traced, "to": str(tmp_path / "replay"), "keys": keys, "perturb": True, "gradients": True}
     started.respond({"do": "replay", **asked})
     trace, replay = Records(tmp_path / "trace"), Records(tmp_path / "replay")
     for key, after in itertools.pairwise(keys):
         # The inputs of a replay are rounded to float32.
-        np.testing.assert_allclose(replay[f"wide/{key}|forward/0"], trace[f"call/{after}/in:0"], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
-            replay[f"wide/{after}|gradient/input/0"], trace[f"call/{key}/incoming:0"], rtol=1e-4, atol=1e-6
+            replay[f"float64/{key}|forward/0"], trace[f"call/{after}/in:0"], rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            replay[f"float64/{after}|gradient/input/0"], trace[f"call/{key}/incoming:0"], rtol=1e-4, atol=1e-6
         )
     for key, name in (("first", "kernel"), ("bn", "gamma"), ("last", "bias")):
         whole = next(each for each in trace if each.startswith("gradient/") and each.endswith(f"{key}/{name}"))
-        found = replay[f"wide/{key}|gradient/variable/{name}"]
+        found = replay[f"float64/{key}|gradient/variable/{name}"]
         np.testing.assert_allclose(found, trace[whole], rtol=1e-4, atol=1e-6)
-    twins = [replay[f"twin{n}/last|forward/0"] - replay["wide/last|forward/0"] for n in range(2)]
-    assert all(0 < np.abs(each).max() < 1e-5 for each in twins)
-    assert replay["wide/drop|forward/0"].dtype == np.float64
-    assert (replay["wide/drop|forward/0"] == 0).any()
-    assert ((replay["wide/drop|forward/0"] == 0) == (replay["narrow/drop|forward/0"] == 0)).all()
-    assert (replay["wide/drop|inference/0"] != 0).all()
+    perturbed = [replay[f"perturbed{n}/last|forward/0"] - replay["float64/last|forward/0"] for n in range(2)]
+    assert all(0 < np.abs(each).max() < 1e-5 for each in perturbed)
+    assert replay["float64/drop|forward/0"].dtype == np.float64
+    assert (replay["float64/drop|forward/0"] == 0).any()
+    assert ((replay["float64/drop|forward/0"] == 0) == (replay["tested/drop|forward/0"] == 0)).all()
+    assert (replay["float64/drop|inference/0"] != 0).all()
     started.respond({"do": "train", "to": str(tmp_path / "free")})
     free, single = Records(tmp_path / "free"), {"truth": str(tmp_path / "free"), "to": str(tmp_path / "single")}
-    started.respond({"do": "train_from", **single, "twins": True, "aside": True})
+    started.respond({"do": "train_from", **single, "perturb": True, "aside": True})
     steps = Records(tmp_path / "single")
-    np.testing.assert_allclose(steps["free/losses"], free["wide/losses"], rtol=1e-5)
-    for name in (each for each in free if each.startswith("wide/1/")):
+    np.testing.assert_allclose(steps["free/losses"], free["float64/losses"], rtol=1e-5)
+    for name in (each for each in free if each.startswith("float64/1/")):
         # From where the truth was, the second step is the truth's.
         np.testing.assert_allclose(steps[name], free[name], rtol=1e-12, atol=1e-14)
-    asked = single | {"to": str(tmp_path / "twins"), "steps": [str(tmp_path / "single")], "roundoff": {}}
-    started.respond({"do": "train_twins", **asked})
-    kernel = next(each for each in free if each.startswith("wide/1/") and each.endswith("first/kernel"))
-    spread = np.abs(Records(tmp_path / "twins")[kernel.replace("wide", "twin0")] - free[kernel]).max()
+    asked = single | {"to": str(tmp_path / "perturbed"), "steps": [str(tmp_path / "single")], "roundoff": {}}
+    started.respond({"do": "train_perturbed", **asked})
+    kernel = next(each for each in free if each.startswith("float64/1/") and each.endswith("first/kernel"))
+    spread = np.abs(Records(tmp_path / "perturbed")[kernel.replace("float64", "perturbed0")] - free[kernel]).max()
     assert 0 < spread < 1e-3
     assert all(np.array_equal(before[name], value) for name, value in started._subject.values().items())
 
@@ -708,7 +710,7 @@ def test_a_worker_of_a_model_that_is_not_compiled_takes_no_step(worker: Any, tmp
     assert not built["compiled"]
     traced = str(tmp_path / "trace")
     started.respond({"do": "trace", "to": traced, "gradients": True})
-    asked = {"truth": traced, "to": str(tmp_path / "training"), "twins": False, "stages": list(STAGES)}
+    asked = {"truth": traced, "to": str(tmp_path / "training"), "perturb": False, "stages": list(STAGES)}
     started.respond({"do": "replay_training", **asked})
     assert {name.split("|")[1].split("/")[0] for name in Records(tmp_path / "training")} == {"loss"}
 
@@ -759,7 +761,7 @@ def test_the_batches_and_values_are_those_of_the_seed(worker: Any) -> None:
     assert one["values"] == two["values"] != other["values"]
 
 
-def test_the_subject_makes_its_optimizer_and_twin_anew() -> None:
+def test_the_subject_makes_its_optimizer_and_reference_anew() -> None:
     subject = Subject(lambda: subject_of(keras.layers.Dense(1)), None)
     assert subject.make_optimizer(subject.model) is not subject.model.optimizer
     assert subject.loss == "mse"
@@ -1051,9 +1053,9 @@ def test_where_memory_is_short_one_worker_computes_at_a_time(
     together: list[int] = []
     original = Session.ask
 
-    def ask(session: Session, request: Any, tell: Any) -> Any:
+    def ask(session: Session, request: Any, on_progress: Any) -> Any:
         together.append(+1)
-        answer = original(session, request, tell)
+        answer = original(session, request, on_progress)
         together.append(-1)
         return answer
 

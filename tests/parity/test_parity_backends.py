@@ -290,7 +290,7 @@ def test_the_command_answers_and_writes_its_report(run_python: Run, tmp_path: Pa
     report = json.loads((tmp_path / "parity.json").read_text())
     assert report["verdict"] == "diverge"
     kept = {each.name for each in (tmp_path / "records").iterdir()}
-    assert kept == {"free", "replay", "single", "trace", "training", "twins", "values.npz"}
+    assert kept == {"free", "replay", "single", "trace", "training", "perturbed", "values.npz"}
     # What it wrote is enough to judge again, and starts no framework.
     later = run_python("-m", "dlf", "parity", "--from", "parity.json", "--html", "parity.html")
     assert later.returncode == 1

@@ -157,7 +157,7 @@ def replayed(worker: Worker, folder: Path) -> Records:
     trace = {"do": "trace", "to": str(folder / "trace"), "gradients": True}
     keys = [call["key"] for call in worker.respond(trace)["calls"]]
     request = {"truth": str(folder / "trace"), "to": str(folder / "replay"), "keys": keys}
-    worker.respond({"do": "replay", **request, "twins": False, "gradients": True})
+    worker.respond({"do": "replay", **request, "perturb": False, "gradients": True})
     return Records(folder / "replay")
 
 
@@ -219,8 +219,8 @@ def test_a_saved_model_is_what_it_was(file: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(found.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.05)
     subject = Subject(builder_of(str(tmp_path / "saved.keras"), "mixed_bfloat16"), None)
     with in_float64():
-        subject.make_twin()
-        assert subject.twin.layers[0].compute_dtype == "float64"
+        subject.make_reference()
+        assert subject.reference.layers[0].compute_dtype == "float64"
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_a_layer_is_replayed_in_the_mode_that_it_was_called_in(file: Path, tmp_p
     worker = Worker()
     worker.respond({"do": "build", "options": asked(f"{file}:around")})
     records = replayed(worker, tmp_path)
-    for title in ("wide", "narrow"):
+    for title in ("float64", "tested"):
         assert (records[f"{title}/around/dropout|forward/0"] == 0).any()
         assert (records[f"{title}/around/dropout|inference/0"] != 0).all()
         before = records[f"{title}/around/batch_normalization|state/moving_mean"]
@@ -300,9 +300,9 @@ def test_a_penalty_and_its_gradient_belong_to_the_layer(file: Path, tmp_path: Pa
     records, trace = replayed(worker, tmp_path), Records(tmp_path / "trace")
     kernel = worker._subject.model.layers[0].kernel
     penalty = 0.01 * float(np.sum(keras.ops.convert_to_numpy(kernel.value).astype("float64") ** 2))
-    assert records["wide/first|loss/penalty"] == pytest.approx(penalty, rel=1e-6)
+    assert records["float64/first|loss/penalty"] == pytest.approx(penalty, rel=1e-6)
     whole = next(name for name in trace if name.startswith("gradient/") and name.endswith("first/kernel"))
-    np.testing.assert_allclose(records["wide/first|gradient/variable/kernel"], trace[whole], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(records["float64/first|gradient/variable/kernel"], trace[whole], rtol=1e-4, atol=1e-6)
 
 
 def test_a_slot_has_one_name_however_many_were_made_before(file: Path) -> None:
@@ -335,12 +335,12 @@ def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
     worker = Worker()
     worker.respond({"do": "build", "options": asked(f"{file}:two_outputs")})
     replayed(worker, tmp_path)
-    request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "training"), "twins": False}
+    request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "training"), "perturb": False}
     worker.respond({"do": "replay_training", **request, "stages": list(STAGES)})
     y, trace = worker._batches[0][1], Records(tmp_path / "trace")
-    a, b = (trace[f"wide/prediction:{n}"] for n in range(2))
+    a, b = (trace[f"float64/prediction:{n}"] for n in range(2))
     expected = np.mean((a - y[0]) ** 2) + 3 * np.mean(np.abs(b - y[1]))
-    assert Records(tmp_path / "training")["wide/|loss/value"] == pytest.approx(expected, rel=1e-6)
+    assert Records(tmp_path / "training")["float64/|loss/value"] == pytest.approx(expected, rel=1e-6)
     assert trace["loss"] == pytest.approx(expected, rel=1e-12)
 
 
@@ -357,7 +357,7 @@ def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path
     worker.respond({"do": "replay_beside", **request, "gradients": True})
     beside = Records(tmp_path / "beside")
     for layer, longest in ((name, 3), ("last", None)):
-        moves = _moves(beside, f"wide/{layer}|forward/0")
+        moves = _moves(beside, f"float64/{layer}|forward/0")
         assert moves is not None
         measured: Measurement = {"moves": {HERE: [moves]}, "longest": 3}
         assert judged_in_own_dtype(measured, Constants()) == longest
@@ -435,7 +435,7 @@ def test_what_keras_keeps_of_a_graph_is_probed(monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
-def test_an_excluded_weight_does_not_decay_in_the_twin(file: Path) -> None:
+def test_an_excluded_weight_does_not_decay_in_the_reference(file: Path) -> None:
     def build() -> Any:
         model = keras.Sequential([keras.Input((2,)), layers.Dense(2)])
         optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
@@ -447,10 +447,10 @@ def test_an_excluded_weight_does_not_decay_in_the_twin(file: Path) -> None:
 
     subject = Subject(build, None)
     with in_float64():
-        subject.make_twin()
-        decays = decay_of_weights(subject.twin.optimizer)
+        subject.make_reference()
+        decays = decay_of_weights(subject.reference.optimizer)
         assert decays is not None
-        assert [decays(each) for each in subject.twin.trainable_variables] == [True, False]
+        assert [decays(each) for each in subject.reference.trainable_variables] == [True, False]
 
 
 def test_a_function_in_a_loop_that_is_traced_has_arguments_without_values() -> None:

@@ -52,7 +52,7 @@ def measured(stage: str, layer: str | None, variable: str | None, costs: dict[st
         "apart": pairs,
         "errors": {name: 1e-7 * cost for name, cost in costs.items()},
         "digests": dict.fromkeys(BACKENDS, "00"),
-        "elements": [{"index": [0, 3], "float64": values, "narrow": values}] * bool(wrong),
+        "elements": [{"index": [0, 3], "float64": values, "tested": values}] * bool(wrong),
     }
     findings = [
         place
@@ -122,7 +122,7 @@ def report_of(names: list[str], wrong: dict[str, str], noisy: tuple[str, ...] = 
         ],
         "measurements": [each for each, _ in parts],
         "trajectory": {
-            "losses": {"float64": steps, "narrow": steps},
+            "losses": {"float64": steps, "tested": steps},
             "distance": {name: [1e-8, 2e-8, 4e-8] for name in BACKENDS},
             "envelope": [2e-8, 4e-8, 8e-8],
         },
@@ -328,7 +328,7 @@ def test_what_nobody_is_blamed_for(sound: dict[str, Any], page_of: Write) -> Non
         if each["backend"] != "torch"
     ]
     sound["measurements"][0]["distances"] = sound["measurements"][0]["apart"] = {"jax|tensorflow": None}
-    sound["measurements"][0]["elements"] = [{"index": [], "float64": {"jax": None, "tensorflow": 3}, "narrow": {}}]
+    sound["measurements"][0]["elements"] = [{"index": [], "float64": {"jax": None, "tensorflow": 3}, "tested": {}}]
     rows, _ = rows_of(sound)
     assert [cell.verdict for cell in rows[0].cells] == ["diverged", "diverged"]
     assert rows[0].apart == math.inf
@@ -371,7 +371,7 @@ def test_numbers_that_are_none(diverging: dict[str, Any], page_of: Write) -> Non
     for each in diverging["measurements"]:
         each |= {"errors": dict.fromkeys(BACKENDS), "apart": dict.fromkeys(each["apart"])}
     curves = diverging["trajectory"]
-    curves["losses"]["narrow"] = {name: [None, None] for name in BACKENDS}
+    curves["losses"]["tested"] = {name: [None, None] for name in BACKENDS}
     curves |= {"distance": {name: [0.0, None] for name in BACKENDS}, "envelope": [None, 0.0]}
     page = page_of(diverging)
     assert "nan" not in "".join(re.findall(r' d="[^"]*"', page.text)).lower()

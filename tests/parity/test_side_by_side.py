@@ -18,16 +18,17 @@ from dlf.training.engine.plan import runner_of
 from dlf.training.fit import make_run_folder
 from dlf.utils.errors import BackendError
 from dlf.utils.files import whole_file
-from dlf.utils.workers import Session, run_worker
+from dlf.utils.workers import Session, WorkerProgress, run_worker
 
 pytestmark = pytest.mark.once
 
 TALKER = """
 import json, os, sys, threading
 from concurrent.futures import ThreadPoolExecutor
-from dlf.utils.workers import say, serve
+from dlf.utils.workers import report_progress, serve
 
-LOUD = ["no newline", json.dumps({"found": "not mine", "doing": "nothing", "refused": ["BackendError", "no"]}) + "\\n"]
+LIES = {"found": "not mine", "progress": {"text": "nothing"}, "refused": ["BackendError", "no"]}
+LOUD = ["no newline", json.dumps(LIES) + "\\n"]
 
 def respond(request):
     over = threading.Event()
@@ -40,7 +41,7 @@ def respond(request):
     for each in talkers:
         each.start()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda n: say(f"{n} " * 2_000), range(request["count"])))
+        list(pool.map(lambda n: report_progress(f"{n} " * 2_000), range(request["count"])))
     over.set()
     for each in talkers:
         each.join()
@@ -62,10 +63,10 @@ def talker(tmp_path: Path) -> Mapping[str, str]:
 @pytest.mark.parametrize("way", ["once", "serve"])
 def test_an_answer_arrives_whole_whatever_is_printed_meanwhile(talker: Mapping[str, str], way: str) -> None:
     """From Python and from C, in threads, with the look of an answer; and who reads stdin takes no request of it."""
-    heard: list[str] = []
+    heard: list[WorkerProgress] = []
     environment = {**talker, "TALKER": way}
     if way == "once":
-        found = run_worker("talker", {"count": 20}, environment, title="x", tell=heard.append, timeout=60)
+        found = run_worker("talker", {"count": 20}, environment, title="x", on_progress=heard.append, timeout=60)
     else:
         session = Session("talker", environment, title="x", timeout=60)
         try:
@@ -74,7 +75,7 @@ def test_an_answer_arrives_whole_whatever_is_printed_meanwhile(talker: Mapping[s
             session.close()
     assert found == {"read": "", "much": "x" * 1_000_000}
     times = {"once": 1, "serve": 2}[way]
-    assert sorted(heard) == sorted(f"{n} " * 2_000 for n in range(20 // times) for _ in range(times))
+    assert sorted(map(str, heard)) == sorted(f"{n} " * 2_000 for n in range(20 // times) for _ in range(times))
 
 
 def test_last_words_that_are_no_text_are_shown_all_the_same(talker: Mapping[str, str]) -> None:

@@ -45,7 +45,9 @@ def main(  # noqa: PLR0913, PLR0917 - one for each option.
         if (not wanted or each.kind in wanted) and only.lower() in f"{title_of(each)} {each.target}".lower()
     ]
     began = time.perf_counter()
-    summary = run_zoo(entries, BACKENDS, folder, say=lambda text: click.echo(f"dlf: {text}", err=True), jobs=jobs)
+    summary = run_zoo(
+        entries, BACKENDS, folder, on_progress=lambda text: click.echo(f"dlf: {text}", err=True), jobs=jobs
+    )
     minutes = (time.perf_counter() - began) / 60
     if file:
         with whole_file(file) as place:

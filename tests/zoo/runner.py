@@ -39,7 +39,7 @@ def run_zoo(
     entries: Sequence[Entry],
     backends: Sequence[str],
     folder: Path,
-    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str], None] = lambda _: None,
     jobs: int = 1,
 ) -> dict[str, Any]:
     """Runs what was not run yet.
@@ -48,7 +48,7 @@ def run_zoo(
         entries: Of what.
         backends: On which backends.
         folder: Where each report is kept, as ``kind-Name-case.json``.
-        say: Is told of each entry.
+        on_progress: Called with a line for each entry.
         jobs: Sets of workers at a time; applications are run by one.
 
     Returns:
@@ -56,7 +56,7 @@ def run_zoo(
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
-    say(f"{len(waiting)} of {len(entries)} entries are to be run")
+    on_progress(f"{len(waiting)} of {len(entries)} entries are to be run")
     crews: list[Workers] = []
     numbers, stopped = count(1), Event()
 
@@ -70,7 +70,7 @@ def run_zoo(
                     return  # Its workers were ended in the midst of it.
                 with whole_file(_place(folder, entry)) as place:
                     place.write_text(json.dumps(result, allow_nan=False))
-                say(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
+                on_progress(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
 
     # Two of the largest applications at a time would take more memory than most machines have.
     small = [each for each in waiting if each.kind != "applications"]

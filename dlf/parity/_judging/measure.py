@@ -22,8 +22,8 @@ import numpy as np
 from dlf.numerics.noise_floor import (
     INEXACT,
     NOISY,
+    PERTURBATIONS,
     STEPS,
-    TWINS,
     eps_of,
     floor_of,
     kind_of,
@@ -68,7 +68,7 @@ def measure_calls(
 
     Args:
         records: Of each backend, what the worker's `replay` wrote.
-        truth: The backend that has the twins.
+        truth: The backend that replayed from perturbed inputs too.
         calls: As the worker describes them.
         beside: Of each backend, what `replay_beside` wrote, where it was asked to.
 
@@ -96,8 +96,8 @@ def _measure_call(
     names: Sequence[str],
     beside: Mapping[str, Records],
 ) -> Iterator[Measurement]:
-    penalty = f"wide/{call['key']}|loss/penalty"
-    moves = _moves_of(beside, f"wide/{call['key']}|forward/")
+    penalty = f"float64/{call['key']}|loss/penalty"
+    moves = _moves_of(beside, f"float64/{call['key']}|forward/")
     # What a layer adds to the loss may be in float32, and what it gives not.
     moves_of_loss = {backend: moves[backend] + of_loss for backend, of_loss in _moves_of(beside, penalty).items()}
     for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
@@ -135,7 +135,8 @@ def _add_beside(
 ) -> None:
     """Adds to each gradient and each output how far apart the backends are beside the point.
 
-    There no twin says how far rounding moves an output: what float32 inside the layer moves is a part of its floor.
+    There are no perturbed runs there that show how far rounding moves an output. What float32 inside the layer moves
+    is a part of its floor.
     """
     at = {(each["call"], each["stage"], each["variable"], each["mode"]): each for each in found}
     recorded = _names(beside, truth)
@@ -147,7 +148,7 @@ def _add_beside(
                     continue
                 place = f"{call['key']}|{one['name']}"
                 widened = [
-                    moved_by_how_much(each[f"widened/{place}"], each[f"wide/{place}"])
+                    moved_by_how_much(each[f"widened/{place}"], each[f"float64/{place}"])
                     for each in beside.values()
                     if kind == "forward" and f"widened/{place}" in each
                 ]
@@ -159,16 +160,16 @@ def measure_training(
     truth: str,
     dtypes: Mapping[str, str],
     dtype: str,
-    narrow_variables: Sequence[str] = (),
+    own_dtype_variables: Sequence[str] = (),
 ) -> list[Measurement]:
     """Measures the loss and the optimizer, by themselves.
 
     Args:
         records: Of each backend, what `replay_training` wrote.
-        truth: The backend that has the twins.
+        truth: The backend that replayed from perturbed inputs too.
         dtypes: Of each variable, by its path.
         dtype: The dtype under test.
-        narrow_variables: Variables that stay what they are in float64.
+        own_dtype_variables: Variables that stay what they are in float64.
     """
     found: list[Measurement] = []
     moves = {
@@ -177,19 +178,21 @@ def measure_training(
         if "aside/|loss/value" in each and (moved := _moves(each, "aside/|loss/value"))
     }
     recorded = _names(records, truth).get("", [])
-    gradients = [name for name in recorded if name.startswith("loss/gradient/") and f"wide/|{name}" in records[truth]]
-    longest = max((records[truth][f"wide/|{name}"].size for name in gradients), default=1)
+    gradients = [
+        name for name in recorded if name.startswith("loss/gradient/") and f"float64/|{name}" in records[truth]
+    ]
+    longest = max((records[truth][f"float64/|{name}"].size for name in gradients), default=1)
     for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
         names = [name for name in recorded if name.startswith(f"{kind}/")]
-        narrow = dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
-        for one in _measure_group(records, truth, "", names, narrow):
+        own = dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
+        for one in _measure_group(records, truth, "", names, own):
             variable = one.pop("name").split("/", 1)[1]
             if kind == "slot":
                 variable = variable.split(":", 1)[1]
             place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
             if kind == "loss" and moves:
                 place |= {"moves": moves, "longest": longest}
-            if kind != "loss" and narrow_variables:
+            if kind != "loss" and own_dtype_variables:
                 # Where gradients are clipped by the norm of all, one is in every update.
                 place["own_dtype"] = 1
             if kind == "loss":
@@ -223,26 +226,28 @@ def measure_whole(
     def add(
         stage: str, name: str, variable: str | None, largest: float | None = None, **more: str | None
     ) -> Measurement:
-        wide: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
+        float64: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
         if "/mask:" in name:
-            wide = _masks(wide)
-        there = name.startswith("wide/")
+            float64 = _masks(float64)
+        there = name.startswith("float64/")
         # What a layer without a float64 form gave is of the same kind all the same.
-        alike = {backend: None if value is None else widened(value) for backend, value in wide.items()}
-        narrow = {b: each.get(name.replace("wide/", "narrow/", 1)) for b, each in records.items()} if there else alike
-        size = scale_of(wide[truth]) if largest is None else largest
+        alike = {backend: None if value is None else widened(value) for backend, value in float64.items()}
+        tested = (
+            {b: each.get(name.replace("float64/", "tested/", 1)) for b, each in records.items()} if there else alike
+        )
+        size = scale_of(float64[truth]) if largest is None else largest
         place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": "whole"}
-        title = f"wide/{name.removeprefix('wide/')}"
+        title = f"float64/{name.removeprefix('float64/')}"
         moves = {b: [one] for b, each in (beside or {}).items() if title in each and (one := _moves(each, title))}
         if moves:
             # Of what a model does between its layers, nobody knows how long the sums are.
             place |= {"moves": moves, "longest": 1}
         place |= cast("Measurement", more)
-        found.append(place | measure(wide, narrow, floor_of(wide[truth], [], size, dtype), dtype))
+        found.append(place | measure(float64, tested, floor_of(float64[truth], [], size, dtype), dtype))
         return found[-1]
 
     names = list(exact)
-    outputs = [add("forward", name, name.split("/", 1)[1]) for name in names if name.startswith("wide/")]
+    outputs = [add("forward", name, name.split("/", 1)[1]) for name in names if name.startswith("float64/")]
     if any(is_apart(each) for each in outputs):
         # Where no layer is to blame, what is between them is: the first that gets something else says where.
         layers = {call["key"]: call["layer"] for call in calls}
@@ -276,12 +281,12 @@ def _masks(found: Arrays) -> dict[str, np.ndarray]:
     return {backend: np.ones_like(one) if each is None else each for backend, each in found.items()}
 
 
-def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measurement:
+def measure(float64: Arrays, tested: Arrays, floor: float, dtype: str) -> Measurement:
     """Measures one tensor.
 
     Args:
-        wide: In float64, by backend.
-        narrow: In the dtype under test, by backend.
+        float64: In float64, by backend.
+        tested: In the dtype under test, by backend.
         floor: The noise floor.
         dtype: The dtype under test.
 
@@ -293,11 +298,11 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         >>> measure(one, one, 1e-7, "float32")["distances"]
         {'a|b': 0.001}
     """
-    there = {backend: value for backend, value in wide.items() if value is not None}
+    there = {backend: value for backend, value in float64.items() if value is not None}
     # The truth may be the smaller one: what stays at zero there has no scale.
     floor = max(floor, eps_of(dtype) * max(map(scale_of, there.values())))
     first = next(iter(there.values()))
-    kinds = {backend: kind_of(value.dtype) for backend, value in narrow.items() if value is not None}
+    kinds = {backend: kind_of(value.dtype) for backend, value in tested.items() if value is not None}
     pairs = list(combinations(there, 2))
     distances = {f"{a}|{b}": distance(there[a], there[b]) if kinds.get(a) == kinds.get(b) else None for a, b in pairs}
     found: Measurement = {
@@ -308,22 +313,22 @@ def measure(wide: Arrays, narrow: Arrays, floor: float, dtype: str) -> Measureme
         "backends": list(there),
         "distances": {pair: _rounded(value) for pair, value in distances.items()},
         "apart": {f"{a}|{b}": _rounded(difference(there[a], there[b])) for a, b in pairs},
-        "errors": {backend: _rounded(_error(narrow.get(backend), value)) for backend, value in there.items()},
-        "digests": {backend: _digest(value) for backend, value in narrow.items() if value is not None},
+        "errors": {backend: _rounded(_error(tested.get(backend), value)) for backend, value in there.items()},
+        "digests": {backend: _digest(value) for backend, value in tested.items() if value is not None},
     }
     shapes = {name: str(value.shape) for name, value in there.items()}
     if len(set(kinds.values())) > 1:
         found["kinds"] = kinds
     if len(set(shapes.values())) > 1:
         found["shapes"] = shapes
-    if absent := [backend for backend, value in wide.items() if value is None]:
+    if absent := [backend for backend, value in float64.items() if value is None]:
         found["absent"] = absent
-    lost: Lost = {"float64": _no_numbers(there), "narrow": _no_numbers(narrow)}
+    lost: Lost = {"float64": _no_numbers(there), "tested": _no_numbers(tested)}
     if any(lost.values()):
         found["not_finite"] = lost
     costly = any(each is None or each > NOISY * floor for each in found["errors"].values())
     if costly or is_apart(found):
-        found["elements"] = list(_elements(there, narrow, _limit(found), costly=costly))
+        found["elements"] = list(_elements(there, tested, _limit(found), costly=costly))
     return found
 
 
@@ -331,9 +336,9 @@ def _no_numbers(arrays: Arrays) -> dict[str, str]:
     """On which backends an array holds NaN or infinity."""
     found = {}
     for backend, array in arrays.items():
-        wide = None if array is None else widened(array)
-        if wide is not None and wide.dtype.kind in INEXACT and not math.isfinite(rms(wide)):
-            found[backend] = "NaN" if np.isnan(wide).any() else "infinity"
+        float64 = None if array is None else widened(array)
+        if float64 is not None and float64.dtype.kind in INEXACT and not math.isfinite(rms(float64)):
+            found[backend] = "NaN" if np.isnan(float64).any() else "infinity"
     return found
 
 
@@ -396,15 +401,16 @@ def _measure_group(
     records: Mapping[str, Records], truth: str, key: str, names: Sequence[str], dtype: str
 ) -> Iterator[Measurement]:
     """The tensors of one stage of one call, which share a scale."""
-    mine = [records[truth].get(f"wide/{key}|{name}") for name in names]
+    mine = [records[truth].get(f"float64/{key}|{name}") for name in names]
     largest = max((scale_of(each) for each in mine if each is not None), default=0.0)
     for name, own in zip(names, mine, strict=True):
-        twins = [records[truth][place] for n in range(TWINS) if (place := f"twin{n}/{key}|{name}") in records[truth]]
-        wide = {b: own if b == truth else each.get(f"wide/{key}|{name}") for b, each in records.items()}
+        places = [f"perturbed{n}/{key}|{name}" for n in range(PERTURBATIONS)]
+        perturbed = [records[truth][place] for place in places if place in records[truth]]
+        float64 = {b: own if b == truth else each.get(f"float64/{key}|{name}") for b, each in records.items()}
         # Others may have it, where the truth does not.
-        exact = next(each for each in (own, *wide.values()) if each is not None)
-        narrow = {b: each.get(f"narrow/{key}|{name}") for b, each in records.items()}
-        yield {"name": name} | measure(wide, narrow, floor_of(exact, twins, largest, dtype), dtype)
+        exact = next(each for each in (own, *float64.values()) if each is not None)
+        tested = {b: each.get(f"tested/{key}|{name}") for b, each in records.items()}
+        yield {"name": name} | measure(float64, tested, floor_of(exact, perturbed, largest, dtype), dtype)
 
 
 def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
@@ -412,8 +418,8 @@ def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for backend in [truth, *records]:
         for name in records[backend]:
-            if name.startswith("wide/"):
-                key, _, rest = name.removeprefix("wide/").partition("|")
+            if name.startswith("float64/"):
+                key, _, rest = name.removeprefix("float64/").partition("|")
                 found.setdefault(key, {})[rest] = None
     return {key: list(names) for key, names in found.items()}
 
@@ -485,24 +491,24 @@ def _limit(found: Measurement) -> float:
     return _LOOKED_AT * eps_of("float64") / eps_of(found["dtype"]) * float(found["floor"])
 
 
-def _error(narrow: np.ndarray | None, truth: np.ndarray) -> float | None:
+def _error(tested: np.ndarray | None, truth: np.ndarray) -> float | None:
     if truth.dtype.kind not in INEXACT:
         return 0.0
-    if narrow is None or narrow.shape != truth.shape:
+    if tested is None or tested.shape != truth.shape:
         return None
-    narrow = widened(narrow)
-    if math.isfinite(found := _distance(narrow, truth)):
+    tested = widened(tested)
+    if math.isfinite(found := _distance(tested, truth)):
         return found
     finite = np.isfinite(truth)
-    return _distance(narrow[finite], truth[finite]) if np.isfinite(narrow[finite]).all() else None
+    return _distance(tested[finite], truth[finite]) if np.isfinite(tested[finite]).all() else None
 
 
-def _elements(wide: Mapping[str, np.ndarray], narrow: Arrays, limit: float, *, costly: bool) -> Iterator[Element]:
+def _elements(float64: Mapping[str, np.ndarray], tested: Arrays, limit: float, *, costly: bool) -> Iterator[Element]:
     """The first elements that differ, between backends or from the truth, by a thousandth of what most do."""
-    under_test = [widened(each) for each in narrow.values() if each is not None]
-    if len({each.shape for each in [*wide.values(), *under_test]}) > 1 or not under_test:
+    under_test = [widened(each) for each in tested.values() if each is not None]
+    if len({each.shape for each in [*float64.values(), *under_test]}) > 1 or not under_test:
         return
-    stacked = np.stack([np.asarray(each, np.float64) for each in wide.values()])
+    stacked = np.stack([np.asarray(each, np.float64) for each in float64.values()])
     with np.errstate(invalid="ignore"):
         apart = stacked.max(axis=0) - stacked.min(axis=0)
         if costly and not (apart > limit).any():
@@ -513,8 +519,8 @@ def _elements(wide: Mapping[str, np.ndarray], narrow: Arrays, limit: float, *, c
         place = tuple(index)
         yield {
             "index": [int(each) for each in index],
-            "float64": {backend: finite(float(each[place])) for backend, each in wide.items()},
-            "narrow": {backend: finite(float(each[place])) for backend, each in narrow.items() if each is not None},
+            "float64": {backend: finite(float(each[place])) for backend, each in float64.items()},
+            "tested": {backend: finite(float(each[place])) for backend, each in tested.items() if each is not None},
         }
 
 

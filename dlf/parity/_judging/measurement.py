@@ -29,7 +29,7 @@ class Lost(TypedDict):
     """On which backends something is NaN or infinite, in float64 and in the dtype under test."""
 
     float64: dict[str, str]
-    narrow: dict[str, str]
+    tested: dict[str, str]
 
 
 class Element(TypedDict):
@@ -37,7 +37,7 @@ class Element(TypedDict):
 
     index: list[int]
     float64: dict[str, float | None]
-    narrow: dict[str, float | None]
+    tested: dict[str, float | None]
 
 
 class Measurement(TypedDict, total=False):
@@ -94,7 +94,7 @@ class Measurement(TypedDict, total=False):
     """The same, where it has no float64 form."""
     inherited: dict[str, int]
     """The same by backend, of what it holds."""
-    shaken: float
+    roundoff: float
     """How far the roundoff of float64 takes it."""
     scale: float
     cancelled: bool

@@ -1,9 +1,9 @@
-"""What the records of training amount to: each step by itself, free runs against perturbed twins, and the curves.
+"""What the records of training amount to: each step by itself, free runs against perturbed ones, and the curves.
 
 What is asked of it:
 
 * a step is measured as a layer is: distances in float64, errors in the dtype under test, the noise floor of one step;
-* a free run is measured against how far the twins have come apart, and that against what one step costs;
+* a free run is measured against how far perturbed runs have come apart, and that against what one step costs;
 * what is nothing but roundoff excuses itself, and what it is measured to move: nothing else.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dlf.numerics.noise_floor import TWINS, floor_of, moved_by_how_much, scale_of, widened
+from dlf.numerics.noise_floor import PERTURBATIONS, floor_of, moved_by_how_much, scale_of, widened
 from dlf.parity._judging.measure import Arrays, beside_of, distance, finite, measure
 from dlf.parity._judging.measurement import Measurement
 from dlf.parity._records import Records
@@ -35,7 +35,7 @@ class Runs:
         truth: The backend that is taken for the truth.
         free: Of each backend, what the worker's `train` wrote.
         single: Of each backend, what `train_from` wrote.
-        twins: What `train_twins` wrote.
+        perturbed: What `train_perturbed` wrote.
         trainable: The paths of the trainable variables, which share a scale.
         updates: The noise floor of one update of each: the optimizer may blow up a gradient that is zero but for
             roundoff, as Adam does.
@@ -45,14 +45,14 @@ class Runs:
     truth: str
     free: Mapping[str, Records]
     single: Mapping[str, Records]
-    twins: Records
+    perturbed: Records
     trainable: Collection[str]
     updates: Mapping[str, float]
     cancelled: Collection[str]
 
     def exact(self, step: int) -> dict[str, np.ndarray]:
         """Returns the truth after a step, by the names of the records."""
-        records, before = self.free[self.truth], f"wide/{step}/"
+        records, before = self.free[self.truth], f"float64/{step}/"
         names = [name for name in records if name.startswith(before) and not _is_metric(name.removeprefix(before))]
         return {name.removeprefix(before): records[name] for name in names}
 
@@ -61,8 +61,8 @@ class Runs:
         return {backend: records.get(name) for backend, records in kind.items()}
 
     def moved(self, records: Records, name: str) -> list[np.ndarray]:
-        """Returns the twins of one array."""
-        found = [records.get(f"twin{n}/{name}") for n in range(TWINS)]
+        """Returns one array of the perturbed runs."""
+        found = [records.get(f"perturbed{n}/{name}") for n in range(PERTURBATIONS)]
         return [each for each in found if each is not None]
 
 
@@ -76,7 +76,8 @@ def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measure
 
     Returns:
         The measurements; and the curves, for people to look at: ``losses`` of each backend in float64 and in the dtype
-        under test, and over all weights the ``distance`` from the truth of each and of the twins, the ``envelope``.
+        under test; the ``distance`` of all weights from the truth on each backend; the ``envelope``, which is that
+        distance of the perturbed runs.
     """
     found: list[Measurement] = []
     distance: dict[str, list[float | None]] = {backend: [] for backend in runs.single}
@@ -92,14 +93,16 @@ def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measure
         weights = [name for name in exact if not _is_slot(name)]
         for backend, records in runs.single.items():
             distance[backend].append(_distance(exact, {name: records.get(f"free/{step}/{name}") for name in weights}))
-        twins = [{name: runs.twins.get(f"twin{n}/{step}/{name}") for name in weights} for n in range(TWINS)]
-        envelope.append(max((_distance(exact, twin) or 0.0 for twin in twins), default=None))
+        perturbed = [
+            {name: runs.perturbed.get(f"perturbed{n}/{step}/{name}") for name in weights} for n in range(PERTURBATIONS)
+        ]
+        envelope.append(max((_distance(exact, each) or 0.0 for each in perturbed), default=None))
     found += _measure_reported(runs, steps, dtype)
     losses = {
         "float64": {
-            backend: [finite(each) for each in records["wide/losses"]] for backend, records in runs.free.items()
+            backend: [finite(each) for each in records["float64/losses"]] for backend, records in runs.free.items()
         },
-        "narrow": {
+        "tested": {
             backend: [finite(each) for each in records["free/losses"]] for backend, records in runs.single.items()
         },
     }
@@ -116,16 +119,16 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     if _is_cancelled(name, runs.cancelled):
         where["cancelled"] = True
     floor = max(floor_of(exact, runs.moved(runs.single[runs.truth], place), scale, dtype), runs.updates.get(path, 0.0))
-    alone = measure(runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}"), floor, dtype)
+    alone = measure(runs.of(runs.single, f"float64/{place}"), runs.of(runs.single, f"tested/{place}"), floor, dtype)
     aside = runs.of(runs.single, f"aside/{place}")
     if any(each is not None for each in aside.values()):
         alone["beside"] = beside_of(measure(aside, aside, floor, dtype))
-    spread = floor_of(exact, runs.moved(runs.twins, place), scale, dtype)
-    alone["shaken"] = _shaken(runs.single[runs.truth], place, exact)
+    spread = floor_of(exact, runs.moved(runs.perturbed, place), scale, dtype)
+    alone["roundoff"] = _roundoff(runs.single[runs.truth], place, exact)
     free = measure(
-        runs.of(runs.free, f"wide/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
+        runs.of(runs.free, f"float64/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
     )
-    free["shaken"] = _shaken(runs.twins, place, exact)
+    free["roundoff"] = _roundoff(runs.perturbed, place, exact)
     where["scale"] = scale
     return [where | {"mode": "resynchronised"} | alone, where | {"mode": "free", "one_step": floor} | free]
 
@@ -136,13 +139,13 @@ def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
     A model that is made anew in float64 has none of those that it was compiled with.
     """
     found = []
-    for name in _metrics(runs.single.values(), f"wide/{step}/"):
+    for name in _metrics(runs.single.values(), f"float64/{step}/"):
         place = f"{step}/{name}"
-        wide, narrow = runs.of(runs.single, f"wide/{place}"), runs.of(runs.single, f"narrow/{place}")
-        exact = next(each for each in (wide[runs.truth], *wide.values()) if each is not None)
+        float64, tested = runs.of(runs.single, f"float64/{place}"), runs.of(runs.single, f"tested/{place}")
+        exact = next(each for each in (float64[runs.truth], *float64.values()) if each is not None)
         floor = floor_of(exact, runs.moved(runs.single[runs.truth], place), scale_of(exact), dtype)
-        one = measure(wide, narrow, floor, dtype)
-        one |= {"shaken": _shaken(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
+        one = measure(float64, tested, floor, dtype)
+        one |= {"roundoff": _roundoff(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
         aside = runs.of(runs.single, f"aside/{place}")
         if any(each is not None for each in aside.values()):
             one["beside"] = beside_of(measure(aside, aside, floor, dtype))
@@ -155,11 +158,11 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
 
     Near a threshold rounding flips an example, at one step or another: what is apart at each of them is another metric.
     """
-    first = _metrics(runs.single.values(), "narrow/0/")
-    in_float64 = set(_metrics(runs.single.values(), "wide/0/"))
+    first = _metrics(runs.single.values(), "tested/0/")
+    in_float64 = set(_metrics(runs.single.values(), "float64/0/"))
     found = []
     for name in (each for each in first if each not in in_float64):
-        values = [runs.of(runs.single, f"narrow/{step}/{name}") for step in range(steps)]
+        values = [runs.of(runs.single, f"tested/{step}/{name}") for step in range(steps)]
         together: dict[str, np.ndarray | None] = dict.fromkeys(runs.single)
         for backend in runs.single:
             reported = [widened(each[backend]) for each in values if each[backend] is not None]
@@ -199,10 +202,10 @@ def _is_metric(name: str) -> bool:
     return name.startswith("metric:")
 
 
-def _shaken(records: Records, place: str, exact: np.ndarray) -> float:
+def _roundoff(records: Records, place: str, exact: np.ndarray) -> float:
     """How far the roundoff of float64 takes a tensor, at the most of a few times."""
-    shaken = [records.get(f"shaken{n}/{place}") for n in range(TWINS)]
-    return max((moved_by_how_much(each, exact) for each in shaken if each is not None), default=0.0)
+    found = [records.get(f"roundoff{n}/{place}") for n in range(PERTURBATIONS)]
+    return max((moved_by_how_much(each, exact) for each in found if each is not None), default=0.0)
 
 
 def _is_cancelled(name: str, cancelled: Collection[str]) -> bool:

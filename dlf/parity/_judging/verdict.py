@@ -45,9 +45,9 @@ class Constants:
         noisy: Noise floors of the dtype under test above which arithmetic costs more than it has to.
         low_precision: Noise floors above which only another arithmetic explains it.
         alike: Where every backend loses bits, and none so many times as another, it is the layer that loses them.
-        shaken: How many times as far as a run that was shaken by the roundoff of float64 another may be, or as what
-            every backend loses in the dtype under test explains: in one that amplifies, what is summed in another order
-            does.
+        roundoff: How many times as far apart as a run perturbed by float64's roundoff two backends may be: in a model
+            that amplifies, another order of summation takes them that far. The same of what every backend loses in the
+            dtype under test.
         whole: How many times as far apart as one layer's results those of a whole model may be: roundoff grows on its
             way through the layers.
         bent: How far apart slopes are, over a tiny step and over a larger one, where part of a layer computes in
@@ -67,7 +67,7 @@ class Constants:
     low_precision: float = LOW_PRECISION
     alike: float = 10.0
     whole: float = 1e3
-    shaken: float = 1e3
+    roundoff: float = 1e3
     bent: float = 0.01
     bent_widely: float = 1e-4
     bent_apart: float = 100.0
@@ -176,7 +176,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     yield from (replace(place, backend=name, detail="which is not there") for name in absent)
     if _is_blind(measured, constants):
         # At a tie roundoff decides which side is taken, and beside it there is no doubt.
-        measured = {**measured, "shaken": 0.0}
+        measured = {**measured, "roundoff": 0.0}
         if "beside" not in measured or _odd_beside(measured, there, constants):
             blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
             yield from (replace(blind, backend=name) for name in there)
@@ -229,11 +229,11 @@ def _costs(
     noisy = [name for name, cost in costs.items() if cost > constants.noisy]
     lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
     # Where no digit is left, that one run overflows and another does not is chance.
-    chaotic = float(measured.get("shaken", 0.0)) >= (measured["size"] or math.inf)
+    chaotic = float(measured.get("roundoff", 0.0)) >= (measured["size"] or math.inf)
     roundoff = "cancelled" in measured and _odd_ones(measured, names, constants, strictly=True)[0]
     for name, cost in costs.items():
         verdict = verdict_of(cost, constants.noisy, constants.low_precision)
-        what = _not_finite(measured, "narrow").get(name)
+        what = _not_finite(measured, "tested").get(name)
         if lost and len(lost) < len(costs) and not chaotic:
             # No number on one backend, where others have one, is no matter of cost.
             verdict = "diverged" if name in lost else verdict
@@ -246,7 +246,7 @@ def _costs(
         ):
             verdict = "unstable"
         if measured["mode"] == "free" and verdict == "rounding":
-            # Within what the twins show: but is it more than one step costs?
+            # Within what the perturbed runs show: but is it more than one step costs?
             verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
         detail = f"{what} in {measured['dtype']}" if what and name in lost else what
         yield name, verdict, cost, detail
@@ -264,7 +264,7 @@ def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants:
     return all(far) and len(far) > 1 and _is_part(measured)
 
 
-def _not_finite(measured: Measurement, precision: Literal["float64", "narrow"]) -> Mapping[str, str]:
+def _not_finite(measured: Measurement, precision: Literal["float64", "tested"]) -> Mapping[str, str]:
     """On which backends something is NaN or infinite, in float64 or in the dtype under test."""
     return measured["not_finite"][precision] if "not_finite" in measured else {}
 
@@ -275,7 +275,7 @@ def _is_blind(measured: Measurement, constants: Constants) -> bool:
     A free run may go anywhere, if each step by itself is judged.
     """
     scale = max(measured["size"] or 0.0, measured.get("scale", 0.0))
-    may = constants.shaken * float(measured.get("shaken", 0.0)) >= scale > 0.0
+    may = constants.roundoff * float(measured.get("roundoff", 0.0)) >= scale > 0.0
     return may and measured["mode"] in {"whole", "resynchronised"} and "cancelled" not in measured
 
 
@@ -291,7 +291,7 @@ def own_dtypes(measured: Measurement, constants: Constants) -> dict[str, int]:
         >>> own_dtypes({"moves": {"jax": [half], "torch": []}, "longest": 8}, Constants())
         {'jax': 8}
     """
-    # A variable that stays narrow does so everywhere.
+    # A variable that has a dtype of its own has it everywhere.
     found = dict.fromkeys(measured["backends"], measured["own_dtype"]) if "own_dtype" in measured else {}
     bent = _bent_ones(measured, constants)
     for name, moves in measured.get("moves", {}).items():
@@ -353,14 +353,14 @@ def told(measurements: Sequence[Measurement], constants: Constants) -> list[Meas
         default=0.0,
     )
     # As far as the roundoff of float64 goes behind such a layer; where a next to nothing jumps, that is anywhere.
-    shaken = (
+    roundoff = (
         1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > constants.amplified else 0.0
     )
 
     def told_one(each: Measurement) -> Measurement:
         if not _is_part(each):
             more: Measurement = {"inherited": everywhere} if everywhere else {}
-            return each | more | ({"shaken": shaken * (each["size"] or 0.0)} if each["mode"] == "whole" else {})
+            return each | more | ({"roundoff": roundoff * (each["size"] or 0.0)} if each["mode"] == "whole" else {})
         held = _joined(found for layer, found in own.items() if str(layer).startswith(f"{each['layer']}/"))
         return each | {"inherited": held} if held else each
 
@@ -381,13 +381,13 @@ def _bound(measured: Measurement, names: Sequence[str], constants: Constants, pa
     # What is rounded between two operations of a layer, no move of its inputs shows; but what every backend loses by it
     # in the dtype under test, it loses in float64 too, in proportion.
     lost = min((each for name in names if (each := measured["errors"].get(name)) is not None), default=0.0)
-    shaken = constants.shaken * max(float(measured.get("shaken", 0.0)), share * float(lost))
+    roundoff = constants.roundoff * max(float(measured.get("roundoff", 0.0)), share * float(lost))
     own = own_dtypes(measured, constants)
     longest = max((own[name] for name in pair if name in own), default=None)
     if longest is not None:
         # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
-        return shaken + room * max(constants.noisy, math.sqrt(longest)) * float(measured["floor"])
-    return shaken + room * constants.same * share * float(measured["floor"])
+        return roundoff + room * max(constants.noisy, math.sqrt(longest)) * float(measured["floor"])
+    return roundoff + room * constants.same * share * float(measured["floor"])
 
 
 def outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:

@@ -92,7 +92,7 @@ def _loaded(file: Path, dtype: str) -> Any:
 
 
 def _is_asked_for(dtype: str) -> bool:
-    # A twin is in float64, whatever was asked for.
+    # The reference is in float64, whatever was asked for.
     return dtype != "float32" and keras.config.floatx() != "float64"
 
 

@@ -74,7 +74,7 @@ class Inputs:
             for n, _ in float_outputs(call.outputs)
             if f"call/{call.key}/incoming:{n}" in given
         }
-        # The names that the twin's layers have may be others.
+        # The names that the reference's layers have may be others.
         self._names = names_of(layer, layer.trainable_variables)
         self.state_names = names_of(layer, layer.non_trainable_variables)
         self._values = {
@@ -82,15 +82,15 @@ class Inputs:
         }
 
     def variables(self, layer: keras.Layer) -> dict[str, Any]:
-        """The trainable variables of the layer, or of its twin, by name."""
+        """The trainable variables of the layer, or of its reference, by name."""
         return dict(zip(self._names, layer.trainable_variables, strict=True))
 
-    def parameters(self, layer: keras.Layer, *, wide: bool) -> dict[str, Any]:
+    def parameters(self, layer: keras.Layer, *, float64: bool) -> dict[str, Any]:
         """Inputs and variables that a gradient is taken by, as tensors."""
         dtypes = {f"variable/{name}": each.dtype for name, each in self.variables(layer).items()}
         arrays = self._values | {f"input/{n}": each for n, each in self._tensors.items() if each.dtype.kind == "f"}
         return {
-            name: _tensor(each, "float64" if wide else dtypes.get(name, self.dtype)) for name, each in arrays.items()
+            name: _tensor(each, "float64" if float64 else dtypes.get(name, self.dtype)) for name, each in arrays.items()
         }
 
     def fixed(self) -> dict[str, Any]:
@@ -141,15 +141,15 @@ def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
 
 
 def replay_of(
-    layer: keras.Layer, inputs: Inputs, path: Any, *, wide: bool, training: bool | None = None
+    layer: keras.Layer, inputs: Inputs, path: Any, *, float64: bool, training: bool | None = None
 ) -> Callable[[Inputs], dict[str, np.ndarray]]:
     """Returns a function that gives the outputs, the state after, the penalty and the gradients of one call.
 
     Args:
-        layer: The layer, or its twin.
+        layer: The layer, or its reference.
         inputs: What it is called with, or what that was moved from.
         path: The way of taking gradients; None takes none.
-        wide: Whether it computes in float64.
+        float64: Whether it computes in float64.
         training: The mode, where it is another than in the call.
     """
     variables, state = inputs.variables(layer), layer.non_trainable_variables
@@ -187,7 +187,7 @@ def replay_of(
     used = compiled(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
-        outputs, after, penalties, gradients = used(inputs.parameters(layer, wide=wide), inputs.fixed())
+        outputs, after, penalties, gradients = used(inputs.parameters(layer, float64=float64), inputs.fixed())
         found = {f"forward/{n}": to_numpy(each) for n, each in outputs.items()}
         # Also where there is none: another backend may have one.
         found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
@@ -218,15 +218,15 @@ def _gradients(path: Any, total: Callable[[Any, Any], Any], values: Any, *, of_d
 
 
 def replay_of_loss(
-    subject: Subject, path: Any, batch: Any, given: Records, *, wide: bool
+    subject: Subject, path: Any, batch: Any, given: Records, *, float64: bool
 ) -> Callable[[Move | None], dict[str, np.ndarray]]:
     """Returns a function that gives the loss and its gradient by the predictions, from the truth's, moved or not."""
     arrays, dtypes = {}, {}
     for n in range(len(keras.tree.flatten(subject.predictions))):
-        dtypes[f"{n}"] = given[f"narrow/prediction:{n}"].dtype.name
-        arrays[f"{n}"] = rounded(given[f"wide/prediction:{n}"], dtypes[f"{n}"])
-    compute = subject.compute_loss(wide=wide)
-    _, y = subject.batch(batch, wide=wide)
+        dtypes[f"{n}"] = given[f"tested/prediction:{n}"].dtype.name
+        arrays[f"{n}"] = rounded(given[f"float64/prediction:{n}"], dtypes[f"{n}"])
+    compute = subject.compute_loss(float64=float64)
+    _, y = subject.batch(batch, float64=float64)
     fixed = {name: keras.ops.convert_to_tensor(each) for name, each in arrays.items() if not is_floating(dtypes[name])}
 
     def function(values: Any, batch: Any) -> Any:
@@ -241,7 +241,9 @@ def replay_of_loss(
     def replay(move: Move | None) -> dict[str, np.ndarray]:
         value, gradients = taken(
             {
-                name: _tensor(each if move is None else move(each, dtypes[name]), "float64" if wide else dtypes[name])
+                name: _tensor(
+                    each if move is None else move(each, dtypes[name]), "float64" if float64 else dtypes[name]
+                )
                 for name, each in arrays.items()
                 if name not in fixed
             }
@@ -252,13 +254,13 @@ def replay_of_loss(
 
 
 def replay_of_update(
-    subject: Subject, given: Records, *, wide: bool
+    subject: Subject, given: Records, *, float64: bool
 ) -> Callable[[np.random.Generator | None], dict[str, np.ndarray]]:
     """Returns a function that gives variables and slots after three updates from the truth's gradients, moved or not.
 
     It is given a generator to move them by.
     """
-    model, names = subject.twin if wide else subject.model, parameters_of(subject.model)
+    model, names = subject.reference if float64 else subject.model, parameters_of(subject.model)
     variables = model.trainable_variables
     exact = [
         rounded(given[f"gradient/{name}"], like.dtype)

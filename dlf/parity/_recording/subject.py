@@ -1,4 +1,4 @@
-"""A model under test in one backend's process: as it is, and its twin in float64."""
+"""A model under test in one backend's process: as it is, and in float64 for a reference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dlf.backend.keras_internals import (
 )
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
-from dlf.numerics.float64 import float64_twin, hand_over, holds_the_same, loss_in_float64
+from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, loss_in_float64
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._known import known_differences
 from dlf.parity._recording.taps import Call, Listener, listening
@@ -30,7 +30,7 @@ from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import with_sorted_keys
 
-__all__ = ["Subject", "outputs_alone", "plain_config", "stays_narrow"]
+__all__ = ["Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
 
 
 class Subject:
@@ -69,7 +69,7 @@ class Subject:
         self._loss_weights = self._weights_of_losses() if self.model.compiled else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
-        self.twin: Any = None
+        self.reference: Any = None
         self.predictions: Any = None
 
     @property
@@ -123,8 +123,8 @@ class Subject:
         Raises:
             InvalidArgumentError: The model does not take it.
         """
-        x, y = self.batch(batch, wide=False)
-        compute, refused = self.compute_loss(wide=False), None
+        x, y = self.batch(batch, float64=False)
+        compute, refused = self.compute_loss(float64=False), None
 
         def refusal(error: Exception) -> InvalidArgumentError:
             return InvalidArgumentError(
@@ -173,9 +173,9 @@ class Subject:
             "assigned": [each.path for each, one, other in changed if one is not other],
         }
 
-    def compute_loss(self, *, wide: bool) -> Callable[[Any, Any], Any]:
-        """The loss alone, without penalties, of the model or of its twin."""
-        model, loss = (self.twin, self.loss_in_float64()) if wide else (self.model, self.loss)
+    def compute_loss(self, *, float64: bool) -> Callable[[Any, Any], Any]:
+        """The loss alone, without penalties, of the model or of its reference."""
+        model, loss = (self.reference, self.loss_in_float64()) if float64 else (self.model, self.loss)
         return loss_function(loss, model, self._loss_weights)
 
     def describe(self) -> dict[str, Any]:
@@ -222,30 +222,30 @@ class Subject:
             for name, variable in zip(self.names, self.model.variables, strict=True):
                 variable.assign(values[name])
 
-    def make_twin(self) -> None:
-        """Makes the twin, from the model's values as they are now; inside `in_float64`."""
+    def make_reference(self) -> None:
+        """Makes the float64 reference, from the model's values as they are now; inside `in_float64`."""
         # A `compile` of the model's own may take anything: then the whole function is run again, in float64.
         compiles_itself = self.model.compiled and type(self.model).compile is not keras.Model.compile
         # What a function of a Lambda's needs beside its code is in no configuration, either.
         by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
         try:
-            self.twin = float64_twin(self.model, self._built if by_function else None)
+            self.reference = float64_reference(self.model, self._built if by_function else None)
         except InvalidArgumentError:
-            self.twin = float64_twin(self.model, self._built)
-        if not by_function and not holds_the_same(self.model, self.twin):
+            self.reference = float64_reference(self.model, self._built)
+        if not by_function and not holds_the_same(self.model, self.reference):
             # What the function has set is in no configuration.
-            again = float64_twin(self.model, self._built)
-            self.twin = again if again.compute_dtype == self.twin.compute_dtype else self.twin
-        self.twin_layers = dict(zip(self.layers, layers_by_path(self.twin).values(), strict=True))
+            again = float64_reference(self.model, self._built)
+            self.reference = again if again.compute_dtype == self.reference.compute_dtype else self.reference
+        self.reference_layers = dict(zip(self.layers, layers_by_path(self.reference).values(), strict=True))
         # Of those that hold no others: what fails in a layer is its own.
         self._own_dtypes = {
-            id(self.twin_layers[path]): layer.compute_dtype
+            id(self.reference_layers[path]): layer.compute_dtype
             for path, layer in self.layers.items()
             if not layers_by_path(layer)
         }
         if self.model.compiled and not compiles_itself:
-            self.twin.compile(
-                optimizer=self.make_optimizer(self.twin),
+            self.reference.compile(
+                optimizer=self.make_optimizer(self.reference),
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
@@ -255,7 +255,7 @@ class Subject:
             )
 
     def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
-        """Calls a layer of the twin; where the framework has no float64 for it, it computes in the model's own dtype.
+        """Calls a layer of the reference; in the model's own dtype where the framework has no float64 for it.
 
         Its variables stay as they are. From then on it does so at every call, and is judged as any layer is that has no
         float64 form.
@@ -279,7 +279,7 @@ class Subject:
         return loss_in_float64(self.loss)
 
     def make_optimizer(self, model: Any) -> Any:
-        """A new optimizer like the model's own, for it or its twin, in the precision that Keras computes in now."""
+        """A new optimizer like the model's own, for the model or its reference, in Keras's current precision."""
         own = self.model.optimizer
         kinds = {type(each).__name__: type(each) for each in vars(own).values() if hasattr(each, "get_config")}
         try:
@@ -299,8 +299,8 @@ class Subject:
             # Which is not in the configuration.
             pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
             inner.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
-        # Slots of what stays narrow do not take it: TensorFlow adds no float64 to a float32.
-        if model is self.twin and not any(map(stays_narrow, model.trainable_variables)):
+        # Slots of a variable that stays float32 do not take float64: TensorFlow adds none to a float32.
+        if model is self.reference and not any(map(stays_in_own_dtype, model.trainable_variables)):
             inner.apply = _widened_throughout(inner.apply)
         return made
 
@@ -320,7 +320,7 @@ class Subject:
             return None
 
     def slot_names(self) -> list[str]:
-        """The names of the optimizer's variables, numbered; those of a twin's optimizer may be others."""
+        """The names of the optimizer's variables, numbered; those of the reference's optimizer may be others."""
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
@@ -328,9 +328,9 @@ class Subject:
         # Keras counts those without a name in each process by itself, as one of Nadam.
         return [f"{number}:{re.sub(r'^variable_[0-9]+$', 'variable', name)}" for number, name in enumerate(names)]
 
-    def batch(self, arrays: tuple[Any, Any], *, wide: bool) -> Any:
-        """A batch as tensors; floating point in float64 where it is for the twin."""
-        return as_batch(*keras.tree.map_structure(widened if wide else np.asarray, arrays))
+    def batch(self, arrays: tuple[Any, Any], *, float64: bool) -> Any:
+        """A batch as tensors; floating point in float64 where it is for the reference."""
+        return as_batch(*keras.tree.map_structure(widened if float64 else np.asarray, arrays))
 
 
 def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
@@ -343,8 +343,8 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
     return applied
 
 
-def stays_narrow(number: Any) -> bool:
-    """Tells whether a variable of a twin, or what it gives, has a dtype of its own.
+def stays_in_own_dtype(number: Any) -> bool:
+    """Tells whether a variable of a reference, or what it gives, has a dtype of its own.
 
     Those of LoRA are float32 whatever the policy is.
 

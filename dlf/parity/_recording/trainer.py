@@ -1,10 +1,10 @@
-"""A few steps of Keras's own `train_on_batch`: free, each from where the truth was, and by perturbed twins.
+"""A few steps of Keras's own `train_on_batch`: free, each from where the truth was, and perturbed after each step.
 
 What is asked of it:
 
 * a step taken from the truth's weights, statistics, seeds and slots shows what that step alone does;
-* the twins of a free run are perturbed after each step by the largest error that was measured for that step: how far
-  they come apart is how far rounding may take a run.
+* perturbed runs start as the free one, and are moved after each step by the largest error that was measured for that
+  step: how far they come apart is how far rounding may take a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from dlf.models.model_loss import to_numpy
 from dlf.numerics.float64 import in_float64
-from dlf.numerics.noise_floor import TWINS, rms, widened, with_whole_kept
+from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
 from dlf.parity._recording.replay import beside, is_number, moved_by
 from dlf.parity._recording.subject import Subject
 from dlf.parity._records import Records
@@ -31,7 +31,7 @@ __all__ = ["Trainer"]
 
 
 class Trainer:
-    """One model and its twin, and the batches that they are trained on.
+    """One model and its float64 reference, and the batches that they are trained on.
 
     Args:
         subject: The model, which is compiled, with the values to start from.
@@ -42,97 +42,99 @@ class Trainer:
         self._subject, self._batches = subject, batches
         self._slots = subject.slot_names()
         with in_float64():
-            if not subject.twin.optimizer.built:
-                subject.twin.optimizer.build(subject.twin.trainable_variables)
-            self._start = self._state(subject.twin)
+            if not subject.reference.optimizer.built:
+                subject.reference.optimizer.build(subject.reference.trainable_variables)
+            self._start = self._state(subject.reference)
         self._first = self._state(subject.model)
         self._logs: Mapping[str, Any] = {}
 
     def run_in_float64(self, records: Records) -> list[int]:
         """Takes every step in float64; returns the numbers of the variables whose gradients are sparse."""
-        twin = self._subject.twin
-        with in_float64(), _sparse_ones(twin.optimizer) as sparse:
-            self._run(twin, self._start, records, "wide")
+        reference = self._subject.reference
+        with in_float64(), _sparse_ones(reference.optimizer) as sparse:
+            self._run(reference, self._start, records, "float64")
         records.close()
-        return [number for number, each in enumerate(twin.variables) if id(each) in sparse]
+        return [number for number, each in enumerate(reference.variables) if id(each) in sparse]
 
-    def run_from(self, truth: Records, records: Records, twins: int, *, aside: bool = False) -> None:
+    def run_from(self, truth: Records, records: Records, perturbations: int, *, aside: bool = False) -> None:
         """Takes each step from where the truth was before it, in both precisions; then all, in the dtype under test.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
             records: Where to.
-            twins: How many more times each step is taken, from weights that are moved by a unit in the last place.
+            perturbations: How many more times each step is taken, from weights moved by a unit in the last place.
             aside: Whether each is taken once more from weights that are moved by a thousandth: off any point without a
                 derivative.
         """
         subject, steps = self._subject, range(len(self._batches))
         with in_float64():
             for step in steps:
-                self._take(subject.twin, self._before(truth, step), step)
-                self._record(records, f"wide/{step}", subject.twin)
-                for twin in range(twins):
-                    random = np.random.default_rng((twin, step))
-                    self._take(subject.twin, self._before(truth, step), step, self._last_place(random))
-                    self._record(records, f"twin{twin}/{step}", subject.twin)
-                for twin in range(twins):
-                    random = np.random.default_rng((TWINS + 1 + twin, step))
-                    self._take(subject.twin, self._before(truth, step), step, partial(_shaken, random=random))
-                    self._record(records, f"shaken{twin}/{step}", subject.twin)
-                if aside:
-                    random = np.random.default_rng((TWINS, step))
+                self._take(subject.reference, self._before(truth, step), step)
+                self._record(records, f"float64/{step}", subject.reference)
+                for number in range(perturbations):
+                    random = np.random.default_rng((number, step))
+                    self._take(subject.reference, self._before(truth, step), step, self._last_place(random))
+                    self._record(records, f"perturbed{number}/{step}", subject.reference)
+                for number in range(perturbations):
+                    random = np.random.default_rng((PERTURBATIONS + 1 + number, step))
                     self._take(
-                        subject.twin, self._before(truth, step), step, partial(beside, random=random), whole=True
+                        subject.reference, self._before(truth, step), step, partial(_moved_by_roundoff, random=random)
                     )
-                    self._record(records, f"aside/{step}", subject.twin)
-            self._assign(subject.twin, self._start)
+                    self._record(records, f"roundoff{number}/{step}", subject.reference)
+                if aside:
+                    random = np.random.default_rng((PERTURBATIONS, step))
+                    self._take(
+                        subject.reference, self._before(truth, step), step, partial(beside, random=random), whole=True
+                    )
+                    self._record(records, f"aside/{step}", subject.reference)
+            self._assign(subject.reference, self._start)
         with common_randomness():
             for step in steps:
                 self._take(subject.model, self._first if step == 0 else self._before(truth, step), step)
-                self._record(records, f"narrow/{step}", subject.model)
+                self._record(records, f"tested/{step}", subject.model)
             self._run(subject.model, self._first, records, "free")
             self._assign(subject.model, self._first)
         records.close()
 
-    def run_twins(
+    def run_perturbed(
         self, truth: Records, others: list[Records], records: Records, count: int, roundoff: Mapping[str, float]
     ) -> None:
         """Takes every step in float64, and adds to each weight after each step an error of the size that was measured.
 
-        As many more runs are shaken by no more than float64 rounds.
+        As many more runs are moved by no more than the roundoff of float64.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
             others: What `run_from` wrote on each backend.
             records: Where to.
-            count: How many twins there are.
+            count: How many perturbed runs there are.
             roundoff: How far an update may take each variable whose gradient is nothing but roundoff, which another
                 backend's is too: it may go either way there.
         """
-        twin = self._subject.twin
+        reference = self._subject.reference
         with in_float64():
             for number in range(count):
                 random = np.random.default_rng(number)
-                self._assign(twin, self._start)
+                self._assign(reference, self._start)
                 for step in range(len(self._batches)):
-                    self._step(twin, step)
+                    self._step(reference, step)
                     # Slots stay as they are: of a second moment below zero there is no root.
-                    for name, variable in self._trainable(twin).items():
+                    for name, variable in self._trainable(reference).items():
                         value = to_numpy(variable.value)
                         size = max(_error(each, truth, step, name) for each in others)
                         variable.assign(value + size * random.standard_normal(value.shape))
-                    self._record(records, f"twin{number}/{step}", twin)
+                    self._record(records, f"perturbed{number}/{step}", reference)
             for number in range(count):
                 random = np.random.default_rng(count + number)
-                self._assign(twin, self._start)
+                self._assign(reference, self._start)
                 for step in range(len(self._batches)):
-                    self._step(twin, step, partial(_shaken, random=random))
-                    for name, variable in self._trainable(twin).items():
-                        value = _shaken(to_numpy(variable.value), random)
+                    self._step(reference, step, partial(_moved_by_roundoff, random=random))
+                    for name, variable in self._trainable(reference).items():
+                        value = _moved_by_roundoff(to_numpy(variable.value), random)
                         size = roundoff.get(name.split(":", 1)[1], 0.0)
                         variable.assign(value + size * random.uniform(-1.0, 1.0, value.shape))
-                    self._record(records, f"shaken{number}/{step}", twin)
-            self._assign(twin, self._start)
+                    self._record(records, f"roundoff{number}/{step}", reference)
+            self._assign(reference, self._start)
         records.close()
 
     def _run(self, model: Any, start: Any, records: Records, title: str) -> None:
@@ -169,7 +171,7 @@ class Trainer:
         *,
         whole: bool = False,
     ) -> float:
-        change = widened if model is self._subject.twin else np.asarray
+        change = widened if model is self._subject.reference else np.asarray
         x, y = keras.tree.map_structure(change, self._batches[step])
         x = keras.tree.map_structure(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
         # As `fit` hands them on: a metric of somebody's own computes with the targets as they come.
@@ -212,7 +214,7 @@ class Trainer:
 
     def _before(self, truth: Records, step: int) -> dict[str, np.ndarray]:
         # What the truth has no value of, as where its optimizer has other slots, starts as it started here.
-        then = {} if step == 0 else {name: truth.get(f"wide/{step - 1}/{name}") for name in self._start}
+        then = {} if step == 0 else {name: truth.get(f"float64/{step - 1}/{name}") for name in self._start}
         return self._start | {name: value for name, value in then.items() if value is not None}
 
     def _record(self, records: Records, title: str, model: Any) -> None:
@@ -242,11 +244,11 @@ def _sparse_ones(optimizer: Any) -> Iterator[set[int]]:
         optimizer.apply = apply
 
 
-def _shaken(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
+def _moved_by_roundoff(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
     return moved_by(array, "float64", random)
 
 
 def _error(records: Records, truth: Records, step: int, name: str) -> float:
-    narrow, wide = records[f"narrow/{step}/{name}"], truth[f"wide/{step}/{name}"]
-    found = rms(widened(narrow) - wide)
+    tested, float64 = records[f"tested/{step}/{name}"], truth[f"float64/{step}/{name}"]
+    found = rms(widened(tested) - float64)
     return found if np.isfinite(found) else 0.0

@@ -28,7 +28,7 @@ from dlf.models.model_loss import model_loss, parameters_of, to_numpy
 from dlf.models.synthetic_data import make_batch
 from dlf.models.targets import load_target
 from dlf.numerics.float64 import in_float64
-from dlf.numerics.noise_floor import STEPS, TWINS, is_floating, scale_of, widened, with_whole_kept
+from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of, widened, with_whole_kept
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.replay import (
     Inputs,
@@ -42,7 +42,7 @@ from dlf.parity._recording.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_narrow
+from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
 from dlf.parity._records import Records
@@ -52,7 +52,7 @@ from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import with_sorted_keys
-from dlf.utils.workers import peak_memory, say, serve
+from dlf.utils.workers import peak_memory, report_progress, serve
 
 __all__ = ["Worker"]
 
@@ -78,7 +78,7 @@ class Worker:
         """Answers a request: one of these methods by its name, and what it is given."""
         known = (
             *(self.build, self.build_again, self.save_values, self.load_values, self.trace, self.trace_beside),
-            *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_twins),
+            *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_perturbed),
             *(self.fit, self.peak_memory),
         )
         answers: dict[str, Callable[..., dict[str, Any]]] = {each.__name__: each for each in known}
@@ -152,27 +152,27 @@ class Worker:
 
     def trace(self, to: str, *, gradients: bool) -> dict[str, Any]:
         """Runs the whole model in float64, and records what every layer got and gave; then in the dtype under test."""
-        say("the whole model in float64")
+        report_progress("the whole model in float64")
         records, subject = Records(Path(to)), self._subject
         with in_float64():
-            subject.make_twin()
-            x, y = subject.batch(self._batches[0], wide=True)
-            with outputs_alone(subject.twin), layer_calls_replaced(subject.call_in_what_there_is):
-                _record_outputs(records, "wide/inference", subject.twin(x, training=False))
+            subject.make_reference()
+            x, y = subject.batch(self._batches[0], float64=True)
+            with outputs_alone(subject.reference), layer_calls_replaced(subject.call_in_what_there_is):
+                _record_outputs(records, "float64/inference", subject.reference(x, training=False))
             calls = self._record_calls(records, x)
             if gradients:
                 self._record_gradients(records, calls, (x, y))
         with common_randomness(), outputs_alone(subject.model):
-            x, y = subject.batch(self._batches[0], wide=False)
-            _record_outputs(records, "narrow/inference", subject.model(x, training=False))
+            x, y = subject.batch(self._batches[0], float64=False)
+            _record_outputs(records, "tested/inference", subject.model(x, training=False))
         with common_randomness():
             self._record_layers(records, x)
         records.close()
         self._calls = {call.key: call for call in calls}
-        twins = zip(parameters_of(subject.model), subject.twin.trainable_variables, strict=True)
+        pairs = zip(parameters_of(subject.model), subject.reference.trainable_variables, strict=True)
         return {
             "calls": [self._describe_call(call) for call in calls],
-            "narrow_variables": [name for name, variable in twins if stays_narrow(variable)],
+            "own_dtype_variables": [name for name, variable in pairs if stays_in_own_dtype(variable)],
         }
 
     def trace_beside(self, to: str) -> dict[str, Any]:
@@ -190,13 +190,13 @@ class Worker:
                         records[f"{title}/call/{call.key}/in:{n}"] = to_numpy(value)
 
             moved = keras.tree.map_structure(lambda each, own: with_whole_kept(own, nudged(each, size)), aside, x)
-            inputs, _ = subject.batch((moved, y), wide=True)
-            with outputs_alone(subject.twin), listening(Listener(subject.twin_layers, hear=hear)):
-                _record_outputs(records, f"{title}/prediction", subject.twin(inputs, training=True))
+            inputs, _ = subject.batch((moved, y), float64=True)
+            with outputs_alone(subject.reference), listening(Listener(subject.reference_layers, hear=hear)):
+                _record_outputs(records, f"{title}/prediction", subject.reference(inputs, training=True))
 
         # A model that does not take other numbers is judged as any.
         with in_float64(), suppress(Exception):
-            run("wide")
+            run("float64")
             for title, size in STEPS.items():
                 run(title, size)
             with float32_widened():
@@ -211,10 +211,10 @@ class Worker:
                 self._unlike_numbers.add(call.key)
             return call.without_tensors()
 
-        listener = Listener(self._subject.twin_layers, hear=hear)
-        with outputs_alone(self._subject.twin), listening(listener):
-            predictions = with_sorted_keys(self._subject.twin(x, training=True))
-        _record_outputs(records, "wide/prediction", predictions)
+        listener = Listener(self._subject.reference_layers, hear=hear)
+        with outputs_alone(self._subject.reference), listening(listener):
+            predictions = with_sorted_keys(self._subject.reference(x, training=True))
+        _record_outputs(records, "float64/prediction", predictions)
         self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
         return listener.calls
 
@@ -222,10 +222,10 @@ class Worker:
         """What each layer gives in the dtype under test, with all that it has inherited from those before it."""
 
         def hear(call: Call) -> None:
-            _record_outputs(records, f"narrow/call/{call.key}", call.outputs)
+            _record_outputs(records, f"tested/call/{call.key}", call.outputs)
 
         with outputs_alone(self._subject.model), listening(Listener(self._subject.layers, hear=hear)):
-            _record_outputs(records, "narrow/prediction", self._subject.model(x, training=True))
+            _record_outputs(records, "tested/prediction", self._subject.model(x, training=True))
 
     def _record_gradients(self, records: Records, calls: list[Call], batch: Any) -> None:
         """The loss, and its gradient by every variable and by every layer's outputs.
@@ -234,15 +234,15 @@ class Worker:
         """
         subject, names = self._subject, list(parameters_of(self._subject.model))
         own = None if subject.model.compiled else subject.loss_in_float64()
-        loss = model_loss(subject.twin, own, names=names)
+        loss = model_loss(subject.reference, own, names=names)
         taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in calls for n, each in float_outputs(call.outputs)}
 
         def whole(values: Any, batch: Any) -> Any:
             given = {name: values[f"tap/{name}"] for name in taps}
-            with listening(Listener(subject.twin_layers, given, hear=lambda _: None)):
+            with listening(Listener(subject.reference_layers, given, hear=lambda _: None)):
                 return loss({name: values[name] for name in names}, batch)
 
-        parameters = dict(zip(names, parameters_of(subject.twin).values(), strict=True))
+        parameters = dict(zip(names, parameters_of(subject.reference).values(), strict=True))
         value, gradients = self._take(whole, parameters | {f"tap/{name}": each for name, each in taps.items()}, batch)
         records["loss"] = to_numpy(value)
         for name in names:
@@ -264,27 +264,27 @@ class Worker:
             "shape": [list(each.shape) for each in given],
             # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
             "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
-            "own_dtype": any(map(stays_narrow, [*self._subject.twin_layers[call.path].variables, *given])),
+            "own_dtype": any(map(stays_in_own_dtype, [*self._subject.reference_layers[call.path].variables, *given])),
             # What its sums may be as long as.
             "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
         }
 
-    def replay(self, truth: str, to: str, keys: list[str], *, twins: bool, gradients: bool) -> dict[str, Any]:
+    def replay(self, truth: str, to: str, keys: list[str], *, perturb: bool, gradients: bool) -> dict[str, Any]:
         """Calls each layer by itself from the truth's inputs, in float64 and in the dtype under test."""
         given, records = Records(Path(truth)), Records(Path(to))
         for number, key in enumerate(keys):
-            say(f"layer {number + 1} of {len(keys)}")
+            report_progress("layer", number + 1, len(keys))
             inputs, random = self._inputs(key, given), np.random.default_rng(number)
             with in_float64():
-                write = self._writer(records, inputs, gradients=gradients, wide=True)
-                write("wide", inputs)
-                for twin in range(TWINS if twins else 0):
+                write = self._writer(records, inputs, gradients=gradients, float64=True)
+                write("float64", inputs)
+                for n in range(PERTURBATIONS if perturb else 0):
                     write(
-                        f"twin{twin}",
+                        f"perturbed{n}",
                         inputs.moved(lambda each, dtype: moved_by(each, dtype, random), whole=False),  # noqa: B023
                     )
             with common_randomness():
-                self._writer(records, inputs, gradients=gradients, wide=False)("narrow", inputs)
+                self._writer(records, inputs, gradients=gradients, float64=False)("tested", inputs)
         records.close()
         return {}
 
@@ -299,17 +299,17 @@ class Worker:
                 inputs, random = self._inputs(key, given), np.random.default_rng(number)
                 aside = inputs.moved(lambda each, _: beside(each, random))  # noqa: B023 - used at once.
                 # All are computed by one function: two that XLA compiles may round otherwise.
-                write = self._writer(records, inputs, gradients=gradients, wide=True)
-                write("wide", aside)
+                write = self._writer(records, inputs, gradients=gradients, float64=True)
+                write("float64", aside)
                 for title, size in STEPS.items():
                     write(title, aside.moved(lambda each, _: nudged(each, size)))  # noqa: B023 - used at once.
                 # Where a framework has no float64 for it, that layer has shown what it computes in already.
                 with float32_widened(), suppress(Exception):
-                    self._writer(records, inputs, gradients=gradients, wide=True)("widened", aside)
+                    self._writer(records, inputs, gradients=gradients, float64=True)("widened", aside)
         records.close()
         return {}
 
-    def replay_training(self, truth: str, to: str, *, twins: bool, stages: list[str]) -> dict[str, Any]:
+    def replay_training(self, truth: str, to: str, *, perturb: bool, stages: list[str]) -> dict[str, Any]:
         """Computes the loss from the truth's predictions, and three updates from the truth's gradients."""
         given, records, subject = Records(Path(truth)), Records(Path(to)), self._subject
 
@@ -317,8 +317,8 @@ class Worker:
             for name, array in found.items():
                 records[f"{title}/|{name}"] = array
 
-        def replay_loss(*, wide: bool) -> Callable[[Move | None], dict[str, np.ndarray]]:
-            return replay_of_loss(subject, self._path, self._batches[0], given, wide=wide)
+        def replay_loss(*, float64: bool) -> Callable[[Move | None], dict[str, np.ndarray]]:
+            return replay_of_loss(subject, self._path, self._batches[0], given, float64=float64)
 
         def aside(each: np.ndarray, _: str = "") -> np.ndarray:
             return beside(each, np.random.default_rng(0))
@@ -326,48 +326,48 @@ class Worker:
         if "loss" in stages:
             random = np.random.default_rng(0)
             with in_float64():
-                replay = replay_loss(wide=True)
-                write("wide", replay(None))
+                replay = replay_loss(float64=True)
+                write("float64", replay(None))
                 write("aside", replay(aside))
                 for title, size in STEPS.items():
                     write(title, replay(lambda each, _: nudged(aside(each), size)))  # noqa: B023 - used at once.
-                for twin in range(TWINS if twins else 0):
-                    write(f"twin{twin}", replay(lambda each, dtype: moved_by(each, dtype, random)))
+                for number in range(PERTURBATIONS if perturb else 0):
+                    write(f"perturbed{number}", replay(lambda each, dtype: moved_by(each, dtype, random)))
             with common_randomness():
-                write("narrow", replay_loss(wide=False)(None))
+                write("tested", replay_loss(float64=False)(None))
         if "update" in stages and subject.model.compiled:
             with in_float64():
-                update = replay_of_update(subject, given, wide=True)
-                write("wide", update(None))
-                for twin in range(TWINS if twins else 0):
-                    write(f"twin{twin}", update(np.random.default_rng(twin)))
+                update = replay_of_update(subject, given, float64=True)
+                write("float64", update(None))
+                for number in range(PERTURBATIONS if perturb else 0):
+                    write(f"perturbed{number}", update(np.random.default_rng(number)))
             with common_randomness():
-                write("narrow", replay_of_update(subject, given, wide=False)(None))
+                write("tested", replay_of_update(subject, given, float64=False)(None))
         records.close()
         return {}
 
     def train(self, to: str) -> dict[str, Any]:
-        """Trains the twin in float64 for a few steps, by Keras's own `train_on_batch`."""
-        say("training in float64")
+        """Trains the float64 reference for a few steps, by Keras's own `train_on_batch`."""
+        report_progress("training in float64")
         self._trainer = Trainer(self._subject, self._batches)
         return {"sparse": self._trainer.run_in_float64(Records(Path(to)))}
 
-    def train_from(self, truth: str, to: str, *, twins: bool, aside: bool) -> dict[str, Any]:
+    def train_from(self, truth: str, to: str, *, perturb: bool, aside: bool) -> dict[str, Any]:
         """Takes each step from where the truth was before it, and all of them in the dtype under test."""
-        say("training step by step")
-        self._trainer.run_from(Records(Path(truth)), Records(Path(to)), TWINS if twins else 0, aside=aside)
+        report_progress("training step by step")
+        self._trainer.run_from(Records(Path(truth)), Records(Path(to)), PERTURBATIONS if perturb else 0, aside=aside)
         return {}
 
-    def train_twins(self, truth: str, to: str, steps: list[str], roundoff: dict[str, float]) -> dict[str, Any]:
-        """Trains twins that are perturbed after each step by the largest error that was measured for it."""
-        say("perturbed twins")
+    def train_perturbed(self, truth: str, to: str, steps: list[str], roundoff: dict[str, float]) -> dict[str, Any]:
+        """Trains the reference anew, perturbed after each step by the largest error that was measured for it."""
+        report_progress("perturbed runs")
         others = [Records(Path(each)) for each in steps]
-        self._trainer.run_twins(Records(Path(truth)), others, Records(Path(to)), TWINS, roundoff)
+        self._trainer.run_perturbed(Records(Path(truth)), others, Records(Path(to)), PERTURBATIONS, roundoff)
         return {}
 
     def fit(self) -> dict[str, Any]:
         """Trains by Keras's own `fit`, which people call."""
-        say("fit")
+        report_progress("fit")
         return dict(self._trainer.fit())
 
     def peak_memory(self) -> dict[str, Any]:
@@ -379,13 +379,13 @@ class Worker:
         return Inputs(call, given, self._subject.layers[call.path])
 
     def _writer(
-        self, records: Records, inputs: Inputs, *, gradients: bool, wide: bool
+        self, records: Records, inputs: Inputs, *, gradients: bool, float64: bool
     ) -> Callable[[str, Inputs], None]:
         """Returns a function that replays a call from inputs like these, and writes what it gives under a title."""
-        layer = (self._subject.twin_layers if wide else self._subject.layers)[inputs.call.path]
-        replay = replay_of(layer, inputs, self._path if gradients else None, wide=wide)
+        layer = (self._subject.reference_layers if float64 else self._subject.layers)[inputs.call.path]
+        replay = replay_of(layer, inputs, self._path if gradients else None, float64=float64)
         has_modes = takes_training(layer) and inputs.call.training
-        infer = replay_of(layer, inputs, None, wide=wide, training=False) if has_modes else None
+        infer = replay_of(layer, inputs, None, float64=float64, training=False) if has_modes else None
 
         def write(title: str, inputs: Inputs) -> None:
             found = replay(inputs)
@@ -482,13 +482,13 @@ def _summary(array: np.ndarray) -> dict[str, Any]:
     """What initial values are compared by: their bits, or what they are drawn from."""
     if array.dtype.kind in "iu":
         array = array.astype("int64")  # The integers of a seed are of another dtype on each backend.
-    wide = array.astype("float64")
+    float64 = array.astype("float64")
     return {
         "digest": _digest(array),
-        "rms": scale_of(wide),
+        "rms": scale_of(float64),
         "size": array.size,
         # Of one element nobody can tell.
-        "constant": bool(array.size == 0 or (array.size > 1 and wide.min() == wide.max())),
+        "constant": bool(array.size == 0 or (array.size > 1 and float64.min() == float64.max())),
     }
 
 

@@ -82,7 +82,7 @@ def plot_distance(curves: Mapping[int, Sequence[float | None]], envelope: Sequen
 
     Args:
         curves: By the number of the backend.
-        envelope: The largest distance of the perturbed twins.
+        envelope: The largest distance of the perturbed runs.
 
     Returns:
         The SVG element, or nothing.

@@ -215,7 +215,7 @@ def _trajectory(report: Mapping[str, Any]) -> dict[str, Any]:
     numbers = {name: number for number, name in enumerate(report["backends"])}
     losses = {
         numbers[name]: [float("nan") if value is None else value for value in values]
-        for name, values in found["losses"]["narrow"].items()
+        for name, values in found["losses"]["tested"].items()
         if name in numbers
     }
     distances = {numbers[name]: values for name, values in found["distance"].items() if name in numbers}

@@ -30,7 +30,7 @@ MEANINGS = {
     "noisy": ("warn", "the same meaning, but this backend loses more bits than arithmetic costs"),
     "unstable": ("mild", "the same meaning, and every backend loses as many bits: the layer itself does"),
     "tie": ("mild", "a point without a derivative, such as a ReLU at 0: any of the answers is right"),
-    "chaos": ("mild", "trajectories come apart, and no further than rounding takes twins of one backend"),
+    "chaos": ("mild", "trajectories come apart, and no further than rounding takes perturbed runs of one backend"),
     "rounding": ("good", "the same meaning, and the error is what arithmetic in this dtype costs"),
     "identical": ("good", "the same bits"),
 }
@@ -64,7 +64,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Element:
-    """One element of a tensor: its truth in float64, and for each backend its digits, same ones first, and narrow."""
+    """One element of a tensor: its truth, and for each backend the digits that agree, the rest, the float32 value."""
 
     index: str
     truth: str
@@ -294,17 +294,17 @@ def _worst_steps(rows: Sequence[Row]) -> list[Row]:
 
 
 def _element(each: Mapping[str, Any], backends: Sequence[str], wrong: set[str]) -> Element:
-    wide, narrow = each["float64"], each["narrow"]
+    float64, tested = each["float64"], each["tested"]
     # Where nobody is to blame there is no truth either, and values are held against the first.
-    right = [name for name in backends if name in wide and name not in wrong]
-    reference = _value(wide[right[0] if right else next(iter(wide))]) if wide else "—"
+    right = [name for name in backends if name in float64 and name not in wrong]
+    reference = _value(float64[right[0] if right else next(iter(float64))]) if float64 else "—"
     values = []
     for name in backends:
-        mine = _value(wide[name]) if name in wide else "—"
+        mine = _value(float64[name]) if name in float64 else "—"
         same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(mine, reference, strict=False))))
         # All of a number that is the beginning of another, as 0 is.
         same = 0 if mine != reference and same == len(mine) else same
-        values.append((mine[:same], mine[same:], _value(narrow[name], 9) if name in narrow else "—"))
+        values.append((mine[:same], mine[same:], _value(tested[name], 9) if name in tested else "—"))
     return Element(f"[{', '.join(map(str, each['index']))}]", reference if right else "no majority", values)
 
 
