@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +37,16 @@ REST: dict[str, list[str]] = {
 }
 """What `full` runs, with pytest's arguments."""
 
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "constraint": "UV_CONSTRAINT",
+}
+"""Where packages come from: pip's settings, and what uv calls them."""
+
+# uv installs an environment in ten seconds, for which pip takes a minute; `pip install nox[uv]` brings it.
+nox.options.default_venv_backend = "uv|virtualenv"
 # The GPU sessions have to be asked for: they install gigabytes, and need a GPU.
 nox.options.sessions = ["lint", "types", "quick"]
 # Who has no other Python skips it: in CI, nox would fail, and elsewhere fetch one.
@@ -52,7 +64,22 @@ def let_pyenv_find_all() -> None:
         os.environ["PYENV_VERSION"] = ":".join(dict.fromkeys("\n".join(names).split()))
 
 
+def let_uv_find_what_pip_finds() -> None:
+    """Hands uv pip's settings of where packages come from, which uv does not read: it would find other builds."""
+    asked = [sys.executable, "-m", "pip", "config", "list"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    found = {}
+    for line in listed.splitlines():
+        name, _, value = line.partition("=")
+        if (setting := UV_NAMES.get(name.rpartition(".")[2])) is not None:
+            separator = "," if setting == "UV_FIND_LINKS" else " "
+            found[setting] = separator.join(ast.literal_eval(value).split())  # Pip lists the weaker setting first.
+    # As pip does: the newest of all indexes, and not what the first one has.
+    os.environ.update({"UV_INDEX_STRATEGY": "unsafe-best-match", **found, **os.environ})
+
+
 let_pyenv_find_all()
+let_uv_find_what_pip_finds()
 
 
 @nox.session
