@@ -1,6 +1,6 @@
 """The lab, end to end: load, prepare, build, train, log, plot, draw, save.
 
-What is asked of it:
+Requirements:
 
 * the same model code on every backend, written with nothing but Keras and dlf's own helpers;
 * a run folder is whole or says that it is not: ``run.json`` is written last, and each file appears in one piece;

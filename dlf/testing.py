@@ -1,6 +1,6 @@
 """For test suites: the conformance suite of a backend, and parity of a model across backends.
 
-What is asked of it:
+Requirements:
 
 * a backend's author writes one test, ``check_backend("name")``, and learns which promise is broken and how;
 * the numbers are held against derivatives derived on paper, within what float32 arithmetic can lose and no more;

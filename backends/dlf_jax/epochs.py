@@ -78,7 +78,7 @@ class JaxEpochRunner:
         return dict(logs)
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        """Returns the outputs for each of the batches, joined, as NumPy arrays."""
         if self._functions["predict"].was_made_anew():
             self._make_predict()
         variables = _variables(self._model)[:2]

@@ -75,7 +75,7 @@ def start(parameters: Parameters, problem: str = "") -> nnx.Module:
 
 
 def read(parameters: nnx.Module) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: np.asarray(value) for name, value in _by_name(nnx.state(parameters, nnx.Param)).items()}
 
 

@@ -1,6 +1,6 @@
 """A built Keras model as a Flax NNX module, and its trained values back in the model.
 
-What is asked of it:
+Requirements:
 
 * one call each way; ``nnx.grad``, ``nnx.jit``, ``nnx.Optimizer``, ``nnx.split`` and Orbax take the module as any other;
 * the numbers are those of Keras: masks and statistics move on at each training call, inside compiled code too;

@@ -1,6 +1,6 @@
 """A plain training loop for any Keras model as a Flax NNX module: `nnx.value_and_grad` and an `nnx.Optimizer`.
 
-What is asked of it:
+Requirements:
 
 * it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
 * the same functions in the same order as in the loops of the other frameworks.

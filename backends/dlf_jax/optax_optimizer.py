@@ -1,6 +1,6 @@
 """Any optax transformation as a Keras optimizer.
 
-What is asked of it:
+Requirements:
 
 * optax's own update, in Keras's `fit`, in dlf's engines, and under Keras's callbacks;
 * optax's state in Keras variables, one for each of its arrays, so that it is saved and restored with the model;

@@ -1,6 +1,6 @@
 """Keras's optimizers as optax transformations.
 
-What is asked of it:
+Requirements:
 
 * the same update as Keras's, to rounding: its epsilons, its order of clipping, weight decay and step, its first step 0;
 * optax's own transformations wherever they are Keras's mathematics, and a comment at each that is not;

@@ -1,6 +1,6 @@
 """The common random stream on JAX, whose own it is: Threefry-2x32 in uint32.
 
-What is asked of it:
+Requirements:
 
 * the words are those of every other backend, on any device, eagerly and compiled;
 * no more is computed than there are numbers to draw.

@@ -67,7 +67,7 @@ class TensorFlowEpochRunner:
         return dict(self._evaluate(data, rows, start, stop))
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        """Returns the outputs for each of the batches, joined, as NumPy arrays."""
         if self._functions["predict"].was_made_anew():
             self._make_predict()
         self.ways["predict_step by itself"] += len(rows)

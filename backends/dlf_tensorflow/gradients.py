@@ -38,7 +38,7 @@ def start(parameters: Parameters, problem: str = "") -> Variables:  # noqa: ARG0
 
 
 def read(parameters: Variables) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: variable.numpy() for name, variable in parameters.items()}
 
 

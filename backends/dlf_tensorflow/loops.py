@@ -1,6 +1,6 @@
 """The three models and their training, written by hand in TensorFlow.
 
-What is asked of it:
+Requirements:
 
 * what a good engineer would write in this framework, with nothing of Keras in it;
 * the same arithmetic as Keras: the same Adam, the same dropout masks, the loss averaged over all rows;

@@ -1,6 +1,6 @@
 """The common random stream on TensorFlow: Threefry-2x32 in uint32, compiled by XLA wherever it is called from.
 
-What is asked of it:
+Requirements:
 
 * the words are those of every other backend, on any device, eagerly and compiled;
 * no more is computed than there are numbers to draw.

@@ -59,7 +59,7 @@ class TorchEpochRunner:
         return dict(self._run("test_step", data, rows[start:stop])[-1])
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        """Returns the outputs for each of the batches, joined, as NumPy arrays."""
         self._functions["predict"].was_made_anew()
         self._model.eval()
         outputs = self._run("predict_step", data, rows, keep=len(rows))

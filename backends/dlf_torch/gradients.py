@@ -41,7 +41,7 @@ def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001
 
 
 def read(parameters: Tensors) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: leaf.detach().cpu().numpy().copy() for name, leaf in parameters.items()}
 
 

@@ -1,6 +1,6 @@
 """The common random stream on PyTorch: Threefry-2x32 in int32, which wraps around as unsigned integers do.
 
-What is asked of it:
+Requirements:
 
 * the words are those of every other backend, on any device, eagerly and compiled;
 * no more is computed than there are numbers to draw.
@@ -31,7 +31,7 @@ def threefry_2x32(key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
     """Returns the two words of each counter under one key."""
     key, first, second = _word(key), _word(counter[0]), _word(counter[1])
     shape = torch.broadcast_shapes(first.shape, second.shape)
-    # A key of shape (1,) each, and counters of one dimension at least, so that NumPy's arrays stay arrays.
+    # A key of shape (1,) each, and counters of one dimension at least, so that NumPy arrays stay arrays.
     return _mix(key[0:1], key[1:2], first.broadcast_to(shape) + 0, second.broadcast_to(shape) + 0)
 
 
@@ -76,7 +76,7 @@ def _word(value: Any) -> Any:
 
 
 def _mix(key_1: Any, key_2: Any, first: Any, second: Any) -> tuple[Any, Any]:
-    """Twenty rounds, in place; on tensors and on NumPy's arrays alike."""
+    """Twenty rounds, in place; on tensors and on NumPy arrays alike."""
     keys = (key_1, key_2, key_1 ^ key_2 ^ _PARITY)
     first += key_1
     second += key_2

@@ -1,6 +1,6 @@
 """A plain training loop for any Keras model: the model's own call, `torch.autograd`, and its optimizer.
 
-What is asked of it:
+Requirements:
 
 * it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
 * the same functions in the same order as in the loops of the other frameworks.

@@ -1,6 +1,6 @@
 """JAX's random numbers on every backend, derived once from the 32 bits that `Backend.random_bits` supplies.
 
-What is asked of it:
+Requirements:
 
 * uniform numbers in [0, 1), masks, integers and permutations have the bits that JAX draws from the same key;
 * float32 and float64 runs see the same numbers: 32 bits are drawn for each, also where JAX would draw 64;

@@ -1,6 +1,6 @@
 """Keras's random functions, drawing from the common stream: what `dlf.common_randomness` puts in their place.
 
-What is asked of it:
+Requirements:
 
 * each takes the arguments of Keras's own, and advances the seed exactly as Keras on JAX does;
 * what cannot be drawn in common is drawn by Keras, and noted for the report.

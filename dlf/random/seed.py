@@ -1,6 +1,6 @@
 """One seed for everything that draws random numbers, and the same numbers on every backend.
 
-What is asked of it:
+Requirements:
 
 * after `set_seed`, initial weights have the same bits on TensorFlow, JAX and PyTorch;
 * inside `common_randomness`, masks and noise do too, and are JAX's own;

@@ -1,6 +1,6 @@
 """The errors that dlf raises, and the exit code each one means on the command line.
 
-What is asked of them:
+Requirements:
 
 * every error that dlf raises on purpose derives from `DlfError`, so one ``except`` catches them all;
 * each also derives from the built-in error that a Python user would catch (`ValueError`, `ImportError`, ...);

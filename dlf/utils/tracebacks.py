@@ -1,6 +1,6 @@
 """Tracebacks as the author of a model reads them.
 
-What is asked of it:
+Requirements:
 
 * the lines of dlf, of installed packages and of Python's import machinery are left out.
 """

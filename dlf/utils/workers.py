@@ -1,6 +1,6 @@
 """Work in a process of its own: one backend, one job, its answer as a line of JSON.
 
-What is asked of it:
+Requirements:
 
 * the parent imports no framework;
 * an answer arrives whole, whatever a model or a framework prints meanwhile, from whichever thread or process;

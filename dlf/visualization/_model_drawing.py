@@ -1,6 +1,6 @@
 """A model's graph drawn as SVG: a card for each call of a layer, and arrows for the tensors between them.
 
-What is asked of it:
+Requirements:
 
 * what `graph_layout` is asked for, which places the cards, and `svg`, which writes the words;
 * the picture looks the same on a light page, on a dark page and in a converter for print: it brings its own background

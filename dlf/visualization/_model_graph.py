@@ -1,6 +1,6 @@
 """The graph of a Keras model as plain data: which layer or op was called on what, and what came out.
 
-What is asked of it:
+Requirements:
 
 * one node for each *call*, so that a layer called twice appears twice and is known to share its weights;
 * custom layers without ``get_config`` work, so the graph is read from the model and not from its configuration;

@@ -1,6 +1,6 @@
 """A graph laid out: cards in rows, and arrows that go round them.
 
-What is asked of it:
+Requirements:
 
 * it needs neither Graphviz nor pydot: grandalf, which is plain Python, sorts the cards into rows;
 * an arrow never runs through a card: past the rows in between it keeps to a lane of its own, and it bends only in the

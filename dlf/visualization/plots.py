@@ -1,6 +1,6 @@
 """Pictures for notebooks and reports: the curves of a training run, and the drawing of a model.
 
-What is asked of it:
+Requirements:
 
 * importing it is cheap: matplotlib, grandalf and Keras are imported by the functions that need them;
 * pyplot stays out of it, with its global list of open figures and its search for a window to draw in;

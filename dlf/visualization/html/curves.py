@@ -1,6 +1,6 @@
 """The two plots of the page, as SVG to stand inside it: the losses, and how far apart they are.
 
-What is asked of it:
+Requirements:
 
 * what `dlf.visualization.html.style` is asked for;
 * no text comes from the report: names stand in the page's legend;

@@ -1,6 +1,6 @@
 """Writes pages from templates beside the code, with scripts of their own or without.
 
-What is asked of it:
+Requirements:
 
 * a page fetches nothing, and nothing runs in it but its own scripts, whatever words got in;
 * words are text: escaped, and those that would turn the direction of what follows are shown;

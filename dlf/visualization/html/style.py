@@ -1,6 +1,6 @@
 """What the plots of every page look like; beside it, `page.css` is the style sheet of every page.
 
-What is asked of a plot that is to stand inside a page:
+Requirements for a plot inside a page:
 
 * colours are the page's own (CSS variables), so that they follow light, dark and print;
 * text is text, in the page's font;
