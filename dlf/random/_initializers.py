@@ -119,8 +119,8 @@ class _Stream:
     @property
     def random(self) -> np.random.RandomState:
         if self._drawn is None:
-            # Keras's seeds have 32 bits. SeedSequence ignores trailing zeros; with the number of axes among the words,
-            # shapes that differ only in these still get different streams.
+            # Keras's seeds have 32 bits. SeedSequence can ignore trailing zeros: the number of axes among the words
+            # tells shapes apart that differ only in these.
             words = [each % 2**32 for each in (*self._state, len(self._shape), *self._shape)]
             self._drawn = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
         return self._drawn
