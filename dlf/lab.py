@@ -3,7 +3,8 @@
 Requirements:
 
 * the code is the same on every backend, and uses nothing but Keras and dlf's own helpers;
-* an incomplete run folder can be recognised: ``run.json`` is written last, and no file is ever half written;
+* an incomplete run folder can be recognised, since ``run.json`` is written last; all files but TensorBoard's event
+  files are written completely or not at all;
 * Ctrl-C ends the run and saves the model and history so far.
 """
 

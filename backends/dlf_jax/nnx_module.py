@@ -73,8 +73,9 @@ class KerasModule(nnx.Module):  # type: ignore[misc]  # Likewise.
         model, pairs = self._origin.model, paired(self)
         values = [variable.get_value() for _, variable in pairs]
         mapping = [(ours, value) for (ours, _), value in zip(pairs, values, strict=True)]
-        # `stateless_call` would do nearly the same, but it skips `Layer.__call__`: a layer that is called twice then
-        # loses the losses of its first call, and a model that does not name `training` never trains its dropout.
+        # `model.stateless_call` would do nearly the same, but bypasses `Layer.__call__`: in a model whose `call` has no
+        # argument `training`, dropout would be off, and a layer that is called twice would lose the losses of its first
+        # call.
         with keras.StatelessScope(mapping, collect_losses=return_losses) as scope:
             outputs = model(*args, training=not self.deterministic if training is None else training, **kwargs)
             losses = list(model.losses) if return_losses else []

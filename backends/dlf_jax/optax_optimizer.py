@@ -59,9 +59,9 @@ def from_optax(
 
     Raises:
         BackendError: Keras runs on another backend than JAX.
-        InvalidArgumentError: `transformation` is no optax transformation, or Keras cannot use the learning rate. Raised
-            later if the transformation needs more than gradients, state and parameters, if the learning rate cannot be
-            set, or if a file is loaded whose transformation does not exist any more.
+        InvalidArgumentError: `transformation` is no optax transformation, or Keras cannot use the learning rate. The
+            optimizer raises it later if the transformation needs more than gradients, state and parameters, if the
+            learning rate cannot be set, or if a file is loaded whose transformation does not exist any more.
 
     Example:
         >>> import numpy as np

@@ -119,7 +119,10 @@ class Lesson(GradientPath, Protocol):
         ...
 
     def mlp_loss(self, parameters: Any, batch: Batch) -> Any:
-        """Returns the mean cross-entropy of the lab's MLP, ``logits = relu(x hidden/kernel + hidden/bias) ...``."""
+        """Returns the mean cross-entropy of the lab's MLP.
+
+        The logits are ``relu(x hidden/kernel + hidden/bias) logits/kernel + logits/bias``.
+        """
         ...
 
     def step(self, loss: Any, parameters: Any, batch: Batch, learning_rate: float) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""The layers of a model by their paths, whatever kind of model it is."""
+"""Finds the layers of a model of any kind, by their paths."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ class _OnceInItsCell:
         if cell is not None and self.shown_in == cell:
             self.shown_in = None
             return
-        # IPython has no types where it is installed, and no module where it is not: both are for mypy to overlook.
+        # Imported by name, so that mypy ignores it: IPython has no types, and may not be installed.
         notebook: Any = importlib.import_module("IPython.display")
         # Twice the resolution of a common screen, at the same size, so that it is sharp on high-resolution screens.
         picture = io.BytesIO()
