@@ -1,6 +1,6 @@
 """Deep Learning Foundations: one Keras 3 model on TensorFlow, JAX and PyTorch, side by side.
 
-What is asked of it:
+Requirements:
 
 * importing dlf imports neither a framework nor Keras nor NumPy: each public name is loaded on first use;
 * ``import dlf`` and then ``import keras`` works with any one framework installed, TensorFlow or not.
@@ -72,13 +72,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'dlf' has no attribute {name!r}")
     if os.environ.get("KERAS_BACKEND") and _HOMES[name] != "dlf.utils.errors" and "keras" not in sys.modules:
-        # What follows imports Keras: if its backend is misspelt or absent, this says so better than Keras does.
+        # The import below imports Keras. If its backend is misspelt or absent, `select_backend` gives a better error.
         from dlf.backend.registry import select_backend
 
         select_backend()
     package = _HOMES[name].partition(".")[0]
     if package != "dlf":
-        # It lives in a backend's package, whose frameworks need not be there.
+        # The name lives in a backend's package, and that backend's frameworks may not be installed.
         from dlf.backend.registry import check_installed, load_backend
 
         check_installed(load_backend(package.removeprefix("dlf_")), f"dlf.{name}")

@@ -1,10 +1,11 @@
 """The lab, end to end: load, prepare, build, train, log, plot, draw, save.
 
-What is asked of it:
+Requirements:
 
-* the same model code on every backend, written with nothing but Keras and dlf's own helpers;
-* a run folder is whole or says that it is not: ``run.json`` is written last, and each file appears in one piece;
-* Ctrl-C ends the run and keeps what was learnt.
+* the code is the same on every backend, and uses nothing but Keras and dlf's own helpers;
+* an incomplete run folder can be recognised, since ``run.json`` is written last; all files but TensorBoard's event
+  files are written completely or not at all;
+* Ctrl-C ends the run and saves the model and history so far.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _SUMMARY = "run.json"
 
 @dataclass(frozen=True)
 class LabOptions:
-    """What one run of the lab is asked for."""
+    """The options of one run of the lab."""
 
     dataset: str = "digits"
     data_dir: str | None = None
@@ -61,7 +62,7 @@ class LabOptions:
 
 @dataclass(frozen=True)
 class LabResult:
-    """What one run of the lab found, and where it left it."""
+    """The result of one run of the lab, and the files that it wrote."""
 
     status: str
     """``"completed"``, ``"stopped early"`` or ``"interrupted"``."""
@@ -83,8 +84,8 @@ def build_model(image_shape: Sequence[int], num_classes: int, hidden: int = 128)
     With `x` flattened to ``(batch, pixels)``: ``logits = dropout(relu(x W₁ + b₁)) W₂ + b₂``, where `W₁` is
     ``(pixels, hidden)`` and `W₂` is ``(hidden, num_classes)``.
 
-    The pixels come as bytes and are scaled to the interval from 0 to 1 inside the model, so that the saved model takes
-    images as they are.
+    The pixels are bytes and are scaled to the interval from 0 to 1 inside the model, so that the saved model takes
+    unscaled images.
 
     Args:
         image_shape: ``(height, width, channels)``.
@@ -92,7 +93,7 @@ def build_model(image_shape: Sequence[int], num_classes: int, hidden: int = 128)
         hidden: Units of the hidden layer.
 
     Returns:
-        The model, built.
+        The built model.
 
     Example:
         >>> build_model((8, 8, 1), num_classes=10, hidden=32).count_params()
@@ -121,18 +122,18 @@ def run_lab(
     """Runs the lab on the backend of this process.
 
     Args:
-        options: What is asked for.
-        callbacks: More callbacks for the training, such as a progress display.
+        options: The options of the run.
+        callbacks: Further callbacks for the training, such as a progress display.
         verbose: As in Keras's `fit`.
-        log: Receives the line of versions and devices before training starts.
+        log: Called with the line of versions and devices before training starts.
 
     Returns:
-        What was found. The run folder holds the history (``history.json``, ``history.csv``), the plots
-        (``history.svg``, ``history.png``), the drawing of the model (``model.svg``), the model (``model.keras``), the
-        event files (``train/``, ``validation/``) and this result (``run.json``).
+        The result. The run folder holds the history (``history.json``, ``history.csv``), the plots (``history.svg``,
+        ``history.png``), the drawing of the model (``model.svg``), the model (``model.keras``), the event files for
+        TensorBoard (``train/``, ``validation/``) and this result (``run.json``).
 
     Raises:
-        DlfError: Whatever is wrong with the request, the data or the folder.
+        DlfError: Something is wrong with the options, the data, the training or the folder.
     """
     set_seed(options.seed)
     train, info = load_tfds_dataset(options.dataset, "train", with_info=True, data_dir=options.data_dir)
@@ -149,7 +150,7 @@ def run_lab(
         "verbose": verbose,
     }
     log(version_line(current_backend()))
-    # Only now, when what can be wrong with the request has been looked at, is anything left on the disk.
+    # Nothing is written to the disk before this line: by now errors in the options have been raised.
     folder = make_run_folder(options.out)
     own_callbacks, _ = build_callbacks(patience=3, logdir=folder)
     start = time.perf_counter()
@@ -186,7 +187,7 @@ def _result(options: LabOptions, model: keras.Model, folder: Path, seconds: floa
 
 
 def _save(folder: Path, model: keras.Model, result: LabResult) -> LabResult:
-    """Writes the run's files: first what cannot be had again, and the summary last."""
+    """Writes the run's files: first the model, which only another training could replace, and the summary last."""
     history = model.history.history
     figure = plot_history(history, title=f"{result.options['dataset']} on {result.backend['name']}")
     writers: dict[str, Callable[[Path], Any]] = {

@@ -1,8 +1,8 @@
-"""What pytest finds of dlf wherever dlf is installed: the marker `parity` and the fixture `assert_parity`.
+"""The pytest plugin of dlf: the marker `parity` and the fixture `assert_parity`.
 
-What is asked of it:
+Requirements:
 
-* importing it imports neither Keras nor a framework: it is imported in every test suite of the environment.
+* importing the module imports neither Keras nor a framework, since pytest loads it in every test suite.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ __all__ = ["assert_parity", "pytest_configure"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker."""
+    """Registers the marker `parity`."""
     config.addinivalue_line("markers", "parity: compares a model across backends, in processes of their own; seconds.")
 
 
 @pytest.fixture
 def assert_parity() -> Callable[..., dict[str, Any]]:
-    """`dlf.testing.assert_parity`, imported where a test asks for it."""
+    """Returns `dlf.testing.assert_parity`, which is imported only if a test requests this fixture."""
     from dlf.testing import assert_parity as found
 
     return found

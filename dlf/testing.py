@@ -1,11 +1,11 @@
-"""For test suites: the conformance suite of a backend, and parity of a model across backends.
+"""For test suites: the conformance check of a backend, and the parity of a model across backends.
 
-What is asked of it:
+Requirements:
 
-* a backend's author writes one test, ``check_backend("name")``, and learns which promise is broken and how;
-* the numbers are held against derivatives derived on paper, within what float32 arithmetic can lose and no more;
-* a model's author writes one line, ``assert_parity(build)``, and reads the report of `dlf parity` where it fails;
-* lessons and second derivatives, which a path may leave out, are held so in float64: see `dlf.gradients.conformance`.
+* a backend's author writes one test, ``check_backend("name")``, and its error says which promise is broken and how;
+* gradients are compared with derivatives derived on paper, and may differ by the rounding of float32 but no more;
+* a model's author writes one line, ``assert_parity(build)``, and its error is the report of `dlf parity`;
+* the optional lessons and second derivatives of a path are checked in float64: see `dlf.gradients.conformance`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,19 @@ def assert_parity(build: str | Callable[[], Any], *, strict: bool = False, **opt
     """Asserts that a Keras model computes and trains the same on every backend that is installed.
 
     Args:
-        build: As in `dlf.check_parity`: a function at the top of a module that returns a model, or its place as text.
-        strict: Whether imprecision fails too.
+        build: As in `dlf.check_parity`: a function at the top level of a module that returns a model, or its place as
+            text, such as ``"models.py:build"``.
+        strict: Whether imprecision is a failure, too.
         **options: As in `dlf.check_parity`, such as backends, data, batch, steps and seed.
 
     Returns:
         The report of `dlf.check_parity`.
 
     Raises:
-        AssertionError: The model differs, or what it gives is NaN or infinite; the message is the report that
-            `dlf parity` prints.
-        DlfError: Not everything could be compared: there is one backend alone, one is absent or did not come through, a
-            stage could not be judged, or the request is wrong.
+        AssertionError: The model differs between backends, or its numbers are NaN or infinite; the message is the
+            report that `dlf parity` prints.
+        DlfError: Not everything could be compared: there is only one backend, a backend is absent or failed, a stage
+            could not be judged, or an argument is wrong.
 
     Example:
         >>> assert_parity("models.py:build", backends=["jax", "torch"])  # doctest: +SKIP
@@ -90,7 +91,7 @@ def check_backend(name: str) -> None:
 
 
 def _check_loading(backend: Backend) -> None:
-    """Loading imports no framework: `dlf backends` and the choice of a backend must stay quick."""
+    """Checks that loading imports no framework, since `dlf backends` and the choice of a backend must be fast."""
     code = (
         "import json, sys; from dlf.backend.registry import load_backend; "
         f"requires = load_backend({backend.name!r}).requires; "
@@ -184,14 +185,17 @@ def _check_apply(title: str, path: GradientPath) -> None:
     parameters = {"w": np.array([1.0, -2.0], np.float32), "b": np.array(0.5, np.float32)}
     gradients = {"w": np.array([4.0, 8.0], np.float32), "b": np.array(-2.0, np.float32)}
     updated = path.apply(parameters, gradients, 0.25)
-    # Every number here is a short binary fraction, so there is no rounding to allow for.
+    # Every number here is a short binary fraction, so the result is exact.
     for name, expected in {"w": [0.0, -4.0], "b": 1.0}.items():
         received = _to_numpy(updated[name]).tolist()
         expect(f"{title} applies parameter - learning_rate * gradient to {name}", expected=expected, received=received)
 
 
 def _check_epoch_runner(backend: Backend) -> None:
-    """One weight, learnt by hand: `w - rate * 2 (w - y)` for inputs of 1, in short binary fractions throughout."""
+    """Compares the training of one weight with hand-computed values: `w - rate * 2 (w - y)` for inputs of 1.
+
+    Almost all numbers are short binary fractions, and therefore exact.
+    """
     free = backend.free_memory()
     expect(
         "`free_memory` is a number of bytes", expected="an int, or None", received=free, kept=free is None or free > 0
@@ -215,7 +219,7 @@ def _check_epoch_runner(backend: Backend) -> None:
     for start, stop, weight, loss in ((0, 1, 1.0, 4.0), (1, 3, 2.25, (4 + 1 + 2.25) / 3)):
         logs = runner.train(data, rows, start, stop)
         expect(f"`train` to step {stop}", expected=[[weight]], received=_to_numpy(model.weights[0]).tolist())
-        # The metrics go on from call to call; a third is no binary fraction.
+        # The metrics accumulate from call to call. The mean of three steps is no binary fraction, so it is rounded.
         received = float(_to_numpy(logs["loss"]))
         expect("`train` returns the logs", expected=loss, received=received, kept=abs(received - loss) < 1e-6)  # noqa: PLR2004
     model.reset_metrics()
@@ -231,7 +235,10 @@ def _line_loss(parameters: Parameters, batch: Batch) -> Any:
 
 
 def _line_truth(parameters: Any, batch: Any) -> tuple[float, dict[str, np.ndarray], float]:
-    """With `r = w x + b - y`: `mean(r²)`, `mean(2 r x)` and `mean(2 r)`."""
+    """Returns the loss, its gradients and a bound of their rounding.
+
+    With `r = w x + b - y`, the loss is `mean(r²)`, and the gradients are `mean(2 r x)` and `mean(2 r)`.
+    """
     w, b, x, y = (np.asarray(each, np.float64) for each in (parameters["w"], parameters["b"], *batch))
     r = w * x + b - y
     gradients = {"w": np.asarray(np.mean(2 * r * x)), "b": np.asarray(np.mean(2 * r))}
@@ -244,7 +251,10 @@ def _tanh_loss(parameters: Parameters, batch: Batch) -> Any:
 
 
 def _tanh_truth(parameters: Any, batch: Any) -> tuple[float, dict[str, np.ndarray], float]:
-    """With `t = tanh(x w)` and `r = t - y`: `mean(r²)` and `xᵀ (2 r (1 - t²)) / n`."""
+    """Returns the loss, its gradient and a bound of their rounding.
+
+    With `t = tanh(x w)` and `r = t - y`, the loss is `mean(r²)`, and the gradient is `xᵀ (2 r (1 - t²)) / n`.
+    """
     w, x, y = (np.asarray(each, np.float64) for each in (parameters["w"], *batch))
     t = np.tanh(x @ w)
     r = t - y
@@ -254,7 +264,7 @@ def _tanh_truth(parameters: Any, batch: Any) -> tuple[float, dict[str, np.ndarra
 
 
 def _rounding(terms: int, *magnitudes: np.ndarray) -> float:
-    """The most that a float32 mean of so many terms can be off: each term a few roundings, the sum one for each term.
+    """Returns a bound of the error of a float32 mean: a few roundings in each term, and one for each term of the sum.
 
     Source: N. J. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 4.2: ``γₙ Σ|xᵢ|``.
     """

@@ -1,4 +1,4 @@
-"""JAX: gradients by `jax.value_and_grad`, updates by optax; and by Flax NNX."""
+"""The JAX backend: gradients by `jax.value_and_grad` with updates by optax, and both by Flax NNX."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class JaxBackend:
     def devices(self) -> Sequence[str]:
         import jax
 
-        # On a CPU the kind is just "cpu" again.
+        # On a CPU, `device_kind` is "cpu", which would only repeat the platform.
         return [f"{each.platform}:{each.id} {each.device_kind}".removesuffix(" cpu") for each in jax.devices()]
 
     def numeric_settings(self) -> Mapping[str, str]:
         import jax
 
-        # Unset, JAX leaves the precision to the device: TF32 on NVIDIA GPUs from Ampere on.
+        # If unset, the device decides on the precision: TF32 on NVIDIA GPUs from Ampere on.
         precision = jax.config.jax_default_matmul_precision
         return {
             "jax_default_matmul_precision": "unset" if precision is None else str(precision),
@@ -96,7 +96,7 @@ class JaxBackend:
     def common_draws(self) -> Collection[str]:
         import jax
 
-        # With 64 bits on, JAX draws 64 for each number, and then others; so it does in another layout.
+        # JAX draws other numbers with 64 bits enabled, with another generator, or in another layout.
         other = jax.config.jax_default_prng_impl != "threefry2x32" or not jax.config.jax_threefry_partitionable
         return () if other or jax.config.jax_enable_x64 else ("dropout", "uniform", "randint", "shuffle")
 

@@ -1,4 +1,4 @@
-"""Functions with a gradient of their own, derived as if they had none: `jax.custom_vjp`."""
+"""Ignores custom gradients, so that functions are differentiated through their operations: `jax.custom_vjp`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["custom_gradients_undone"]
 
 @contextmanager
 def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
-    """Derives functions with a gradient of their own as they compute, for as long as the context lasts.
+    """Makes JAX ignore custom gradients and differentiate through the operations, for as long as the context lasts.
 
-    `jax.custom_gradient`, which Keras's is on JAX, makes one of `jax.custom_vjp` at each call.
+    Keras's `custom_gradient` on JAX is `jax.custom_gradient`, which makes a `jax.custom_vjp` at each call.
 
     Args:
-        note: Is called whenever one of them is.
+        note: Called at each call of a function that has a custom gradient.
 
     Raises:
-        BackendError: JAX has no longer what is replaced for it.
+        BackendError: JAX no longer has the attribute that this function uses.
     """
     before = jax.custom_vjp.__call__
     if not hasattr(jax.custom_vjp(abs), "fun"):

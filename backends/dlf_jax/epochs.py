@@ -1,4 +1,4 @@
-"""JAX: many steps of a Keras model in one call, as one compiled loop over the model's own step."""
+"""Runs many steps of a Keras model in one call on JAX, as a compiled loop over the model's own step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["JaxEpochRunner", "free_memory"]
 
 
 class JaxEpochRunner:
-    """The state goes into the loop and comes out of it; nothing is given back to Python in between."""
+    """The `EpochRunner` of JAX: the loop takes and returns the model's state, and does not return to Python between."""
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
@@ -33,7 +33,7 @@ class JaxEpochRunner:
         self._make_predict()
 
     def refusal(self) -> str | None:
-        """Says why the model's steps cannot be run here, or returns None."""
+        """Returns the reason why the model's steps cannot be run here, or None if they can."""
         if not self._model.jit_compile:
             return "the model is not to be compiled (jit_compile=False)"
         if keras.distribution.distribution() is not None:
@@ -43,22 +43,22 @@ class JaxEpochRunner:
         return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
-        """Returns the arrays on the device."""
-        # A large array is copied while Python goes on: whoever writes to it then writes to what is being trained on.
+        """Returns the arrays as tensors on the device."""
+        # JAX copies a large array while Python goes on. Wait for it: the caller may write to the array afterwards.
         return jax.block_until_ready(jax.tree.map(_copy_on_device, arrays))
 
     def begin_reading(self) -> None:
-        """Nothing is to be done: no random number is drawn for it."""
+        """Does nothing: on JAX, Keras's own loop draws no random number when it makes an iterator over the data."""
 
     def trace(self, data: Any, rows: Any) -> None:
-        """Traces a training step and changes nothing; raises what the step raises."""
+        """Traces a training step without changing any state; raises the errors of the step."""
         self._functions["train"].begin()
         state, batch = _state(self._model), _batch(data, rows[0])
         self._traced_with = leaving_no_trace(self._model, lambda: jax.eval_shape(self._train_step, state, batch))
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
-        # Keras's own loop traces a step when the callbacks of the first batch have been called.
+        # Keras's own loop traces a step after the callbacks of the first batch, which may have changed Python's state.
         is_stale = self._traced_with is not None and self._traced_with.changed()
         self._traced_with = None
         if self._functions["train"].was_made_anew() or is_stale:
@@ -78,7 +78,7 @@ class JaxEpochRunner:
         return dict(logs)
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        """Returns the outputs for all batches, concatenated along the first axis, as NumPy arrays."""
         if self._functions["predict"].was_made_anew():
             self._make_predict()
         variables = _variables(self._model)[:2]
@@ -88,11 +88,11 @@ class JaxEpochRunner:
         return jax.tree.map(np.asarray, outputs)
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tells whether the error says that the device has no memory left."""
+        """Tells whether the error means that the device is out of memory."""
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
     def _make_train(self) -> None:
-        # A step that is compiled by itself is traced once, for its shapes and for the loop.
+        # With a `jit` of its own, the step is traced once, and not again to find its shapes or to compile the loop.
         self._train_step = jax.jit(_with_fast_masks(self._counted("train_step", self._model.train_step)))
         self._train = _runs(self._train_step, self.ways, "train_step")
 
@@ -103,9 +103,10 @@ class JaxEpochRunner:
         self._predict = jax.jit(_map(self._counted("predict_step", self._model.predict_step)))
 
     def _counted(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that JAX takes for no other: of two equal ones it takes the first's trace for the second.
+        """Wraps a step in a new function, which counts its traces.
 
-        A method is equal to itself after the model is compiled anew, with another loss.
+        JAX reuses the trace of a function that compares equal. A bound method stays equal to itself when the model is
+        compiled again with another loss, but a new function does not.
         """
 
         def run(state: Any, batch: Any) -> Any:
@@ -116,27 +117,27 @@ class JaxEpochRunner:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that are free on the device, or None where it is the host's memory."""
+    """Returns the free bytes on the device, or None if it uses the host's memory."""
     statistics = jax.devices()[0].memory_stats()
     return statistics["bytes_limit"] - statistics["bytes_in_use"] if statistics else None
 
 
 def _copy_on_device(array: np.ndarray) -> jax.Array:
-    # `jax.numpy.asarray` copies an array in the host's memory first: on a CPU that is twice the data for a while.
+    # `jax.numpy.asarray` would copy the array in the host's memory first: on a CPU that is twice the data for a while.
     held = jax.device_put(array)
-    # Where the array begins at a multiple of 64 bytes, a CPU takes it as it is, `may_alias=False` or not; and then
-    # whoever writes to it in a callback writes to what is being trained on.
+    # On a CPU, JAX shares the memory of an array that begins at a multiple of 64 bytes, even with `may_alias=False`.
+    # A callback that writes to the array would then change the data of the training.
     is_shared = jax.default_backend() == "cpu" and array.size and held.unsafe_buffer_pointer() == array.ctypes.data
     return jax.numpy.array(held, copy=True) if is_shared else held
 
 
 def _with_fast_masks(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The step, drawing the bits that Keras's dropout draws on JAX in the way that is fast on a CPU."""
+    """Returns the step with a dropout that draws the same bits as Keras's on JAX, but faster on a CPU."""
 
     def run(state: Any, batch: Any) -> Any:
         if jax.default_backend() != "cpu" or "dropout" not in current_backend().common_draws():
             return step(state, batch)
-        # For as long as the step is traced.
+        # The replacement is needed only while the step is traced.
         with random_functions_replaced({"dropout": replacements()["dropout"]}):
             return step(state, batch)
 
@@ -144,7 +145,7 @@ def _with_fast_masks(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _runs(step: Any, ways: Counter[str], name: str) -> Callable[..., Any]:
-    """The steps from `start` to before `stop`, as one loop on the device wherever that is the fastest."""
+    """Returns a function that runs steps `start` to `stop - 1`, in one loop on the device unless that is slower."""
     loop, single = jax.jit(_loop(step)), jax.jit(_single(step))
     slow_in_a_loop: dict[Any, bool] = {}
 
@@ -157,7 +158,7 @@ def _runs(step: Any, ways: Counter[str], name: str) -> Callable[..., Any]:
             return loop(state, data, rows, start, stop)
         logs: Any = {}
         for index in range(start, stop):
-            # Nothing waits here: JAX computes while Python goes on to the next call.
+            # This does not wait for the result: JAX computes while Python makes the next call.
             state, logs = single(state, data, rows, index)
         return state, logs
 
@@ -165,10 +166,10 @@ def _runs(step: Any, ways: Counter[str], name: str) -> Callable[..., Any]:
 
 
 def _is_slow_in_a_loop(step: Any, state: Any, batch: Any) -> bool:
-    """Whether the step holds a convolution and runs on a CPU.
+    """Tells whether the step holds a convolution and runs on a CPU.
 
-    There XLA computes a convolution inside a loop without its fast library: measured on two cores, a small
-    convolutional net took seven times as long in `lax.scan`, written by hand or here, as a step at a time.
+    On a CPU, XLA does not use its fast library for a convolution inside a loop. Measured on two cores, a small
+    convolutional net took seven times as long in `lax.scan` as step by step, here and in a loop written by hand.
     """
     on_cpu = jax.default_backend() == "cpu"
     return on_cpu and "conv_general_dilated" in str(step.trace(state, batch).jaxpr)
@@ -183,7 +184,7 @@ def _single(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _loop(step: Callable[..., Any]) -> Callable[..., Any]:
-    """The loop; its bounds are arguments, so that pieces of any length share one compilation."""
+    """Returns the loop over a step; its bounds are arguments, so that one compilation serves any number of steps."""
 
     def run(state: Any, data: Any, rows: Any, start: Any, stop: Any) -> Any:
         logs, _ = jax.eval_shape(step, state, _batch(data, rows[0]))
@@ -211,12 +212,12 @@ def _map(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _batch(data: Any, rows: Any) -> Any:
-    # The rows are dlf's own and always there: JAX need not check them at each step.
+    # dlf made the row numbers, and all are in bounds: JAX need not check them at each step.
     return jax.tree.map(lambda array: array.at[rows].get(mode="promise_in_bounds"), data)
 
 
 def _like(old: Any, new: Any) -> Any:
-    """The new values in the structure and the dtypes of the old: what `Variable.assign` makes of them, too."""
+    """Returns the new values in the structure and dtypes of the old ones, as `Variable.assign` casts them, too."""
     leaves, structure = jax.tree.flatten(old)
     return structure.unflatten(
         [jax.numpy.asarray(b, a.dtype) for a, b in zip(leaves, jax.tree.leaves(new), strict=True)]
@@ -224,7 +225,7 @@ def _like(old: Any, new: Any) -> Any:
 
 
 def _variables(model: keras.Model) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-    """What Keras's `train_step` on JAX takes as its state, in its order."""
+    """Returns the variables that form the state of Keras's `train_step` on JAX, in its order."""
     optimizer = model.optimizer.variables if model.optimizer is not None else []
     return model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables
 

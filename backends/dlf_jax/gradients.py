@@ -1,6 +1,6 @@
-"""The path `grad`: `jax.value_and_grad` of a pure function, and an optax update.
+"""The gradient path `grad`: `jax.value_and_grad` of a pure function, and an optax update.
 
-The parameters are a dictionary of arrays, which nothing changes: each step makes new ones.
+The parameters are a dictionary of arrays. Arrays are immutable, so each step returns a new dictionary.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ Tensors: TypeAlias = dict[str, jax.Array]
 
 
 def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001 - other paths make a module of it.
-    """Returns the parameters as JAX's arrays."""
+    """Returns the parameters as JAX arrays."""
     return {name: jnp.asarray(value) for name, value in parameters.items()}
 
 
 def read(parameters: Tensors) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: np.asarray(value) for name, value in parameters.items()}
 
 
 def line_loss(parameters: Parameters, batch: Batch) -> jax.Array:
-    """Mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
+    """Returns the mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
     x, y = batch
     prediction = parameters["w"] * x + parameters["b"]
     return jnp.mean((prediction - y) ** 2)
 
 
 def mlp_loss(parameters: Parameters, batch: Batch) -> jax.Array:
-    """Mean cross-entropy of the lab's MLP, for x ``(m, features)`` and labels ``(m,)``."""
+    """Returns the mean cross-entropy of the lab's MLP, for x of shape ``(m, features)`` and labels ``(m,)``."""
     x, labels = batch
     hidden = jax.nn.relu(x @ parameters["hidden/kernel"] + parameters["hidden/bias"])
     logits = hidden @ parameters["logits/kernel"] + parameters["logits/bias"]
@@ -59,7 +59,7 @@ def mlp_loss(parameters: Parameters, batch: Batch) -> jax.Array:
 
 
 def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[jax.Array, Tensors]:
-    """Returns the loss and its derivative by each parameter."""
+    """Returns the loss and its gradient with respect to each parameter."""
     value, gradients = jax.value_and_grad(loss)(start(parameters), _tensors(batch))
     return value, gradients
 
@@ -80,12 +80,12 @@ def step(loss: Loss, parameters: Tensors, batch: Batch, learning_rate: float) ->
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of ``(loss, parameters, batch, ...)`` as XLA compiles it; the loss is a constant of it."""
+    """Returns a function of ``(loss, parameters, batch, ...)``, compiled by XLA with the loss as a constant."""
     return jax.jit(function, static_argnums=0)
 
 
 def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters) -> Tensors:
-    """Returns the second derivative times a vector: forward through the gradient."""
+    """Returns the Hessian times a vector, by forward-mode differentiation of the gradient."""
     tensors = _tensors(batch)
 
     def gradient(values: Tensors) -> Tensors:
@@ -96,7 +96,7 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
 
 
 def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
-    """Returns the gradients of each example by itself, along a first axis."""
+    """Returns the gradients of the loss of each example, stacked along a new first axis."""
     alone = jax.tree.map(lambda part: part[:, None], _tensors(batch))
     gradients: Tensors = jax.vmap(jax.grad(loss), in_axes=(None, 0))(start(parameters), alone)
     return gradients

@@ -1,10 +1,10 @@
 """The three models and their training, written by hand in JAX and optax.
 
-What is asked of it:
+Requirements:
 
-* what a good engineer would write in this framework, with nothing of Keras in it;
-* the same arithmetic as Keras: the same Adam, the same dropout masks, the loss averaged over all rows;
-* the same functions in the same order as in the loops of the other frameworks.
+* the code is what a good engineer would write in this framework, without Keras;
+* the arithmetic is Keras's: the same Adam, the same dropout masks, and the loss averaged over all rows;
+* the functions are the same, in the same order, as in the loops of the other frameworks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["LOOPS", "Loop"]
 
 
 def mlp(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``."""
     w1, b1, w2, b2 = weights
     hidden = jax.nn.relu(images.reshape(images.shape[0], -1) @ w1 + b1)
     return drop(0, hidden) @ w2 + b2
 
 
 def cnn(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``."""
     k1, c1, k2, c2, w1, b1, w2, b2 = weights
     values = images[..., None]
     for kernel, bias in ((k1, c1), (k2, c2)):
@@ -45,7 +45,7 @@ def cnn(weights: Any, images: Any, drop: Any) -> Any:
 
 
 def transformer(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``, whose rows are tokens."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``, whose rows are the tokens."""
     w0, b0, table, wq, bq, wk, bk, wv, bv, wo, bo, s1, o1, w1, b1, w2, b2, s2, o2, w3, b3 = weights
     tokens = images @ w0 + b0 + table
     query, key, value = (
@@ -60,13 +60,13 @@ def transformer(weights: Any, images: Any, drop: Any) -> Any:
 
 
 def normalise(values: Any, scale: Any, offset: Any) -> Any:
-    """Layer normalisation over the last axis."""
+    """Returns the layer normalisation over the last axis."""
     mean, variance = values.mean(-1, keepdims=True), values.var(-1, keepdims=True)
     return (values - mean) * jax.lax.rsqrt(variance + NORM_EPSILON) * scale + offset
 
 
 def dropout(key: Any, values: Any, rate: float) -> Any:
-    """Zeroes a share of the values, and scales up the others."""
+    """Sets a share `rate` of the values to zero, and divides the others by ``1 - rate``."""
     if not rate:
         return values
     kept = jax.random.bernoulli(key, 1 - rate, values.shape)
@@ -74,7 +74,7 @@ def dropout(key: Any, values: Any, rate: float) -> Any:
 
 
 def adam(count: Any) -> optax.GradientTransformation:
-    """Keras's Adam: its epsilon is added before the bias correction, so that optax's has to shrink as steps go by."""
+    """Returns Keras's Adam; it adds epsilon before the bias correction, so optax's depends on the step."""
     return optax.adam(LEARNING_RATE, eps=1e-7 / jnp.sqrt(1 - 0.999 ** (count + 1.0)))
 
 
@@ -82,11 +82,11 @@ FORWARD: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "transformer":
 
 
 class Loop:
-    """One model in training.
+    """The training of one model.
 
     Args:
-        task: What to train.
-        whole_epoch: Whether one compiled call trains an epoch, or a single step.
+        task: The model, its data and the settings of the training.
+        whole_epoch: Whether a compiled call trains a whole epoch, or a single step.
     """
 
     def __init__(self, task: Task, *, whole_epoch: bool) -> None:
@@ -128,14 +128,14 @@ class Loop:
         return losses.mean(), (losses.sum(), (logits.argmax(-1) == labels).sum())
 
     def _step(self, state: Any, images: Any, labels: Any) -> Any:
-        """One step on one batch; returns the state, the sum of the losses, and how many answers were right."""
+        """Trains on one batch; returns the state, the sum of the losses, and the number of right answers."""
         weights, moments, count = state
         gradients, figures = jax.grad(self._loss, has_aux=True)(weights, count, images, labels)
         updates, moments = adam(count).update(gradients, moments)
         return (optax.apply_updates(weights, updates), moments, count + 1), figures
 
     def _whole(self, state: Any, images: Any, labels: Any, order: Any) -> Any:
-        """One epoch in the given order; what does not fill a batch is a step of its own."""
+        """Trains one epoch in the given order; the rows that do not fill a batch are a step of their own."""
         steps, rest = divmod(len(order), self.task.batch_size)
 
         def body(state: Any, batch: Any) -> Any:

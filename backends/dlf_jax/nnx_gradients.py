@@ -1,4 +1,4 @@
-"""The path `nnx`: `nnx.value_and_grad` of a module, and an `nnx.Optimizer`.
+"""The gradient path `nnx`: `nnx.value_and_grad` of a module, and an `nnx.Optimizer`.
 
 The parameters are the `nnx.Param` variables of a module, and a step changes them in place.
 """
@@ -35,14 +35,14 @@ Tensors: TypeAlias = dict[str, jax.Array]
 
 
 class Named(nnx.Module):  # type: ignore[misc]  # flax is not looked into, so its classes are `Any`.
-    """Any parameters, by name."""
+    """A module that only holds parameters, by name."""
 
     def __init__(self, parameters: Parameters) -> None:
         self.named = nnx.Dict({name: nnx.Param(jnp.asarray(value)) for name, value in parameters.items()})
 
 
 class Line(nnx.Module):  # type: ignore[misc]  # As above.
-    """``w x + b``."""
+    """The line ``w x + b``."""
 
     def __init__(self) -> None:
         self.w, self.b = nnx.Param(jnp.zeros(())), nnx.Param(jnp.zeros(()))
@@ -75,32 +75,32 @@ def start(parameters: Parameters, problem: str = "") -> nnx.Module:
 
 
 def read(parameters: nnx.Module) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: np.asarray(value) for name, value in _by_name(nnx.state(parameters, nnx.Param)).items()}
 
 
 def line_loss(model: Line, batch: Batch) -> jax.Array:
-    """Mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
+    """Returns the mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
     x, y = batch
     prediction = model(x)
     return jnp.mean((prediction - y) ** 2)
 
 
 def mlp_loss(model: MLP, batch: Batch) -> jax.Array:
-    """Mean cross-entropy of the lab's MLP, for x ``(m, features)`` and labels ``(m,)``."""
+    """Returns the mean cross-entropy of the lab's MLP, for x of shape ``(m, features)`` and labels ``(m,)``."""
     x, labels = batch
     logits = model(x)
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
 def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[jax.Array, Tensors]:
-    """Returns the loss and its derivative by each parameter."""
+    """Returns the loss and its gradient with respect to each parameter."""
     value, gradients = nnx.value_and_grad(_of_module(loss))(start(parameters), _tensors(batch))
     return value, _by_name(gradients)
 
 
 def apply(parameters: Parameters, gradients: Parameters, learning_rate: float) -> Any:
-    """Changes the parameters by one step of gradient descent; returns the module if it was given one, else by name."""
+    """Changes the parameters by one step of gradient descent; returns them as a module if given one, else by name."""
     model = start(parameters)
     optimizer = nnx.Optimizer(model, optax.sgd(learning_rate), wrt=nnx.Param)
     optimizer.update(model, _in_place_of(nnx.state(model, nnx.Param), gradients))
@@ -114,12 +114,12 @@ def step(loss: Loss, parameters: Any, batch: Batch, learning_rate: float) -> tup
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of ``(loss, parameters, batch, ...)`` as XLA compiles it; the loss is a constant of it."""
+    """Returns a function of ``(loss, parameters, batch, ...)``, compiled by XLA with the loss as a constant."""
     return nnx.jit(function, static_argnums=0)
 
 
 def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters) -> Tensors:
-    """Returns the second derivative times a vector: forward through the gradient."""
+    """Returns the Hessian times a vector, by forward-mode differentiation of the gradient."""
     graph, values, rest = nnx.split(start(parameters), nnx.Param, ...)
     tensors = _tensors(batch)
 
@@ -131,13 +131,13 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
 
 
 def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
-    """Returns the gradients of each example by itself, along a first axis."""
+    """Returns the gradients of the loss of each example, stacked along a new first axis."""
     alone = jax.tree.map(lambda part: part[:, None], _tensors(batch))
     return _by_name(nnx.vmap(nnx.grad(_of_module(loss)), in_axes=(None, 0))(start(parameters), alone))
 
 
 def _of_module(loss: Loss) -> Callable[[nnx.Module, Batch], Any]:
-    """The loss as a function of a module: where that only holds parameters by name, the loss has them by name."""
+    """Returns the loss as a function of a module; for a `Named` module, the loss gets the parameters by name."""
 
     def compute(module: nnx.Module, batch: Batch) -> Any:
         return loss(_by_name(nnx.state(module)) if isinstance(module, Named) else module, batch)
@@ -159,7 +159,7 @@ def _by_name(state: nnx.State) -> Tensors:
 
 
 def _in_place_of(state: nnx.State, values: Parameters) -> nnx.State:
-    """The same state with other values, by name."""
+    """Returns a copy of the state with the values that are given by name."""
     flat = nnx.to_flat_state(state)
     return nnx.from_flat_state([(path, old.replace(jnp.asarray(values[_name(path)]))) for path, old in flat])
 

@@ -1,10 +1,12 @@
 """A built Keras model as a Flax NNX module, and its trained values back in the model.
 
-What is asked of it:
+Requirements:
 
-* one call each way; ``nnx.grad``, ``nnx.jit``, ``nnx.Optimizer``, ``nnx.split`` and Orbax take the module as any other;
-* the numbers are those of Keras: masks and statistics move on at each training call, inside compiled code too;
-* the module has values of its own: training it, with donated buffers or not, leaves the model alone until `from_nnx`.
+* one call converts in each direction; ``nnx.grad``, ``nnx.jit``, ``nnx.Optimizer``, ``nnx.split`` and Orbax accept the
+  module like any other;
+* the numbers are those of Keras: each training call advances seeds and updates statistics, also in compiled code;
+* the module has its own copies of the values: training it, with donated buffers or not, does not change the model until
+  `from_nnx` is called.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ __all__ = ["KerasModule", "KerasSeed", "NonTrainable", "from_nnx", "paired", "to
 
 
 class KerasSeed(nnx.RngState):  # type: ignore[misc]  # Flax is skipped by mypy.
-    """The state ``(2,)`` of a `keras.random.SeedGenerator`: a seed, and how often it was drawn from."""
+    """The state of a `keras.random.SeedGenerator`, shape ``(2,)``: a seed and the number of draws so far."""
 
 
 class NonTrainable(nnx.Variable):  # type: ignore[misc]  # Likewise.
-    """What a Keras model keeps that is no parameter, statistic or seed: frozen weights, say, and counters."""
+    """A Keras variable that is neither a parameter, a statistic nor a seed: a frozen weight or a counter, say."""
 
 
 class KerasModule(nnx.Module):  # type: ignore[misc]  # Likewise.
@@ -45,7 +47,7 @@ class KerasModule(nnx.Module):  # type: ignore[misc]  # Likewise.
     def __init__(self, model: keras.Model) -> None:
         self.deterministic = False
         self._origin = nnx.static(_Origin(model))
-        # Set before its time, that no layer takes its name: they may have each other's, and those of NNX's methods.
+        # Set now, so that no layer takes this name below: a layer may have any name, also that of an NNX method.
         self._paths: tuple[tuple[str, ...], ...] = ()
         trainable = {id(variable) for variable in model.trainable_variables}
         self._paths = tuple(
@@ -58,21 +60,22 @@ class KerasModule(nnx.Module):  # type: ignore[misc]  # Likewise.
 
         Args:
             *args: The model's inputs.
-            training: Whether dropout drops and BatchNormalization takes the batch's statistics; None means as
-                ``train()`` and ``eval()`` left it, which is training at first, as in NNX.
-            return_losses: Whether to return ``(outputs, losses)``, with the scalars that regularizers and `add_loss`
-                made of this call: their sum belongs in the loss that is trained.
-            **kwargs: The model's other arguments, `mask` say.
+            training: Whether dropout is active and BatchNormalization uses the batch's statistics. None means the mode
+                that ``train()`` or ``eval()`` has set, which is training at first, as in NNX.
+            return_losses: Whether to return ``(outputs, losses)``, where `losses` are the scalars of regularizers and
+                `add_loss` in this call; add their sum to the loss that is trained.
+            **kwargs: The model's other arguments, such as `mask`.
 
         Raises:
-            InvalidArgumentError: The Keras model has got or lost variables since `to_nnx`, or its call updates what is
-                not in ``model.variables``, and would be lost.
+            InvalidArgumentError: The Keras model has gained or lost variables since `to_nnx`, or its call updates a
+                variable that is not in ``model.variables``, so that the update would be lost.
         """
         model, pairs = self._origin.model, paired(self)
         values = [variable.get_value() for _, variable in pairs]
         mapping = [(ours, value) for (ours, _), value in zip(pairs, values, strict=True)]
-        # `stateless_call` would do nearly the same, but it skips `Layer.__call__`: a layer that is called twice then
-        # loses the losses of its first call, and a model that does not name `training` never trains its dropout.
+        # `model.stateless_call` would do nearly the same, but bypasses `Layer.__call__`: in a model whose `call` has no
+        # argument `training`, dropout would be off, and a layer that is called twice would lose the losses of its first
+        # call.
         with keras.StatelessScope(mapping, collect_losses=return_losses) as scope:
             outputs = model(*args, training=not self.deterministic if training is None else training, **kwargs)
             losses = list(model.losses) if return_losses else []
@@ -87,8 +90,8 @@ class KerasModule(nnx.Module):  # type: ignore[misc]  # Likewise.
             )
         for (ours, variable), value in zip(pairs, values, strict=True):
             new = scope.get_current_value(ours)
-            # Unchanged ones are not written: NNX forbids that where the module comes from outside a transformation.
-            # What a layer assigns to a parameter is dropped, as Keras drops it on JAX: the optimizer changes those.
+            # Unchanged values are not written: NNX forbids writing to a module from outside the transformation.
+            # What a layer assigns to a parameter is dropped, as by Keras on JAX: only the optimizer changes parameters.
             if new is not value and not isinstance(variable, nnx.Param):
                 variable.set_value(new)
         return (outputs, losses) if return_losses else outputs
@@ -108,13 +111,15 @@ def to_nnx(model: keras.Model) -> KerasModule:
     """Returns a Flax NNX module that computes what a built Keras model computes, from a copy of its variables.
 
     The trainable variables are `nnx.Param`, the moving statistics of BatchNormalization `nnx.BatchStat`, the states
-    of seeds `KerasSeed` (an `nnx.RngState`), all others `NonTrainable`. Each keeps its shape and dtype, and stands
-    under its Keras path, ``state["dense"]["kernel"]``; a name that is taken there gets a number, ``kernel_1``. Where a
-    checkpoint is to be restored in another process, give the layers names: Keras's own, ``dense_3``, count up.
+    of seeds `KerasSeed` (an `nnx.RngState`), all others `NonTrainable`. Each keeps its shape and dtype, and is found
+    under its Keras path, ``state["dense"]["kernel"]``; a name that is taken gets a number, ``kernel_1``. If a
+    checkpoint is to be restored in another process, give the layers names: default names, such as ``dense_3``, depend
+    on the layers that were made before.
 
-    ``module(x)`` is ``model(x, training=True)`` after ``module.train()`` and at first, and ``training=False`` after
-    ``module.eval()``; ``module(x, training=...)`` wins. What Keras would update in a call, the module updates in
-    itself; ``nnx.clone`` and ``copy.deepcopy`` make modules with values of their own, of the same Keras model.
+    At first, and after ``module.train()``, ``module(x)`` computes ``model(x, training=True)``; after ``module.eval()``
+    it computes ``model(x, training=False)``. An argument, ``module(x, training=...)``, overrides the mode. State that
+    Keras would update in a call is updated in the module. ``nnx.clone`` and ``copy.deepcopy`` make modules with their
+    own values, for the same Keras model.
 
     Args:
         model: A built `keras.Model`, on the JAX backend and without ``KERAS_NNX_ENABLED``.
@@ -165,17 +170,18 @@ def to_nnx(model: keras.Model) -> KerasModule:
 
 
 def from_nnx(module: KerasModule) -> keras.Model:
-    """Puts all values of a module that `to_nnx` made into the Keras model that it was made from, and returns that.
+    """Copies all values of a module that `to_nnx` made into the module's Keras model, and returns the model.
 
-    They are copied, so that the module can be trained on. The state of the model's Keras optimizer stays as it was.
+    Since the values are copied, the module can be trained further. The state of the model's Keras optimizer does not
+    change.
 
     Args:
-        module: What `to_nnx` returned, or a copy: of a larger module that holds it, only that part.
+        module: The module that `to_nnx` returned, or a copy of it. If a larger module holds it, pass this part alone.
 
     Raises:
         BackendError: Keras runs on another backend.
-        InvalidArgumentError: The module is another, or its values are not there yet because a function is being
-            transformed, or the Keras model has got or lost variables since `to_nnx`.
+        InvalidArgumentError: The module is not one of `to_nnx`, its values are tracers because the call is inside a
+            transformation, or the Keras model has gained or lost variables since `to_nnx`.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -205,7 +211,7 @@ def from_nnx(module: KerasModule) -> keras.Model:
 
 
 class _Origin:
-    """Holds the Keras model where NNX keeps what is no data: compared by identity, and never copied."""
+    """Holds the Keras model as static data of an NNX module: it is compared by identity, and never copied."""
 
     def __init__(self, model: keras.Model) -> None:
         self.model = model
@@ -215,16 +221,16 @@ class _Origin:
 
 
 def paired(module: Any) -> list[tuple[Any, Any]]:
-    """Returns each Keras variable, with the module's variable in its place.
+    """Returns each Keras variable together with the module's variable that stands for it.
 
     Args:
-        module: What `to_nnx` returned, or a copy.
+        module: The module that `to_nnx` returned, or a copy of it.
 
     Returns:
         The pairs, in the order of ``model.variables``.
 
     Raises:
-        InvalidArgumentError: The Keras model has got or lost variables since `to_nnx`.
+        InvalidArgumentError: The Keras model has gained or lost variables since `to_nnx`.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="out")])
@@ -250,13 +256,16 @@ def _at(node: Any, path: Sequence[str]) -> Any:
 
 
 def _names(variable: Any, model: keras.Model) -> list[str]:
-    """The variable's Keras path, without what Keras counts up from model to model: checkpoints are found by it."""
+    """Returns the names in a variable's Keras path, which checkpoints use, without those that differ between models.
+
+    Left out are the model's own name, and the number in the name of a seed generator.
+    """
     names = [re.sub(r"^seed_generator_\d+$", "seed_generator", name) for name in variable.path.split("/")]
     return names[1:] if names[0] == model.name and len(names) > 1 else names
 
 
 def _place(node: Any, path: Sequence[str], variable: Any) -> tuple[str, ...]:
-    """Sets the variable at the path below the node, or at the nearest that is free, and returns where."""
+    """Stores the variable under the path below the node, with numbers after names that are taken; returns the path."""
     found = []
     for name in path[:-1]:
         found.append(_free(node, name, but=nnx.Dict))
@@ -269,13 +278,13 @@ def _place(node: Any, path: Sequence[str], variable: Any) -> tuple[str, ...]:
 
 
 def _free(node: Any, name: str, but: type | tuple[type, ...] = ()) -> str:
-    """The first of name, name_1, name_2, ... that is no attribute of the node yet, but for the given types."""
+    """Returns the first of name, name_1, name_2, ... that is no attribute of the node, or one of the types in `but`."""
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
     return next(each for each in names if not hasattr(node, each) or isinstance(getattr(node, each), but))
 
 
 def _kind(variable: Any, trainable: set[int]) -> type[Any]:
-    # Keras tells neither statistics nor seeds from other variables, but by the names that it gives them.
+    # Only their names distinguish Keras's statistics and seeds from other variables.
     if id(variable) in trainable:
         return nnx.Param
     if variable.name in {"moving_mean", "moving_variance"}:

@@ -1,9 +1,9 @@
 """A plain training loop for any Keras model as a Flax NNX module: `nnx.value_and_grad` and an `nnx.Optimizer`.
 
-What is asked of it:
+Requirements:
 
-* it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
-* the same functions in the same order as in the loops of the other frameworks.
+* it can be read in one go, copied and changed: it uses nothing of dlf but what the imports show;
+* the functions are the same, in the same order, as in the loops of the other frameworks.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ State: TypeAlias = tuple[nnx.Module, nnx.Optimizer]
 
 
 def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransformation:
-    """Returns optax's twin of a Keras optimizer; a transformation of optax is returned as it is."""
+    """Returns the optax equivalent of a Keras optimizer; an optax transformation is returned unchanged."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
-        # Keras's variables where the module has their values: what is excluded from weight decay is found by them.
+        # Keras's variables in place of the module's values, since `optax_for` looks up exclusions from weight decay.
         module = to_nnx(model)
         for ours, variable in paired(module):
             variable.set_value(ours)
@@ -41,7 +41,7 @@ def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransfor
 
 
 def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
-    """Returns the state to train from."""
+    """Returns the initial state."""
     module = to_nnx(model)
     return module, nnx.Optimizer(module, optimizer, wrt=nnx.Param)
 
@@ -51,7 +51,7 @@ def make_step(
     loss: Callable[[Any, Any], Any],
     optimizer: optax.GradientTransformation,  # noqa: ARG001 - the state holds it.
 ) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
-    """Returns the compiled function that takes one step: the state, the loss, and which gradients are finite."""
+    """Returns the compiled training step; it returns the state, the loss, and which gradients are finite."""
 
     def compute_loss(module: nnx.Module, x: Any, y: Any) -> Any:
         predictions, extra = module(x, training=True, return_losses=True)
@@ -64,7 +64,7 @@ def make_step(
         for ours, variable in paired(module):
             if isinstance(variable, nnx.Param) and ours.constraint is not None:
                 variable.set_value(ours.constraint(variable.get_value()))
-        # A sum is not finite where an element is not.
+        # If an element is not finite, the sum is not finite either.
         finite = jnp.stack([jnp.isfinite(jnp.sum(gradient)) for gradient in jax.tree.leaves(gradients)])
         return value, finite
 
@@ -82,6 +82,6 @@ def names(model: keras.Model, state: State) -> list[str]:  # noqa: ARG001 - the 
 
 
 def finish(model: keras.Model, state: State) -> None:  # noqa: ARG001 - the module knows where it comes from.
-    """Gives the model what was learnt."""
+    """Writes the trained values into the model."""
     module, _ = state
     from_nnx(module)

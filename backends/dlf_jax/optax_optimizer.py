@@ -1,10 +1,10 @@
-"""Any optax transformation as a Keras optimizer.
+"""Wraps any optax transformation as a Keras optimizer.
 
-What is asked of it:
+Requirements:
 
-* optax's own update, in Keras's `fit`, in dlf's engines, and under Keras's callbacks;
-* optax's state in Keras variables, one for each of its arrays, so that it is saved and restored with the model;
-* what Keras cannot know, such as a learning rate inside a function, is refused where it is asked for.
+* the update is optax's own, in Keras's `fit`, in dlf's engines, and with Keras's callbacks;
+* optax's state is held in Keras variables, one for each array, so that it is saved and restored with the model;
+* what Keras cannot do, such as setting a learning rate that is inside a function, raises an error when it is tried.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ def from_optax(
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = None,
     name: str = "optax",
 ) -> keras.optimizers.Optimizer:
-    """Returns a Keras optimizer that makes the update of an optax transformation.
+    """Returns a Keras optimizer that makes the updates of an optax transformation.
 
     With gradients g, parameters p of any shapes and optax's state s, a step is ``u, s ← update(g, s, p)`` and then
-    ``p ← p + u``, or ``p ← p + η u`` where a learning rate η is given here. The parameters are a dictionary
-    ``{variable.path: array}`` of the trainable variables: masks and labels go by these names. A variable without a
-    gradient keeps its value and its state, as with Keras's own optimizers; the transformation sees zeros there.
+    ``p ← p + u``, or ``p ← p + η u`` if a learning rate η is given here. The parameters are a dictionary
+    ``{variable.path: array}`` of the trainable variables; optax's masks and labels refer to these names. A variable
+    without a gradient keeps its value and its state, as with Keras's own optimizers; the transformation gets zeros for
+    its gradient.
 
-    Keras's callbacks can set the learning rate where it is given here, or where
-    ``optax.inject_hyperparams(optax.adam)(learning_rate=...)`` made the transformation. Elsewhere it is inside a
-    function: reading it gives infinity, and setting it raises an error.
+    Keras's callbacks can set the learning rate if it is given here, or if the transformation was made with
+    ``optax.inject_hyperparams(optax.adam)(learning_rate=...)``. Otherwise it is hidden inside a function: reading it
+    gives infinity, and setting it raises an error.
 
-    A model is saved whole, optax's state included, but no file holds the functions: while this optimizer lives, models
-    with it are cloned and loaded as any other. Elsewhere load with ``compile=False`` and compile with `from_optax`
-    again; ``model.optimizer.build(model.trainable_variables)`` and ``model.load_weights`` of the same file then bring
-    optax's state back.
+    A saved model includes optax's state, but a file cannot hold optax's functions. While this optimizer exists, models
+    with it can be cloned and loaded like any other. In another process, load with ``compile=False`` and compile with
+    `from_optax` again; ``model.optimizer.build(model.trainable_variables)`` and ``model.load_weights`` of the same file
+    then restore optax's state.
 
     Args:
-        transformation: What optax's functions return, such as ``optax.adam(1e-3)``.
-        learning_rate: A number or a schedule of Keras's that the updates are multiplied by; the transformation's own
-            learning rate is then 1, as in ``optax.adam(1.0)``. None adds the updates as they are.
+        transformation: An optax transformation, such as ``optax.adam(1e-3)``.
+        learning_rate: A number or a Keras schedule by which the updates are multiplied; the transformation's own
+            learning rate should then be 1, as in ``optax.adam(1.0)``. With None, the updates are added unchanged.
         name: The name of the optimizer.
 
     Returns:
@@ -58,9 +59,9 @@ def from_optax(
 
     Raises:
         BackendError: Keras runs on another backend than JAX.
-        InvalidArgumentError: There is no transformation, or Keras cannot use the learning rate. Later: the
-            transformation asks for more than gradients, state and parameters, the learning rate cannot be set, or a
-            file is loaded whose transformation is gone.
+        InvalidArgumentError: `transformation` is no optax transformation, or Keras cannot use the learning rate. The
+            optimizer raises it later if the transformation needs more than gradients, state and parameters, if the
+            learning rate cannot be set, or if a file is loaded whose transformation does not exist any more.
 
     Example:
         >>> import numpy as np
@@ -96,29 +97,32 @@ def from_optax(
 
 @dataclass(frozen=True)
 class _Slots:
-    """What an optimizer holds once it is built. Keras looks for variables in lists, and model variables are not its."""
+    """The variables of a built optimizer, and the structure of optax's state.
+
+    They are in an object of their own, since Keras would take model variables in a list for the optimizer's own.
+    """
 
     targets: dict[str, keras.Variable]
     state: list[keras.Variable]
     structure: Any
     keys: list[Any]
-    """For each array of the state the kind of random key that it is, or None."""
+    """For each array of the state, the implementation of the random key that it stores, or None if it stores none."""
     owners: list[str | None]
-    """For each array of the state the variable that it belongs to, or None."""
+    """For each array of the state, the path of the variable that it belongs to, or None."""
 
 
 @keras.saving.register_keras_serializable(package="dlf")
 class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """What `from_optax` returns.
+    """The optimizer that `from_optax` returns.
 
     Args:
         transformation: An optax transformation.
-        learning_rate: What its updates are multiplied by, or None.
+        learning_rate: The factor of its updates, or None.
         name: The name of the optimizer.
     """
 
     def __init__(self, transformation: Any, learning_rate: Any = None, name: str = "optax") -> None:
-        # Given a function, Keras makes no variable of its own for the learning rate.
+        # If the learning rate is a function, Keras makes no variable for it.
         super().__init__(self._rate_inside if learning_rate is None else learning_rate, name=name)
         self._transformation = transformation
         self._token = uuid.uuid4().hex
@@ -156,7 +160,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
         params = {path: each.value for path, each in targets.items()}
         initial = self._transformation.init(params)
         try:
-            # Now, since Keras's `fit` has given the weights away when it traces a step, and an error would lose them.
+            # Checked now: when Keras's `fit` traces a step, it has donated the weights, and an error would lose them.
             jax.eval_shape(self._transformation.update, params, initial, params)
         except TypeError as error:
             raise InvalidArgumentError(
@@ -173,7 +177,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
             label = jax.tree_util.keystr(path, simple=True, separator=".")
             variable = self.add_variable(
                 array.shape,
-                # A copy: some states hold the parameters themselves, and Keras gives either's memory away at each step.
+                # A copy: some states hold the parameters themselves, and Keras donates the memory of both at each step.
                 initializer=lambda shape, dtype, array=array: jnp.array(array, dtype),  # noqa: ARG005
                 dtype=str(array.dtype),
                 name=label.replace("/", "_"),
@@ -191,24 +195,24 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
         """Replaces the gradients by optax's updates, and lets Keras apply them.
 
         Args:
-            grads: The gradients, in the order of the variables; None where there is none.
+            grads: The gradients, in the order of the variables; None for a variable without a gradient.
             trainable_variables: The variables; by default those that the optimizer was built for.
         """
         if trainable_variables is not None:
             trainable_variables = list(trainable_variables)
             self.build(trainable_variables)
-        # Without any gradient Keras says so.
+        # If there is no gradient at all, Keras raises an error below.
         if self.built and any(gradient is not None for gradient in grads):
             grads = self._updates(grads, trainable_variables or self._slots.targets.values())
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
-        """Adds optax's update, which `apply` put in the place of the gradient.
+        """Adds optax's update to a variable.
 
         Args:
-            gradient: The update.
-            variable: The variable that it is added to.
-            learning_rate: What it is multiplied by, where that is known to Keras.
+            gradient: The update, which `apply` passes in place of the gradient.
+            variable: The variable.
+            learning_rate: The factor of the update; ignored if `from_optax` was given no learning rate.
         """
         scale = keras.ops.cast(learning_rate, variable.dtype) if self._is_scaled else 1
         self.assign_add(variable, scale * gradient)
@@ -231,12 +235,12 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
         return [None if gradient is None else changes.get(each, gradient) for each, gradient in given.items()]
 
     def _rate_inside(self) -> Any:
-        # Of all numbers infinity is the one that ReduceLROnPlateau tries to lower, so that it is told of the setter.
+        # Infinity, since ReduceLROnPlateau always tries to lower it, and so gets the error of the setter.
         return float("inf") if self._inside is None else self._inside
 
     @keras.optimizers.Optimizer.learning_rate.setter
     def learning_rate(self, value: Any) -> None:
-        """Sets the learning rate, where it is not inside a function."""
+        """Sets the learning rate; raises an error if it is inside a function."""
         if self._is_scaled:
             keras.optimizers.Optimizer.learning_rate.fset(self, value)
         elif self._inside is not None and not self._is_scheduled:
@@ -252,7 +256,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
             )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the name, the learning rate, and what the transformation is found by while this optimizer lives."""
+        """Returns the name, the learning rate, and a key by which `from_config` finds the transformation."""
         rate = super().get_config()["learning_rate"] if self._is_scaled else None
         return {"name": self.name, "learning_rate": rate, "transformation": self._token}
 
@@ -265,7 +269,7 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
             custom_objects: As in Keras.
 
         Raises:
-            InvalidArgumentError: The optimizer that it comes from is gone.
+            InvalidArgumentError: The optimizer of the configuration does not exist any more in this process.
         """
         source = _ALIVE.get(config["transformation"])
         if source is None:
@@ -288,7 +292,7 @@ _ALIVE: weakref.WeakValueDictionary[str, OptaxOptimizer] = weakref.WeakValueDict
 
 
 def _as_stored(leaf: Any) -> tuple[Any, Any]:
-    """A leaf of optax's state as an array of numbers, and the kind of random key that it is, or None."""
+    """Returns a leaf of optax's state as an array of numbers, and the implementation of the random key, or None."""
     array = jnp.asarray(leaf)
     if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(array), jax.random.key_impl(array)

@@ -1,13 +1,14 @@
-"""Keras's optimizers as optax transformations.
+"""Converts Keras's optimizers to optax transformations.
 
-What is asked of it:
+Requirements:
 
-* the same update as Keras's, to rounding: its epsilons, its order of clipping, weight decay and step, its first step 0;
-* optax's own transformations wherever they are Keras's mathematics, and a comment at each that is not;
-* what has no twin is refused, with the names of those that have one.
+* the update is the same as Keras's, to rounding: with its epsilons, its order of clipping, weight decay and step, and
+  with steps counted from 0;
+* optax's own transformations are used where they compute the same, and a comment says where they do not;
+* the error for an optimizer without an equivalent lists the optimizers that have one.
 
-The source of each rule is the file of its name in Keras's `keras/src/optimizers`, and of what is around them
-`base_optimizer.py`.
+The source of each rule is the file of its name in Keras's `keras/src/optimizers`. Clipping, weight decay and
+accumulation are in `base_optimizer.py` there.
 """
 
 from __future__ import annotations
@@ -32,23 +33,24 @@ def optax_for(keras_optimizer: keras.optimizers.Optimizer, variables: Any = None
     """Returns the optax transformation that makes the same update as a Keras optimizer.
 
     With gradients g, parameters p of any shapes, learning rate η and weight decay λ, a step is
-    ``p ← (p - η λ p) - η · rule(clip(g))``, as in Keras; optax's aliases of the same names are other rules, such as
-    `optax.adam` with another epsilon at another place. The state is that of a new optimizer, and steps count from 0. A
-    schedule is called with the number of steps so far; a learning rate that is a number is read now, and later changes
-    to the Keras optimizer are not followed. A variable's `constraint` is the model's: apply it after the update.
+    ``p ← (p - η λ p) - η · rule(clip(g))``, as in Keras. optax's functions of the same names make other updates:
+    `optax.adam`, for example, adds epsilon in another place. The state is that of a new optimizer, and steps count from
+    0. A schedule is called with the number of steps so far. A learning rate that is a number is read now, and later
+    changes to the Keras optimizer have no effect. The update does not apply a variable's `constraint`: apply it
+    afterwards.
 
     Args:
         keras_optimizer: One of Keras's SGD, Adam, AdamW, Adamax, Nadam, RMSprop, Adagrad, Adadelta, Adafactor, Lion,
-            Lamb and Ftrl, and not of a class derived from one. Clipping and accumulation of gradients are honoured.
+            Lamb and Ftrl; subclasses are refused. Clipping and accumulation of gradients are supported.
         variables: Keras's variables in the structure of the parameters, such as ``model.trainable_variables``; needed
-            only where `exclude_from_weight_decay` was called, which goes by variables and their names.
+            only if `exclude_from_weight_decay` was called, which selects variables by identity or name.
 
     Returns:
-        The transformation. Its `update` needs the parameters wherever the rule or weight decay looks at them.
+        The transformation. Its `update` needs the parameters if the rule or weight decay uses them.
 
     Raises:
         BackendError: Keras runs on another backend than JAX.
-        InvalidArgumentError: The optimizer has no twin, or a setting that no transformation can have.
+        InvalidArgumentError: The optimizer has no equivalent, or a setting that an optax transformation cannot have.
 
     Example:
         >>> import jax.numpy as jnp
@@ -86,10 +88,10 @@ def optax_for(keras_optimizer: keras.optimizers.Optimizer, variables: Any = None
 
 
 def check_backend(function: str) -> None:
-    """Raises unless Keras runs on JAX.
+    """Raises an error unless Keras runs on JAX.
 
     Args:
-        function: What was called.
+        function: The name of the function that was called, for the message.
 
     Raises:
         BackendError: Keras runs on another backend.
@@ -120,13 +122,13 @@ def _check_settings(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def _rate(optimizer: keras.optimizers.Optimizer, steps: int) -> _Rate:
-    """The learning rate, or a function of the number of updates so far."""
+    """Returns the learning rate, or for a schedule a function of the number of updates so far."""
     if isinstance(optimizer.learning_rate, keras.Variable):
         return float(optimizer.learning_rate)
-    iterations = optimizer.variables[0]  # `optimizer.iterations` is no variable where gradients are accumulated.
+    iterations = optimizer.variables[0]  # `optimizer.iterations` is no variable if gradients are accumulated.
 
     def rate(count: Any) -> Any:
-        # Schedules count every step, also those that only accumulate: an update comes with the last of them.
+        # Schedules count every step, also those that only accumulate gradients; the update is at the last of `steps`.
         with keras.StatelessScope(state_mapping=[(iterations, steps * count + steps - 1)]):
             return keras.ops.convert_to_tensor(optimizer.learning_rate)
 
@@ -139,7 +141,7 @@ def _at(rate: _Rate, count: Any) -> Any:
 
 def _clipping(optimizer: keras.optimizers.Optimizer) -> list[optax.GradientTransformation]:
     if (norm := optimizer.clipnorm or 0) > 0:
-        # Each variable by its own norm; optax has that for root mean squares alone.
+        # Keras clips each variable by its own norm; optax has this for the root mean square only.
         return [
             optax.stateless_with_tree_map(
                 lambda gradient, _: gradient * norm / jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(gradient))), norm)
@@ -158,7 +160,7 @@ class _DecayState(NamedTuple):
 def _after_weight_decay(
     inner: optax.GradientTransformation, weight_decay: float, rate: _Rate, decayed: Any
 ) -> optax.GradientTransformation:
-    """Keras decays the parameters first: rules that look at them, such as Lamb, see them decayed."""
+    """Applies weight decay first, as Keras does: rules that use the parameters, such as Lamb, get the decayed ones."""
 
     def init(params: Any) -> _DecayState:
         return _DecayState(jnp.zeros([], jnp.int32), inner.init(params))
@@ -176,7 +178,7 @@ def _after_weight_decay(
 
 
 def _decayed(optimizer: keras.optimizers.Optimizer, variables: Any) -> Any:
-    """For each variable whether its weights decay, or None where all of them do."""
+    """Returns for each variable whether weight decay applies to it, or None if it applies to all."""
     decays = decay_of_weights(optimizer)
     if decays is None:
         return None
@@ -201,15 +203,15 @@ def _check_params(params: Any) -> None:
 
 
 def _sgd(optimizer: keras.optimizers.SGD, rate: _Rate) -> optax.GradientTransformation:
-    # The learning rate goes into the momentum, where optax.sgd multiplies what comes out of it: with a schedule that
-    # is another update. The same holds for RMSprop.
+    # Keras multiplies by the learning rate before the momentum, and optax.sgd after it: with a schedule, the updates
+    # differ. The same holds for RMSprop.
     trace = optax.trace(optimizer.momentum, optimizer.nesterov) if optimizer.momentum else optax.identity()
     return optax.chain(optax.scale_by_learning_rate(rate), trace)
 
 
 def _adam(optimizer: keras.optimizers.Adam, rate: _Rate) -> optax.GradientTransformation:
-    # Keras adds epsilon to √v, optax to √(v / c) with the bias correction c = 1 - β₂ᵗ. It is the same with epsilon / √c
-    # there; and where optax leaves v uncorrected, as it can for AMSGrad, with √c in front of the whole.
+    # Keras adds epsilon to √v, optax to √(v / c) with the bias correction c = 1 - β₂ᵗ. With epsilon / √c in optax, the
+    # two are the same. For AMSGrad, optax can leave v uncorrected, and then the whole update is multiplied by √c.
     beta_1, beta_2, epsilon = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
 
     def root(count: Any) -> Any:
@@ -249,7 +251,7 @@ class _NadamState(NamedTuple):
 
 
 def _nadam(optimizer: keras.optimizers.Nadam, rate: _Rate) -> optax.GradientTransformation:
-    # Keras has the growing momentum of Dozat's paper, uₜ = β₁ (1 - 0.96ᵗ / 2), and optax.nadam a constant one.
+    # Keras uses the growing momentum of Dozat's paper, uₜ = β₁ (1 - 0.96ᵗ / 2), but optax.nadam a constant one.
     beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
     adam = optax.scale_by_adam(beta_1, beta_2)
 
@@ -292,7 +294,7 @@ def _lion(optimizer: keras.optimizers.Lion, rate: _Rate) -> optax.GradientTransf
 
 
 def _lamb(optimizer: keras.optimizers.Lamb, rate: _Rate) -> optax.GradientTransformation:
-    # Here Keras's epsilon is optax's. Its weight decay is not part of the ratio, as that of optax.lamb is.
+    # Keras adds epsilon where optax does here. Its weight decay is not part of the trust ratio, unlike in optax.lamb.
     return optax.chain(
         optax.scale_by_adam(optimizer.beta_1, optimizer.beta_2, optimizer.epsilon),
         optax.scale_by_trust_ratio(),
@@ -307,7 +309,7 @@ class _FtrlState(NamedTuple):
 
 
 def _ftrl(optimizer: keras.optimizers.Ftrl, rate: _Rate) -> optax.GradientTransformation:
-    # optax has no such rule. It computes the new parameters from its state, whatever the old ones are.
+    # optax has no such rule. FTRL computes new parameters from its state; the update is the difference from the old.
     power, l1 = -optimizer.learning_rate_power, optimizer.l1_regularization_strength
     shrinkage = 2 * optimizer.l2_shrinkage_regularization_strength
 
@@ -340,8 +342,8 @@ class _FactoredState(NamedTuple):
 
 
 def _adafactor(optimizer: keras.optimizers.Adafactor, rate: _Rate) -> optax.GradientTransformation:
-    # Keras always factors the last two axes, optax the two longest and only long ones. Keras's `relative_step` is left
-    # out, since it changes nothing there: the least of rate and 1/√t is taken in any case.
+    # Keras always factors the last two axes; optax factors the two longest, and only if they are long. Keras's
+    # `relative_step` is ignored here, since it has no effect in Keras: the minimum of rate and 1/√t is always used.
     def init(params: Any) -> _FactoredState:
         def zeros(p: Any) -> tuple[Any, ...]:
             shapes = (p.shape,) if p.ndim < 2 else (p.shape[:-1], p.shape[:-2] + p.shape[-1:])  # noqa: PLR2004

@@ -1,9 +1,9 @@
 """A plain training loop for any Keras model: a call without side effects, `jax.value_and_grad`, an optax update.
 
-What is asked of it:
+Requirements:
 
-* it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
-* the same functions in the same order as in the loops of the other frameworks.
+* it can be read in one go, copied and changed: it uses nothing of dlf but what the imports show;
+* the functions are the same, in the same order, as in the loops of the other frameworks.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from dlf_jax.optimizers import optax_for
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
 
 State: TypeAlias = tuple[list[jax.Array], list[jax.Array], Any]
-"""Trainable variables, all others (batch statistics, seeds), and what the optimizer remembers."""
+"""The values of the trainable variables and of all others (batch statistics, seeds), and the optimizer's state."""
 
 
 def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransformation:
-    """Returns optax's twin of a Keras optimizer; a transformation of optax is returned as it is."""
+    """Returns the optax equivalent of a Keras optimizer; an optax transformation is returned unchanged."""
     if isinstance(optimizer, keras.optimizers.Optimizer):
         return optax_for(optimizer, model.trainable_variables)
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
@@ -38,8 +38,8 @@ def find_optimizer(optimizer: Any, model: keras.Model) -> optax.GradientTransfor
 
 
 def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
-    """Returns the state to train from."""
-    # Copies: each step gives its arrays away, and the model's own must live on.
+    """Returns the initial state."""
+    # Copies, since each step donates its arrays, and the model's own must stay valid.
     trainable = [jnp.array(variable.value) for variable in model.trainable_variables]
     others = [jnp.array(variable.value) for variable in model.non_trainable_variables]
     return trainable, others, optimizer.init(trainable)
@@ -48,13 +48,13 @@ def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
 def make_step(
     model: keras.Model, loss: Callable[[Any, Any], Any], optimizer: optax.GradientTransformation
 ) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
-    """Returns the compiled function that takes one step: the state, the loss, and which gradients are finite."""
+    """Returns the compiled training step; it returns the state, the loss, and which gradients are finite."""
 
     def compute_loss(trainable: Any, others: Any, x: Any, y: Any) -> tuple[Any, Any]:
         variables = model.trainable_variables + model.non_trainable_variables
         values = list(zip(variables, trainable + others, strict=True))
-        # `model.stateless_call` is shorter, but goes round `Layer.__call__`: a model whose `call` does not name
-        # `training` would not drop out, and a layer that is called twice would lose the losses of its first call.
+        # `model.stateless_call` is shorter, but bypasses `Layer.__call__`: in a model whose `call` has no argument
+        # `training`, dropout would be off, and a layer that is called twice would lose the losses of its first call.
         with keras.StatelessScope(values, collect_losses=True) as scope:
             predictions = model(x, training=True)
             value = loss(y, predictions) + sum(model.losses)
@@ -70,7 +70,7 @@ def make_step(
             value if variable.constraint is None else variable.constraint(value)
             for variable, value in zip(model.trainable_variables, optax.apply_updates(trainable, updates), strict=True)
         ]
-        # A sum is not finite where an element is not.
+        # If an element is not finite, the sum is not finite either.
         finite = jnp.stack([jnp.isfinite(jnp.sum(gradient)) for gradient in gradients])
         return (trainable, others, memory), value, finite
 
@@ -83,9 +83,9 @@ def names(model: keras.Model, state: State) -> list[str]:  # noqa: ARG001 - of t
 
 
 def finish(model: keras.Model, state: State) -> None:
-    """Gives the model what was learnt."""
+    """Writes the trained values into the model."""
     trainable, others, _ = state
     for variables, values in ((model.trainable_variables, trainable), (model.non_trainable_variables, others)):
         for variable, value in zip(variables, values, strict=True):
-            # A copy: a further step gives its arrays away.
+            # A copy, since a further step would donate the array.
             variable.assign(jnp.array(value))

@@ -1,4 +1,4 @@
-"""TensorFlow: gradients by `tf.GradientTape`."""
+"""The TensorFlow backend: gradients by `tf.GradientTape`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TensorFlowBackend:
     gradient_path_names: tuple[str, ...] = ("tape",)
 
     def environment(self) -> Mapping[str, str]:
-        # Only the log of the C++ runtime: without it every start prints a screen of notices about CPU features.
+        # This affects only the log of the C++ runtime, which would print a screen of notices at every start.
         return {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
     def cpu_environment(self) -> Mapping[str, str]:
@@ -44,7 +44,7 @@ class TensorFlowBackend:
 
         return {
             "tensor_float_32_execution": str(tf.config.experimental.tensor_float_32_execution_enabled()),
-            # Its other order of summation changes results on CPUs, in the last places.
+            # oneDNN sums in another order, which changes the last digits of results on CPUs.
             "TF_ENABLE_ONEDNN_OPTS": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "unset"),
         }
 

@@ -1,4 +1,4 @@
-"""Functions with a gradient of their own, derived as if they had none: `tf.custom_gradient`."""
+"""Ignores custom gradients, so that functions are differentiated through their operations: `tf.custom_gradient`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ __all__ = ["custom_gradients_undone"]
 
 @contextmanager
 def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
-    """Derives functions with a gradient of their own as they compute, for as long as the context lasts.
+    """Makes TensorFlow ignore custom gradients and differentiate through the operations, while the context lasts.
 
-    What `tf.custom_gradient` has decorated ends in one of two functions of its module; nothing public lies between.
+    Every function decorated with `tf.custom_gradient` calls one of two private functions of its module, which are
+    replaced here; there is no public function to replace.
 
     Args:
-        note: Is called whenever one of them is.
+        note: Called at each call of a function that has a custom gradient.
 
     Raises:
-        BackendError: TensorFlow has no longer what is replaced for it.
+        BackendError: TensorFlow no longer has the functions that are replaced here.
     """
     names = ("_eager_mode_decorator", "_graph_mode_decorator")
     before = {name: getattr(custom_gradient, name, None) for name in names}

@@ -1,4 +1,4 @@
-"""TensorFlow: many steps of a Keras model in one call, as one graph with a loop over the model's own step."""
+"""Runs many steps of a Keras model in one call on TensorFlow, as a graph with a loop over the model's own step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["TensorFlowEpochRunner", "free_memory"]
 
 
 class TensorFlowEpochRunner:
-    """The variables are updated where they lie; nothing is given back to Python in between."""
+    """The `EpochRunner` of TensorFlow: the loop updates variables in place, and does not return to Python between."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -28,20 +28,20 @@ class TensorFlowEpochRunner:
         self._make_predict()
 
     def refusal(self) -> str | None:
-        """Says why the model's steps cannot be run here, or returns None."""
+        """Returns the reason why the model's steps cannot be run here, or None if they can."""
         if tf.distribute.has_strategy() or self._model.distribute_strategy.num_replicas_in_sync > 1:
             return "a tf.distribute strategy is in use"
         return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
-        """Returns the arrays on the device."""
+        """Returns the arrays as tensors on the device."""
         return tf.nest.map_structure(tf.convert_to_tensor, arrays)
 
     def begin_reading(self) -> None:
-        """Nothing is to be done: no random number is drawn for it."""
+        """Does nothing: on TensorFlow, Keras's own loop draws no random number when it makes an iterator."""
 
     def trace(self, data: Any, rows: Any) -> None:
-        """Traces a training step and changes nothing; raises what the step raises."""
+        """Traces a training step without changing any state; raises the errors of the step."""
         self._functions["train"].begin()
         batch = tf.nest.map_structure(_any_number, _batch(data, rows[0]))
         self._traced_with = leaving_no_trace(self._model, lambda: self._train_step.get_concrete_function(batch))
@@ -51,7 +51,7 @@ class TensorFlowEpochRunner:
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
         """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
-        # Keras's own loop traces a step when the callbacks of the first batch have been called.
+        # Keras's own loop traces a step after the callbacks of the first batch, which may have changed Python's state.
         is_stale = self._traced_with is not None and self._traced_with.changed()
         self._traced_with = None
         if self._functions["train"].was_made_anew() or is_stale:
@@ -67,7 +67,7 @@ class TensorFlowEpochRunner:
         return dict(self._evaluate(data, rows, start, stop))
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        """Returns the outputs for all batches, concatenated along the first axis, as NumPy arrays."""
         if self._functions["predict"].was_made_anew():
             self._make_predict()
         self.ways["predict_step by itself"] += len(rows)
@@ -75,8 +75,8 @@ class TensorFlowEpochRunner:
         return tf.nest.map_structure(lambda *parts: np.concatenate([part.numpy() for part in parts]), *outputs)
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tells whether the error says that the device has no memory left."""
-        # The second is what a copy to a full GPU ends with.
+        """Tells whether the error means that the device is out of memory."""
+        # A copy to a full GPU raises this InternalError.
         no_copy = isinstance(error, tf.errors.InternalError) and "Dst tensor is not initialized" in str(error)
         return isinstance(error, tf.errors.ResourceExhaustedError) or no_copy
 
@@ -99,18 +99,18 @@ class TensorFlowEpochRunner:
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that are free on the device, or None where it is the host's memory."""
-    return None  # TensorFlow tells what it uses of a GPU, and not of how much.
+    """Returns None, since TensorFlow does not report the free memory of a device."""
+    return None  # It reports how much of a GPU's memory it uses, but not how much there is.
 
 
 def _compiled(step: Callable[..., Any], model: Any) -> Any:
-    """The step as Keras compiles it."""
+    """Returns the step compiled as in Keras."""
     unconverted = tf.autograph.experimental.do_not_convert(step)
     return tf.function(unconverted, jit_compile=model.jit_compile, reduce_retracing=True)
 
 
 def _loop(step: Any) -> Callable[..., Any]:
-    """The loop; its bounds and the number of examples are open, so that all pieces share one graph."""
+    """Returns the loop over a step; one graph serves any bounds and number of examples, since both are arguments."""
 
     def run(data: Any, rows: Any, start: Any, stop: Any) -> Any:
         specification = step.get_concrete_function(_batch(data, rows[0])).structured_outputs

@@ -1,4 +1,4 @@
-"""The path `tape`: `tf.GradientTape` records what the variables went through, and plays it backwards.
+"""The gradient path `tape`: `tf.GradientTape` records the operations, and differentiates them in reverse order.
 
 The parameters are a dictionary of variables, and a step changes them in place.
 """
@@ -33,24 +33,24 @@ Variables: TypeAlias = dict[str, tf.Variable]
 
 
 def start(parameters: Parameters, problem: str = "") -> Variables:  # noqa: ARG001 - other paths make a module of it.
-    """Returns the parameters as TensorFlow's variables; those that are variables already, as they are."""
+    """Returns the parameters as TensorFlow variables; values that are variables already are not copied."""
     return {name: value if isinstance(value, tf.Variable) else tf.Variable(value) for name, value in parameters.items()}
 
 
 def read(parameters: Variables) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: variable.numpy() for name, variable in parameters.items()}
 
 
 def line_loss(parameters: Parameters, batch: Batch) -> tf.Tensor:
-    """Mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
+    """Returns the mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
     x, y = batch
     prediction = parameters["w"] * x + parameters["b"]
     return tf.reduce_mean((prediction - y) ** 2)
 
 
 def mlp_loss(parameters: Parameters, batch: Batch) -> tf.Tensor:
-    """Mean cross-entropy of the lab's MLP, for x ``(m, features)`` and labels ``(m,)``."""
+    """Returns the mean cross-entropy of the lab's MLP, for x of shape ``(m, features)`` and labels ``(m,)``."""
     x, labels = batch
     hidden = tf.nn.relu(x @ parameters["hidden/kernel"] + parameters["hidden/bias"])
     logits = hidden @ parameters["logits/kernel"] + parameters["logits/bias"]
@@ -58,11 +58,11 @@ def mlp_loss(parameters: Parameters, batch: Batch) -> tf.Tensor:
 
 
 def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[tf.Tensor, Tensors]:
-    """Returns the loss and its derivative by each parameter."""
+    """Returns the loss and its gradient with respect to each parameter."""
     variables = start(parameters)
     with tf.GradientTape() as tape:
         value = loss(variables, _tensors(batch))
-    # Without "zero", a variable that the loss does not touch has the gradient None.
+    # Without "zero", a variable that the loss does not depend on has the gradient None.
     gradients = tape.gradient(value, variables, unconnected_gradients="zero")
     return value, _whole(gradients)
 
@@ -82,19 +82,19 @@ def step(loss: Loss, parameters: Variables, batch: Batch, learning_rate: float) 
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of ``(loss, parameters, batch, ...)`` as one graph; the loss is a constant of it."""
+    """Returns a function of ``(loss, parameters, batch, ...)``, compiled to a graph with the loss as a constant."""
     graph = tf.function(function)
 
     def call(loss: Loss, parameters: Variables, *rest: Any) -> Any:
         result = graph(loss, parameters, *rest)
-        # A graph gives tensors back for variables; what a step has changed are the variables that went in.
+        # A graph returns tensors in place of variables; the variables that a step has changed are the arguments.
         return (result[0], parameters) if function is step else result
 
     return call
 
 
 def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters) -> Tensors:
-    """Returns the second derivative times a vector: a tape around the tape."""
+    """Returns the Hessian times a vector, by a second tape around the first."""
     variables = start(parameters)
     with tf.GradientTape() as outer:
         _, gradients = loss_and_gradients(loss, variables, batch)
@@ -103,10 +103,10 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
 
 
 def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
-    """Returns the gradients of each example by itself, along a first axis."""
+    """Returns the gradients of the loss of each example, stacked along a new first axis."""
     variables = start(parameters)
     alone = tf.nest.map_structure(lambda part: part[:, None], _tensors(batch))
-    # `tf.vectorized_map` would be faster, but of a float32 product of ranks 3 and 2, as attention has, it makes one of
+    # `tf.vectorized_map` would be faster. But it turns a float32 product of ranks 3 and 2, as in attention, into one of
     # ranks 4 and 3, which on CPUs writes beyond its memory: https://github.com/tensorflow/tensorflow/issues/117700
     gradients: Tensors = tf.map_fn(
         lambda example: loss_and_gradients(loss, variables, example)[1],
@@ -117,7 +117,7 @@ def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> T
 
 
 def _whole(gradients: dict[str, Any]) -> Tensors:
-    # Of a table that was looked up in, the tape has the rows alone, as tf.IndexedSlices.
+    # The gradient of a table with lookups, such as an embedding, is a tf.IndexedSlices with the used rows alone.
     return {name: tf.convert_to_tensor(gradient) for name, gradient in gradients.items()}
 
 

@@ -1,10 +1,10 @@
 """The three models and their training, written by hand in TensorFlow.
 
-What is asked of it:
+Requirements:
 
-* what a good engineer would write in this framework, with nothing of Keras in it;
-* the same arithmetic as Keras: the same Adam, the same dropout masks, the loss averaged over all rows;
-* the same functions in the same order as in the loops of the other frameworks.
+* the code is what a good engineer would write in this framework, without Keras;
+* the arithmetic is Keras's: the same Adam, the same dropout masks, and the loss averaged over all rows;
+* the functions are the same, in the same order, as in the loops of the other frameworks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["LOOPS", "Loop"]
 
 
 def mlp(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``."""
     w1, b1, w2, b2 = weights
     hidden = tf.nn.relu(tf.reshape(images, (-1, SIDE * SIDE)) @ w1 + b1)
     return drop(0, hidden) @ w2 + b2
 
 
 def cnn(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``."""
     k1, c1, k2, c2, w1, b1, w2, b2 = weights
     values = images[..., None]
     for kernel, bias in ((k1, c1), (k2, c2)):
@@ -40,7 +40,7 @@ def cnn(weights: Any, images: Any, drop: Any) -> Any:
 
 
 def transformer(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``, whose rows are tokens."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``, whose rows are the tokens."""
     w0, b0, table, wq, bq, wk, bk, wv, bv, wo, bo, s1, o1, w1, b1, w2, b2, s2, o2, w3, b3 = weights
     tokens = tf.tensordot(images, w0, 1) + b0 + table
     query, key, value = (
@@ -55,18 +55,18 @@ def transformer(weights: Any, images: Any, drop: Any) -> Any:
 
 
 def normalise(values: Any, scale: Any, offset: Any) -> Any:
-    """Layer normalisation over the last axis."""
+    """Returns the layer normalisation over the last axis."""
     mean, variance = tf.nn.moments(values, [-1], keepdims=True)
     return tf.nn.batch_normalization(values, mean, variance, offset, scale, NORM_EPSILON)
 
 
 def dropout(key: Any, values: Any, rate: float) -> Any:
-    """Zeroes a share of the values, and scales up the others."""
+    """Sets a share `rate` of the values to zero, and divides the others by ``1 - rate``."""
     return tf.nn.experimental.stateless_dropout(values, rate, seed=key) if rate else values
 
 
 def adam(count: Any, weight: Any, first: Any, second: Any, gradient: Any) -> None:
-    """Keras's Adam: TensorFlow's own kernel adds epsilon before the bias correction, too."""
+    """Makes a step of Keras's Adam; TensorFlow's own kernel, too, adds epsilon before the bias correction."""
     step = tf.cast(count + 1, tf.float32)
     powers = {"beta1_power": 0.9**step, "beta2_power": 0.999**step}
     settings = {"lr": LEARNING_RATE, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
@@ -79,11 +79,11 @@ FORWARD: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "transformer":
 
 
 class Loop:
-    """One model in training.
+    """The training of one model.
 
     Args:
-        task: What to train.
-        whole_epoch: Whether one compiled call trains an epoch, or a single step.
+        task: The model, its data and the settings of the training.
+        whole_epoch: Whether a compiled call trains a whole epoch, or a single step.
     """
 
     def __init__(self, task: Task, *, whole_epoch: bool) -> None:
@@ -93,7 +93,7 @@ class Loop:
         self.moments = [[tf.Variable(tf.zeros_like(weight)) for weight in task.weights] for _ in range(2)]
         self.count = tf.Variable(0)
         image, label = tf.TensorSpec((None, SIDE, SIDE)), tf.TensorSpec((None,), tf.int32)
-        # Without autograph a traced function is the Python that was written, and a loop is said to be one.
+        # Without autograph the Python code is traced as it is written, and loops are explicit calls of tf.while_loop.
         self.step = tf.function(self._step, input_signature=[image, label], autograph=False)
         self.whole = tf.function(self._whole, autograph=False)
         if whole_epoch:
@@ -127,7 +127,7 @@ class Loop:
         return tf.reduce_mean(losses), (tf.reduce_sum(losses), right)
 
     def _step(self, images: Any, labels: Any) -> Any:
-        """One step on one batch; returns the sum of the losses, and how many answers were right."""
+        """Trains on one batch; returns the sum of the losses, and the number of right answers."""
         with tf.GradientTape() as tape:
             loss, figures = self._loss(images, labels)
         gradients = tape.gradient(loss, self.variables)
@@ -137,7 +137,7 @@ class Loop:
         return figures
 
     def _whole(self, images: Any, labels: Any, order: Any) -> Any:
-        """One epoch in the given order; what does not fill a batch is a last step of the same loop."""
+        """Trains one epoch in the given order; the rows that do not fill a batch are the loop's last step."""
         rows, size = order.shape[0], self.task.batch_size
 
         def body(start: Any, loss: Any, right: Any) -> Any:
@@ -146,7 +146,7 @@ class Loop:
             return start + size, loss + more_loss, right + more_right
 
         begin = (tf.constant(0), tf.constant(0.0), tf.constant(0))
-        # Steps follow one another in any case: each reads the weights that the one before wrote.
+        # The steps cannot run in parallel: each reads the weights that the one before wrote.
         _, loss, right = tf.while_loop(lambda start, *_: start < rows, body, begin, parallel_iterations=1)
         return loss, right
 

@@ -1,4 +1,4 @@
-"""Numbers that layers hold, in float64: TensorFlow makes a float32 of some, and adds no float32 to a float64."""
+"""Float64 in TensorFlow: without rounding Python numbers to float32, and with sums of float32 and float64 allowed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _OPERATORS = [
 
 @contextmanager
 def python_numbers_kept() -> Iterator[None]:
-    """Lets ``tf.cast(0.9, "float64")`` be 0.9, and float32 be added to float64, for as long as the context lasts.
+    """Makes ``tf.cast(0.9, "float64")`` 0.9, and allows float32 plus float64, for as long as the context lasts.
 
-    TensorFlow makes a tensor of the number first, in float32, so that it comes out 2.4e-8 off; `keras.ops.cast` and
-    whatever layers and optimizers do with a rate or an epsilon go through it. No option turns that off. A layer that
-    holds a table in float32 adds it to float32 where it is used, and to float64 in its twin, which JAX and PyTorch do.
+    TensorFlow converts the number to a float32 tensor first, so that the result is 2.4e-8 off. `keras.ops.cast` does
+    the same, and therefore layers and optimizers that use a rate or an epsilon. No option turns that off. A layer that
+    holds a float32 table adds it to float64 values when its model runs in float64; JAX and PyTorch allow such sums, but
+    TensorFlow does not.
 
     Example:
         >>> with python_numbers_kept():
@@ -41,7 +42,7 @@ def python_numbers_kept() -> Iterator[None]:
         x = tf.convert_to_tensor(features)
         if x.dtype != tf.float64:
             return before[1](features, approximate=approximate, name=name)
-        # As TensorFlow's own, whose constants are 2e-8 off.
+        # The formula of TensorFlow's own, whose constants are 2e-8 off.
         if approximate:
             return 0.5 * x * (1.0 + tf.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
         return 0.5 * x * tf.math.erfc(-math.sqrt(0.5) * x)
@@ -50,11 +51,11 @@ def python_numbers_kept() -> Iterator[None]:
         x = tf.convert_to_tensor(features)
         if x.dtype != tf.float64:
             return before[2](features, alpha=alpha, name=name)
-        # TensorFlow's own takes its slope as a float32 alone.
+        # TensorFlow's own accepts the slope as a float32 only.
         return tf.where(x > 0, x, tf.constant(alpha, tf.float64) * x)
 
     def convert_to_tensor(value: Any, dtype: Any = None, *arguments: Any, **keywords: Any) -> Any:
-        # Without a dtype floats become float32, and with them whatever a schedule or a layer computes from them.
+        # Without a dtype, floats would become float32, and with them all that a schedule or a layer computes from them.
         dtype = tf.float64 if dtype is None and float in _python_numbers(value) else dtype
         return before[3](value, dtype, *arguments, **keywords)
 
@@ -71,7 +72,7 @@ def python_numbers_kept() -> Iterator[None]:
 
 
 def _promoting(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """An operator that takes a float of another width beside a float64."""
+    """Returns an operator that casts one floating-point operand to float64 if the other is float64."""
 
     def operate(one: Any, other: Any) -> Any:
         if (
@@ -86,7 +87,7 @@ def _promoting(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]
 
 
 def _python_numbers(value: Any) -> set[type]:
-    """The kinds of Python's own numbers that a value consists of, or nothing where it is of anything else."""
+    """Returns the types (int, float) of a value that consists of Python numbers alone, or else an empty set."""
     if not isinstance(value, int | float | list | tuple):
         return set()
     kinds = {type(each) for each in tf.nest.flatten(value)}

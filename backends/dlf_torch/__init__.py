@@ -1,4 +1,4 @@
-"""PyTorch: gradients by `torch.autograd`."""
+"""The PyTorch backend: gradients by `torch.autograd`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TorchBackend:
 
         if not torch.cuda.is_available():
             return None
-        # By default convolutions alone are computed in it, and matrix products are not.
+        # By default, PyTorch uses TF32 for convolutions but not for matrix products.
         settings = {
             "torch.backends.cudnn.allow_tf32 = False": torch.backends.cudnn.allow_tf32,
             'torch.set_float32_matmul_precision("highest")': torch.get_float32_matmul_precision() != "highest",

@@ -1,4 +1,4 @@
-"""Functions with a gradient of their own, derived as if they had none: Keras's `custom_gradient` on PyTorch."""
+"""Ignores custom gradients, so that functions are differentiated through their operations: Keras's on PyTorch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ __all__ = ["custom_gradients_undone"]
 
 @contextmanager
 def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
-    """Derives functions with a gradient of their own as they compute, for as long as the context lasts.
+    """Makes Keras ignore custom gradients and differentiate through the operations, for as long as the context lasts.
 
-    What was decorated looks Keras's `torch.autograd.Function` up by its name at each call; it is not public.
+    At each call, a function decorated with `keras.ops.custom_gradient` looks up a private `torch.autograd.Function` of
+    Keras by name, which is replaced here.
 
     Args:
-        note: Is called whenever one of them is.
+        note: Called at each call of a function that has a custom gradient.
 
     Raises:
-        BackendError: Keras has no longer what is replaced for it.
+        BackendError: Keras no longer has the class that is replaced here.
     """
     before = getattr(core, "CustomGradientFunction", None)
     if before is None:
@@ -38,7 +39,7 @@ def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
         def apply(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             note()
             made = function(*args, **kwargs)
-            # Keras takes a function that returns its value alone too.
+            # Keras also accepts a function that returns its value alone, without a gradient function.
             return made[0] if isinstance(made, tuple) and callable(made[-1]) else made
 
     core.CustomGradientFunction = Undone

@@ -1,4 +1,4 @@
-"""PyTorch: many steps of a Keras model in one call, each a recording of the model's own step that is played back."""
+"""Runs many steps of a Keras model in one call on PyTorch, each by playing back a recording of the model's own step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ __all__ = ["TorchEpochRunner", "free_memory"]
 
 
 class TorchEpochRunner:
-    """A step is recorded once it has been run often enough, if it can be; until then it is run as Keras runs it."""
+    """The `EpochRunner` of PyTorch: it runs a step as Keras does, and records it once it has been run often enough.
+
+    A step that cannot be recorded is always run as Keras does.
+    """
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
@@ -26,21 +29,21 @@ class TorchEpochRunner:
         self.ways: Counter[str] = Counter()
 
     def refusal(self) -> str | None:
-        """Says why the model's steps cannot be run here, or returns None."""
+        """Returns the reason why the model's steps cannot be run here, or None if they can."""
         if self._model.jit_compile:
             return "the model is compiled with jit_compile=True"
         return "the model makes its step's functions by itself" if makes_its_own_functions(self._model) else None
 
     def put(self, arrays: Any) -> Any:
-        """Returns the arrays on the device."""
+        """Returns the arrays as tensors on the device."""
         return keras.tree.map_structure(keras.ops.convert_to_tensor, arrays)
 
     def begin_reading(self) -> None:
-        """Draws the number that PyTorch's `DataLoader`, which Keras's own loop reads by, draws for its workers."""
+        """Draws the random number that PyTorch's `DataLoader`, which Keras's own loop uses, draws for its workers."""
         torch.empty((), dtype=torch.int64).random_()
 
     def trace(self, data: Any, rows: Any) -> None:  # noqa: ARG002 - what the others trace.
-        """Nothing is traced: a step that cannot be recorded is still run."""
+        """Traces nothing, since a step that cannot be recorded can still be run as Keras does."""
         self._functions["train"].begin()
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
@@ -59,7 +62,7 @@ class TorchEpochRunner:
         return dict(self._run("test_step", data, rows[start:stop])[-1])
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for each of the batches, joined, as NumPy's arrays."""
+        """Returns the outputs for all batches, concatenated along the first axis, as NumPy arrays."""
         self._functions["predict"].was_made_anew()
         self._model.eval()
         outputs = self._run("predict_step", data, rows, keep=len(rows))
@@ -68,7 +71,7 @@ class TorchEpochRunner:
         )
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tells whether the error says that the device has no memory left."""
+        """Tells whether the error means that the device is out of memory."""
         return isinstance(error, torch.OutOfMemoryError)
 
     def _run(self, kind: str, data: Any, rows: Any, keep: int = 1) -> deque[Any]:
@@ -102,7 +105,7 @@ class TorchEpochRunner:
 
     def _step(self, kind: str, batch: Any) -> Any:
         with torch.set_grad_enabled(kind == "train_step"):
-            # Keras does so by the variables' paths, and misses one where two have the same.
+            # Keras resets gradients by the variables' paths, and misses one of two variables with the same path.
             for variable in self._model.trainable_variables:
                 variable.value.grad = None
             return getattr(self._model, kind)(batch)
@@ -121,11 +124,11 @@ class TorchEpochRunner:
 
 
 _RUNS_BEFORE_RECORDING = 20
-"""Recording takes as long as about 25 steps (measured: a dense, a convolutional and a recurrent net)."""
+"""A recording takes as long as about 25 steps (measured for a dense, a convolutional and a recurrent net)."""
 
 
 def free_memory() -> int | None:
-    """Returns the bytes that are free on the device, or None where it is the host's memory."""
+    """Returns the free bytes on the device, or None if it uses the host's memory."""
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else None
 
 

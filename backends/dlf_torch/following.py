@@ -1,4 +1,4 @@
-"""PyTorch: which of the recordings of a step is good, as Python changes what the step is."""
+"""Keeps the recordings of a step on PyTorch, and chooses the one that is valid for the present state of Python."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ _log = logging.getLogger("dlf")
 
 
 class Followed:
-    """One kind of step on batches of one shape, and its recordings, each good as long as Python holds what it held.
+    """One kind of step on batches of one shape, and its recordings.
+
+    A recording is valid while Python's objects around the model are as they were when it was made.
 
     Args:
-        model: A model that is built.
+        model: A built model.
         kind: ``"train_step"``, ``"test_step"`` or ``"predict_step"``.
     """
 
@@ -32,13 +34,13 @@ class Followed:
         self._refusal = ""
 
     def now(self) -> _Known | None:
-        """Returns what is known of the step as it is now, or None where it is left to Keras."""
+        """Returns the entry of the step for Python's present state, or None if the step is left to Keras."""
         found = next((each for each in self._known if not each.state.changed()), None)
         if found is not None or self._refusal:
             return found
         if len(self._known) == _MOST_STATES:
             changed = self._known[-1].state.changed()
-            # What never came to a recording costs a look each time, and will hardly come again.
+            # A state without a recording costs a comparison at each call, and will hardly return.
             self._known = [each for each in self._known if each.recording is not None]
             return self._leave(f"{changed} changes again and again")
         try:
@@ -51,12 +53,12 @@ class Followed:
         return self._known[-1]
 
     def record(self, known: _Known, batch: Any, step: Callable[[], Any]) -> Any:
-        """Runs a step as Keras does, and records it; returns what it returns.
+        """Runs a step as Keras does, records it if that is possible, and returns the step's result.
 
         Args:
-            known: What `now` returned.
-            batch: What the step is given.
-            step: Runs it.
+            known: The entry that `now` returned.
+            batch: The batch of the step.
+            step: A function that runs the step.
         """
         try:
             recording = record(self._model, self._kind, batch)
@@ -83,7 +85,7 @@ class Followed:
 
 
 class _Known:
-    """What is known of a step as long as Python holds this."""
+    """A state of Python, with the number of runs of the step in this state and its recording."""
 
     def __init__(self, state: PythonState) -> None:
         self.state = state
@@ -93,13 +95,13 @@ class _Known:
 
 
 _MOST_STATES = 8
-"""How many recordings of one step are kept and made: a rate that changes with every epoch is left to Keras then."""
+"""The most states for which a step is kept; with more, as for a rate that changes in every epoch, Keras runs it."""
 
 _MOST_BYTES = 2**22
 
 
 def _settings() -> tuple[Any, ...]:
-    """What decides which operations of PyTorch a step comes to."""
+    """Returns the settings that decide which PyTorch operations a step runs."""
     kinds = ("cpu", "cuda")
     return (
         torch.get_default_dtype(),

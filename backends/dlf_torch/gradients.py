@@ -1,4 +1,4 @@
-"""The path `autograd`: each tensor remembers how it was made, and `torch.autograd` walks back.
+"""The gradient path `autograd`: each tensor stores how it was computed, and `torch.autograd` differentiates backwards.
 
 The parameters are a dictionary of leaf tensors that require a gradient, and a step changes them in place.
 """
@@ -33,7 +33,7 @@ Tensors: TypeAlias = dict[str, torch.Tensor]
 
 
 def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001 - other paths make a module of it.
-    """Returns the parameters as leaf tensors that require a gradient; those that do already, as they are."""
+    """Returns the parameters as leaf tensors that require a gradient; values that are such already are not copied."""
     return {
         name: value if _is_leaf(value) else _tensor(value).clone().detach().requires_grad_()
         for name, value in parameters.items()
@@ -41,19 +41,19 @@ def start(parameters: Parameters, problem: str = "") -> Tensors:  # noqa: ARG001
 
 
 def read(parameters: Tensors) -> dict[str, np.ndarray]:
-    """Returns the parameters by name, as NumPy's arrays."""
+    """Returns the parameters by name, as NumPy arrays."""
     return {name: leaf.detach().cpu().numpy().copy() for name, leaf in parameters.items()}
 
 
 def line_loss(parameters: Parameters, batch: Batch) -> torch.Tensor:
-    """Mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
+    """Returns the mean squared error of ``w x + b``, for x and y of shape ``(m,)``."""
     x, y = batch
     prediction = parameters["w"] * x + parameters["b"]
     return torch.mean((prediction - y) ** 2)
 
 
 def mlp_loss(parameters: Parameters, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the lab's MLP, for x ``(m, features)`` and labels ``(m,)``."""
+    """Returns the mean cross-entropy of the lab's MLP, for x of shape ``(m, features)`` and labels ``(m,)``."""
     x, labels = batch
     hidden = torch.relu(x @ parameters["hidden/kernel"] + parameters["hidden/bias"])
     logits = hidden @ parameters["logits/kernel"] + parameters["logits/bias"]
@@ -61,12 +61,12 @@ def mlp_loss(parameters: Parameters, batch: Batch) -> torch.Tensor:
 
 
 def loss_and_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> tuple[torch.Tensor, Tensors]:
-    """Returns the loss and its derivative by each parameter."""
+    """Returns the loss and its gradient with respect to each parameter."""
     leaves = start(parameters)
     value = loss(leaves, _tensors(batch))
-    if not value.requires_grad:  # It touches none of them.
+    if not value.requires_grad:  # The loss depends on no parameter.
         return value, {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
-    # Without `materialize_grads`, a tensor that the loss does not touch is an error.
+    # Without `materialize_grads`, a tensor that the loss does not depend on is an error.
     gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
     return value.detach(), dict(zip(leaves, gradients, strict=True))
 
@@ -87,16 +87,16 @@ def step(loss: Loss, parameters: Tensors, batch: Batch, learning_rate: float) ->
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of ``(loss, parameters, batch, ...)`` as PyTorch's compiler makes it."""
+    """Returns a function of ``(loss, parameters, batch, ...)``, compiled by `torch.compile`."""
     return torch.compile(function)
 
 
 def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters) -> Tensors:
-    """Returns the second derivative times a vector: backwards through the gradient."""
+    """Returns the Hessian times a vector, by reverse-mode differentiation of the gradient."""
     leaves = start(parameters)
     value = loss(leaves, _tensors(batch))
     gradients = torch.autograd.grad(value, list(leaves.values()), create_graph=True, materialize_grads=True)
-    # The product of gradient and vector, whose gradient is wanted; a loss that is linear leaves nothing to walk back.
+    # The gradient of the dot product (gradient · vector) is the result. For a linear loss, the product is a constant.
     along = sum(torch.sum(each * _tensor(vector[name])) for name, each in zip(leaves, gradients, strict=True))
     if not along.requires_grad:
         return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
@@ -105,7 +105,7 @@ def hessian_vector_product(loss: Loss, parameters: Parameters, batch: Batch, vec
 
 
 def per_example_gradients(loss: Loss, parameters: Parameters, batch: Batch) -> Tensors:
-    """Returns the gradients of each example by itself, along a first axis."""
+    """Returns the gradients of the loss of each example, stacked along a new first axis."""
     leaves = {name: leaf.detach() for name, leaf in start(parameters).items()}
     alone = keras.tree.map_structure(lambda part: part[:, None], _tensors(batch))
     gradients: Tensors = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(leaves, alone)
@@ -117,7 +117,7 @@ def _is_leaf(value: Any) -> bool:
 
 
 def _tensor(value: Any) -> torch.Tensor:
-    # Keras places the batch on the GPU where there is one; its own conversion puts the parameters beside it.
+    # Keras puts the batch on the GPU if there is one; its own conversion puts the parameters on the same device.
     return keras.ops.convert_to_tensor(value)
 
 

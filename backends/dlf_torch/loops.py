@@ -1,10 +1,10 @@
 """The three models and their training, written by hand in PyTorch.
 
-What is asked of it:
+Requirements:
 
-* what a good engineer would write in this framework, with nothing of Keras in it;
-* the same arithmetic as Keras: the same Adam, the same dropout masks, the loss averaged over all rows;
-* the same functions in the same order as in the loops of the other frameworks.
+* the code is what a good engineer would write in this framework, without Keras;
+* the arithmetic is Keras's: the same Adam, the same dropout masks, and the loss averaged over all rows;
+* the functions are the same, in the same order, as in the loops of the other frameworks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["LOOPS", "Loop"]
 
 
 def mlp(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``."""
     w1, b1, w2, b2 = weights
     hidden = torch.relu(torch.addmm(b1, images.flatten(1), w1))
     return torch.addmm(b2, drop(0, hidden), w2)
 
 
 def cnn(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``."""
     k1, c1, k2, c2, w1, b1, w2, b2 = weights
     values = images[:, None]
     for kernel, bias in ((k1, c1), (k2, c2)):
@@ -40,7 +40,7 @@ def cnn(weights: Any, images: Any, drop: Any) -> Any:
 
 
 def transformer(weights: Any, images: Any, drop: Any) -> Any:
-    """Logits ``(batch, 10)`` of images ``(batch, 28, 28)``, whose rows are tokens."""
+    """Returns the logits ``(batch, 10)`` for images ``(batch, 28, 28)``, whose rows are the tokens."""
     w0, b0, table, wq, bq, wk, bk, wv, bv, wo, bo, s1, o1, w1, b1, w2, b2, s2, o2, w3, b3 = weights
     tokens = images @ w0 + b0 + table
     query, key, value = (
@@ -56,17 +56,17 @@ def transformer(weights: Any, images: Any, drop: Any) -> Any:
 
 
 def normalise(values: Any, scale: Any, offset: Any) -> Any:
-    """Layer normalisation over the last axis."""
+    """Returns the layer normalisation over the last axis."""
     return functional.layer_norm(values, values.shape[-1:], scale, offset, NORM_EPSILON)
 
 
 def dropout(values: Any, rate: float) -> Any:
-    """Zeroes a share of the values, and scales up the others."""
+    """Sets a share `rate` of the values to zero, and divides the others by ``1 - rate``."""
     return functional.dropout(values, rate) if rate else values
 
 
 def adam(optimizer: torch.optim.Adam, count: int) -> None:
-    """Keras's Adam: its epsilon is added before the bias correction, so that torch's has to shrink as steps go by."""
+    """Makes a step of Keras's Adam; it adds epsilon before the bias correction, so torch's depends on the step."""
     for group in optimizer.param_groups:
         group["eps"] = 1e-7 / (1 - 0.999 ** (count + 1)) ** 0.5
     optimizer.step()
@@ -76,10 +76,10 @@ FORWARD: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "transformer":
 
 
 class Loop:
-    """One model in training.
+    """The training of one model.
 
     Args:
-        task: What to train.
+        task: The model, its data and the settings of the training.
     """
 
     def __init__(self, task: Task) -> None:
@@ -95,7 +95,7 @@ class Loop:
         """Trains for one epoch, waits for the device, and returns the mean loss."""
         rows, size = len(self.labels), self.task.batch_size
         if not self.task.shuffle:
-            # Torch's masks come from one stream for the whole process: where they are compared, it starts here.
+            # PyTorch's masks come from one global generator. Runs without shuffling are compared, so seed it here.
             torch.manual_seed(self.task.seed)
         order = (torch.randperm if self.task.shuffle else torch.arange)(rows, device=self.device)
         total, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device, dtype=torch.long)
@@ -119,7 +119,7 @@ class Loop:
             return loss, (loss * len(labels), (logits.argmax(-1) == labels).sum())
 
     def _step(self, images: Any, labels: Any) -> Any:
-        """One step on one batch; returns the sum of the losses, and how many answers were right."""
+        """Trains on one batch; returns the sum of the losses, and the number of right answers."""
         self.optimizer.zero_grad()
         loss, figures = self._loss(images, labels)
         loss.backward()
@@ -128,7 +128,10 @@ class Loop:
         return figures
 
     def _parameter(self, weight: np.ndarray) -> Any:
-        """Torch keeps channels before places, in a kernel as in the rows of the matrix behind the last convolution."""
+        """Returns a weight as a tensor in PyTorch's layout.
+
+        There, channels come before positions, in kernels and in the rows of the matrix after the last convolution.
+        """
         if weight.ndim == _KERNEL:
             weight = weight.transpose(3, 2, 0, 1)
         elif self.task.model == "cnn" and len(weight) == np.prod(_LAST_MAPS):
@@ -146,9 +149,9 @@ class Loop:
 
 
 _KERNEL = 4
-"""Axes of a convolution's kernel."""
+"""The number of axes of a convolution's kernel."""
 _LAST_MAPS = (7, 7, 32)
-"""Height, width and channels behind the last convolution."""
+"""Height, width and channels of the output of the last convolution, after pooling."""
 
 
 LOOPS: dict[str, Callable[[Task], Loop]] = {"hand-written, eager + fused Adam": Loop}

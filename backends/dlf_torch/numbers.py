@@ -1,4 +1,4 @@
-"""Numbers in float64, for which PyTorch takes other kernels than for float32."""
+"""Float64 in PyTorch: convolutions that can be differentiated with kernels in Keras's layout."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["contiguous_kernels"]
 
 @contextmanager
 def contiguous_kernels() -> Iterator[None]:
-    """Lets convolutions in float64 have derivatives by kernels of Keras's layout, for as long as the context lasts.
+    """Makes float64 convolutions differentiable with kernels in Keras's layout, for as long as the context lasts.
 
-    Keras hands PyTorch a transposed view of its kernel. In float64, on a CPU, PyTorch 2.13 has no derivative by such a
-    one where it has a single output channel: "slow_conv2d: grad_weight must be contiguous".
+    Keras passes a transposed view of its kernel to PyTorch. In float64 on a CPU, PyTorch 2.13 cannot differentiate with
+    respect to such a view if it has a single output channel: "slow_conv2d: grad_weight must be contiguous".
 
     Example:
         >>> kernel = torch.ones(3, 3, 2, 1, dtype=torch.float64, requires_grad=True)

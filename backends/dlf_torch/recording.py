@@ -1,12 +1,12 @@
-"""A step of a Keras model as the tensor operations that it comes to, recorded once and played back.
+"""Records the tensor operations of a step of a Keras model once, and plays them back.
 
-Most of a small step's time goes into Python: Keras decides shapes, dtypes and scopes anew at each call. `make_fx`
-records the operations of a step, its backward pass and the optimizer included. Played back, they run with little Python
-between them: the same operations in the same order, and so the same numbers.
+A small step spends most of its time in Python: Keras works out shapes, dtypes and scopes anew at each call. `make_fx`
+records the operations of a step, including its backward pass and the optimizer. Played back, they run with little
+Python between them: the same operations in the same order, and therefore the same numbers.
 
-A recording is refused where it could mean something else than the step: where the step's course depends on numbers,
-where it draws random numbers outside of PyTorch and Keras, where it changes what is not a variable of the model, and
-where, tried beside the step, it does not do the same.
+A recording is refused if it could differ from the step: if the step's control flow depends on values of tensors, if it
+draws random numbers outside of PyTorch and Keras, if it changes something that is not a variable of the model, or if
+the recording gives other results when it is tried beside the step.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ class Recording:
         self._structure = structure
 
     def play(self, values: list[Any], batch: Any) -> tuple[Any, list[Any]]:
-        """Returns what the step returns, and the variables' new values; some change where they lie."""
+        """Returns the step's result and the variables' new values; some of `values` are changed in place."""
         flat = self._operations(*values, *keras.tree.flatten(batch))
         results = len(flat) - len(values)
         return pytree.tree_unflatten(flat[:results], self._structure), flat[results:]
 
 
 def record(model: keras.Model, kind: str, batch: Any) -> Recording:
-    """Records one step of a model, and changes nothing.
+    """Records one step of a model without changing any state.
 
     Args:
-        model: A compiled model that is built.
+        model: A compiled, built model.
         kind: ``"train_step"``, ``"test_step"`` or ``"predict_step"``.
-        batch: What the step is given; the recording is good for batches of this shape.
+        batch: The batch of the step; the recording is valid for batches of this shape.
 
     Returns:
         The recording.
@@ -108,25 +108,25 @@ def record(model: keras.Model, kind: str, batch: Any) -> Recording:
 
 
 def try_beside(recording: Recording, model: keras.Model, step: Callable[[], Any], batch: Any) -> Any:
-    """Runs a step as Keras does, and its recording on copies.
+    """Runs a step as Keras does, plays its recording on copies of the variables, and compares the two.
 
     Args:
         recording: A recording of the step.
         model: The model.
-        step: Runs the step.
-        batch: What the step is given.
+        step: A function that runs the step.
+        batch: The batch of the step.
 
     Returns:
-        What the step returns.
+        The step's result.
 
     Raises:
-        OtherNumbersError: The recording does not do what the step did. The step was run all the same.
+        OtherNumbersError: The recording gives other results than the step. The step itself has been run.
     """
     old = [variable.value.detach().clone() for variable in recording.variables]
     before = PythonState(model)
     result = step()
     after = PythonState(model)
-    # Both draw the same random numbers, and they are drawn once.
+    # Reset the generators, so that both draw the same random numbers; afterwards they are as after one run.
     before.put_back()
     try:
         with torch.no_grad():
@@ -143,15 +143,15 @@ def try_beside(recording: Recording, model: keras.Model, step: Callable[[], Any]
 
 
 class _OnlyOperations(TorchDispatchMode):  # type: ignore[misc]  # PyTorch is skipped, so its classes are `Any`.
-    """Refuses what a recording cannot hold, before it is done."""
+    """Raises an error at an operation that a recording cannot hold."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func._schema.is_mutable and any(map(_is_real, pytree.tree_leaves(args[:1]))):  # noqa: SLF001 - as below.
             raise NotRecordedError("it changes a tensor that is no variable of the model")
         result = func(*args, **(kwargs or {}))
         if func is _AS_NUMBER and isinstance(result, bool | int | float | complex):
-            # Of what the step computes, PyTorch gives a number that stands for the one to come; of a tensor from
-            # elsewhere it gives the number that it has now.
+            # For a tensor that the step computes, PyTorch returns a symbolic number. A plain number is that of a tensor
+            # from elsewhere, and the recording would hold it as a constant.
             raise NotRecordedError("it asks for the number of a tensor that is no variable of the model")
         return result
 
@@ -160,7 +160,7 @@ _AS_NUMBER = torch.ops.aten._local_scalar_dense.default  # noqa: SLF001 - an ope
 
 
 class _OnlyTensors(TorchFunctionMode):  # type: ignore[misc]  # As above.
-    """Refuses the one way to a tensor's numbers that is no operation."""
+    """Raises an error at `Tensor.tolist`, the only way to read a tensor's numbers that is no operation."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.tolist:
@@ -169,7 +169,7 @@ class _OnlyTensors(TorchFunctionMode):  # type: ignore[misc]  # As above.
 
 
 def _as_raised(error: BaseException) -> BaseException:
-    """The error without what Keras writes around it, for each layer that was being called."""
+    """Returns the original error, which Keras wraps once for each layer that is being called."""
     while isinstance(error.__context__, NotRecordedError):
         error = error.__context__
     return error
@@ -180,7 +180,7 @@ def _is_real(value: Any) -> bool:
 
 
 class OtherNumbersError(NotRecordedError):
-    """Played back, a recording does something else than the step; `result` is what the step returned."""
+    """A recording does something else than its step when it is played back; `result` is the step's result."""
 
     def __init__(self, result: Any, difference: str) -> None:
         super().__init__(f"what was recorded is not what the step does: {difference}")
@@ -191,13 +191,14 @@ def _moved_alike(start: torch.Tensor, by_step: torch.Tensor, by_recording: torch
     if not start.is_floating_point():
         return bool(torch.equal(by_step, by_recording))
     if start.device.type != "cpu":
-        # Sums come in any order there, and an optimizer may make a large update of a gradient that is rounding alone.
+        # On a GPU, sums may be in any order, and an optimizer may turn a gradient that is rounding alone into a large
+        # update. So this compares only whether the variable has changed.
         return bool(torch.equal(start, by_step)) == bool(torch.equal(start, by_recording))
     return _is_close(by_step - start, by_recording - start, torch.finfo(start.dtype).eps * start.norm().item())
 
 
 def _is_close(one: torch.Tensor, other: torch.Tensor, rounding: float = 0.0) -> bool:
-    """Whether two tensors agree, to 1% of the first's norm, or to the rounding of what they were computed from."""
+    """Tells whether two tensors differ by at most 1% of the first's norm plus a bound of the rounding errors."""
     one, other = one.double().nan_to_num(), other.double().nan_to_num()
     return bool((one - other).norm() <= 1e-2 * one.norm() + 4 * rounding + torch.finfo(torch.float32).tiny)
 
@@ -209,14 +210,14 @@ def _has_parameters_of_its_own(value: Any) -> bool:
 
 
 def _variables(model: keras.Model) -> list[Any]:
-    """Every variable that a step may read or change, once."""
+    """Returns every variable that a step may read or change, each once."""
     optimizer = model.optimizer.variables if model.optimizer is not None else []
     groups = (model.trainable_variables, model.non_trainable_variables, optimizer, model.metrics_variables)
     return list({id(variable): variable for group in groups for variable in group}.values())
 
 
 def _check(graph: torch.fx.GraphModule, learnt: list[bool]) -> None:
-    """Raises where the recording changes what is not a variable, or no variable that should be learnt."""
+    """Raises an error if the recording changes a tensor that is no variable, or none of the variables to be learnt."""
     nodes = list(graph.graph.nodes)
     inputs = [node for node in nodes if node.op == "placeholder"]
     changed = {_origin(node.args[0]) for node in nodes if _is_in_place(node) and not isinstance(node.args[0], list)}
@@ -249,7 +250,7 @@ _VIEWS = (torch.ops.aten.detach.default, torch.ops.aten.view.default, torch.ops.
 
 
 def _without_detours(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
-    """Leaves out what only matters to autograd: nothing is differentiated when the operations are played back."""
+    """Removes `detach` operations, which matter only to autograd: nothing is differentiated during playback."""
     for node in graph.graph.nodes:
         if node.target is torch.ops.aten.detach.default:
             node.replace_all_uses_with(node.args[0])

@@ -1,9 +1,9 @@
 """A plain training loop for any Keras model: the model's own call, `torch.autograd`, and its optimizer.
 
-What is asked of it:
+Requirements:
 
-* it can be read in one go, copied and changed: nothing of dlf is in it but what a line says;
-* the same functions in the same order as in the loops of the other frameworks.
+* it can be read in one go, copied and changed: it uses nothing of dlf but what the imports show;
+* the functions are the same, in the same order, as in the loops of the other frameworks.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from dlf.utils.errors import InvalidArgumentError
 __all__ = ["find_optimizer", "finish", "make_step", "names", "start"]
 
 State: TypeAlias = None
-"""The model's variables and the optimizer's are the state; a step changes them in place."""
+"""None: the state is in the variables of the model and of the optimizer, which a step changes in place."""
 
 
 def find_optimizer(
     optimizer: keras.optimizers.Optimizer,
     model: keras.Model,  # noqa: ARG001 - other loops ask it what is to decay.
 ) -> keras.optimizers.Optimizer:
-    """Returns the optimizer: on this framework it is Keras's own."""
+    """Returns the Keras optimizer unchanged: this loop uses it as it is."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise InvalidArgumentError("optimizer", expected="an optimizer of Keras, or its name", received=optimizer)
     return optimizer
 
 
 def start(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> State:
-    """Makes what the optimizer remembers."""
+    """Creates the optimizer's variables."""
     optimizer.build(model.trainable_variables)
 
 
 def make_step(
     model: keras.Model, loss: Callable[[Any, Any], Any], optimizer: keras.optimizers.Optimizer
 ) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
-    """Returns the function that takes one step: the state, the loss, and which gradients are finite."""
+    """Returns the training step; it returns the state, the loss, and which gradients are finite."""
 
     def compute_loss(x: Any, y: Any) -> Any:
         predictions = model(x, training=True)
@@ -53,7 +53,7 @@ def make_step(
         gradients = torch.autograd.grad(value, variables, materialize_grads=True)
         with torch.no_grad():
             optimizer.apply(gradients, model.trainable_variables)
-        # A sum is not finite where an element is not.
+        # If an element is not finite, the sum is not finite either.
         finite = torch.stack([torch.isfinite(torch.sum(gradient)) for gradient in gradients])
         return state, value.detach(), finite
 
@@ -66,4 +66,4 @@ def names(model: keras.Model, state: State) -> list[str]:  # noqa: ARG001 - of t
 
 
 def finish(model: keras.Model, state: State) -> None:
-    """Nothing is left to do: the model has what was learnt."""
+    """Does nothing: the steps have changed the model's own variables."""

@@ -1,1 +1,1 @@
-"""What a backend is, the ones that are installed, and what is private to Keras."""
+"""The protocol of a backend, the registry of backends, and all access to Keras's private API."""

@@ -1,7 +1,7 @@
-"""Chooses a backend where Keras, left alone, would choose one that is not installed.
+"""Chooses a backend when Keras's default backend is not installed.
 
-Keras takes TensorFlow unless told otherwise; with JAX or PyTorch alone installed, ``import keras`` then fails. This
-steps in just there. It is run by ``import dlf``, so it imports next to nothing.
+Keras defaults to TensorFlow. With only JAX or PyTorch installed, ``import keras`` therefore fails; this module sets
+``KERAS_BACKEND`` in that case alone. ``import dlf`` runs it, so it imports almost nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ _SETTLED = "DLF_SETTLED_BACKEND"
 
 
 def settle_backend() -> None:
-    """Sets ``KERAS_BACKEND`` to a framework that is installed, where it is not set and TensorFlow is not there."""
+    """Sets ``KERAS_BACKEND`` to an installed framework if it is unset and TensorFlow is not installed.
+
+    Does nothing if Keras is already imported.
+    """
     if os.environ.get("KERAS_BACKEND") or "keras" in sys.modules or is_importable("tensorflow"):
         return
     for framework in (_configured(), "jax", "torch"):
@@ -26,19 +29,19 @@ def settle_backend() -> None:
 
 
 def was_settled() -> bool:
-    """Returns whether ``KERAS_BACKEND`` says what `settle_backend` chose, and not what a user did."""
+    """Returns whether `settle_backend`, and not the user, chose the present value of ``KERAS_BACKEND``."""
     return _SETTLED in os.environ and os.environ.get("KERAS_BACKEND") == os.environ[_SETTLED]
 
 
 def is_importable(package: str) -> bool:
     """Returns whether a package is installed, without importing it."""
     spec = importlib.util.find_spec(package)
-    # A folder of that name in the working directory is found too, but comes from no file.
+    # A plain folder of that name in the working directory is found too, as a namespace package: its origin is None.
     return spec is not None and spec.origin is not None
 
 
 def _configured() -> str:
-    """The framework that Keras's own configuration file names."""
+    """Returns the backend that Keras's configuration file names; without a readable file, Keras's default."""
     import json
     from pathlib import Path
 

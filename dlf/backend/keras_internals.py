@@ -1,6 +1,6 @@
-"""The one place that touches what Keras keeps private, each piece with the reason why nothing public will do.
+"""The only module that uses Keras's private API; each function says why no public API will do.
 
-Every piece is probed when it is used: where Keras has changed, the error says what was looked for.
+Each private name is looked up when it is used. If Keras has changed, the error says which name was expected.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ __all__ = [
 def tensorflow_hidden() -> Iterator[None]:
     """Keeps Keras from importing TensorFlow on another backend, for as long as the context lasts.
 
-    `keras.utils.set_random_seed`, `Model.save` and whatever writes a configuration down ask whether TensorFlow is
-    available, and asking imports it wherever it is installed: seconds and hundreds of MiB for nothing. No public switch
-    turns that off.
+    `keras.utils.set_random_seed`, `Model.save` and every function that serializes a configuration check whether
+    TensorFlow is available. The check imports TensorFlow if it is installed, which costs seconds and hundreds of MiB
+    for nothing. No public switch turns that off.
 
     Raises:
         BackendError: Keras no longer keeps the flag where it did.
@@ -82,12 +82,13 @@ _RANDOM_ARGUMENTS = {
 
 
 def random_functions() -> dict[str, Callable[..., Any]]:
-    """Returns the functions that Keras's layers draw random numbers with, as they are now, by name.
+    """Returns the functions with which Keras's layers draw random numbers at present, by name.
 
-    Nothing public lies between `keras.layers.Dropout` and its mask: layers call the backend's module by itself.
+    There is no public function between `keras.layers.Dropout` and its mask: layers call the backend's `random` module
+    directly.
 
     Raises:
-        BackendError: Keras no longer has one of them, or it takes other arguments.
+        BackendError: Keras no longer has one of the functions, or its arguments have changed.
 
     Example:
         >>> "dropout" in random_functions()
@@ -110,13 +111,13 @@ def random_functions() -> dict[str, Callable[..., Any]]:
 
 @contextmanager
 def random_functions_replaced(replacements: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Replaces functions of `random_functions`, for as long as the context lasts.
+    """Replaces some of the `random_functions`, for as long as the context lasts.
 
     Args:
-        replacements: Functions by name, with the arguments of the ones that they replace.
+        replacements: Functions by name, with the same arguments as the functions that they replace.
 
     Raises:
-        BackendError: As `random_functions`.
+        BackendError: As for `random_functions`.
     """
     from keras.src import backend
 
@@ -132,13 +133,13 @@ def random_functions_replaced(replacements: Mapping[str, Callable[..., Any]]) ->
 
 @contextmanager
 def functions_heard(names: Iterable[str], hear: Callable[[str, Mapping[str, Any]], None]) -> Iterator[None]:
-    """Hears when anything calls functions of Keras's backend, for as long as the context lasts.
+    """Reports every call of the named functions of Keras's backend, for as long as the context lasts.
 
-    `keras.ops` and Keras's layers and losses all lead there; nothing public lies on every one of these ways.
+    `keras.ops`, layers and losses all call these functions; there is no public function that all of them call.
 
     Args:
-        names: Such as ``"nn.average_pool"``; one that this version of Keras does not have is not called either.
-        hear: Is given the name and the arguments by name.
+        names: Names such as ``"nn.average_pool"``; a name that this version of Keras does not have is ignored.
+        hear: Called before each call, with the function's name and its arguments by name.
 
     Example:
         >>> with functions_heard(["nn.celu"], lambda name, arguments: print(name, arguments["alpha"])):
@@ -175,15 +176,16 @@ def functions_heard(names: Iterable[str], hear: Callable[[str, Mapping[str, Any]
 
 @contextmanager
 def stop_gradient_undone(note: Callable[[], None]) -> Iterator[None]:
-    """Lets `keras.ops.stop_gradient` leave derivatives as they are, for as long as the context lasts.
+    """Makes `keras.ops.stop_gradient` return its argument with its gradient, for as long as the context lasts.
 
-    What layers and people's code have imported of it leads to the backend's function, which alone can be replaced.
+    Layers and user code may have imported `stop_gradient` already, so replacing the public name would not reach them.
+    All of them call the backend's function, which is replaced here.
 
     Args:
-        note: Is called whenever it is.
+        note: Called at each call of `stop_gradient`.
 
     Raises:
-        BackendError: Keras no longer has it there.
+        BackendError: Keras's backend no longer has the function.
 
     Example:
         >>> with stop_gradient_undone(lambda: print("called")):
@@ -214,10 +216,10 @@ def stop_gradient_undone(note: Callable[[], None]) -> Iterator[None]:
 def draw_key(seed: Any) -> Any:
     """Returns the two integers that Keras draws from a seed, and advances the seed as Keras does on JAX.
 
-    `SeedGenerator.next` is public; how Keras takes a plain integer or None is not.
+    `SeedGenerator.next` is public, but the way Keras treats a plain integer or None is not.
 
     Args:
-        seed: An integer, a `keras.random.SeedGenerator`, None, or a key.
+        seed: An integer, a `keras.random.SeedGenerator`, None for the global generator, or a key, which is returned.
 
     Raises:
         BackendError: Keras no longer has the two functions.
@@ -233,7 +235,7 @@ def draw_key(seed: Any) -> Any:
         )
     if seed is not None or keras.config.backend() == "jax":
         return seed_generator.draw_seed(seed)
-    # The global generator steps by a product that overflows differently in the integer type of each backend.
+    # The global generator advances by a product, which would overflow differently in each backend's integer type.
     state = seed_generator.global_seed_generator().state
     key = _uint32(keras.ops.cast(state.value, "int64"))
     state.assign(keras.ops.cast(_uint32(_uint32(key + 1) * 5387) % 933199, state.dtype))
@@ -246,15 +248,15 @@ def _uint32(numbers: Any) -> Any:
 
 @contextmanager
 def float64_kept() -> Iterator[None]:
-    """Lets Keras's operations return float64 for float64, for as long as the context lasts.
+    """Makes Keras's operations return float64 for float64 arguments, for as long as the context lasts.
 
-    On JAX and PyTorch a table of Keras's demotes results of `keras.ops.matmul`, `var` and others to float32, whatever
-    `keras.config.set_floatx` says. No public switch turns that off. And where the default is float64, Keras makes
-    Python's integers wider too, as those of `keras.ops.arange`, which TensorFlow then does not compare with a model's
-    own int32: what is of another width here is floating point alone.
+    On JAX and PyTorch, a table in Keras demotes the results of `keras.ops.matmul`, `var` and others to float32,
+    whatever `keras.config.set_floatx` says. No public switch turns that off. With `floatx` float64, Keras also widens
+    Python integers, as in `keras.ops.arange`; TensorFlow then refuses to compare them with a model's own int32.
+    Inside the context, Python integers keep the width that they have with `floatx` float32.
 
     Raises:
-        BackendError: Keras no longer has the table or the function, or they no longer do what they did.
+        BackendError: Keras no longer has the table or the function, or no longer uses them.
 
     Example:
         >>> with float64_kept():
@@ -262,7 +264,7 @@ def float64_kept() -> Iterator[None]:
         ('float64', 'uint8')
     """
     with ExitStack() as stack:
-        # Of complex numbers both parts are demoted.
+        # Keras demotes complex128 to complex64, too.
         for dtype in ("float64", "complex128"):
             ask = partial(keras.backend.result_type, dtype, dtype)
             stack.enter_context(_dtype_replaced("BIT64_TO_BIT32_DTYPE", dtype, dtype, ask))
@@ -272,7 +274,7 @@ def float64_kept() -> Iterator[None]:
 
 @contextmanager
 def _integers_as_they_are() -> Iterator[None]:
-    """Lets an integer of Python's be as wide as where the default is float32, for as long as the context lasts."""
+    """Gives Python integers the width that they have with `floatx` float32, for as long as the context lasts."""
     from keras.src.backend.common import dtypes
 
     resolve = getattr(dtypes, "_resolve_weak_type", None)
@@ -294,13 +296,13 @@ def _integers_as_they_are() -> Iterator[None]:
 
 @contextmanager
 def float32_widened() -> Iterator[None]:
-    """Gives float64 to whatever asks Keras for float32 by its name, for as long as the context lasts.
+    """Makes the dtype name ``"float32"`` mean float64 to Keras, for as long as the context lasts.
 
-    Some of Keras's layers do, whatever their own dtype is. What a name stands for is in a table of Keras's, which
-    nothing public changes.
+    Some of Keras's layers ask for float32 by name, whatever their own dtype is. Keras looks dtype names up in a private
+    table, and no public function changes it.
 
     Raises:
-        BackendError: Keras no longer has the table, or it no longer does what it did.
+        BackendError: Keras no longer has the table, or no longer uses it.
 
     Example:
         >>> with float32_widened():
@@ -313,7 +315,7 @@ def float32_widened() -> Iterator[None]:
 
 @contextmanager
 def _dtype_replaced(name: str, key: str, dtype: str, ask: Callable[[], str]) -> Iterator[None]:
-    """Lets a table of Keras's give another dtype for one, and checks that Keras goes by it."""
+    """Replaces the entry `key` of one of Keras's dtype tables, and checks with `ask` that Keras uses the entry."""
     from keras.src.backend.common import dtypes
 
     table: Any = getattr(dtypes, name, {})
@@ -336,13 +338,13 @@ def _dtype_replaced(name: str, key: str, dtype: str, ask: Callable[[], str]) -> 
 
 @contextmanager
 def tensors_freed() -> Iterator[None]:
-    """Lets Functional models let go of each tensor with the last layer that takes it, for as long as the context lasts.
+    """Makes Functional models free each tensor once its last consumer has it, for as long as the context lasts.
 
-    Keras keeps every tensor of such a model, and of a Sequential one, until all of it has run. No public switch turns
+    Keras keeps every tensor of a Functional or Sequential model until the whole model has run. No public switch turns
     that off.
 
     Raises:
-        BackendError: Keras no longer runs such a model by these functions.
+        BackendError: Keras no longer has the functions that run such a model.
     """
     from keras.src.ops import function, symbolic_arguments
 
@@ -366,7 +368,7 @@ def tensors_freed() -> Iterator[None]:
     def fill_in_and_free(self: Any, tensor_dict: dict[int, Any]) -> Any:
         filled = fill_in(self, tensor_dict)
         if running:
-            # The keys stay: Keras takes them for what was computed.
+            # Only the values are dropped: Keras reads from the keys which tensors were computed.
             tensor_dict.update(dict.fromkeys(running[-1].get(id(self), ())))
         return filled
 
@@ -378,7 +380,7 @@ def tensors_freed() -> Iterator[None]:
 
 
 def _last_uses(graph: Any) -> dict[int, set[int]]:
-    """What nobody takes any more after a node of the graph: numbers of tensors by that of the node's arguments."""
+    """Returns the tensors that no node needs any more after each node: sets of tensor ids, by id of its arguments."""
     if not hasattr(graph, "_nodes_by_depth"):
         raise BackendError(
             f"keras {keras.__version__}: expected keras.Function._nodes_by_depth, which is gone. "
@@ -395,14 +397,14 @@ def _last_uses(graph: Any) -> dict[int, set[int]]:
 
 
 def build_for(model: keras.Model, batch: Any, when_read: Callable[[], object] = lambda: None) -> None:
-    """Makes every variable of a compiled model, of its metrics and of its optimizer, as Keras's `fit` does at first.
+    """Creates all variables of a compiled model, its metrics and its optimizer, as Keras's `fit` does at its start.
 
-    `Model.build` makes the model's own alone; of metrics and losses Keras makes them on the way through `fit`.
+    `Model.build` creates the model's own variables alone. Those of metrics and losses are created inside `fit`.
 
     Args:
         model: A compiled model.
         batch: A batch of tensors.
-        when_read: Called where Keras would read a batch to do it.
+        when_read: Called when Keras reads the batch; it does so only if it needs one to build something.
 
     Raises:
         BackendError: Keras no longer has the method.
@@ -422,17 +424,17 @@ def build_for(model: keras.Model, batch: Any, when_read: Callable[[], object] = 
 
 
 def builds_while_tracing(model: keras.Model) -> bool:
-    """Tells whether Keras's `fit` makes what is missing of this model's variables while it traces the first step.
+    """Tells whether Keras's `fit` creates this model's missing variables while it traces the first step.
 
-    On TensorFlow it does, and traces once more if there were any.
+    It does so on TensorFlow, and traces the step again if any variable was created.
     """
     return keras.config.backend() == "tensorflow" and bool(model.built)
 
 
 def call_symbolically(model: keras.Model, batch: Any) -> Any:
-    """Calls a model that is built on what stands for a batch's inputs, and returns what stands for its outputs.
+    """Calls a built model on symbolic inputs of a batch's shapes and dtypes, and returns the symbolic outputs.
 
-    Public calls of that kind leave their traces in the model's graph.
+    A public call on a `keras.KerasTensor` would add nodes to the graph of the model.
 
     Args:
         model: The model.
@@ -456,14 +458,14 @@ def call_symbolically(model: keras.Model, batch: Any) -> Any:
 
 
 def waits_for_a_batch(model: keras.Model, *, compiled: bool = True) -> bool:
-    """Tells whether Keras has to look at a batch before the first epoch, to build what is not built.
+    """Tells whether Keras has to read a batch before the first epoch, to build the parts that are not built yet.
 
     Args:
         model: A model.
-        compiled: Whether losses and metrics are needed, too, as `fit` and `evaluate` need them.
+        compiled: Whether losses and metrics must be built, too, as for `fit` and `evaluate`.
 
     Raises:
-        BackendError: Keras no longer keeps what it builds under these names.
+        BackendError: Keras no longer has these attributes of a model.
     """
     layers = getattr(model, "_flatten_layers", None)
     if layers is None or not hasattr(model, "_compile_loss") or not hasattr(model, "_compile_metrics"):
@@ -476,13 +478,13 @@ def waits_for_a_batch(model: keras.Model, *, compiled: bool = True) -> bool:
 
 
 def data_adapter() -> type:
-    """Returns the class of what Keras's `fit` takes as it is, and reads batches from.
+    """Returns Keras's `DataAdapter`, whose instances `fit` accepts unchanged and reads batches from.
 
-    Of a `keras.utils.PyDataset`, the public way, TensorFlow's trainer takes no lists and forgets the batch size, and
-    every trainer puts inputs without labels into a tuple.
+    The public way is a `keras.utils.PyDataset`. With it, TensorFlow's trainer accepts no lists and loses the batch
+    size, and every trainer puts inputs without labels into a tuple.
 
     Raises:
-        BackendError: Keras no longer has the class, or it has other methods.
+        BackendError: Keras no longer has the class, or one of the methods is gone.
     """
     from keras.src.trainers import data_adapters
 
@@ -499,10 +501,10 @@ def data_adapter() -> type:
 
 
 def as_logs(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a step or the metrics say as Keras's `evaluate` does: flat, by name, numbers of Python's.
+    """Converts the logs of a step or of metrics as Keras's `evaluate` does: to a flat dictionary of Python floats.
 
     Args:
-        values: Tensors and dictionaries of them.
+        values: Tensors and dictionaries of tensors, by name.
 
     Raises:
         BackendError: Keras no longer has the function.
@@ -524,15 +526,18 @@ def as_logs(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], bool] | None:
-    """Returns what tells whether a variable's weights decay, or None where `exclude_from_weight_decay` was not called.
+    """Returns a function that tells whether weight decay applies to a variable.
 
-    That method is public; what it was told, Keras keeps under private names.
+    `exclude_from_weight_decay` is public, but Keras keeps its arguments under private names.
 
     Args:
-        optimizer: An optimizer of Keras.
+        optimizer: A Keras optimizer.
+
+    Returns:
+        The function, or None if `exclude_from_weight_decay` was not called.
 
     Raises:
-        BackendError: Keras no longer keeps it there.
+        BackendError: Keras no longer keeps the arguments under these names.
 
     Example:
         >>> optimizer = keras.optimizers.AdamW()
@@ -557,9 +562,9 @@ def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], b
 
 
 def epoch_to_resume_at(model: keras.Model) -> int:
-    """Returns the epoch that `keras.callbacks.BackupAndRestore` wants training to go on with, or 0.
+    """Returns the epoch at which `keras.callbacks.BackupAndRestore` wants training to resume, or 0.
 
-    It leaves the number on the model, under a private name, for `fit` to find.
+    The callback stores the number in a private attribute of the model, where `fit` reads it.
 
     Raises:
         BackendError: Keras no longer keeps the number there.
@@ -573,13 +578,13 @@ def epoch_to_resume_at(model: keras.Model) -> int:
 
 
 def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
-    """Tells whether Keras's TensorBoard was given a `profile_batch`, which it keeps under a private name only.
+    """Tells whether Keras's TensorBoard callback was given a `profile_batch`, which only a private attribute shows.
 
     Args:
         callback: The callback.
 
     Raises:
-        BackendError: Keras no longer keeps it there.
+        BackendError: Keras no longer has the attribute.
     """
     if not hasattr(callback, "_should_trace"):
         raise BackendError(
@@ -590,14 +595,14 @@ def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
 
 
 def mask_of(tensor: Any) -> Any:
-    """Returns the mask that Keras has hung on a tensor, or None."""
+    """Returns the mask that Keras has attached to a tensor, or None."""
     return _masking().get_keras_mask(tensor) if keras.ops.is_tensor(tensor) else None
 
 
 def with_mask(tensor: Any, mask: Any) -> Any:
-    """Hangs a mask on a tensor, as Keras's layers find it, and returns the tensor.
+    """Attaches a mask to a tensor, where Keras's layers look for it, and returns the tensor.
 
-    Nothing public hands a mask on with a tensor that is passed to a model.
+    No public function attaches a mask to a tensor that is then passed to a model.
 
     Raises:
         BackendError: Keras no longer has the function.

@@ -1,13 +1,14 @@
-"""What a backend supplies to dlf: a few primitives, from which everything else is derived once.
+"""What a backend supplies to dlf: a few primitives, from which dlf derives everything else, once for all backends.
 
-What is asked of it:
+Requirements:
 
-* a backend is found by its entry point in the group ``dlf.backends``; another one needs no edit to dlf;
-* loading a backend imports no framework: `Backend.requires` is looked up, and the methods import on use;
-* methods that do import the framework run only in a process that was started for this backend;
-* a gradient path has two verbs, and no way of its own to keep parameters or an optimizer.
+* a backend is found by its entry point in the group ``dlf.backends``; adding one needs no change to dlf;
+* loading a backend imports no framework: its methods import the framework when they are called, and
+  `Backend.requires` is enough to tell whether it is installed;
+* methods that import the framework run only in a process that was started for this backend;
+* a gradient path has two methods, and stores neither parameters nor an optimizer.
 
-Keras's list of frameworks is closed, so a plug-in runs on one of Keras's own (`Backend.keras_backend`) and adds a
+Keras supports a fixed list of frameworks. A plug-in therefore runs on one of them (`Backend.keras_backend`) and adds a
 gradient path, a reference or a numeric mode to it.
 """
 
@@ -31,21 +32,21 @@ __all__ = [
 ]
 
 Parameters: TypeAlias = Mapping[str, Any]
-"""Arrays by name: NumPy's going in, the framework's own or NumPy's coming out."""
+"""Arrays by name: NumPy arrays as arguments, and the framework's tensors or NumPy arrays as results."""
 
 Batch: TypeAlias = tuple[Any, Any]
 """Inputs and targets."""
 
 Loss: TypeAlias = Callable[[Parameters, Batch], Any]
-"""A scalar from parameters and a batch, which reach it as the framework's own tensors."""
+"""A function of parameters and a batch, given as the framework's own tensors, that returns a scalar."""
 
 
 @runtime_checkable
 class GradientPath(Protocol):
-    """One framework's own way of taking a gradient."""
+    """One of a framework's own ways to compute gradients."""
 
     def loss_and_gradients(self, loss: Loss, parameters: Parameters, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        """Returns `loss(parameters, batch)` and its derivative by each parameter, under the parameter's name."""
+        """Returns `loss(parameters, batch)` and its gradient with respect to each parameter, by parameter name."""
         ...
 
     def apply(self, parameters: Parameters, gradients: Parameters, learning_rate: float) -> dict[str, Any]:
@@ -55,29 +56,29 @@ class GradientPath(Protocol):
 
 @runtime_checkable
 class SecondDerivatives(Protocol):
-    """What a gradient path may supply besides: derivatives of its gradients, in the framework's own idiom."""
+    """Optional methods of a gradient path: derivatives of its gradients, in the framework's own idiom."""
 
     def hessian_vector_product(
         self, loss: Loss, parameters: Parameters, batch: Batch, vector: Parameters
     ) -> dict[str, Any]:
-        """Returns ``H v``: how the gradients change as the parameters move along the vector."""
+        """Returns ``H v``, the Hessian of the loss times the vector, by parameter name."""
         ...
 
     def per_example_gradients(self, loss: Loss, parameters: Parameters, batch: Batch) -> dict[str, Any]:
-        """Returns the gradients of `loss(parameters, example)` for a batch of each example, along a first axis."""
+        """Returns the gradients of the loss of each example, as a batch of one, stacked along a new first axis."""
         ...
 
 
 @runtime_checkable
 class TrainingLoop(Protocol):
-    """A plain loop over any Keras model, for people to read: five functions, of a module or an object."""
+    """A plain training loop for any Keras model, written to be read: five functions of a module or an object."""
 
     def find_optimizer(self, optimizer: Any, model: Any) -> Any:
-        """Returns the framework's own optimizer for a Keras optimizer of this model, and refuses what is none."""
+        """Returns the optimizer in the form that this loop uses; raises an error if it is not an optimizer."""
         ...
 
     def start(self, model: Any, optimizer: Any) -> Any:
-        """Returns the state to train from."""
+        """Returns the initial state of a training."""
         ...
 
     def make_step(self, model: Any, loss: Callable[[Any, Any], Any], optimizer: Any) -> Callable[..., Any]:
@@ -89,25 +90,28 @@ class TrainingLoop(Protocol):
         ...
 
     def finish(self, model: Any, state: Any) -> None:
-        """Gives the model what was learnt."""
+        """Writes the trained values into the model."""
         ...
 
 
 @runtime_checkable
 class Lesson(GradientPath, Protocol):
-    """A gradient path that `dlf gradients` can show at work: two problems in its own words, and a step to compile."""
+    """A gradient path that `dlf gradients` can demonstrate: two example losses, and a step to compile."""
 
     @property
     def training_loop(self) -> TrainingLoop:
-        """The path's loop over any Keras model."""
+        """The path's training loop for any Keras model."""
         ...
 
     def start(self, parameters: Parameters, problem: str = "") -> Any:
-        """Returns the parameters in the path's own form, a module, say, for ``"line"``, ``"mlp"`` or anything else."""
+        """Returns the parameters in the path's own form, such as a module.
+
+        `problem` is ``"line"`` or ``"mlp"`` where the parameters belong to one of the two example losses.
+        """
         ...
 
     def read(self, parameters: Any) -> Mapping[str, Any]:
-        """Returns the parameters by name, as NumPy's arrays."""
+        """Returns the parameters by name, as NumPy arrays."""
         ...
 
     def line_loss(self, parameters: Any, batch: Batch) -> Any:
@@ -115,7 +119,10 @@ class Lesson(GradientPath, Protocol):
         ...
 
     def mlp_loss(self, parameters: Any, batch: Batch) -> Any:
-        """Returns the mean cross-entropy of the lab's MLP, ``logits = relu(x hidden/kernel + hidden/bias) ...``."""
+        """Returns the mean cross-entropy of the lab's MLP.
+
+        The logits are ``relu(x hidden/kernel + hidden/bias) logits/kernel + logits/bias``.
+        """
         ...
 
     def step(self, loss: Any, parameters: Any, batch: Batch, learning_rate: float) -> tuple[Any, Any]:
@@ -123,85 +130,90 @@ class Lesson(GradientPath, Protocol):
         ...
 
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns `step`, or another function of ``(loss, parameters, batch, ...)``, as the framework compiles it."""
+        """Returns `step`, or another function of ``(loss, parameters, batch, ...)``, compiled by the framework."""
         ...
 
 
 @runtime_checkable
 class EpochRunner(Protocol):
-    """Runs many steps of one compiled and built model in one call, each the model's own public step.
+    """Runs many steps of one compiled and built model in one call.
 
-    `data` is what `put` returned for a structure of arrays of equal length, such as ``(x, y)``; `rows` is what `put`
-    returned for integers of the shape ``(batches, examples in a batch)``: the examples of each batch.
+    Each step is the model's own `train_step`, `test_step` or `predict_step`. `data` is what `put` returned for a
+    structure of arrays of equal length, such as ``(x, y)``. `rows` is what `put` returned for an integer array of shape
+    ``(batches, examples in a batch)``: for each batch, the indices of its examples in `data`.
     """
 
     def refusal(self) -> str | None:
-        """Says why this model's steps cannot be run so, or returns None."""
+        """Returns the reason why this model's steps cannot be run here, or None if they can."""
         ...
 
     @property
     def ways(self) -> Mapping[str, int]:
-        """How many steps were run in which way, and how many were recorded: what a test reads to say what it tested."""
+        """Counts of the steps that were traced, recorded, or run in each way, for tests to read."""
         ...
 
     def put(self, arrays: Any) -> Any:
-        """Returns the arrays on the device."""
+        """Returns the arrays as tensors on the device."""
         ...
 
     def begin_reading(self) -> None:
-        """Called where Keras's own loop makes an iterator of the data; draws the random numbers that this draws."""
+        """Draws the random numbers that Keras's own loop draws when it makes an iterator over the data.
+
+        Called wherever that loop would make one.
+        """
         ...
 
     def trace(self, data: Any, rows: Any) -> None:
-        """Traces a training step and changes nothing; raises where the step cannot be traced."""
+        """Traces a training step without changing any state; raises an error if the step cannot be traced."""
         ...
 
     def train(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
-        """Trains on the batches from `start` to before `stop`; returns the last step's logs, when all is computed."""
+        """Trains on the batches `rows[start:stop]`; returns the last step's logs."""
         ...
 
     def evaluate(self, data: Any, rows: Any, start: int, stop: int) -> dict[str, Any]:
-        """Evaluates the batches from `start` to before `stop`; returns the last step's logs."""
+        """Evaluates the batches `rows[start:stop]`; returns the last step's logs."""
         ...
 
     def predict(self, data: Any, rows: Any) -> Any:
-        """Returns the outputs for all batches, joined, as NumPy's arrays."""
+        """Returns the outputs for all batches, concatenated along the first axis, as NumPy arrays."""
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:
-        """Tells whether the error says that the device has no memory left."""
+        """Tells whether the error means that the device is out of memory."""
         ...
 
 
 @runtime_checkable
 class CustomGradients(Protocol):
-    """What the backend of one of Keras's frameworks may supply besides; one that runs on it needs none of its own."""
+    """An optional method of the backends named after Keras's frameworks; plug-ins that run on these use theirs."""
 
     def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
-        """A context in which what `keras.ops.custom_gradient` has decorated is derived as it computes.
+        """Returns a context in which custom gradients are ignored.
 
-        `note` is called whenever such a function is.
+        A function decorated with `keras.ops.custom_gradient` is then differentiated through its own operations. `note`
+        is called at each call of such a function.
         """
         ...
 
 
 @runtime_checkable
 class Backend(Protocol):
-    """One framework, or one way of running it, that Keras models compute on."""
+    """A framework, or one way of running it, on which Keras models compute."""
 
     @property
     def name(self) -> str:
-        """What ``--backend`` calls it; the same as its entry point."""
+        """The name for ``--backend``; also the name of its entry point."""
         ...
 
     @property
     def keras_backend(self) -> str:
-        """What ``KERAS_BACKEND`` has to say for it: one of Keras's own names."""
+        """The value that ``KERAS_BACKEND`` must have: one of Keras's own backend names."""
         ...
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """The packages that it imports, the framework first."""
+        """The import names of the packages that it needs, the framework first."""
         ...
 
     @property
@@ -210,65 +222,68 @@ class Backend(Protocol):
         ...
 
     def environment(self) -> Mapping[str, str]:
-        """The variables that its process must start with, ``KERAS_BACKEND`` aside."""
+        """The environment variables that its process must start with, except ``KERAS_BACKEND``."""
         ...
 
     def cpu_environment(self) -> Mapping[str, str]:
-        """The variables that hide GPUs from its process, besides those."""
+        """The additional environment variables that hide GPUs from its process."""
         ...
 
     def devices(self) -> Sequence[str]:
-        """The devices that it computes on, the default one first, such as ``"cpu:0"`` and ``"gpu:0 NVIDIA H100"``."""
+        """The available devices, the default one first, such as ``"gpu:0 NVIDIA H100"`` and ``"cpu:0"``."""
         ...
 
     def numeric_settings(self) -> Mapping[str, str]:
-        """What decides its float32 arithmetic and its determinism, by the framework's own names."""
+        """The settings that decide its float32 arithmetic and its determinism, by the framework's own names."""
         ...
 
     def tensor_float_32(self) -> str | None:
-        """Returns what turns TF32 off, where float32 products may be computed in it on the default device, or None."""
+        """Returns the setting that turns TF32 off, or None if the default device does not use TF32 for float32."""
         ...
 
     @property
     def gradient_path_names(self) -> tuple[str, ...]:
-        """The names of its ways of taking a gradient, which are known before the framework is imported."""
+        """The names of its gradient paths, known without importing the framework."""
         ...
 
     def gradient_paths(self) -> Mapping[str, GradientPath]:
-        """Its ways of taking a gradient, by name."""
+        """Its gradient paths, by name."""
         ...
 
     def hand_written_loops(self) -> Mapping[str, Callable[[Any], Any]]:
-        """Training loops as the framework's users write them, by name, which `dlf bench` times; there may be none.
+        """Training loops as the framework's users write them, by name, for `dlf bench` to time; may be empty.
 
-        Each takes a `dlf.bench.models.Task`, and has ``epoch() -> loss`` and ``weights()``.
+        Each value takes a `dlf.bench.models.Task` and returns an object with ``epoch() -> loss`` and ``weights()``.
         """
         ...
 
     def float64(self) -> AbstractContextManager[Any]:
-        """A context in which the framework computes in float64 what is asked for in float64."""
+        """Returns a context in which the framework computes float64 operations in float64 throughout."""
         ...
 
     def epoch_runner(self, model: Any) -> EpochRunner:
-        """What runs this Keras model's steps, many in one call."""
+        """Returns the `EpochRunner` of this Keras model."""
         ...
 
     def free_memory(self) -> int | None:
-        """The bytes that are free on the device, or None where it uses the host's memory, or does not tell."""
+        """Returns the free bytes on the device, or None if it uses the host's memory or does not report them."""
         ...
 
     def threefry_2x32(self, key: Any, counter: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Returns both words of Threefry-2x32 for each counter; of every integer, going in or out, 32 bits count."""
+        """Returns the two words of Threefry-2x32 for each counter.
+
+        Only the lowest 32 bits of each integer count, in arguments and results.
+        """
         ...
 
     def random_bits(self, key: Any, shape: Any) -> Any:
-        """Returns 32 bits for each element: the exclusive or of both words for the counter (0, its number)."""
+        """Returns 32 random bits for each element: the XOR of the two Threefry words of the counter (0, its index)."""
         ...
 
     def look_up(self, table: Any, indices: Any) -> Any:
-        """Returns the entry of a NumPy array at each index, without a copy of it in each compiled function."""
+        """Returns the entry of a NumPy array at each index, without embedding the array in each compiled function."""
         ...
 
     def common_draws(self) -> Collection[str]:
-        """The functions of Keras's random module that draw JAX's numbers as they are, and need no replacement."""
+        """The names of the functions in Keras's random module that draw JAX's numbers already, without replacement."""
         ...

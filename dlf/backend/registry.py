@@ -1,10 +1,10 @@
-"""Lists the backends, loads one, and selects the one this process runs on.
+"""Lists the backends, loads one of them, and selects the backend of this process.
 
-What is asked of it:
+Requirements:
 
-* listing imports nothing; loading imports the backend's own package and no framework;
-* an unknown name is answered with the names there are, an absent framework with the command that installs it;
-* ``KERAS_BACKEND`` is read once, by ``import keras``: selecting another backend afterwards is an error, not a shrug.
+* listing the backends imports nothing; loading one imports its own package and no framework;
+* the error for an unknown name lists the known names; the error for an absent framework has the install command;
+* Keras reads ``KERAS_BACKEND`` once, at ``import keras``, so selecting another backend afterwards raises an error.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ __all__ = [
 
 ENTRY_POINT_GROUP = "dlf.backends"
 
-# Where several are installed: the smallest download first, and it is what dlf was first made for.
+# The order of choice where several are installed. JAX first: the smallest download, and dlf was first made for it.
 _PREFERENCE = ("jax", "tensorflow", "torch")
 
 
 @functools.cache
 def _entry_points() -> dict[str, metadata.EntryPoint]:
-    """The entry points by name, in order of preference, then of the alphabet."""
+    """Returns the entry points by name, in order of preference and then alphabetically."""
     found: dict[str, metadata.EntryPoint] = {}
     for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
         if point.name in found and found[point.name].value != point.value:
@@ -57,7 +57,7 @@ def backend_names() -> tuple[str, ...]:
     """Returns the names of the backends that are declared, whether or not their frameworks are installed.
 
     Returns:
-        The names, in the order in which one is chosen where nobody says which.
+        The names, in the order in which dlf chooses one by default.
 
     Example:
         >>> backend_names()[:3]
@@ -72,14 +72,14 @@ def load_backend(name: str, argument: str = "backend") -> Backend:
 
     Args:
         name: One of `backend_names()`.
-        argument: What the caller calls it.
+        argument: The name of the caller's argument, for the error message.
 
     Returns:
         The backend; the same object at every call.
 
     Raises:
         InvalidArgumentError: There is no backend of this name.
-        BackendError: Its package does not load, or does not supply what a backend must.
+        BackendError: Its package cannot be imported, or does not supply a `Backend` of that name.
 
     Example:
         >>> load_backend("jax").keras_backend
@@ -110,7 +110,7 @@ def load_backend(name: str, argument: str = "backend") -> Backend:
 
 
 def is_installed(backend: Backend) -> bool:
-    """Returns whether every package that the backend requires can be found; none is imported."""
+    """Returns whether all packages that the backend requires are installed, without importing them."""
     return _absent_package(backend) is None
 
 
@@ -125,14 +125,14 @@ def installed_backends() -> tuple[str, ...]:
 
 
 def check_installed(backend: Backend, purpose: str) -> None:
-    """Raises unless every package that the backend requires can be found.
+    """Raises an error unless all packages that the backend requires are installed.
 
     Args:
         backend: The backend.
-        purpose: What needs it, as the message begins.
+        purpose: What needs the backend; the error message begins with it.
 
     Raises:
-        MissingPackageError: One cannot; the message holds the command that installs it.
+        MissingPackageError: A package is not installed; the message holds the command that installs it.
     """
     absent = _absent_package(backend)
     if absent:
@@ -144,7 +144,7 @@ def _absent_package(backend: Backend) -> str | None:
 
 
 def _named(name: str, argument: str) -> Backend:
-    """The backend called `name`, or the one that runs Keras on `name`."""
+    """Returns the backend called `name`, or else the first that runs on Keras's backend `name`."""
     if name not in backend_names():
         for candidate in map(load_backend, backend_names()):
             if candidate.keras_backend == name:
@@ -153,7 +153,7 @@ def _named(name: str, argument: str) -> Backend:
 
 
 def select_backend(name: str | None = None) -> Backend:
-    """Decides which backend this process runs on, and sets its environment; nothing is imported yet.
+    """Selects the backend of this process and sets its environment variables, without importing a framework.
 
     Args:
         name: The backend; by default the one that ``KERAS_BACKEND`` names, else the first that is installed.
@@ -170,7 +170,7 @@ def select_backend(name: str | None = None) -> Backend:
         >>> select_backend().name == current_backend().name
         True
     """
-    # An empty variable is one that nobody set; an empty argument is a mistake.
+    # An empty environment variable counts as unset; an empty argument is a mistake.
     asked = name if name is not None else os.environ.get("KERAS_BACKEND") or None
     if asked is not None:
         backend = _named(asked, "KERAS_BACKEND" if name is None else "backend")
@@ -196,10 +196,10 @@ def current_backend() -> Backend:
     """Returns the backend that this process runs on.
 
     Returns:
-        The backend that was selected, or the one that fits the Keras that is imported.
+        The backend that was selected, or else the one for the backend that Keras runs on.
 
     Raises:
-        BackendError: Keras runs on something that no backend of dlf stands for.
+        BackendError: dlf has no backend for the one that Keras runs on.
     """
     import keras
 
@@ -217,6 +217,6 @@ def current_backend() -> Backend:
 
 
 def _running_keras_backend() -> str | None:
-    """The backend on which Keras was imported, or None where it was not."""
+    """Returns the name of Keras's backend, or None if Keras is not imported."""
     keras: Any = sys.modules.get("keras")
     return str(keras.config.backend()) if hasattr(keras, "config") else None

@@ -1,9 +1,9 @@
-"""What a backend is made of here: versions, devices, numeric settings, gradient paths.
+"""Describes a backend on this machine: versions, devices, numeric settings, gradient paths.
 
-What is asked of it:
+Requirements:
 
-* asking about a backend never imports its framework into this process: a worker of its own answers;
-* ``python -m dlf.backend.report NAME`` is that worker, and prints one line of JSON.
+* `ask_backend` never imports the framework into the calling process: it starts a worker process for the answer;
+* ``python -m dlf.backend.report NAME`` is that worker; it prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def print_versions() -> None:
 
 
 def version_line(backend: Backend) -> str:
-    """Returns what `print_versions` prints; runs in the backend's own process."""
+    """Returns the line that `print_versions` prints; call it in a process that runs on this backend."""
     versions = {"dlf": _version("dlf"), "keras": _version("keras"), **package_versions(backend)}
     parts = [f"{package} {version}" for package, version in versions.items()]
     return " · ".join([*parts, f"Python {platform.python_version()}", ", ".join(backend.devices())])
@@ -47,7 +47,7 @@ def package_versions(backend: Backend) -> dict[str, str]:
 
 
 def describe_backend(backend: Backend) -> dict[str, Any]:
-    """Returns everything that there is to say of a backend, in JSON's types; runs in the backend's own process."""
+    """Returns the description of a backend as JSON types; call it in a process that runs on this backend."""
     return {
         "name": backend.name,
         "versions": {"keras": _version("keras"), **package_versions(backend)},
@@ -59,12 +59,12 @@ def describe_backend(backend: Backend) -> dict[str, Any]:
 
 
 def backend_environment(backend: Backend) -> dict[str, str]:
-    """Returns the environment that a process of this backend starts with."""
+    """Returns the environment variables to start a process of this backend with."""
     return {**backend.environment(), **os.environ, "KERAS_BACKEND": backend.keras_backend, "DLF_BACKEND": backend.name}
 
 
 def ask_backend(name: str, timeout: float = 120.0) -> Mapping[str, Any]:
-    """Returns `describe_backend` of a backend, from a process of its own.
+    """Runs `describe_backend` in a worker process of that backend and returns the result.
 
     Args:
         name: One of `dlf.backend.registry.backend_names()`.
@@ -107,7 +107,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "of unknown version"  # Found, but installed under another name: tensorflow-cpu, say.
+        return "of unknown version"  # Importable, but its distribution has another name, such as tensorflow-cpu.
 
 
 if __name__ == "__main__":

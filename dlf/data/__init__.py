@@ -1,1 +1,1 @@
-"""From files and single examples to shuffled batches."""
+"""Data sets: loading them from files or by name, and turning single examples into shuffled batches."""

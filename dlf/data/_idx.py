@@ -1,9 +1,9 @@
 """Reads IDX files, the format in which MNIST and its relatives are published.
 
-What is asked of it:
+Requirements:
 
-* what a header promises is held against what the file holds, before any array is made;
-* a file that is absent, cut short or not IDX is named, with what was found in it.
+* the size that a header gives is compared with the size of the file before an array is made;
+* the error for a file that is absent, cut short or not IDX names the file and what was found in it.
 
 A file is four bytes (two zeros, a code for the type, the number of axes), one big-endian 32-bit length for each axis,
 and the values. Source: the format's description on the MNIST page, http://yann.lecun.com/exdb/mnist/.
@@ -23,21 +23,21 @@ from dlf.utils.errors import DatasetError
 
 __all__ = ["read_idx", "read_idx_shape"]
 
-_UNSIGNED_BYTE = 0x08  # The one type that images and labels are published in.
+_UNSIGNED_BYTE = 0x08  # The only type in which these images and labels are published.
 
 
 def read_idx(path: str | Path, *, axes: int) -> np.ndarray:
     """Reads one IDX file, gzipped or not.
 
     Args:
-        path: The file; it is taken to be gzipped where its name ends in ``.gz``.
+        path: The file; it is read as gzipped if its name ends in ``.gz``.
         axes: How many axes the array must have: 3 for images, 1 for labels.
 
     Returns:
         The array of unsigned bytes, read-only.
 
     Raises:
-        DatasetError: The file is absent, cut short, longer than it says, or not IDX of that many axes.
+        DatasetError: The file is absent, shorter or longer than its header says, or not an IDX file of that many axes.
 
     Example:
         >>> import tempfile
@@ -58,7 +58,7 @@ def read_idx(path: str | Path, *, axes: int) -> np.ndarray:
 
 
 def read_idx_shape(path: str | Path, *, axes: int) -> tuple[int, ...]:
-    """Reads the shape that an IDX file's header gives, and nothing after it.
+    """Reads the shape from the header of an IDX file, without reading the values.
 
     Args:
         path: The file.
@@ -68,7 +68,7 @@ def read_idx_shape(path: str | Path, *, axes: int) -> tuple[int, ...]:
         The shape.
 
     Raises:
-        DatasetError: As `read_idx`.
+        DatasetError: As for `read_idx`, except that the length of the values is not checked.
     """
     return _shape(Path(path), _content(Path(path), _header_size(axes)), axes)
 

@@ -1,9 +1,9 @@
-"""Examples and batches that lie in memory, under the names of TensorFlow's `tf.data`.
+"""Examples and batches in memory, with the method names of TensorFlow's `tf.data`.
 
-What is asked of it:
+Requirements:
 
 * an `ArrayDataset` has the methods of `tf.data.Dataset` that a notebook uses, under the same names;
-* what Keras's `fit` receives is a `keras.utils.PyDataset`, which it reads on every backend without TensorFlow.
+* the batches are a `keras.utils.PyDataset`, which Keras's `fit` reads on every backend without TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = [
 
 
 class _InMemory:
-    """What single examples and batches have in common with `tf.data.Dataset`."""
+    """The methods of `tf.data.Dataset` that `ArrayDataset` and `BatchedDataset` share."""
 
     def prefetch(self, buffer_size: int | None = None) -> Self:
-        """Returns the data set itself: it is in memory already."""
+        """Returns the data set itself, since it is in memory already."""
         return self
 
     def as_numpy_iterator(self) -> Iterator[Any]:
-        """Iterates as `iter` does."""
+        """Returns `iter(self)`: the elements are NumPy arrays already."""
         return iter(self)
 
     def cardinality(self) -> Any:
-        """Returns the length; a notebook may ask it for ``.numpy()``."""
+        """Returns the length, as an array that has the method ``numpy()`` that notebooks call."""
         return _notebook_arrays(len(self))
 
     def _with(self, **changes: Any) -> Self:
@@ -54,16 +54,16 @@ class _InMemory:
 
 
 class ArrayDataset(_InMemory):
-    """Examples that lie in memory, with the methods of `tf.data.Dataset` that a notebook uses.
+    """Examples in memory, with the methods of `tf.data.Dataset` that a notebook uses.
 
-    An element is one example: what lies at the same place along the first axis of each array, such as
-    ``(image, label)``. Every method returns a new data set; the arrays are shared and never written to.
+    An element is one example: the entries of all arrays at one index of the first axis, such as ``(image, label)``.
+    Each transformation returns a new data set; the arrays are shared and never written to.
 
     Args:
         arrays: Arrays, or dictionaries of arrays, of equal length; the first axis counts the examples.
 
     Raises:
-        InvalidArgumentError: No array, or arrays of different lengths.
+        InvalidArgumentError: There is no array, or the arrays have different lengths.
 
     Example:
         >>> dataset = ArrayDataset(np.array([[1.0], [2.0], [3.0]]), np.array([0, 1, 0]))
@@ -83,17 +83,17 @@ class ArrayDataset(_InMemory):
             )
         self._rows = lengths[0]
         self._functions: tuple[_Function, ...] = ()
-        # What take, skip, shuffle and so on make of the order of the rows, one after the other, in a given epoch.
+        # One function (rows, epoch) -> rows for each take, skip, shuffle and so on, applied in this order.
         self._steps: tuple[_Step, ...] = ()
         self._size = self._rows
         self._reshuffles = False
 
     def map(self, function: _Function, num_parallel_calls: Any = None, **_: Any) -> ArrayDataset:
-        """Applies a function to each element, whenever it is read; the elements' parts are its arguments."""
+        """Applies a function to each element each time it is read; the parts of the element are its arguments."""
         return self._with(_functions=(*self._functions, function))
 
     def filter(self, predicate: _Function, **_: Any) -> ArrayDataset:
-        """Keeps the elements for which the function says yes; it is asked now, once for each row."""
+        """Keeps the elements for which the predicate is true; it is called now, once for each row."""
         kept = np.array([bool(_called(predicate, self._row(row))) for row in range(self._rows)], bool)
         return self._then(lambda rows, _: rows[kept[rows]])
 
@@ -102,19 +102,19 @@ class ArrayDataset(_InMemory):
         return self if count < 0 else self._then(lambda rows, _: rows[:count])
 
     def skip(self, count: int) -> ArrayDataset:
-        """Leaves out the first `count` elements; -1 leaves out all."""
+        """Skips the first `count` elements; -1 skips all."""
         return self._then(lambda rows, _: rows[count:] if count >= 0 else rows[:0])
 
     def repeat(self, count: int | None = None) -> ArrayDataset:
-        """Goes through the elements `count` times; not without end, for which `fit` has its epochs."""
+        """Repeats the elements `count` times; endless repetition is not supported (use the epochs of `fit`)."""
         check_positive("count", count)
         return self._then(lambda rows, _: np.tile(rows, count or 0))
 
     def shuffle(
         self, buffer_size: int | None = None, seed: int | None = None, reshuffle_each_iteration: bool = True, **_: Any
     ) -> ArrayDataset:
-        """Draws a new order of all elements at every iteration; `buffer_size` is not needed in memory."""
-        # From NumPy's global stream, which `set_seed` starts: unseeded runs differ and seeded ones do not.
+        """Shuffles all elements, anew in each iteration; `buffer_size` is ignored, since all are in memory."""
+        # NumPy's global generator, which `set_seed` seeds: seeded runs repeat, and unseeded ones differ.
         drawn = int(np.random.randint(2**31)) if seed is None else seed  # noqa: NPY002
         if not reshuffle_each_iteration:
             return self._then(lambda rows, _: _shuffled(rows, drawn, 0))
@@ -122,7 +122,7 @@ class ArrayDataset(_InMemory):
         return shuffled._with(_reshuffles=True)  # noqa: SLF001 - one of our own.
 
     def batch(self, batch_size: int, drop_remainder: bool = False, **_: Any) -> BatchedDataset:
-        """Joins elements into batches, in a form that Keras's `fit` takes on every backend."""
+        """Combines elements into batches, in a form that Keras's `fit` accepts on every backend."""
         check_positive("batch_size", batch_size)
         if drop_remainder and batch_size > len(self):
             raise InvalidArgumentError(
@@ -131,7 +131,7 @@ class ArrayDataset(_InMemory):
         return BatchedDataset(self, batch_size, drop_remainder=drop_remainder)
 
     def cache(self, filename: str = "") -> ArrayDataset:
-        """Computes every element once, now, and keeps the results."""
+        """Computes each element once, now, and keeps the results."""
         if not self._functions:
             return self
         results = _stack([self._row(row) for row in range(self._rows)])
@@ -143,14 +143,15 @@ class ArrayDataset(_InMemory):
         return keras.tree.map_structure(lambda part: keras.KerasTensor(part.shape, part.dtype.name), self._row(0))
 
     def raw_arrays(self) -> tuple[Any, ...] | None:
-        """Returns the arrays that the elements are taken from, or None where a function makes others of them."""
+        """Returns the arrays that the elements are taken from, or None if `map` has changed the elements."""
         return self._arrays if isinstance(self._arrays, tuple) and not self._functions else None
 
     def computed(self) -> Any:
-        """Returns the elements of all rows, joined, each computed once; None where a function makes them anew.
+        """Returns the elements of all rows, stacked and cached, or None if they differ from one reading to the next.
 
-        A function that draws random numbers gives other elements at each reading, and to keep the first would change
-        what the data set means. It shows in the state of a global generator, or in the first rows, computed twice.
+        A mapped function that draws random numbers gives different elements at each reading. Caching the first ones
+        would change the meaning of the data set. Such a function is detected by a change in a global generator's
+        state, or by computing the first rows twice.
         """
         if "_computed" not in self.__dict__:
             self._computed = self._arrays if not self._functions else self._compute()
@@ -166,7 +167,7 @@ class ArrayDataset(_InMemory):
         return results if same and before == _random_states() else None
 
     def order(self, epoch: int) -> np.ndarray:
-        """Returns the rows in this epoch's order: a new one for each epoch where the data set is shuffled."""
+        """Returns the row numbers in the order of this epoch; a shuffled data set has a new order in each epoch."""
         rows = np.arange(self._rows)
         for step in self._steps:
             rows = step(rows, epoch)
@@ -179,7 +180,7 @@ class ArrayDataset(_InMemory):
         return keras.tree.map_structure(as_array, value)
 
     def rows(self, rows: np.ndarray) -> Any:
-        """Computes the elements of these rows and joins them along a new first axis."""
+        """Computes the elements of these rows and stacks them along a new first axis."""
         if not self._functions:
             return keras.tree.map_structure(lambda array: array[rows], self._arrays)
         return _stack([self._row(row) for row in rows])
@@ -200,7 +201,7 @@ class ArrayDataset(_InMemory):
 
 
 class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Batches of an `ArrayDataset`: Keras reads them one at a time, and says when an epoch has ended."""
+    """Batches of an `ArrayDataset`. Keras reads them one by one, and calls `on_epoch_end` after each epoch."""
 
     def __init__(self, examples: ArrayDataset, batch_size: int, *, drop_remainder: bool = False) -> None:
         super().__init__()
@@ -220,20 +221,24 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         batch = self.examples.rows(self._order[start : start + self.batch_size])
         for function in self._functions:
             batch = keras.tree.map_structure(as_array, _called(function, batch))
-        # Of lists, tf.data would make arrays.
+        # Keras on TensorFlow passes the batch through tf.data, which would convert a list to one tensor.
         return as_backend_holds(keras.tree.lists_to_tuples(batch) if keras.config.backend() == "tensorflow" else batch)
 
     def batch_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the rows of this epoch's batches: ``(batches, batch_size)``, and ``(1 or 0, size)`` of a last one."""
+        """Returns the row numbers of this epoch's batches, as two arrays.
+
+        The first has shape ``(batches, batch_size)``. The second, for a last, smaller batch, has shape ``(1, size)``,
+        or ``(0, 0)`` if there is none.
+        """
         places = self._places
         rows = self._order[places.start * self.batch_size : places.stop * self.batch_size]
         whole = len(rows) // self.batch_size * self.batch_size
-        # The second has no row where nothing is left over, and not one row of nothing.
+        # Without the last slice, the second array would have one empty row where nothing is left over.
         return rows[:whole].reshape(-1, self.batch_size), rows[np.newaxis, whole:][: len(rows) - whole]
 
     @property
     def maps_batches(self) -> bool:
-        """Whether a function makes other batches of them, so that they are more than their rows."""
+        """Whether `map` has changed the batches, so that the rows of the examples alone do not give them."""
         return bool(self._functions)
 
     def on_epoch_end(self) -> None:
@@ -242,7 +247,7 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
 
     @property
     def epoch(self) -> int:
-        """Which epoch's order the batches have, counted from 0."""
+        """The number of the epoch whose order the batches have, from 0."""
         return self._epoch
 
     def begin(self, epoch: int) -> None:
@@ -251,7 +256,7 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         self._order = self.examples.order(epoch)
 
     def map(self, function: _Function, num_parallel_calls: Any = None, **_: Any) -> BatchedDataset:
-        """Applies a function to each batch, whenever it is read; the batch's parts are its arguments."""
+        """Applies a function to each batch each time it is read; the parts of the batch are its arguments."""
         return self._with(_functions=(*self._functions, function))
 
     def take(self, count: int) -> BatchedDataset:
@@ -259,7 +264,7 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         return self if count < 0 else self._with(_places=self._places[:count])
 
     def skip(self, count: int) -> BatchedDataset:
-        """Leaves out the first `count` batches; -1 leaves out all."""
+        """Skips the first `count` batches; -1 skips all."""
         return self._with(_places=self._places[count:] if count >= 0 else self._places[:0])
 
     def unbatch(self) -> ArrayDataset:
@@ -272,68 +277,69 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         return self.examples
 
     def cache(self, filename: str = "") -> BatchedDataset:
-        """Returns the batches themselves: the examples are in memory already."""
+        """Returns the data set itself, since its examples are in memory already."""
         return self
 
     @property
     def element_spec(self) -> Any:
-        """The shape and dtype of each part of a batch; the number of examples is left open."""
+        """The shape and dtype of each part of a batch, with None for the number of examples."""
         return keras.tree.map_structure(
             lambda part: keras.KerasTensor((None, *part.shape[1:]), part.dtype.name), self[0]
         )
 
     def raw_arrays(self) -> tuple[Any, ...] | None:
-        """As `ArrayDataset.raw_arrays`."""
+        """Returns the arrays that the examples are taken from, or None if `map` has changed examples or batches."""
         return None if self._functions else self.examples.raw_arrays()
 
     def __iter__(self) -> Iterator[Any]:
         started = self._epoch
         for index in range(len(self)):
             yield _notebook_arrays(self[index])
-        # tf.data asks for one more, in a thread of its own, when the next epoch may have begun already.
+        # tf.data runs this generator to its end in another thread, when the next epoch may have begun already.
         if self._epoch == started:
-            self.begin(started + 1)  # By number: between the question and this, the next one may have begun after all.
+            # By number: the next epoch may begin between the comparison and this call, and must not be skipped.
+            self.begin(started + 1)
 
     def __repr__(self) -> str:
         return f"<BatchedDataset of {len(self):,} batches of {self.batch_size}: {self.examples!r}>"
 
 
 _READ_TWICE = 16
-"""Rows that are computed twice, to see whether they come out the same."""
+"""How many rows are computed twice, to see whether they come out the same."""
 
 _Function: TypeAlias = Callable[..., Any]
 _Step: TypeAlias = Callable[[np.ndarray, int], np.ndarray]
 
 
 class _NotebookArray(np.ndarray):
-    """An array that answers ``.numpy()`` too, as the elements of a `tf.data.Dataset` do."""
+    """An array with the method ``numpy()``, like the elements of a `tf.data.Dataset`."""
 
     def numpy(self) -> np.ndarray:
         """Returns the plain array."""
         return np.asarray(self)
 
     def __getitem__(self, key: Any) -> Any:
-        # A number taken out of it is asked for ``.numpy()`` as well.
+        # Notebooks call ``numpy()`` on single numbers, too.
         return np.asarray(super().__getitem__(key)).view(_NotebookArray)
 
 
 def _shuffled(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The rows in the order of this epoch: a stream that NumPy has frozen, so that each of its versions draws it.
+    """Returns the rows in a random order for this epoch, the same with every version of NumPy.
 
-    Source: NumPy Enhancement Proposal 19.
+    `RandomState` is frozen: NumPy promises that its stream never changes. Source: NumPy Enhancement Proposal 19.
     """
     bits = np.random.MT19937(np.random.SeedSequence((seed, epoch)))
     return np.random.RandomState(bits).permutation(rows)
 
 
 def _random_states() -> tuple[Any, ...]:
-    """What tells whether somebody drew from a global generator in between."""
+    """Returns the states of the global generators of Python and NumPy; equal states mean that nothing was drawn."""
     state: Any = np.random.get_state()  # noqa: NPY002 - the global one.
     return random.getstate(), state[1].tobytes(), state[2]
 
 
 def _is_structure(part: Any) -> bool:
-    """Whether a part of an example is several arrays by name or by place, as for a model with several inputs."""
+    """Tells whether a part of an example is a dictionary, list or tuple of arrays, as for models with many inputs."""
     return isinstance(part, dict) or (
         isinstance(part, list | tuple)
         and bool(part)
@@ -346,10 +352,10 @@ def _called(function: _Function, value: Any) -> Any:
 
 
 def _notebook_arrays(value: Any) -> Any:
-    """Returns the same structure of arrays, each with a ``numpy`` method."""
+    """Returns the same structure, with each array as a `_NotebookArray`."""
     return keras.tree.map_structure(lambda array: np.asarray(array).view(_NotebookArray), value)
 
 
 def _stack(elements: list[Any]) -> Any:
-    """Joins elements of the same structure into one, along a new first axis."""
+    """Stacks elements of the same structure along a new first axis."""
     return keras.tree.map_structure(lambda *parts: np.stack(parts), *elements)

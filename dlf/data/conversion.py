@@ -1,9 +1,9 @@
-"""Arrays as Keras feeds them to a model, and as each backend holds them.
+"""Converts arrays to the dtypes in which Keras feeds them to a model, and tensors to NumPy arrays.
 
-What is asked of it:
+Requirements:
 
-* what reaches a model has the dtype that it has under Keras's own `fit`;
-* a tensor of any framework, on any device, becomes an array of NumPy.
+* an array that reaches a model has the dtype that it has in Keras's own `fit`;
+* a tensor of any framework, on any device, becomes a NumPy array.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ __all__ = ["as_array", "as_backend_holds", "as_in_this_thread", "as_keras_feeds"
 
 
 def as_keras_feeds(array: np.ndarray) -> np.ndarray:
-    """Returns the array as Keras feeds one to a model: no float64 unless that is its `floatx`, on JAX 32 bits."""
+    """Returns the array with the dtype in which Keras feeds it to a model.
+
+    float64 becomes `keras.config.floatx()`. On JAX, 64-bit dtypes become 32-bit ones, unless 64 bits are enabled.
+    """
     floatx = keras.config.floatx()
     array = array.astype(floatx) if array.dtype == np.float64 and floatx != "float64" else array
     narrowed: np.ndarray = as_backend_holds(array)
@@ -30,14 +33,17 @@ def as_keras_feeds(array: np.ndarray) -> np.ndarray:
 
 
 def as_in_this_thread() -> Callable[[], object]:
-    """Returns what another thread calls at first, to narrow as this one: JAX's settings may be of one thread alone."""
+    """Returns a function that makes the thread that calls it narrow arrays as the present thread does.
+
+    JAX's 64-bit setting can differ between threads.
+    """
     return functools.partial(_HOLDS_64_BITS.set, _holds_64_bits())
 
 
 def as_backend_holds(value: Any) -> Any:
-    """Returns the same arrays, or a generator of them, narrowed to 32 bits on JAX unless 64 were asked for.
+    """Returns the same arrays, or generator of arrays, narrowed to 32 bits on JAX unless 64 bits are enabled.
 
-    JAX holds them so in any case. From 0.12 on it warns of each, and a label of 64 bits is what NumPy makes.
+    JAX would narrow them anyway. From version 0.12 on it also warns about each, and NumPy's integers have 64 bits.
     """
     return value if _holds_64_bits() else keras.tree.map_structure(_narrowed, value)
 
@@ -61,7 +67,7 @@ def _narrowed(value: Any) -> Any:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """Returns NumPy's array of an array, a number, or a tensor of any framework on any device."""
+    """Returns an array, a number, or a tensor of any framework on any device as a NumPy array."""
     if keras.ops.is_tensor(value):
         return np.asarray(keras.ops.convert_to_numpy(value))
     return np.asarray(value)

@@ -1,10 +1,10 @@
-"""Loads image data sets: TFDS by name, a data set's own IDX files, or scans that need no download.
+"""Loads image data sets: from TFDS by name, from IDX files, or the embedded digits, which need no download.
 
-What is asked of it:
+Requirements:
 
-* one call and one `info`, wherever the data come from;
-* TensorFlow is imported only on the TensorFlow backend, or where the data come from TFDS;
-* the network is touched only where TFDS has to fetch what no folder holds.
+* the call and the description `info` are the same for every source of the data;
+* TensorFlow is imported only on the TensorFlow backend, or if the data come from TFDS;
+* the network is used only if TFDS has to download a data set that is in no folder.
 """
 
 from __future__ import annotations
@@ -52,26 +52,26 @@ def load_tfds_dataset(
 ) -> Any:
     """Loads a data set whose elements are ``(image, label)``.
 
-    It is looked for in this order: ``"digits"`` is embedded; a folder of IDX files, `data_dir` or `data_dir`/`name`;
-    a TFDS data set prepared in `data_dir`; TFDS, which downloads it.
+    The data set is looked for in this order: ``"digits"`` is embedded; IDX files in `data_dir`/`name` or `data_dir`;
+    a TFDS data set prepared in `data_dir`; a download by TFDS.
 
     Args:
-        name: ``"digits"`` (1,797 real 8×8 scans, pixels spread over 0 to 255, every fifth one for the test), the name
-            of a data set whose IDX files are in a folder, or any TFDS name.
-        split: ``"train"``, ``"test"``, a slice such as ``"train[:80%]"``, a sum of these joined by ``+``, a list of
-            splits, or `None` for a dictionary of all.
-        with_info: Also returns the description: ``info.features["label"].num_classes`` and so on.
-        data_dir: The folder; by default the one that the variable ``DLF_DATA_DIR`` names, else TFDS's own.
-        download: Whether TFDS may fetch what is not there.
+        name: ``"digits"`` (1,797 real 8×8 scans, with pixels scaled to 0 to 255; every fifth is in the test set), the
+            name of a data set whose IDX files are in a folder, or any TFDS name.
+        split: ``"train"``, ``"test"``, a slice such as ``"train[:80%]"``, several of these joined by ``+``, a list of
+            splits, or `None` for a dictionary of all splits.
+        with_info: Whether to return the description, too: ``info.features["label"].num_classes`` and so on.
+        data_dir: The folder; by default that of the environment variable ``DLF_DATA_DIR``, else TFDS's own.
+        download: Whether TFDS may download a data set that is not prepared yet.
         **tfds_options: Passed on to `tfds.load`, for data from TFDS.
 
     Returns:
-        A `tf.data.Dataset` on the TensorFlow backend and from TFDS, else an `ArrayDataset` that has the same methods;
-        with `with_info`, a pair of it and the description.
+        A `tf.data.Dataset` on the TensorFlow backend and for data from TFDS, else an `ArrayDataset` with the same
+        methods. With `with_info`, a pair of the data set and the description.
 
     Raises:
-        InvalidArgumentError: An unknown data set or split, or a folder that does not exist.
-        DatasetError: Files that are absent or damaged, or no network.
+        InvalidArgumentError: The data set or the split is unknown, or the folder does not exist.
+        DatasetError: Files are absent or damaged, or there is no network.
         MissingPackageError: TFDS or TensorFlow is needed and not installed.
 
     Example:
@@ -94,7 +94,7 @@ def load_tfds_dataset(
 
 @dataclass(frozen=True)
 class ImageFeature:
-    """What an image looks like: its shape, ``(height, width, channels)``, and its dtype."""
+    """The shape ``(height, width, channels)`` and the dtype of the images."""
 
     shape: tuple[int, ...]
     dtype: Any = np.uint8
@@ -102,7 +102,7 @@ class ImageFeature:
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """What the labels mean: the class names, by number."""
+    """The class names of the labels: label i means ``names[i]``."""
 
     names: list[str]
     shape: tuple[int, ...] = ()
@@ -124,7 +124,7 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """How much a split holds."""
+    """The name of a split, and its number of examples."""
 
     name: str
     num_examples: int
@@ -132,7 +132,7 @@ class SplitInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Answers what TFDS's own description of a data set answers, under the same names."""
+    """The description of a data set, with the most used attributes of `tfds.core.DatasetInfo` under the same names."""
 
     name: str
     features: dict[str, Any]
@@ -143,7 +143,7 @@ class DatasetInfo:
 
 
 class _LocalDataset:
-    """A data set that is read without TFDS: `info`, and the arrays of a split by name."""
+    """A data set that is read without TFDS: its description `info`, and the arrays of each split."""
 
     def __init__(
         self, name: str, classes: tuple[str, ...], image_shape: tuple[int, ...], sizes: dict[str, int], description: str
@@ -170,7 +170,7 @@ class _Digits(_LocalDataset):
     def arrays(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         digits = _load_digits()
         chosen = self._test if split == "test" else ~self._test
-        # The scans have 17 levels, 0 to 16. Spread over a byte they are prepared like any other image.
+        # The scans have 17 levels, 0 to 16. Scaled to a byte, they can be preprocessed like any other image.
         images = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
         return images[..., np.newaxis], digits.target[chosen].astype(np.int64)
 
@@ -213,7 +213,7 @@ def _load_digits() -> Any:
 
 
 def _idx_file(folder: Path, split: str, kind: str) -> Path:
-    """The file's path: gzipped as it is published, or unpacked where only that is there."""
+    """Returns the path of the gzipped file, as it is published, or of the unpacked file if only that exists."""
     unpacked = folder / f"{_IDX_PREFIXES[split]}-{kind}-idx{3 if kind == 'images' else 1}-ubyte"
     gzipped = unpacked.with_name(unpacked.name + ".gz")
     return unpacked if unpacked.exists() and not gzipped.exists() else gzipped
@@ -234,7 +234,7 @@ def _data_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
 
 
 def _open_local(name: str, folder: Path | None) -> _LocalDataset | None:
-    """The data set that needs no TFDS, or None where only TFDS can have it."""
+    """Returns the data set if it can be read without TFDS, else None."""
     if name == "digits":
         return _Digits()
     if folder is None:
@@ -244,7 +244,7 @@ def _open_local(name: str, folder: Path | None) -> _LocalDataset | None:
         if not any(file.exists() for file in files):
             continue
         if candidate == folder and name not in _IDX_CLASSES and folder.name != name:
-            # IDX files do not say which data set they are: without this, any misspelt name would get them.
+            # IDX files do not name their data set: without this check, any misspelt name would load them.
             raise InvalidArgumentError(
                 "name",
                 expected=f"one of {', '.join(['digits', *_IDX_CLASSES])}, for the IDX files in {folder}",
@@ -265,7 +265,7 @@ def _as_dataset(local: _LocalDataset, split: str) -> Any:
 
 
 def _map_splits(split: Any, info: DatasetInfo, load: Any) -> Any:
-    """Loads one split, a list of them, or all: the shapes of `split` that TFDS takes."""
+    """Loads one split, a list or tuple of splits, or a dictionary of all, according to `split`, as TFDS does."""
     if split is None:
         return {name: load(name) for name in info.splits}
     if isinstance(split, list | tuple):
@@ -277,7 +277,7 @@ _SPLIT = re.compile(r"(?P<name>\w+)(\[(?P<from>-?\d+%?)?:(?P<to>-?\d+%?)?\])?")
 
 
 def _sliced(local: _LocalDataset, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays of a split in TFDS's notation, such as ``train[:80%]+test[10:20]``."""
+    """Returns the arrays of a split in TFDS's notation, such as ``train[:80%]+test[10:20]``."""
     parts = []
     for part in str(split).split("+"):
         match = _SPLIT.fullmatch(part.strip())
@@ -324,7 +324,7 @@ def _load_from_tfds(name: str, folder: Path | None, options: dict[str, Any]) -> 
             expected=f"'digits' or one of TFDS's {len(known) - 1:,} data sets",
             received=name,
             advice=did_you_mean(name, known),
-        ) from None  # TFDS's own message lists every data set there is.
+        ) from None  # TFDS's own message lists all of its data sets.
     except ModuleNotFoundError as error:
         raise MissingPackageError(
             f"the data set {name!r} from TFDS",
@@ -348,7 +348,7 @@ _WITHOUT_NETWORK = (
 
 
 def _check_that_it_can_be_fetched(builder: Any, folder: Path | None, *, download: bool) -> None:
-    """Raises at once what TFDS would find out after minutes of retries."""
+    """Raises at once if the download is not allowed or there is no network; TFDS would retry for minutes first."""
     if not download:
         raise DatasetError(
             f"{builder.name}: expected a data set that is prepared in {builder.data_path.parent}, found none. "
@@ -356,7 +356,7 @@ def _check_that_it_can_be_fetched(builder: Any, folder: Path | None, *, download
         )
     hosts = {urlsplit(url).hostname for url in builder.url_infos} - {None}
     if getproxies() or not hosts:
-        return  # Behind a proxy, names may well be resolved by the proxy alone.
+        return  # Behind a proxy, it may be that only the proxy can resolve names.
     try:
         socket.getaddrinfo(min(map(str, hosts)), None)
     except OSError as error:

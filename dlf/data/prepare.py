@@ -1,6 +1,6 @@
-"""From single examples to shuffled batches, with TensorFlow's `tf.data` or without it.
+"""Turns single examples into shuffled batches, with TensorFlow's `tf.data` or without it.
 
-What is asked of it:
+Requirements:
 
 * `prepare_for_training` means the same for a `tf.data.Dataset`, an `ArrayDataset` and a pair of arrays.
 """
@@ -16,7 +16,7 @@ from dlf.utils.errors import InvalidArgumentError, check_positive
 __all__ = ["prepare_for_training"]
 
 _FULL_SHUFFLE = 10_000
-"""What `tf.data` keeps in memory while it shuffles a stream; what lies in memory is shuffled whole."""
+"""The size of `tf.data`'s shuffle buffer for a stream; data in memory are always shuffled as a whole."""
 
 
 def prepare_for_training(
@@ -31,18 +31,19 @@ def prepare_for_training(
 
     Args:
         dataset: A `tf.data.Dataset`, an `ArrayDataset`, or a tuple of arrays such as ``(images, labels)``.
-        batch_size: Examples in a batch; the last batch holds what remains.
-        shuffle_buffer: `None` keeps the order, as validation data should. Any number shuffles: whole, and in the same
-            order on every backend, whatever lies in memory or fits there; only a stream that does not is shuffled
-            by `tf.data`, among this many examples.
-        seed: Makes the shuffling repeatable by itself; by default it follows `dlf.set_seed`.
-        drop_remainder: Leaves out a last, smaller batch.
+        batch_size: Examples in a batch; the last batch holds the remaining examples.
+        shuffle_buffer: `None` keeps the order, which suits validation data. Any number turns shuffling on. Data that
+            are in memory, or fit into it, are then shuffled as a whole, in the same order on every backend. Any other
+            stream is shuffled by `tf.data`, with a buffer of this many examples.
+        seed: The seed of the shuffling; by default it follows `dlf.set_seed`.
+        drop_remainder: Whether to drop a last, smaller batch.
 
     Returns:
-        A `tf.data.Dataset` where one came in; otherwise an object that Keras's `fit` takes on every backend.
+        A `tf.data.Dataset` if `dataset` is one, otherwise a data set that Keras's `fit` accepts on every backend.
 
     Raises:
-        InvalidArgumentError: The batch size is not a positive integer, the data set is empty or of another kind.
+        InvalidArgumentError: The batch size or the buffer is not a positive integer, or the data set is empty or of
+            another kind.
 
     Example:
         >>> import numpy as np

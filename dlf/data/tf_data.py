@@ -1,10 +1,10 @@
-"""Batches of a `tf.data.Dataset`, shuffled whole and in the order that every backend shares.
+"""Batches of a `tf.data.Dataset`, shuffled as a whole, in the same order on every backend.
 
-What is asked of it:
+Requirements:
 
-* the same order as an `ArrayDataset` with the same seed, whatever runs the training;
+* the order is that of an `ArrayDataset` with the same seed, on every backend;
 * a pipeline that draws random numbers, has no end or does not fit into memory keeps `tf.data`'s own shuffling;
-* nothing is read before the first batch is asked for, and nothing twice.
+* data that are shuffled in memory are read when the first batch is requested, and only once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def batches_of(
 
 
 def rows_of(batches: Any) -> BatchedDataset | None:
-    """Returns the same batches by their rows in memory, for what `batches_of` returned and that can be had so."""
+    """Returns the in-memory form of batches that `batches_of` returned, or None if they have none."""
     return _ROWS.get(batches) if hasattr(batches, "element_spec") else None
 
 
@@ -54,7 +54,7 @@ _ROWS: WeakKeyDictionary[Any, BatchedDataset] = WeakKeyDictionary()
 
 
 class _ReadOnce(ArrayDataset):
-    """The examples of a `tf.data.Dataset`, read into memory when the first is asked for."""
+    """The examples of a `tf.data.Dataset`, read into memory when the first one is requested."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -95,7 +95,7 @@ def _as_tf_data(rows: BatchedDataset, element_spec: Any) -> Any:
 
 
 def fits_in_memory(dataset: Any) -> bool:
-    """Whether all examples have one known shape each, and together take no more than a share of the free memory."""
+    """Tells whether the examples have fixed shapes and together fit into the share `_SHARE` of the free memory."""
     import tensorflow as tf
 
     count, size = int(dataset.cardinality()), 0
@@ -109,11 +109,11 @@ def fits_in_memory(dataset: Any) -> bool:
 
 
 _SHARE = 0.25
-"""Of the free memory: a training may hold the examples once more, on the device."""
+"""The largest share of the free memory; not all of it, since a training may hold a second copy on the device."""
 
 
 def is_repeatable(dataset: Any) -> bool:
-    """Whether the data set has an end that is known, and every reading of it gives the same elements."""
+    """Tells whether the data set has a known, finite size and gives the same elements at every reading."""
     import tensorflow as tf
 
     if int(dataset.cardinality()) <= 0:
@@ -122,10 +122,10 @@ def is_repeatable(dataset: Any) -> bool:
         serialized = tf.raw_ops.DatasetToGraphV2(input_dataset=tf.data.experimental.to_variant(dataset))
         graph = tf.compat.v1.GraphDef.FromString(serialized.numpy())
     except (tf.errors.OpError, ValueError):
-        return False  # It holds something that cannot be looked into, such as a Python function or too many bytes.
+        return False  # The graph cannot be inspected: it holds a Python function or too many bytes, say.
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     return all(_MAKES_ANEW.search(node.op) is None for node in nodes)
 
 
 _MAKES_ANEW = re.compile("Random|Shuffle|PyFunc|Generator|Multinomial|Assign|SampleDistorted|Timestamp")
-"""Operations that may give something else at each reading: random numbers, shuffling, Python, variables."""
+"""Operations that may give other values at each reading: random numbers, shuffling, Python functions, variables."""

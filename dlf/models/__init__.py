@@ -1,1 +1,1 @@
-"""A user's model: finding it, its parts by path, data that it takes, and its loss as a function of its variables."""
+"""A user's model: importing it, its layers by path, data that fit it, and its loss as a function of its variables."""

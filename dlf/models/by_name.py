@@ -1,8 +1,8 @@
-"""Losses and optimizers of Keras by their names.
+"""Looks up Keras's losses and optimizers by name.
 
-What is asked of it:
+Requirements:
 
-* a name that Keras does not have is an error that lists those it has.
+* the error for an unknown name suggests or lists known names.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = ["check_loss", "find_optimizer"]
 
 
 def check_loss(loss: Any) -> None:
-    """Raises where a loss is named that Keras does not have.
+    """Raises an error if a loss is given by a name that Keras does not have.
 
     Args:
         loss: As in Keras's `compile`.
 
     Raises:
-        InvalidArgumentError: Keras has none of this name.
+        InvalidArgumentError: Keras has no loss of this name.
     """
     try:
         keras.losses.get(loss if isinstance(loss, str) else None)
@@ -36,16 +36,16 @@ def check_loss(loss: Any) -> None:
 
 
 def find_optimizer(optimizer: Any) -> Any:
-    """Returns the optimizer that a name stands for; an optimizer is returned as it is.
+    """Returns the optimizer of a name; an optimizer is returned unchanged.
 
     Args:
-        optimizer: A name, or an optimizer of Keras.
+        optimizer: A name, or a Keras optimizer.
 
     Returns:
         The optimizer.
 
     Raises:
-        InvalidArgumentError: Keras has none of this name; the message lists those it has.
+        InvalidArgumentError: Keras has no optimizer of this name; the message lists the known names.
     """
     if isinstance(optimizer, keras.optimizers.Optimizer | dict):
         return optimizer
@@ -63,7 +63,7 @@ def find_optimizer(optimizer: Any) -> Any:
 
 
 def _can_be_named(optimizer: type) -> bool:
-    """Whether Keras can make it without arguments: those that wrap other optimizers cannot be asked for by name."""
+    """Tells whether a class can be made without arguments, as a name asks for; wrappers of other optimizers cannot."""
     parameters = inspect.signature(optimizer).parameters.values()
     required = [each for each in parameters if each.default is each.empty and each.kind < each.VAR_POSITIONAL]
     return issubclass(optimizer, keras.optimizers.Optimizer) and not required

@@ -1,4 +1,4 @@
-"""The layers of a model by their paths, whatever kind of model it is."""
+"""Finds the layers of a model of any kind, by their paths."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["layers_by_path"]
 
 
 def layers_by_path(model: keras.Layer) -> dict[str, keras.Layer]:
-    """Returns every layer inside a model, each once, by its path: the names on the way to it, joined by slashes.
+    """Returns every layer inside a model, each once, by its path: the names from the model down, joined by slashes.
 
     Args:
-        model: A model or a layer; itself is not among them.
+        model: A model or a layer; it is not part of the result.
 
     Returns:
-        The layers, in the order in which they are held; where a path is taken, the next gets a number.
+        The layers, depth first; a layer whose path is taken already gets a number at the end.
 
     Example:
         >>> inner = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="dense")], name="inner")
@@ -43,10 +43,10 @@ def layers_by_path(model: keras.Layer) -> dict[str, keras.Layer]:
 
 
 def _held(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """The layers that a layer holds in its attributes, in lists and dictionaries too."""
-    # A Sequential model holds itself once more, as the Functional model that it is computed by.
+    """Yields the layers that a layer holds in its attributes, also in lists and dictionaries."""
+    # A Sequential model also holds a Functional model of the same layers, by which it computes.
     attributes = [] if isinstance(layer, keras.Sequential) else vars(layer).values()
-    # A model's list of layers is made anew when it is asked for, and leaves out what its attributes hold besides.
+    # `layers` is a property, so it is not in `vars`; and it leaves out some layers that the attributes hold.
     for value in [*getattr(layer, "layers", ()), *attributes]:
         yield from _inside(value)
 

@@ -1,10 +1,10 @@
-"""A Keras model and its loss as a pure function of parameters and a batch, which every gradient path can take.
+"""A Keras model and its loss as a pure function of parameters and a batch, for every gradient path.
 
-What is asked of it:
+Requirements:
 
 * the loss is the one that Keras's `train_step` minimises: regularizers, `add_loss`, sample weights and masks included;
-* nothing of the model changes: batch statistics and seeds are read, and what would be assigned is dropped;
-* each trainable variable has one name, its path; where two have the same, the second's is numbered.
+* the model does not change: batch statistics and seeds are read, and new values for them are dropped;
+* each trainable variable has a unique name, its path; if a path occurs again, a number is appended.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 def model_loss(
     model: keras.Model, loss: Any = None, *, training: bool = True, names: Iterable[str] | None = None
 ) -> Loss:
-    """Returns the function that gives a model's loss for other parameters than its own.
+    """Returns a function that computes a model's loss with given parameters in place of the model's own.
 
     Args:
         model: A built Keras model.
-        loss: As in Keras's `compile`; None is the loss that the model was compiled with.
+        loss: As in Keras's `compile`; None means the loss that the model was compiled with.
         training: The mode in which the model is called.
-        names: What the parameters are called, in the order of the trainable variables; by default their paths.
+        names: The names of the parameters, in the order of the trainable variables; by default their paths.
 
     Returns:
         The function ``(parameters, batch) -> scalar``; the batch is ``(x, y)`` or ``(x, y, sample_weight)``.
@@ -77,18 +77,18 @@ def model_loss(
 
 
 def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any = None) -> Callable[[Any, Any], Any]:
-    """Returns what Keras makes of a loss: a function ``(y_true, y_pred) -> scalar``.
+    """Returns a loss as Keras computes it after `compile`: a function ``(y_true, y_pred) -> scalar``.
 
     Args:
-        loss: As in Keras's `compile`; None is what the model was compiled with, its `loss_weights` included.
-        model: The model whose predictions it is for: its outputs have the names that a loss may go by.
-        loss_weights: As in Keras's `compile`, where there is a loss.
+        loss: As in Keras's `compile`; None means what the model was compiled with, its `loss_weights` included.
+        model: The model that makes the predictions; a dictionary of losses may refer to the names of its outputs.
+        loss_weights: As in Keras's `compile`; ignored if `loss` is None.
 
     Returns:
-        The function; regularizers and `add_loss` are not in it.
+        The function; it leaves out regularizers and `add_loss`.
 
     Raises:
-        InvalidArgumentError: Keras has no such loss, or it is None and the model has none that can be used.
+        InvalidArgumentError: Keras has no such loss, or `loss` is None and the model has no loss that can be used.
 
     Example:
         >>> float(loss_function("mse")(np.zeros((2, 1), "float32"), np.full((2, 1), 3.0, "float32")))
@@ -99,7 +99,7 @@ def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any
     loss_model = _loss_model_of(loss, model, loss_weights)
 
     def compute(y_true: Any, y_pred: Any) -> Any:
-        # The scope drops what the loss's model would keep as its running mean.
+        # The scope drops the update of the running mean that the model keeps of its loss.
         with keras.StatelessScope():
             value = loss_model.compute_loss(None, y_true, y_pred)
         _check_scalar(value)
@@ -109,7 +109,7 @@ def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any
 
 
 def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """Returns the trainable variables by name, as NumPy's arrays of their own.
+    """Returns copies of the trainable variables by name, as NumPy arrays.
 
     Args:
         model: A built Keras model.
@@ -126,7 +126,7 @@ def parameters_of(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def named_variables(model: keras.Model) -> dict[str, Any]:
-    """Returns the trainable variables by their paths, with a number where a path was taken already.
+    """Returns the trainable variables by their paths; if a path occurs again, a number is appended to it.
 
     Args:
         model: A built Keras model.
@@ -152,12 +152,12 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """Returns ``(x, y)`` or ``(x, y, sample_weight)`` as the backend's tensors.
 
     Args:
-        x: The inputs: an array, or a structure of them.
-        y: The targets, likewise; they may be left out.
-        sample_weight: The weight of each example; it may be left out.
+        x: The inputs: an array, or a structure of arrays.
+        y: The targets, likewise, or None.
+        sample_weight: The weight of each example, or None.
 
     Returns:
-        The tuple, or x alone where there are no targets.
+        The tuple, or x alone if there are no targets.
 
     Example:
         >>> [tuple(part.shape) for part in as_batch(np.ones((4, 3)), np.ones(4))]
@@ -169,19 +169,19 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
 
 
 def check_model(model: Any) -> None:
-    """Raises unless this is a built Keras model with something to train.
+    """Raises an error unless this is a built Keras model with trainable floating-point variables.
 
     Args:
-        model: What was given as a model.
+        model: The value of an argument `model`.
 
     Raises:
-        InvalidArgumentError: It is not; the message says what to do.
+        InvalidArgumentError: It is no such model; the message says what to do.
 
     Example:
         >>> check_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
     """
     if not isinstance(model, keras.Model):
-        # What keras.config.set_backend has left behind, say.
+        # A model made before keras.config.set_backend, say, is an instance of another keras.Model.
         if any(each.__name__ == "Model" and each.__module__.startswith("keras.") for each in type(model).__mro__):
             raise InvalidArgumentError(
                 "model",
@@ -215,28 +215,28 @@ def check_model(model: Any) -> None:
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """Returns a tensor's values as NumPy's array of its own.
+    """Returns a copy of a tensor's values as a NumPy array.
 
     Args:
         value: A tensor of the backend, a Keras variable, or an array.
 
     Returns:
-        A copy, which may be changed.
+        The copy, which may be changed.
 
     Example:
         >>> to_numpy(keras.ops.ones(2)).tolist()
         [1.0, 1.0]
     """
     if keras.ops.is_tensor(value) and len(value.shape) == 0 and "bfloat16" in str(value.dtype):
-        # Which TensorFlow cannot hand to NumPy, where it is one number alone.
+        # TensorFlow cannot convert a bfloat16 scalar to NumPy.
         return np.array(keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))).astype(ml_dtypes.bfloat16)
     return np.array(keras.ops.convert_to_numpy(value))
 
 
 def _loss_model(model: keras.Model, loss: Any) -> keras.Model:
-    """What computes the loss: the model itself, or an empty one that was compiled with another loss."""
+    """Returns the model that computes the loss: the user's model, or an empty one compiled with the given loss."""
     if loss is None:
-        # A model may compute its loss in a way of its own, and then needs no compile.
+        # A model that overrides `compute_loss` need not be compiled.
         if not model.compiled and type(model).compute_loss is keras.Model.compute_loss:
             raise _no_loss()
         return model
@@ -244,7 +244,10 @@ def _loss_model(model: keras.Model, loss: Any) -> keras.Model:
 
 
 def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
-    """The loss that the model was compiled with, and its weights: without penalties, unlike `model.compute_loss`."""
+    """Returns the loss that the model was compiled with, and its weights.
+
+    Unlike `model.compute_loss`, this loss leaves out regularizers and `add_loss`.
+    """
     if type(model).compute_loss is not keras.Model.compute_loss:
         raise InvalidArgumentError(
             "loss",
@@ -264,7 +267,7 @@ def weights_of_losses(model: keras.Model) -> Any:
         model: A compiled Keras model.
 
     Raises:
-        InvalidArgumentError: Keras cannot tell.
+        InvalidArgumentError: Keras cannot serialize the arguments of `compile`.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -274,7 +277,7 @@ def weights_of_losses(model: keras.Model) -> Any:
     """
     try:
         with warnings.catch_warnings(), tensorflow_hidden():
-            # That a lambda in it is not safe to load, say.
+            # Keras warns, for example, that a lambda among the losses is not safe to load.
             warnings.simplefilter("ignore")
             weights = model.get_compile_config()["loss_weights"]
     except (NotImplementedError, TypeError) as error:
@@ -300,7 +303,7 @@ def _loss_model_of(loss: Any, model: keras.Model | None = None, weights: Any = N
         raise InvalidArgumentError("loss", expected="what keras.Model.compile takes as a loss", received=loss)
     loss_model = keras.Model()
     if model is not None and hasattr(model, "output_names"):
-        # What a dictionary of losses goes by, where the outputs are a list.
+        # A dictionary of losses refers to these names if the outputs are a list.
         loss_model.output_names = model.output_names
     loss_model.compile(loss=loss, loss_weights=weights)
     return loss_model

@@ -1,9 +1,9 @@
-"""Inputs and targets that a model can take, made from its own signature and loss.
+"""Makes random inputs and targets that fit a model's input shapes, outputs and loss.
 
-What is asked of it:
+Requirements:
 
-* the same bits on every backend: drawn in NumPy;
-* integers are token ids inside the smallest vocabulary, labels are classes of the output.
+* the data have the same bits on every backend, so they are drawn with NumPy;
+* integer inputs are token ids below the smallest vocabulary size, and labels are classes of the output.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from dlf.utils.trees import with_sorted_keys
 __all__ = ["make_batch"]
 
 _OPEN_AXIS = 8
-"""Elements along an axis that the model leaves open, besides that of the batch."""
+"""The length of each axis that the model leaves open, except the batch axis."""
 
 
 def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Generator) -> tuple[Any, Any]:
-    """Makes inputs and targets for a model.
+    """Makes random inputs and targets for a model.
 
     Args:
         model: A built model with inputs of known shape.
-        loss: As in Keras's `compile`: what the targets are for.
-        size: Examples in the batch, where the model does not say how many.
-        random: Where the numbers come from.
+        loss: As in Keras's `compile`; it decides the kind of the targets.
+        size: Examples in the batch, unless the model has a fixed batch size.
+        random: The generator of the numbers.
 
     Returns:
         ``(x, y)``, in the structure of the model's inputs and outputs.
 
     Raises:
-        InvalidArgumentError: The model does not say what its inputs are.
+        InvalidArgumentError: The model has no known inputs.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
@@ -53,18 +53,18 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
         )
     embeddings = [each for each in layers_by_path(model).values() if isinstance(each, keras.layers.Embedding)]
     vocabulary = min((each.input_dim for each in embeddings), default=10)
-    # A Sequential model that was only built has lists alone, of one input and one output.
+    # A Sequential model may have its input and output only in the lists `inputs` and `outputs`.
     one = isinstance(model, keras.Sequential)
     inputs, outputs = with_sorted_keys((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
     x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
     if isinstance(outputs, list) and len(outputs) == 1:
-        outputs, loss = outputs[0], next(iter(keras.tree.flatten(loss)), None)  # As Keras hands it back.
+        outputs, loss = outputs[0], next(iter(keras.tree.flatten(loss)), None)  # As Keras returns one output.
     if isinstance(loss, list | tuple | dict) and not isinstance(outputs, list | tuple | dict):
-        loss = next(iter(keras.tree.flatten(loss)), None)  # Of one output, there may be a list of one.
+        loss = next(iter(keras.tree.flatten(loss)), None)  # For a single output, a list of one loss is allowed.
     if isinstance(loss, dict) and isinstance(outputs, list):
         loss = [loss[name] for name in model.output_names]
     if isinstance(loss, dict) and isinstance(outputs, dict):
-        loss = {name: loss.get(name) for name in outputs}  # An output may go without.
+        loss = {name: loss.get(name) for name in outputs}  # An output may have no loss.
     losses = loss if isinstance(loss, dict | list | tuple) else keras.tree.map_structure(lambda _: loss, outputs)
     y = keras.tree.map_structure_up_to(outputs, lambda spec, one: _targets(spec, one, size, random), outputs, losses)
     return x, y

@@ -1,9 +1,9 @@
-"""What a command is pointed at: ``file.py:function`` or ``package.module:function``, a function that builds something.
+"""Imports the target of a command: ``file.py:function`` or ``package.module:function``, which builds a model, say.
 
-What is asked of it:
+Requirements:
 
-* a target that cannot be imported is answered with its own lines of the traceback, not with dlf's or Python's;
-* a file is imported under its own name, with its folder on the path, as Python runs a script.
+* the error for a target that cannot be imported shows the traceback without the lines of dlf and of Python's importer;
+* a file is imported under its own name, with its folder first on ``sys.path``, as for a script.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _FORM = "file.py:function or package.module:function"
 
 
 def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) -> tuple[str, str]:
-    """Returns the place and the name, without importing anything.
+    """Splits a target into its file or module and its function name, without importing anything.
 
     Args:
-        target: What was asked for.
-        argument: What the caller calls it.
-        saved: Whether a file that Keras saved will do; it has a place and no name.
+        target: The target.
+        argument: The name of the caller's argument, for the error message.
+        saved: Whether a saved model, ``file.keras``, is accepted, too; its function name is empty.
 
     Raises:
-        InvalidArgumentError: It is not of that form, or the file does not exist.
+        InvalidArgumentError: The target is not of that form, or the file does not exist.
 
     Example:
         >>> check_target("package.module:build")
@@ -54,7 +54,7 @@ def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) 
 
 
 def is_saved_model(target: str) -> bool:
-    """Tells whether this names a file that Keras saved.
+    """Tells whether a target is the name of a saved Keras model, ``file.keras``.
 
     Example:
         >>> is_saved_model("model.keras"), is_saved_model("model.py:build")
@@ -68,13 +68,13 @@ def load_target(target: str, argument: str = "TARGET") -> Callable[..., Any]:
 
     Args:
         target: ``file.py:function`` or ``package.module:function``.
-        argument: What the caller calls it.
+        argument: The name of the caller's argument, for the error message.
 
     Returns:
         The function.
 
     Raises:
-        InvalidArgumentError: It cannot be imported, or there is no such function.
+        InvalidArgumentError: The module cannot be imported, or has no such function.
 
     Example:
         >>> load_target("math:sqrt")(4)
@@ -104,13 +104,13 @@ def _from_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - it ends in .py.
     module = importlib.util.module_from_spec(spec)
-    # Where a class is looked up by the name of its module, as Keras does to save it.
+    # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[file.stem] = module
     spec.loader.exec_module(module)
     return module
 
 
 def _from_path(name: str) -> ModuleType:
-    # As `python -m` has it, and a console script has not.
+    # `python -m` puts the working directory on the path, but a console script does not.
     sys.path.insert(0, str(Path.cwd()))
     return importlib.import_module(name)

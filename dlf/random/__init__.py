@@ -1,1 +1,1 @@
-"""One seed on every backend: initial weights, masks, and what is not common."""
+"""One seed for every backend: the same initial weights and masks, and a report of what differs."""

@@ -1,14 +1,14 @@
-"""Initial weights that are the same on every backend: Keras's own initializers, drawing in NumPy.
+"""Makes initial weights the same on every backend: Keras's own initializers then draw with NumPy.
 
-What is asked of it:
+Requirements:
 
-* each initializer draws the distribution that Keras documents, from its own seed, which advances as Keras's does;
-* the bits are the same on every backend and on every NumPy, in every dtype that a layer may ask for;
-* initializers that users write are left as they are.
+* each initializer draws the distribution that Keras documents, from its own seed, which advances as in Keras;
+* the bits are the same on every backend and with every version of NumPy, in every dtype that a layer may ask for;
+* initializers that users write do not change.
 
-NumPy freezes the streams of `RandomState` for ever (NEP 19), and people's environments for different backends hold
-different NumPys. Arithmetic is in float64 and is rounded to float32 once, which hides the last bit of a platform's
-logarithm; float64 weights are the float32 ones.
+Environments for different backends often have different versions of NumPy, so this uses `RandomState`, whose streams
+never change (NEP 19). The arithmetic is in float64, and the result is rounded to float32 once: this hides differences
+in the last bit of the platforms' logarithms. float64 weights have the values of the float32 ones.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from dlf.random._orthogonal import orthonormal_columns
 __all__ = ["NOTES", "common_initial_weights", "install", "is_common", "uninstall"]
 
 NOTES: dict[str, str] = {}
-"""Which initializers fell back to Keras's own draw since the seed was set, and why."""
+"""The class names of initializers that drew in Keras's own way since the seed was set, and the reasons."""
 
 _ORIGINALS: dict[type, Callable[..., Any]] = {}
 
 
 def install() -> None:
-    """Makes Keras's own initializers draw in NumPy from now on; a second call changes nothing.
+    """Makes Keras's own initializers draw with NumPy from now on; a second call changes nothing.
 
     Example:
         >>> with common_initial_weights():
@@ -47,7 +47,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Gives Keras's initializers their own draws back."""
+    """Undoes `install`: Keras's initializers draw in Keras's own way again."""
     for kind, original in _ORIGINALS.items():
         kind.__call__ = original  # type: ignore[method-assign]  # That is what undoing means.
     _ORIGINALS.clear()
@@ -55,7 +55,7 @@ def uninstall() -> None:
 
 @contextlib.contextmanager
 def common_initial_weights() -> Iterator[None]:
-    """Initial weights are the same on every backend for as long as the context lasts."""
+    """Makes initial weights the same on every backend, for as long as the context lasts."""
     installed = bool(_ORIGINALS)
     install()
     try:
@@ -69,10 +69,10 @@ def is_common(initializer: Any) -> bool:
     """Returns whether an initializer draws the same weights on every backend once `install` was called.
 
     Args:
-        initializer: What a layer holds: an object, a function, or None.
+        initializer: A layer's initializer: an object, a class, a function, or None.
 
     Returns:
-        True for Keras's own initializers and for what inherits their draw.
+        True for Keras's own initializers, and for subclasses that inherit their ``__call__``.
 
     Example:
         >>> is_common(keras.initializers.HeNormal()), is_common(lambda shape, dtype=None: keras.random.normal(shape))
@@ -102,11 +102,11 @@ def _replacement(original: Callable[..., Any], draw: Callable[..., np.ndarray]) 
 
 
 class _UnreadableError(Exception):
-    """A seed, or a parameter, has no value before the compiled function runs."""
+    """A seed or a parameter of an initializer has no value before the compiled function runs."""
 
 
 class _Stream:
-    """The stream of one call: from the seed as it is, and the shape."""
+    """The random numbers of one call of an initializer, determined by the seed's present state and the shape."""
 
     def __init__(self, seed: Any, shape: tuple[int, ...]) -> None:
         self._generator = seed if isinstance(seed, keras.random.SeedGenerator) else None
@@ -119,7 +119,8 @@ class _Stream:
     @property
     def random(self) -> np.random.RandomState:
         if self._drawn is None:
-            # Seeds are 32 bits to Keras. The length tells shapes apart that end in zeros.
+            # Keras's seeds have 32 bits. SeedSequence can ignore trailing zeros: the number of axes among the words
+            # tells shapes apart that differ only in these.
             words = [each % 2**32 for each in (*self._state, len(self._shape), *self._shape)]
             self._drawn = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(words)))
         return self._drawn
@@ -145,7 +146,7 @@ class _Stream:
 
 
 def _number(value: Any) -> Any:
-    """A parameter or a seed as a plain number."""
+    """Returns a parameter or a seed as a plain number; 0 for a `SeedGenerator`, whose state is read elsewhere."""
     if isinstance(value, (int, float)):
         return value
     return 0 if isinstance(value, keras.random.SeedGenerator) else _read(value).item()
@@ -155,7 +156,7 @@ def _read(tensor: Any) -> np.ndarray:
     try:
         return np.asarray(keras.ops.convert_to_numpy(tensor))
     except Exception as error:
-        # Each framework has an error of its own for a value that is not there yet.
+        # Each framework raises another error for a value that is not known yet.
         raise _UnreadableError("its seed is known only when the compiled function runs") from error
 
 
@@ -188,14 +189,14 @@ def _orthogonal(self: Any, shape: tuple[int, ...], stream: _Stream) -> np.ndarra
         raise ValueError(f"The tensor to initialize must be at least two-dimensional. Received: shape={shape}.")
     rows, columns = math.prod(shape[:-1]), shape[-1]
     tall = (max(rows, columns), min(rows, columns))
-    # A matrix that is singular to working precision is drawn again, as good as never.
+    # A matrix that is singular to working precision is drawn again; this almost never happens.
     while (matrix := orthonormal_columns(stream.normal(tall))) is None:
         pass
     return np.asarray(_number(self.gain) * (matrix.T if rows < columns else matrix).reshape(shape))
 
 
 def _stft(self: Any, shape: tuple[int, ...], stream: _Stream) -> np.ndarray:
-    """Keras's formula, `cos` or `sin` of `-2π t f / F`, windowed; the sines of each framework differ."""
+    """Computes Keras's formula, a windowed `cos` or `sin` of `-2π t f / F`, in NumPy, since the frameworks' differ."""
     del stream
     length, _, bands = shape
     angles = -2 * np.pi * np.arange(length)[:, None, None] * np.arange(bands) / ((bands - 1) * 2)
@@ -215,7 +216,7 @@ def _stft(self: Any, shape: tuple[int, ...], stream: _Stream) -> np.ndarray:
 
 
 def _fans(shape: tuple[int, ...], input_axes: Any, output_axes: Any) -> tuple[int, int]:
-    """The inputs and outputs of one unit: a kernel's last two axes are channels, those before it are positions."""
+    """Returns fan-in and fan-out: a kernel's last two axes are its channels, and all axes before are positions."""
     if input_axes is not None and output_axes is not None:
         return math.prod(shape[each] for each in input_axes), math.prod(shape[each] for each in output_axes)
     if len(shape) < 2:  # noqa: PLR2004 - a bias has one axis.
@@ -236,7 +237,7 @@ _DRAWS: dict[Any, Callable[..., np.ndarray]] = {
     keras.initializers.Orthogonal: _orthogonal,
     keras.initializers.STFT: _stft,
 }
-# Copies of numbers, which no framework rounds.
+# These only copy given numbers, which no framework rounds.
 _CONSTANT = (
     keras.initializers.Constant,
     keras.initializers.Identity,

@@ -1,10 +1,10 @@
-"""An orthonormal matrix whose bits depend on no linear algebra library, for `keras.initializers.Orthogonal`.
+"""Computes orthonormal matrices whose bits do not depend on the BLAS library, for `keras.initializers.Orthogonal`.
 
-What is asked of it:
+Requirements:
 
-* the same bits with every build of BLAS, which differ in the order of their sums;
-* orthonormal far beyond float32, in which the weights end up;
-* within a second for a recurrent layer of 512 units.
+* the bits are the same with every build of BLAS, although builds differ in the order of their sums;
+* the result is orthonormal to far better than float32, the precision of the weights;
+* a recurrent layer of 512 units takes less than a second.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["orthonormal_columns"]
 def orthonormal_columns(matrix: np.ndarray) -> np.ndarray | None:
     """Returns the `Q` of `matrix = Q R`, `R` upper triangular with a positive diagonal.
 
-    `G = Qᵀ Q` is factored as `L D Lᵀ`, and `Q L⁻ᵀ D^(-1/2)` is orthonormal up to rounding: what is left is taken away
-    by doing it again.
+    Each pass starts with `Q = matrix`, factors `G = Qᵀ Q` as `L D Lᵀ`, and replaces `Q` by `Q L⁻ᵀ D^(-1/2)`, which is
+    orthonormal up to rounding. Further passes remove the remaining error.
 
     Args:
         matrix: Shape (rows, columns), with no more columns than rows.
 
     Returns:
-        A float64 matrix of the same shape, or None where the columns are too nearly dependent.
+        A float64 matrix of the same shape, or None if the columns are too close to linearly dependent.
 
     Example:
         >>> q = orthonormal_columns(np.array([[3.0, 1.0], [4.0, 2.0]]))
@@ -55,9 +55,9 @@ def orthonormal_columns(matrix: np.ndarray) -> np.ndarray | None:
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """The matrix product, to about 42 bits.
+    """Returns the matrix product, to about 42 bits.
 
-    Each factor is cut into slices of so few bits that products of slices are exact, in whatever order they are summed.
+    Each factor is split into slices of so few bits that the products of slices are exact, in any order of summation.
 
     Source: K. Ozaki et al., Error-free transformations of matrix multiplication, Numerical Algorithms 59, 2012.
     """

@@ -1,9 +1,9 @@
-"""What is the same on every backend, what is not, and why: a few lines for a notebook, a dictionary for JSON.
+"""Reports which random numbers are the same on every backend, and which are not and why.
 
-What is asked of it:
+Requirements:
 
-* it promises nothing that the tests do not show;
-* for a model it names each layer and initializer whose numbers are not common.
+* the report promises nothing that the tests do not verify;
+* for a model, it names each layer and initializer whose random numbers are not the same on every backend.
 """
 
 from __future__ import annotations
@@ -40,16 +40,18 @@ _NOT_COMMON = {
 
 @dataclass(frozen=True)
 class RandomnessReport:
-    """What is drawn alike on every backend.
+    """Which random numbers are the same on every backend; it prints as text.
 
     Args:
-        seed: What `dlf.set_seed` was given, or None.
+        seed: The seed that `dlf.set_seed` was given, or None.
         backend: Keras's name of the backend.
         common: What has the same bits on every backend, given the same seed.
-        not_common: What has not, and why.
-        not_common_in_model: Layers and initializers of the model that draw otherwise, and why.
-        fell_back: What Keras drew by itself since the seed was set, and why.
-        own_draws: By the path of a layer of the model, what it draws by that is not common.
+        not_common: What differs between backends, and why.
+        not_common_in_model: A line for each layer and initializer of the model that draws other numbers on each
+            backend, with the reason; None without a model.
+        fell_back: What Keras drew with its own generator since the seed was set, and why.
+        own_draws: For each layer of the model that uses them, by its path: the random functions that differ between
+            backends.
     """
 
     seed: int | None
@@ -80,7 +82,7 @@ class RandomnessReport:
 
 
 def describe(seed: int | None, model: Any, fell_back: Mapping[str, str]) -> RandomnessReport:
-    """Returns the report, with what the model holds where there is one."""
+    """Returns the report; it covers the model's layers and initializers, unless the model is None."""
     layers = {} if model is None else {"": model, **layers_by_path(model)}
     draws = {path: found for path, layer in layers.items() if (found := tuple(_uncommon_draws(type(layer))))}
     lines = None if model is None else tuple(dict.fromkeys(_findings(layers, draws)))
@@ -111,7 +113,7 @@ _OTHERS = {
 
 
 def _uncommon_draws(kind: type) -> list[str]:
-    """What a layer's own methods call: `random.gamma` and its kind, or a framework's own generator."""
+    """Returns the random functions called in a layer's methods that differ between backends, such as `random.gamma`."""
     found = set[str]()
     for owner in kind.__mro__:
         if owner not in (keras.Layer, keras.Model, object):

@@ -1,13 +1,13 @@
-"""JAX's random numbers on every backend, derived once from the 32 bits that `Backend.random_bits` supplies.
+"""JAX's random numbers on every backend, computed from the 32 random bits that `Backend.random_bits` supplies.
 
-What is asked of it:
+Requirements:
 
 * uniform numbers in [0, 1), masks, integers and permutations have the bits that JAX draws from the same key;
-* float32 and float64 runs see the same numbers: 32 bits are drawn for each, also where JAX would draw 64;
-* normal numbers are the same on every device: the correctly rounded quantile of each of the 2²³ uniform numbers that
-  JAX takes them from. JAX's own approximation differs in the last bits, from one kind of device to another too.
+* float32 and float64 runs get the same numbers: 32 bits are drawn for each number, also where JAX would draw 64;
+* normal numbers are the same on every device: each is the correctly rounded quantile of one of the 2²³ uniform numbers
+  that JAX uses. JAX's own approximation differs from it in the last bits, and between kinds of device.
 
-A key is two integers, of which the lowest 32 bits count: what `keras.random.SeedGenerator.next` returns.
+A key is two integers, of which the lowest 32 bits count, as `keras.random.SeedGenerator.next` returns them.
 
 Source: JAX's `jax.random` with its default generator, ``threefry2x32``, in its default layout,
 ``threefry_partitionable``.
@@ -27,7 +27,8 @@ from dlf.backend.registry import current_backend
 
 __all__ = ["bernoulli", "normal", "randint", "shuffle", "split", "truncated_normal", "uniform"]
 
-# What JAX draws for each floating type, and how many of these bits it keeps: those of the mantissa.
+# For each floating type: how many bits are drawn, and how many are kept, which is the length of the mantissa. As in
+# JAX, but float64 is drawn like float32.
 _BITS = {"bfloat16": (8, 7), "float16": (16, 10), "float32": (32, 23), "float64": (32, 23)}
 
 
@@ -50,14 +51,14 @@ def split(key: Any) -> tuple[Any, Any]:
 
 
 def uniform(key: Any, shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: str = "float32") -> Any:
-    """Returns numbers from [minval, maxval): `max(minval, u (maxval - minval) + minval)`, `u = b 2⁻²³`, `b` 23 bits.
+    """Returns uniform numbers: `max(minval, u (maxval - minval) + minval)`, where `u = b 2⁻²³` and `b` has 23 bits.
 
     Args:
         key: Two integers, shape (2,).
         shape: The shape of the result.
-        minval: The least number.
-        maxval: The number that all are below, rounding aside.
-        dtype: A floating type. float16 has 10 bits and bfloat16 has 7, as on JAX.
+        minval: The lower bound, included.
+        maxval: The upper bound; excluded, but rounding may reach it.
+        dtype: A floating type. For float16, `b` has 10 bits, and for bfloat16 it has 7, as on JAX.
 
     Returns:
         A tensor of the shape.
@@ -75,17 +76,17 @@ def uniform(key: Any, shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: s
     span = ops.cast(ops.convert_to_tensor(maxval), dtype) - low
     if dtype == "bfloat16":
         return ops.maximum(low, numbers * span + low)
-    # In float64 the product is exact and one rounding is left, as where JAX's compiler fuses the two operations.
-    # A framework that has no float64 here rounds twice.
+    # In float64 the product is exact, so there is one rounding, as when JAX's compiler fuses the two operations.
+    # Where float64 is not available, there are two.
     return ops.maximum(low, ops.cast(_wide(numbers) * _wide(span) + _wide(low), dtype))
 
 
 def bernoulli(key: Any, probability: float, shape: Any) -> Any:
-    """Returns True where a uniform number is below the probability.
+    """Returns booleans that are True with the given probability: `u < probability`, `u` uniform in [0, 1).
 
     Args:
         key: Two integers, shape (2,).
-        probability: From 0 to 1; it is rounded to float32.
+        probability: A number from 0 to 1, which is rounded to float32.
         shape: The shape of the result.
 
     Returns:
@@ -95,7 +96,7 @@ def bernoulli(key: Any, probability: float, shape: Any) -> Any:
         >>> bool(bernoulli(np.array([0, 7]), 1.0, ()))
         True
     """
-    # A power of two scales without rounding, so this is `u < probability`.
+    # Scaling by a power of two does not round, so this is `u < probability`.
     return ops.cast(_fraction(key, shape, 32, 23), "float32") < float(np.float32(probability)) * 2.0**23
 
 
@@ -139,9 +140,9 @@ def randint(key: Any, shape: Any, minval: int, maxval: int, dtype: str = "int32"
     Args:
         key: Two integers, shape (2,).
         shape: The shape of the result.
-        minval: The least integer.
-        maxval: One above the greatest.
-        dtype: An integer type. Of 64 bits there are 32, as on JAX unless it is told otherwise.
+        minval: The lower bound, included.
+        maxval: The upper bound, excluded.
+        dtype: An integer type. For a 64-bit type, 32 bits are drawn, as on JAX unless 64 bits are enabled there.
 
     Returns:
         A tensor of the shape.
@@ -167,11 +168,11 @@ def randint(key: Any, shape: Any, minval: int, maxval: int, dtype: str = "int32"
 
 
 def shuffle(key: Any, values: Any, axis: int = 0) -> Any:
-    """Returns the values sorted along an axis by random bits, each row by bits of its own.
+    """Returns the values sorted along an axis by random bits; each slice along the axis has bits of its own.
 
     Args:
         key: Two integers, shape (2,).
-        values: A tensor whose shape is known.
+        values: A tensor of known shape.
         axis: The axis to sort along.
 
     Returns:
@@ -181,7 +182,7 @@ def shuffle(key: Any, values: Any, axis: int = 0) -> Any:
         >>> sorted(ops.convert_to_numpy(shuffle(np.array([0, 7]), ops.arange(4))).tolist())
         [0, 1, 2, 3]
     """
-    # Equal bits leave two values in order, so long arrays are sorted more than once.
+    # Values with equal bits keep their order, so long arrays are sorted more than once.
     rounds = math.ceil(3 * math.log(max(1, math.prod(values.shape))) / math.log(2**32 - 1))
     for _ in range(rounds):
         key, subkey = split(key)
@@ -192,7 +193,7 @@ def shuffle(key: Any, values: Any, axis: int = 0) -> Any:
 
 @functools.cache
 def normal_quantiles() -> np.ndarray:
-    """The standard normal number of each 23 bits: 32 MiB, computed when it is first asked for."""
+    """Returns the table from 23 bits to a standard normal number; 32 MiB, computed at the first call."""
     from scipy.special import erfinv
 
     # 2 (b 2⁻²³) + (2⁻²⁴ - 1): never 0, -1 or 1.
@@ -201,7 +202,7 @@ def normal_quantiles() -> np.ndarray:
 
 @functools.cache
 def truncated_quantiles() -> np.ndarray:
-    """Likewise between -2 and 2, both excluded."""
+    """Returns the table from 23 bits to a standard normal number between -2 and 2, both excluded."""
     from scipy.special import erf, erfinv
 
     edge = float(erf(math.sqrt(2)))
@@ -212,21 +213,24 @@ def truncated_quantiles() -> np.ndarray:
 
 def _rounded(quantile: Any) -> np.ndarray:
     table = np.empty(2**23, np.float32)
-    # In pieces, so that the float64 values never take more room than the table.
+    # In pieces, so that the float64 values take less memory than the table.
     for piece in np.split(np.arange(2**23), 32):
         table[piece] = quantile(piece)
     return table
 
 
 def _fraction(key: Any, shape: Any, drawn: int, kept: int) -> Any:
-    """The `kept` highest of the `drawn` lowest bits, as an integer."""
+    """Draws 32 bits for each element, and returns the `kept` highest of the `drawn` lowest ones as an integer."""
     bits = current_backend().random_bits(key, shape)
-    # PyTorch's are signed: the shift fills up with the sign, and the mask takes it away.
+    # PyTorch's bits are a signed integer: the shift fills with the sign bit, and the mask removes it.
     return ops.bitwise_and(ops.right_shift(bits, _like(drawn - kept, bits)), _like(2**kept - 1, bits))
 
 
 def _unsigned(bits: Any) -> Any:
-    """In a type that holds them unsigned: JAX has no int64 unless asked, the others no arithmetic in uint32."""
+    """Casts bits to a type that holds them unsigned.
+
+    That is uint32 on JAX, where int64 has to be enabled, and int64 elsewhere, where uint32 lacks arithmetic.
+    """
     return _lowest_32(ops.cast(bits, "uint32" if keras.config.backend() == "jax" else "int64"))
 
 
@@ -235,7 +239,7 @@ def _lowest_32(numbers: Any) -> Any:
 
 
 def _like(number: int, tensor: Any) -> Any:
-    """A constant of the tensor's own type, which no rule of promotion then changes."""
+    """Returns a number as a constant of the tensor's dtype, so that type promotion does not change the dtype."""
     return ops.convert_to_tensor(np.asarray(number, keras.backend.standardize_dtype(tensor.dtype)))
 
 

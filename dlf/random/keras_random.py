@@ -1,9 +1,9 @@
-"""Keras's random functions, drawing from the common stream: what `dlf.common_randomness` puts in their place.
+"""The replacements for Keras's random functions in `dlf.common_randomness`, which draw the same on every backend.
 
-What is asked of it:
+Requirements:
 
-* each takes the arguments of Keras's own, and advances the seed exactly as Keras on JAX does;
-* what cannot be drawn in common is drawn by Keras, and noted for the report.
+* each function takes the same arguments as Keras's own, and advances the seed exactly as Keras on JAX does;
+* a draw that cannot be made common is left to Keras, and noted for the report.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dlf.random import _threefry as threefry
 __all__ = ["NOTES", "replacements"]
 
 NOTES: dict[str, str] = {}
-"""What was drawn by Keras's own generator since the seed was set, and why."""
+"""The functions that drew with Keras's own generator since the seed was set, and the reasons."""
 
 
 def replacements() -> dict[str, Callable[..., Any]]:
@@ -96,7 +96,7 @@ def _standard(dtype: Any) -> str:
 
 
 def _known(number: Any) -> int | None:
-    """The integer, where it can be read now."""
+    """Returns a number as an integer, or None if its value is not known yet."""
     try:
         return int(np.asarray(ops.convert_to_numpy(number) if ops.is_tensor(number) else number))
     except Exception:  # noqa: BLE001 - each framework has an error of its own for a value that is not there yet.

@@ -1,10 +1,10 @@
 """One seed for everything that draws random numbers, and the same numbers on every backend.
 
-What is asked of it:
+Requirements:
 
 * after `set_seed`, initial weights have the same bits on TensorFlow, JAX and PyTorch;
 * inside `common_randomness`, masks and noise do too, and are JAX's own;
-* what is not the same is said, in words, by the report.
+* the report says in words which random numbers are not the same.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _seed: list[int] = []
 def set_seed(seed: int) -> RandomnessReport:
     """Seeds Python, NumPy, Keras and the backend's own generator, and makes initial weights the same on every backend.
 
-    From here on Keras's own initializers draw in NumPy, each from its own seed. Dropout masks and noise are the same on
-    every backend inside `common_randomness`. `dlf.random._initializers.uninstall` gives Keras its own draws back.
+    From here on Keras's own initializers draw with NumPy, each from its own seed; `dlf.random._initializers.uninstall`
+    undoes this. Dropout masks and noise are the same on every backend inside `common_randomness`.
 
     Args:
         seed: An integer from 0 to 2³² - 1.
 
     Returns:
-        What is the same on every backend and what is not, to be read in a notebook.
+        A report of what is the same on every backend and what is not; it prints as text.
 
     Raises:
         InvalidArgumentError: The seed is not such an integer.
@@ -74,9 +74,9 @@ def set_seed(seed: int) -> RandomnessReport:
 
 @cache
 def _seed_tensorflow_as_it_is_imported() -> None:
-    """Gives the seed to TensorFlow where it is imported later: on another backend too, `tf.data` shuffles by it.
+    """Registers a hook that seeds TensorFlow if it is imported later.
 
-    Keras would import it at once, which takes seconds.
+    `tf.data` may be used, and shuffle, on any backend. Importing TensorFlow now, as Keras would, takes seconds.
     """
     if "tensorflow" in sys.modules or find_spec("tensorflow") is None:
         return
@@ -118,13 +118,13 @@ def common_randomness() -> Iterator[None]:
     `keras.random.dropout`, `uniform`, `randint` and `shuffle`, and the layers that call them, draw what Keras on JAX
     draws from the same seeds, bit for bit. `normal` and `truncated_normal` are the same on every backend, and differ
     from JAX's own in the last bits (see `dlf.random._threefry`). `categorical`, `gamma`, `beta` and `binomial` are not
-    touched.
+    changed.
 
-    A function that was compiled before keeps what it was compiled with, and so does one that was compiled inside:
-    enter the context before a model is first trained.
+    A function that was compiled outside the context does not change inside it, and one that was compiled inside does
+    not change back outside. Therefore enter the context before a model is first trained.
 
     Raises:
-        BackendError: This version of Keras draws in another way.
+        BackendError: This version of Keras has other random functions.
 
     Example:
         >>> with common_randomness():
@@ -141,15 +141,15 @@ def common_randomness() -> Iterator[None]:
 
 
 def randomness_as_seeded() -> AbstractContextManager[None]:
-    """Returns `common_randomness` where `set_seed` was called in this process, and else a context that does nothing."""
+    """Returns `common_randomness()` if `set_seed` was called in this process, else a context that does nothing."""
     return common_randomness() if was_seeded() else nullcontext()
 
 
 @contextmanager
 def seed_set_aside() -> Iterator[None]:
-    """Lets dlf draw masks as if `set_seed` had not been called in this process, for as long as the context lasts.
+    """Makes dlf draw masks as if `set_seed` had not been called in this process, for as long as the context lasts.
 
-    What was seeded stays so, and so do the common initial weights.
+    The generators stay seeded, and initial weights stay common.
 
     Example:
         >>> report = set_seed(7)
@@ -168,13 +168,13 @@ def seed_set_aside() -> Iterator[None]:
 
 
 def randomness_report(model: Any = None) -> RandomnessReport:
-    """Returns what is the same on every backend and what is not, in general and for one model.
+    """Reports which random numbers are the same on every backend and which are not, in general and for a model.
 
     Args:
-        model: A Keras model, whose layers and initializers are then looked through.
+        model: A Keras model, whose layers and initializers are inspected; None reports in general only.
 
     Returns:
-        A report that prints as a few lines; `as_dict()` is for JSON.
+        A report that prints as a few lines of text; `as_dict()` returns plain types, for JSON.
 
     Example:
         >>> report = randomness_report(keras.Sequential([keras.layers.Dense(2)]))

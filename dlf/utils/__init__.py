@@ -1,1 +1,1 @@
-"""What every package uses: errors, whole files, interrupts, worker processes."""
+"""Tools for all of dlf's packages: errors, files that are written whole, interrupts, worker processes."""

@@ -1,6 +1,6 @@
 """The errors that dlf raises, and the exit code each one means on the command line.
 
-What is asked of them:
+Requirements:
 
 * every error that dlf raises on purpose derives from `DlfError`, so one ``except`` catches them all;
 * each also derives from the built-in error that a Python user would catch (`ValueError`, `ImportError`, ...);
@@ -30,23 +30,24 @@ __all__ = [
 
 
 class DlfError(Exception):
-    """Something that dlf was asked for cannot be done, and the message says why and what to do."""
+    """Base class of dlf's errors: a request cannot be met; the message says why and what to do."""
 
     exit_code: ClassVar[int] = 1
-    """0 all well, 1 the answer is no, 2 the request was wrong, 3 something needed is missing."""
+    """The exit code on the command line: 1 the answer is no, 2 the request is wrong, 3 something needed is missing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are unpickled by calling their class with one text, which these do not take: workers send them.
+        # Workers send errors to their parent. By default an exception is unpickled by calling its class with the
+        # message alone, and not all of these classes accept that.
         return revive, (type(self), str(self), vars(self))
 
 
 class InvalidArgumentError(DlfError, ValueError):
-    """An argument cannot mean anything: the request has to be written differently.
+    """An argument has a value that cannot be used.
 
     Args:
         argument: The argument's name, as the caller wrote it.
-        expected: What would have been accepted.
-        received: What came instead; shown with `repr`, cut where it is long.
+        expected: A description of the accepted values.
+        received: The value; shown with `repr`, and cut if that is long.
         advice: What to do, as a full sentence.
     """
 
@@ -62,13 +63,13 @@ class InvalidArgumentError(DlfError, ValueError):
 
 
 class DatasetError(DlfError, OSError):
-    """A data set is absent, or its files do not hold what they should."""
+    """A data set is absent, or its files are damaged."""
 
     exit_code = 3
 
 
 class MissingPackageError(DlfError, ImportError):
-    """A package that this needs is not installed; the message holds the command that installs it."""
+    """A required package is not installed; the message holds the command that installs it."""
 
     exit_code = 3
 
@@ -89,22 +90,22 @@ class OutputError(DlfError, OSError):
 
 
 class TrainingError(DlfError, RuntimeError):
-    """Training ran but its numbers are of no use: the loss is not a number, say."""
+    """Training ran, but its numbers are useless: the loss is NaN, say."""
 
     exit_code = 1
 
 
 def check_positive(argument: str, value: Any) -> None:
-    """Raises unless the value is an integer above zero.
+    """Raises an error unless the value is an integer above zero.
 
     Args:
         argument: The argument's name.
-        value: What came.
+        value: The argument's value.
 
     Raises:
         InvalidArgumentError: The value is anything else.
     """
-    # NumPy's integers are integers too; True is not one that anybody means.
+    # NumPy's integers are accepted. True is an int in Python, but certainly a mistake here.
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise InvalidArgumentError(argument, expected="a positive integer", received=value)
 
@@ -114,10 +115,10 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
 
     Args:
         received: The name as it was written.
-        known: The names that would have been accepted.
+        known: The accepted names.
 
     Returns:
-        One sentence, or `""` where nothing comes near.
+        One sentence, or `""` if no name is similar.
 
     Example:
         >>> did_you_mean("fashon_mnist", ["digits", "fashion_mnist"])
@@ -128,7 +129,7 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
 
 
 def revive(kind: type[DlfError], message: str, attributes: dict[str, Any]) -> DlfError:
-    """Returns an error that was raised in another process, with its whole message."""
+    """Rebuilds an error that was raised in another process, with its message and attributes."""
     error = kind.__new__(kind, message)
     error.args = (message,)
     vars(error).update(attributes)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and folders that are gone at the end."""
+"""Files that are written completely or not at all, and temporary folders that are always removed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["as_json", "check_place", "temporary_folder", "whole_file", "without_
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Makes a folder for the time that the context lasts; Ctrl-C on the command line removes it too.
+    """Makes a temporary folder, which is removed when the context ends, or by Ctrl-C on the command line.
 
     Args:
-        prefix: What its name begins with.
+        prefix: The beginning of its name.
 
     Raises:
-        OutputError: None can be made.
+        OutputError: The folder cannot be made.
 
     Example:
         >>> with temporary_folder("dlf-") as folder:
@@ -49,18 +49,18 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a place beside `path` to write to, and moves it to `path` once that went well.
+    """Yields a temporary path beside `path` to write to, and renames that file to `path` if there was no error.
 
-    A full disk, an error or a kill leaves no half a file under the name that somebody will look for.
+    A full disk, an error or a killed process thus never leaves half a file at `path`.
 
     Args:
-        path: The file that is to be.
+        path: The file to make.
 
     Yields:
-        Where to write, with the same suffix.
+        The temporary path, with the same suffix.
 
     Raises:
-        OutputError: The file cannot be written; whatever was written so far is taken away.
+        OutputError: The file cannot be written; the temporary file is removed.
 
     Example:
         >>> import tempfile
@@ -70,7 +70,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         >>> path.read_text()
         '{}'
     """
-    # By chance and not by the process's number, which is the same in many a container, and of all threads.
+    # A random name, since a process id is the same for all threads, and often the same in two containers.
     place = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield place
@@ -86,7 +86,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:
-    """Returns JSON; NaN and infinity, which it does not have, become null.
+    """Returns a value as JSON text; NaN and infinity, which JSON does not have, become null.
 
     Example:
         >>> as_json({"loss": float("nan")}, indent=None)
@@ -96,35 +96,35 @@ def as_json(value: Any, *, indent: int | None = 2) -> str:
 
 
 def write_json(value: Any, path: Path, *, indent: int | None = 2) -> None:
-    """Writes a file of JSON, whole or not at all.
+    """Writes a JSON file, completely or not at all.
 
     Args:
-        value: As for `as_json`.
+        value: The value, as for `as_json`.
         path: The file.
-        indent: Of each level; None writes one line.
+        indent: The indentation of each level; None writes one line.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     with whole_file(path) as place:
         place.write_text(as_json(value, indent=indent) + "\n")
 
 
 def check_place(path: Path) -> None:
-    """Raises where a file could not be written: better before an hour of work than after it.
+    """Raises an error if a file could not be written, so that this is known before hours of work and not after.
 
     Args:
         path: The file.
 
     Raises:
-        OutputError: Its folder is not there, or may not be written to.
+        OutputError: Its folder does not exist, or may not be written to.
     """
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: cannot be written. Name a folder that exists and may be written to.")
 
 
 def without_nan(value: Any) -> Any:
-    """Returns the same lists and dictionaries with None for what JSON has no number for: NaN and infinity.
+    """Returns the same lists and dictionaries with None in place of NaN and infinity, which JSON does not have.
 
     Example:
         >>> without_nan({"loss": [1.0, float("nan")]})

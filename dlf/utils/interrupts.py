@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for a good moment, and what has to go where the process is ended at once."""
+"""Ctrl-C that is deferred to a good moment, and clean-up that also runs when a signal ends the process at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _UNDO: list[Callable[[], object]] = []
 
 @contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
-    """Calls `undo` at the end, also where a signal handler ends the process at once, by way of `undo_all`.
+    """Calls `undo` when the context ends, or earlier if a signal handler calls `undo_all` to end the process.
 
     Args:
-        undo: Ends a worker or removes a folder; it may be called in a signal handler.
+        undo: A function that ends a worker or removes a folder, say; it may be called in a signal handler.
 
     Example:
         >>> with undone(lambda: print("gone")):
@@ -40,7 +40,7 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
 
 
 def undo_all() -> None:
-    """Undoes what is inside `undone` now, the last first: workers end before the folder that they write to goes."""
+    """Calls `undo` of every open `undone` context, the last first: workers end before their folders are removed."""
     for undo in reversed(_UNDO):
         with suppress(Exception):
             undo()
@@ -48,25 +48,25 @@ def undo_all() -> None:
 
 @dataclass
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Tells, in `pressed`, whether Ctrl-C was pressed."""
 
     pressed: bool = False
 
 
 @contextmanager
 def deferred_interrupt(remark: str, on_press: Callable[[], None] = lambda: None) -> Iterator[Interrupt]:
-    """Notes the first Ctrl-C instead of raising `KeyboardInterrupt`; the second does what it did before.
+    """Records the first Ctrl-C instead of raising `KeyboardInterrupt`; a second one acts as without this context.
 
     Args:
-        remark: What is being finished, for the one line on stderr.
-        on_press: Called at the first Ctrl-C, in a signal handler: to ask for an early end.
+        remark: What is being finished, for the line that the first Ctrl-C prints on stderr.
+        on_press: Called at the first Ctrl-C, inside the signal handler; it can ask the work to end early.
 
     Yields:
-        Whether it was pressed; it is for the caller to raise once the good moment has come.
+        An `Interrupt`. The caller has to check it, and to raise an error at the right moment.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt  # Python hands signals to the main thread alone.
+        yield interrupt  # Python delivers signals to the main thread alone.
         return
     before = signal.getsignal(signal.SIGINT)
     note = _Note(remark, on_press, interrupt, before.original if isinstance(before, _Note) else before)
@@ -74,7 +74,7 @@ def deferred_interrupt(remark: str, on_press: Callable[[], None] = lambda: None)
     try:
         yield interrupt
     finally:
-        # Once pressed, Ctrl-C stays what it was at first, also for a deferral around this one.
+        # After the first Ctrl-C, the original handler stays in place, also inside an outer deferral.
         if not interrupt.pressed or not isinstance(before, _Note):
             signal.signal(signal.SIGINT, before)
 
@@ -85,7 +85,7 @@ class _Note:
     on_press: Callable[[], None]
     interrupt: Interrupt
     original: Any
-    """What Ctrl-C did before the outermost deferral."""
+    """The handler of Ctrl-C before the outermost deferral."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.interrupt.pressed = True

@@ -1,8 +1,8 @@
-"""Tracebacks as the author of a model reads them.
+"""Shortens tracebacks to the part that the author of a model needs.
 
-What is asked of it:
+Requirements:
 
-* the lines of dlf, of installed packages and of Python's import machinery are left out.
+* the frames of dlf, of installed packages and of Python's import machinery are left out.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ _DLF = Path(__file__).parents[1]
 
 
 def own_traceback(error: BaseException) -> str:
-    """Returns the traceback without the lines of dlf, of installed packages and of Python's import machinery."""
+    """Returns the traceback without the frames of dlf, of installed packages and of Python's import machinery.
+
+    If there are no other frames, those of installed packages stay.
+    """
     while error.__context__ is not None and "has no attribute '_error_repr'" in str(error):
-        # Keras puts its own words into an error by making it once more, which JAX's errors about tracers do not bear.
+        # Keras adds its own text to an error by making a new error of the same class; for JAX's errors about tracers
+        # that fails, and the error about the failure hides the original one.
         error = error.__context__
     frames = [
         frame
@@ -27,7 +31,7 @@ def own_traceback(error: BaseException) -> str:
         if not frame.filename.startswith("<frozen") and _DLF not in Path(frame.filename).parents
     ]
     own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
-    # What JAX says of its frames beside the error is no part of it.
+    # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     text = "".join([*traceback.format_list(own), *said]).rstrip().removesuffix("-" * 20).rstrip()
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)  # Keras's colors.
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.

@@ -1,4 +1,4 @@
-"""Nested structures in one order on every backend."""
+"""Gives nested structures the same order on every backend."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ __all__ = ["with_keys_as_in", "with_sorted_keys"]
 
 
 def with_sorted_keys(structure: Any) -> Any:
-    """Returns a structure with every dictionary in the order of its keys.
+    """Returns a structure with every dictionary sorted by its keys.
 
-    `keras.tree.flatten` goes by the keys on TensorFlow and JAX, and by the order of insertion on PyTorch.
+    `keras.tree.flatten` sorts by the keys on TensorFlow and JAX, but keeps the order of insertion on PyTorch.
 
     Args:
-        structure: Dictionaries, lists and tuples of anything; others are left as they are.
+        structure: Dictionaries, lists and tuples of anything; other objects are returned unchanged.
 
     Example:
         >>> with_sorted_keys({"b": [1], "a": ({"d": 2, "c": 3},)})
@@ -27,11 +27,11 @@ def with_sorted_keys(structure: Any) -> Any:
 
 
 def with_keys_as_in(structure: Any, like: Any) -> Any:
-    """Returns a structure with every dictionary in the order of another's, as before `with_sorted_keys`.
+    """Returns a structure with every dictionary in the order of another structure, to undo `with_sorted_keys`.
 
     Args:
-        structure: As another, but for the order.
-        like: The other.
+        structure: A structure with the same keys and lengths as `like`.
+        like: The structure that gives the order.
 
     Example:
         >>> with_keys_as_in({"a": 1, "b": 2}, {"b": None, "a": None})

@@ -1,11 +1,11 @@
-"""Work in a process of its own: one backend, one job, its answer as a line of JSON.
+"""Runs work in a process of its own: one backend, one request at a time, and each answer as a line of JSON.
 
-What is asked of it:
+Requirements:
 
 * the parent imports no framework;
-* an answer arrives whole, whatever a model or a framework prints meanwhile, from whichever thread or process;
-* a worker that dies is reported with its last words, and one that hangs is ended;
-* a worker ends when its parent does, however that ends.
+* an answer arrives intact, whatever a model or a framework prints meanwhile, from any thread or process;
+* the error for a worker that died shows the last lines of its stderr, and a worker that hangs is ended;
+* a worker ends when its parent ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ __all__ = [
 ]
 
 _LAST_WORDS = 12
-"""Lines of a dead worker's stderr that are shown."""
+"""How many lines of a dead worker's stderr are shown."""
 _MARK = "DLF_IS_WORKER"
-"""Tells a process that it is one."""
+"""The environment variable that is set in a worker process."""
 _START = """
 import gc, runpy, sys
 gc.disable()
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-"""Runs a module like ``python -m``, but looks for no garbage among the many objects that imports make, which all stay:
-that takes a fifth of the time that importing TensorFlow or PyTorch takes. `serve` looks again."""
+"""Runs a module like ``python -m``, but with garbage collection off, since the many objects that imports make stay:
+collection takes a fifth of the time to import TensorFlow or PyTorch. `serve` turns it on again."""
 
 
 @dataclass(frozen=True)
@@ -86,37 +86,37 @@ def run_worker(  # noqa: PLR0913 - what a process needs to know.
     on_progress: Callable[[WorkerProgress], None] = lambda _: None,
     timeout: float | None = None,
 ) -> dict[str, Any]:
-    """Starts a worker for one request, and returns what it answered.
+    """Starts a worker for one request, and returns its answer.
 
     Args:
-        module: A module that calls `serve` when it is run, for one request.
-        request: What is asked of it, in JSON's types.
-        environment: What it starts with.
-        title: What the caller calls it.
-        on_progress: Called with what the worker reports that it is doing.
-        timeout: Seconds after which it is ended.
+        module: A module that calls `serve` when it is run.
+        request: The request, as JSON types.
+        environment: The environment variables of the worker.
+        title: A name of the worker, for error messages.
+        on_progress: Called with each progress that the worker reports.
+        timeout: Seconds after which the worker is ended; None waits for ever.
 
     Raises:
-        BackendError: It ended without an answer; the message holds its last words.
-        DlfError: What the worker raised of dlf's own errors.
+        BackendError: The worker ended without an answer; the message holds the last lines of its stderr.
+        DlfError: The worker answered with one of dlf's errors.
     """
     with closing(Session(module, environment, title=title, timeout=timeout)) as worker:
         return worker.ask(request, on_progress)
 
 
 def cores_of_machine() -> int:
-    """Returns how many cores this process may compute on.
+    """Returns how many cores this process may use.
 
     Example:
         >>> cores_of_machine() > 0
         True
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # Of Linux alone.
+    affinity = getattr(os, "sched_getaffinity", None)  # Not on macOS and Windows.
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def memory_of_machine() -> float:
-    """Returns the bytes of memory that there are, or infinity where the system does not say.
+    """Returns the machine's memory in bytes, or infinity if the system does not report it.
 
     Example:
         >>> memory_of_machine() > 2**20
@@ -129,13 +129,13 @@ def memory_of_machine() -> float:
 
 
 def peak_memory() -> int:
-    """Returns the most memory that this process has held, in bytes.
+    """Returns the peak memory of this process so far, in bytes.
 
     Example:
         >>> peak_memory() > 2**20
         True
     """
-    import resource  # Which Windows does not have.
+    import resource  # Here and not above, since Windows does not have it.
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # In bytes on macOS, in KiB elsewhere.
@@ -143,7 +143,8 @@ def peak_memory() -> int:
 
 
 def _check_no_worker() -> None:
-    # A script that compares what it builds is imported by each worker, which would start workers without end.
+    # Each worker imports the user's script. If the script starts a comparison at import, workers would start workers
+    # without end.
     if os.environ.get(_MARK):
         raise BackendError(
             "a worker of dlf was asked to start workers: the file that builds the model starts a comparison when it is "
@@ -152,7 +153,7 @@ def _check_no_worker() -> None:
 
 
 def _ended(code: int) -> str:
-    # The system's own way to get memory back, which leaves no words of it.
+    # A system that is out of memory kills processes with SIGKILL, which leaves no message on stderr.
     why = " (killed, as where memory runs out)" if code == -signal.SIGKILL else ""
     return f"ended with code {code}{why}"
 
@@ -162,8 +163,8 @@ class Session:
 
     Args:
         module: A module that calls `serve` when it is run.
-        environment: What it starts with.
-        title: What the caller calls it.
+        environment: The environment variables of the worker.
+        title: A name of the worker, for error messages.
         timeout: Seconds after which a request without an answer ends the worker; None waits for ever.
     """
 
@@ -171,7 +172,8 @@ class Session:
         _check_no_worker()
         self._title, self._timeout = title, timeout
         self._stderr = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - it lives as long as the worker.
-        self._heard = 0  # Of stderr, up to the last answer: what was said of that is no reason of what ends the next.
+        # The length of stderr at the last answer: what was written before does not explain why the worker ended later.
+        self._heard = 0
         self._worker = subprocess.Popen(
             [sys.executable, "-c", _START, module],
             env={**environment, _MARK: "1"},
@@ -190,8 +192,9 @@ class Session:
         """Returns the answer to a request.
 
         Raises:
-            BackendError: The worker ended, or was ended, without one; the message holds its last words.
-            DlfError: What the worker raised of dlf's own errors.
+            BackendError: The worker ended, or was ended, without an answer; the message holds what it wrote to stderr
+                last.
+            DlfError: The worker answered with one of dlf's errors.
         """
         late = threading.Event()
 
@@ -207,7 +210,7 @@ class Session:
                 self._worker.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]  # It is a pipe.
                 self._worker.stdin.flush()  # type: ignore[union-attr]
             except OSError:
-                pass  # It is dead; its last words say why.
+                pass  # The worker is dead; the error below shows its last lines.
             for line in self._worker.stdout or ():
                 message: Any = _message(line)
                 if "progress" in message:
@@ -227,7 +230,7 @@ class Session:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the worker can be asked."""
+        """Whether the worker still runs and can be asked."""
         return self._worker.poll() is None
 
     def close(self) -> None:
@@ -246,11 +249,11 @@ class Session:
 
 
 def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = False) -> NoReturn:
-    """What a worker's module does when it is run: answers each line of stdin, until its parent is gone.
+    """Answers each request on stdin until the parent is gone; a worker's module calls this when it is run.
 
     Args:
-        respond: Makes the answer to a request.
-        once: Whether it ends after the first.
+        respond: Returns the answer to a request.
+        once: Whether the worker ends after the first request.
     """
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     stdin = _PIPES.taken()
@@ -262,7 +265,7 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = F
 
     gc.freeze()
     gc.enable()
-    # In a thread of its own, which sees that the parent is gone also in the midst of a long request.
+    # In a thread of its own, so that the worker ends with its parent even in the middle of a long request.
     threading.Thread(target=read, daemon=True).start()
     while True:
         request = json.loads(requests.get())
@@ -272,12 +275,12 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = F
             said = {"refused": [type(error).__name__, str(error)]}
         except Exception as error:
             if once:
-                raise  # Its last words say why it died.
-            # What a framework or a model raises costs this answer, and not the worker.
+                raise  # The traceback on stderr tells the parent why the worker died.
+            # An error of a framework or a model fails this request, but does not end the worker.
             said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{own_traceback(error)}"]}
         _send(said)
         if once:
-            # Threads of a training that still waits, and of TensorFlow, make an orderly end a matter of luck.
+            # An ordinary exit could hang: threads of TensorFlow, or of an unfinished training, may still be waiting.
             os._exit(0)
 
 
@@ -293,21 +296,24 @@ def report_progress(text: str, done: int | None = None, total: int | None = None
 
 
 def _send(message: Mapping[str, Any]) -> None:
-    # On a line of its own, whatever was printed on stdout before a worker took it.
+    # The first newline ends whatever was printed on stdout before the worker took it.
     _PIPES.write("\n" + json.dumps(message) + "\n")
 
 
 class _Pipes:
-    """The pipes between a worker and its parent: its stdin and stdout, which are nobody else's once they are taken."""
+    """The pipes between a worker and its parent: stdin and stdout, which no other code can use after `taken`."""
 
     def __init__(self) -> None:
         self._stdout: TextIO | None = None
         self._turn = threading.Lock()
 
     def taken(self) -> TextIO:
-        """Takes both from whatever runs in this process, from C and in its children too, and returns stdin.
+        """Takes both pipes away from all other code in this process, C code and child processes included.
 
-        What is printed from then on goes nowhere, and nothing is there to be read.
+        From then on, everything else that is printed is discarded, and stdin is empty.
+
+        Returns:
+            The pipe that was stdin.
         """
         stdin, self._stdout = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
         for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY)):
@@ -317,7 +323,7 @@ class _Pipes:
         return stdin
 
     def write(self, text: str) -> None:
-        """Writes a text to stdout, in one piece."""
+        """Writes a text to the parent, undivided by the writes of other threads."""
         with self._turn:
             stdout = self._stdout or sys.stdout
             stdout.write(text)
@@ -328,14 +334,17 @@ _PIPES = _Pipes()
 
 
 def _end(worker: subprocess.Popen[str]) -> None:
-    """Ends a worker, and waits until it is gone; not by `Popen.wait`, whose lock a signal handler may not take."""
+    """Kills a worker and waits until it is gone.
+
+    Not with `Popen.wait`, whose lock the interrupted thread may hold when this runs in a signal handler.
+    """
     worker.kill()
     with suppress(ChildProcessError):
         os.waitpid(worker.pid, 0)
 
 
 def _message(line: str) -> dict[str, Any]:
-    """A line of the worker's; whatever a framework prints among them is none."""
+    """Returns the message in a line of the worker's output, or an empty dictionary if the line is no message."""
     try:
         message = json.loads(line)
     except ValueError:

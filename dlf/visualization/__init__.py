@@ -1,1 +1,1 @@
-"""Plots, drawings of models, and what all pages share."""
+"""Plots, drawings of models, and the parts that all HTML pages share."""

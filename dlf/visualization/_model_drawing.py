@@ -1,10 +1,10 @@
-"""A model's graph drawn as SVG: a card for each call of a layer, and arrows for the tensors between them.
+"""Draws a model's graph as SVG: a card for each call of a layer, and arrows for the tensors between them.
 
-What is asked of it:
+Requirements:
 
-* what `graph_layout` is asked for, which places the cards, and `svg`, which writes the words;
-* the picture looks the same on a light page, on a dark page and in a converter for print: it brings its own background
-  and uses neither style sheets nor markers, which leak from one picture into the next on the same page.
+* the requirements of `graph_layout`, which places the cards, and of `svg`, which writes the text;
+* the picture looks the same on a light page, on a dark page and after conversion for print: it has its own background,
+  and uses neither style sheets nor markers, which would affect other pictures on the same page.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def draw_graph(graph: ModelGraph) -> ET.Element:
         graph: What `dlf.visualization._model_graph.model_graph` returned.
 
     Returns:
-        The `svg` element; each card is a group with `data-node`, each arrow one with `data-source` and `data-target`.
+        The `svg` element. Each card is a group with the attribute `data-node`, and each arrow is a group with the
+        attributes `data-source` and `data-target`.
 
     Example:
         >>> from dlf.visualization._model_graph import ModelGraph
@@ -158,7 +159,7 @@ def _rows(node: GraphNode) -> list[tuple[str, str, str]]:
 
 
 def _shapes(shapes: Sequence[Shape]) -> list[str]:
-    """Returns a few lines for any number of shapes, equal neighbours once and counted."""
+    """Returns at most `_MOST_SHAPES` lines for any number of shapes; equal neighbours share a line with their count."""
     groups = [(str(shape), len(list(equal))) for shape, equal in itertools.groupby(shapes)]
     lines = [shape if count == 1 else f"{shape} \N{MULTIPLICATION SIGN}{count}" for shape, count in groups]
     if len(lines) <= _MOST_SHAPES:
@@ -168,7 +169,7 @@ def _shapes(shapes: Sequence[Shape]) -> list[str]:
 
 
 def _legend(families: set[tuple[str, str]], width: float) -> list[list[tuple[float, str, str]]]:
-    """Returns rows of (x, name, colour); none for so few families that the cards explain themselves."""
+    """Returns the rows of the legend, each a list of (x, name, colour); no rows if there are only a few families."""
     rows: list[list[tuple[float, str, str]]] = []
     x = width
     for name, colour in [

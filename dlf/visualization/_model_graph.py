@@ -1,12 +1,12 @@
-"""The graph of a Keras model as plain data: which layer or op was called on what, and what came out.
+"""The graph of a Keras model as plain data: each call of a layer or op, with its inputs and outputs.
 
-What is asked of it:
+Requirements:
 
-* one node for each *call*, so that a layer called twice appears twice and is known to share its weights;
+* there is a node for each *call*, so that a layer called twice appears twice and is known to share its weights;
 * custom layers without ``get_config`` work, so the graph is read from the model and not from its configuration;
-* what comes out holds no tensor, no layer and no framework: it can be drawn, compared, pickled and printed;
-* Keras offers no public way to read the graph, so every private name of Keras that dlf's drawings need stands in this
-  one module, is looked up when it is used, and is reported by name if a release of Keras has moved it.
+* the graph holds no tensor, layer or other object of a framework: it can be drawn, compared, pickled and printed;
+* Keras has no public way to read the graph, so every private name of Keras that dlf's drawings need is used in this
+  module alone. Each is looked up when it is used, and the error names it if a release of Keras has removed it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["GraphEdge", "GraphNode", "ModelGraph", "Shape", "model_graph"]
 
 Shape = tuple[int | None, ...]
-"""The axes of a tensor; `None` is an axis whose length is open, such as the batch."""
+"""The lengths of a tensor's axes; `None` for an unknown length, such as that of the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,34 +33,34 @@ class GraphNode:
     """One call of a layer, of a nested model or of a `keras.ops` function."""
 
     index: int
-    """The place of this node in `ModelGraph.nodes`."""
+    """The index of this node in `ModelGraph.nodes`."""
     name: str
     """The name of the layer or op; calls of the same layer have the same name."""
     class_name: str
     kind: Literal["input", "layer", "model", "operation"]
     family: str
-    """Where Keras files the layer: `core`, `convolutional`, `merging`, ...; or `custom`, `input`, `model`, `op`."""
+    """The folder of `keras.layers` with the class: `core`, `merging`, ...; or `custom`, `input`, `model`, `op`."""
     path: str
-    """The layer's path in its model, with which its variables' paths begin; its name where Keras gives none."""
+    """The layer's path in its model, with which the paths of its variables begin; its name if it has no path."""
     input_shapes: tuple[Shape, ...]
     output_shapes: tuple[Shape, ...]
     output_dtypes: tuple[str, ...]
     trainable_parameters: int
     non_trainable_parameters: int
     setting: str
-    """What the layer was told, in a few words: `32 filters, stride 2`; empty where there is nothing to say."""
+    """The layer's main settings in a few words: `32 filters, stride 2`; may be empty."""
     activation: str
     """The activation built into the layer; empty for none and for the identity."""
     trainable: bool
-    """Whether the layer's `trainable` is on, be there weights or not."""
+    """The layer's `trainable`, whether or not it has weights."""
     call: int
     """Which call of this layer this is, from 1."""
     calls: int
-    """How often this graph calls this layer; all of its nodes count the same weights."""
+    """How often this graph calls this layer; each of these nodes counts the same weights."""
 
     @property
     def parameters(self) -> int:
-        """All parameters of the layer."""
+        """The number of all parameters of the layer."""
         return self.trainable_parameters + self.non_trainable_parameters
 
     @property
@@ -75,13 +75,13 @@ class GraphNode:
 
     @property
     def frozen(self) -> bool:
-        """Whether the layer has weights and was told not to train them."""
+        """Whether the layer has weights and its `trainable` is False."""
         return self.parameters > 0 and not self.trainable
 
 
 @dataclass(frozen=True, slots=True)
 class GraphEdge:
-    """One tensor on its way: output number `source_output` of `source` is input number `target_input` of `target`."""
+    """A tensor between two nodes: output `source_output` of node `source` is input `target_input` of node `target`."""
 
     source: int
     source_output: int
@@ -91,31 +91,31 @@ class GraphEdge:
 
 @dataclass(frozen=True, slots=True)
 class ModelGraph:
-    """A model's nodes, in an order in which they can be run, and its edges."""
+    """The nodes of a model, in an order in which they can be run, and the edges between them."""
 
     name: str
     class_name: str
     nodes: tuple[GraphNode, ...]
     edges: tuple[GraphEdge, ...]
     inputs: tuple[int, ...]
-    """The nodes that the model's inputs come in by, in the model's order."""
+    """The input node of each of the model's inputs, in the model's order."""
     outputs: tuple[tuple[int, int], ...]
     """For each output of the model, its node and the number of that node's output."""
     trainable_parameters: int
-    """Shared weights are counted once, so this may be less than the sum over the nodes."""
+    """Shared weights count once, so this may be less than the sum over the nodes."""
     non_trainable_parameters: int
 
     @property
     def parameters(self) -> int:
-        """All parameters of the model."""
+        """The number of all parameters of the model."""
         return self.trainable_parameters + self.non_trainable_parameters
 
 
 def model_graph(model: Any) -> ModelGraph:
     """Reads the graph of a Sequential or Functional Keras model.
 
-    A nested model is one node. What Keras computes on the side, such as the mask of an `Embedding`, is part of its
-    graph and so of this one.
+    A nested model is one node. Operations that Keras adds, such as the mask of an `Embedding`, are part of Keras's
+    graph and therefore of this one.
 
     Args:
         model: The model; a Sequential one must know the shape of its input.
@@ -124,9 +124,9 @@ def model_graph(model: Any) -> ModelGraph:
         The graph, as plain data.
 
     Raises:
-        InvalidArgumentError: The model is not a Keras model, has not been built, or keeps no graph because it is
-            written as a subclass with a `call` of its own.
-        BackendError: This release of Keras keeps its graphs in another way.
+        InvalidArgumentError: The model is not a Keras model, has not been built, or has no graph because it is a
+            subclass with its own `call`.
+        BackendError: This release of Keras stores graphs in another way.
 
     Example:
         >>> import keras
@@ -138,7 +138,7 @@ def model_graph(model: Any) -> ModelGraph:
     """
     functional = _functional_form(model)
     by_depth = _private(functional, "_nodes_by_depth")
-    # A depth is a distance from the outputs, so this is the order in which Keras itself runs the calls.
+    # The depth is the distance from the outputs, so this is the order in which Keras itself runs the calls.
     calls = [call for depth in sorted(by_depth, reverse=True) for call in by_depth[depth]]
     origin = {
         id(tensor): (index, number)
@@ -168,7 +168,7 @@ def model_graph(model: Any) -> ModelGraph:
 
 
 def _functional_form(model: Any) -> Any:
-    """Returns the object that holds the graph: the model itself, or what a Sequential keeps inside."""
+    """Returns the object that holds the graph: a Functional model itself, or the one inside a Sequential model."""
     import keras
 
     if isinstance(model, keras.Sequential):
@@ -197,7 +197,7 @@ def _functional_form(model: Any) -> Any:
 
 
 def _private(owner: Any, attribute: str) -> Any:
-    """Returns an attribute that Keras does not promise to keep."""
+    """Returns a private attribute of a Keras object, or raises an error that names it."""
     try:
         return getattr(owner, attribute)
     except AttributeError:
@@ -244,7 +244,7 @@ def _kind(operation: Any) -> Literal["input", "layer", "model", "operation"]:
 
 
 def _family(layer_class: type) -> str:
-    """Returns the folder of Keras that defines a layer's class, or the nearest class that it derives from."""
+    """Returns the folder of `keras.layers` that defines the layer's class or its nearest Keras ancestor."""
     for ancestor in layer_class.__mro__:
         folder, _, rest = ancestor.__module__.partition(".layers.")[2].partition(".")
         if ancestor.__module__.startswith("keras.") and rest:
@@ -257,14 +257,14 @@ def _size(variables: Iterable[Any]) -> int:
 
 
 def _times(value: Any) -> str:
-    """Writes a size along the axes, with a multiplication sign between them."""
+    """Formats a size: one number, or one for each axis with multiplication signs between them."""
     return (
         "\N{MULTIPLICATION SIGN}".join(str(axis) for axis in value) if isinstance(value, tuple | list) else f"{value:,}"
     )
 
 
 def _step(value: Any) -> str:
-    """Writes a step along the axes, once where it is the same along all."""
+    """Formats a step, such as a stride; a step that is the same along all axes is written once."""
     return _times(value[:1] if isinstance(value, tuple | list) and len(set(value)) == 1 else value)
 
 
@@ -287,7 +287,7 @@ _SETTINGS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def _setting(operation: Any) -> str:
-    """Returns the main settings in a few words; those that change nothing, such as a stride of 1, are left out."""
+    """Returns the main settings in a few words, without those that have no effect, such as a stride of 1."""
     if _kind(operation) == "model":
         return f"{len(operation.layers)} layers"
     inner = _wrapped(operation)
@@ -330,7 +330,7 @@ def _activation(operation: Any) -> str:
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """Returns an attribute of somebody's layer, or `None`: a property of a custom layer may raise anything."""
+    """Returns an attribute of a layer, or `None` if reading it fails: a custom layer's property may raise any error."""
     with contextlib.suppress(Exception):
         return getattr(owner, name)
     return None

@@ -1,10 +1,10 @@
-"""A graph laid out: cards in rows, and arrows that go round them.
+"""Lays out a graph: cards in rows, and arrows that run around the cards.
 
-What is asked of it:
+Requirements:
 
-* it needs neither Graphviz nor pydot: grandalf, which is plain Python, sorts the cards into rows;
-* an arrow never runs through a card: past the rows in between it keeps to a lane of its own, and it bends only in the
-  space between two rows, so that this holds by construction.
+* neither Graphviz nor pydot is needed: grandalf, which is plain Python, sorts the cards into rows;
+* by construction, an arrow never runs through a card: it passes the rows between its ends in a lane of its own, and
+  bends only in the space between two rows.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _ARROW_HEAD = 7
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the cards of a graph stand, and which way its arrows go."""
+    """The positions of the cards of a graph, and the routes of its arrows."""
 
     heights: Sequence[float]
-    """How high each card is."""
+    """The height of each card."""
     top_centre: Sequence[tuple[float, float]]
     """The middle of each card's upper side."""
     row_of: Sequence[int]
@@ -37,12 +37,12 @@ class Layout:
     rows: Sequence[tuple[float, float]]
     """The top and the bottom of each row."""
     lanes: dict[tuple[int, int], list[tuple[int, float]]]
-    """The rows that each edge passes on its way, and where."""
+    """For each edge, the rows that it passes between its ends, each with the x coordinate at which it passes."""
     width: float
     height: float
 
     def way(self, source: int, target: int) -> str:
-        """Returns the path of an arrow: upright beside cards, bent only between two rows.
+        """Returns the path of an arrow: vertical beside cards, and curved only between two rows.
 
         Args:
             source: The number of the card that it starts from.
@@ -67,7 +67,7 @@ class Layout:
         return "".join([*steps, f"L{goal_x:.1f},{goal_y - _ARROW_HEAD:.1f}"])
 
     def head(self, target: int) -> str:
-        """Returns the path of an arrow's head, where every arrow to a card ends.
+        """Returns the path of the arrowhead at a card, which all arrows to that card share.
 
         Args:
             target: The number of the card.
@@ -84,14 +84,14 @@ class Layout:
 
 
 def lay_out(heights: Sequence[float], edges: Collection[tuple[int, int]]) -> Layout:
-    """Places the cards of a graph without cycles; parts of it that are not connected stand side by side.
+    """Places the cards of an acyclic graph; its connected components are placed side by side.
 
     Args:
-        heights: How high each card is; all are `CARD_WIDTH` wide.
+        heights: The height of each card; all are `CARD_WIDTH` wide.
         edges: Source and target of each arrow, each pair once, as numbers of cards.
 
     Returns:
-        Where the cards stand, and which way the arrows go.
+        The positions of the cards, and the routes of the arrows.
 
     Example:
         >>> layout = lay_out([40, 60, 40], [(0, 1), (0, 2)])
@@ -103,7 +103,7 @@ def lay_out(heights: Sequence[float], edges: Collection[tuple[int, int]]) -> Lay
 
     class Rows(SugiyamaLayout):  # type: ignore[misc]  # grandalf has no types.
         def _detect_alignment_conflicts(self) -> None:
-            # The list is only ever searched: as a set, a net of many skips takes a seventh of the time.
+            # grandalf only searches this list. As a set, a net of many skip connections takes a seventh of the time.
             super()._detect_alignment_conflicts()
             self.conflicts: Any = set(self.conflicts)
 
@@ -119,7 +119,7 @@ def lay_out(heights: Sequence[float], edges: Collection[tuple[int, int]]) -> Lay
         )
         layout = Rows(component)
         layout.xspace, layout.dw = _COLUMN_GAP, _LANE_WIDTH
-        # A model has no cycles, so no edge has to be turned round, and the recursive search for them can be left out.
+        # A model has no cycles, so no edge has to be inverted, and grandalf's recursive search for cycles is skipped.
         layout.init_all(roots=component.roots(), inverted_edges=[], optimize=True)
         layout.draw(3)
         for row in layout.layers:
@@ -151,9 +151,9 @@ def lay_out(heights: Sequence[float], edges: Collection[tuple[int, int]]) -> Lay
 
 
 def _components(count: int, edges: Iterable[tuple[int, int]]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-    """Sorts vertices and edges by connected part.
+    """Groups vertices and edges by connected component.
 
-    grandalf can do that too, but goes through a set of edges, so that the same model would look different each time.
+    grandalf can do that too, but iterates over a set of edges, so the same model would look different each time.
     """
     parent = list(range(count))
 
@@ -174,7 +174,7 @@ def _components(count: int, edges: Iterable[tuple[int, int]]) -> list[tuple[list
 
 
 def _part(row: Iterable[Any]) -> None:
-    """Moves apart what grandalf left too close: the mean of its four layouts does not promise a gap."""
+    """Moves apart cards that are too close: grandalf averages four layouts, and the mean may lack the gaps."""
     edge = float("-inf")
     for view in sorted((vertex.view for vertex in row), key=lambda view: view.xy[0]):
         view.xy = (max(view.xy[0], edge + _COLUMN_GAP + view.w / 2), 0.0)

@@ -1,12 +1,12 @@
 """Pictures for notebooks and reports: the curves of a training run, and the drawing of a model.
 
-What is asked of it:
+Requirements:
 
-* importing it is cheap: matplotlib, grandalf and Keras are imported by the functions that need them;
-* pyplot stays out of it, with its global list of open figures and its search for a window to draw in;
-* in a notebook a plot appears exactly once, wherever in the cell it was asked for;
-* a run that went wrong can still be looked at: values that are not numbers are left out, and said to be;
-* a file is whole or not there at all.
+* importing this module is cheap: the functions import matplotlib, grandalf and Keras when they need them;
+* pyplot is not used, since it keeps a global list of open figures and looks for a window to draw in;
+* in a notebook, a plot appears exactly once, wherever in the cell the function is called;
+* a failed run can still be plotted: values that are not finite are left out, and the plot says how many;
+* a file is written completely or not at all.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["ModelDrawing", "plot_history", "visualize_model"]
 
 @dataclass(frozen=True, slots=True)
 class ModelDrawing:
-    """A drawn model: a notebook shows it by itself, and `save` writes it to a file."""
+    """A drawing of a model: a notebook displays it, and `save` writes it to a file."""
 
     name: str
     cards: int
@@ -51,10 +51,10 @@ class ModelDrawing:
         """Writes the drawing to a file.
 
         Args:
-            path: Where to; it ends in `.svg`.
+            path: The file, ending in `.svg`.
 
         Raises:
-            InvalidArgumentError: The path ends in something else.
+            InvalidArgumentError: The path has another ending.
             OutputError: The file cannot be written.
         """
         with whole_file(_checked(path, (".svg",))) as place:
@@ -64,18 +64,18 @@ class ModelDrawing:
 def visualize_model(model: Any, path: str | os.PathLike[str] | None = None) -> ModelDrawing:
     """Draws a Sequential or Functional Keras model as SVG, without Graphviz.
 
-    As the last expression of a notebook's cell the drawing shows itself.
+    A notebook displays the drawing if it is the last expression of a cell.
 
     Args:
         model: A built Keras model; a nested model is drawn as one card.
         path: Where to save the drawing as well, ending in `.svg`; by default it is not saved.
 
     Returns:
-        The drawing, whose `svg` is the text of the picture.
+        The drawing; its attribute `svg` is the SVG text.
 
     Raises:
-        InvalidArgumentError: The model keeps no graph or is not built, or the path does not end in `.svg`.
-        BackendError: This release of Keras keeps its graphs in another way.
+        InvalidArgumentError: The model has no graph or is not built, or the path does not end in `.svg`.
+        BackendError: This release of Keras stores graphs in another way.
         OutputError: The file cannot be written.
 
     Example:
@@ -101,19 +101,20 @@ def visualize_model(model: Any, path: str | os.PathLike[str] | None = None) -> M
 def plot_history(history: Any, path: str | os.PathLike[str] | None = None, *, title: str | None = None) -> Figure:
     """Plots the curves of a training run: one panel for the loss, one for each metric and one for the learning rate.
 
-    The epoch with the lowest validation loss is marked in all panels. In a notebook the plot is shown at once.
+    The epoch with the lowest validation loss is marked in the panels of the loss and the metrics. In a notebook the
+    plot is displayed at once.
 
     Args:
-        history: What `fit` returned, or its `history`: a mapping from a metric's name to its value in each epoch, in
-            which `val_...` names the same metric on the validation data.
+        history: What `fit` returned, or its attribute `history`: a mapping from the name of each metric to its values,
+            one for each epoch. `val_...` is the same metric on the validation data.
         path: Where to save the plot as well, ending in `.png`, `.svg` or `.pdf`; by default it is not saved.
         title: A line above the panels.
 
     Returns:
-        The figure, for those who want to change or save it themselves.
+        The Matplotlib figure, for further changes.
 
     Raises:
-        InvalidArgumentError: The history is empty or is not one, or the path ends in something else.
+        InvalidArgumentError: The history is empty or not a history, or the path has another ending.
         OutputError: The file cannot be written.
 
     Example:
@@ -164,7 +165,7 @@ _BLUE, _ORANGE, _GREY = "#2563eb", "#ea580c", "#64748b"
 
 
 def _curves(history: Any) -> tuple[dict[str, list[float]], list[int]]:
-    """Returns the values of each metric, and the epochs' numbers, of which the first is 1."""
+    """Returns the values of each metric, and the numbers of the epochs, counted from 1."""
     metrics = getattr(history, "history", history)
     if not isinstance(metrics, Mapping):
         expected, advice = "what fit() returned, or its .history", "Pass on the value of model.fit(...)."
@@ -174,13 +175,13 @@ def _curves(history: Any) -> tuple[dict[str, list[float]], list[int]]:
         expected, advice = "at least one epoch", "A History is empty until fit() has run: train first."
         raise InvalidArgumentError("history", expected=expected, received=metrics, advice=advice)
     length = max(len(values) for values in curves.values())
-    # A run that went on from an earlier one (fit's initial_epoch) starts at a later number, and says so.
+    # A run that continues an earlier one (fit's initial_epoch) starts at a later number, as `History.epoch` tells.
     epochs = [epoch + 1 for epoch in getattr(history, "epoch", ())]
     return curves, epochs if len(epochs) == length else list(range(1, length + 1))
 
 
 def _number(name: str, value: Any) -> float:
-    """Returns a metric's value; one with a value for each class, such as `F1Score`, counts with their mean."""
+    """Returns the value of a metric as a number: the mean, if it has a value for each class, as `F1Score` has."""
     import numpy as np
 
     try:
@@ -193,8 +194,8 @@ def _number(name: str, value: Any) -> float:
 def _validated(count: int, epochs: Sequence[int]) -> list[int]:
     """Returns the epochs after which there was a validation.
 
-    Keras does not record them, only how many there were. `fit(validation_freq=n)` validates after every n-th epoch:
-    where several n agree with the count, this takes the largest.
+    Keras records only how many validations there were. `fit(validation_freq=n)` validates after every n-th epoch; of
+    all n that give this count, the largest is assumed.
     """
     step = len(epochs) // max(count, 1)
     return list(epochs[step - 1 :: step])[:count]
@@ -254,7 +255,7 @@ def _checked(path: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
 
 
 class _OnceInItsCell:
-    """How a notebook shows a figure that it has shown before: not again in the same cell, but in any later one."""
+    """Displays a figure in a notebook, but skips the second display within the same cell."""
 
     def __init__(self, figure: Figure) -> None:
         self.figure = figure
@@ -265,9 +266,9 @@ class _OnceInItsCell:
         if cell is not None and self.shown_in == cell:
             self.shown_in = None
             return
-        # IPython has no types where it is installed, and no module where it is not: both are for mypy to overlook.
+        # Imported by name, so that mypy ignores it: IPython has no types, and may not be installed.
         notebook: Any = importlib.import_module("IPython.display")
-        # Twice the pixels of a common screen, at the size of one, so that it is sharp on others too.
+        # Twice the resolution of a common screen, at the same size, so that it is sharp on high-resolution screens.
         picture = io.BytesIO()
         self.figure.savefig(picture, format="png", dpi=192)
         width = round(96 * self.figure.get_figwidth())
@@ -276,14 +277,14 @@ class _OnceInItsCell:
 
 
 def _notebook() -> Any:
-    """Returns the running notebook's shell, or `None` in a script or a terminal."""
+    """Returns the IPython shell of the running notebook, or `None` in a script or a terminal."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
 def _show_in_notebook(figure: Figure) -> None:
-    """Shows a figure now, and keeps a cell that ends with it from showing it once more."""
+    """Displays a figure now, and keeps the notebook from displaying it again if it is the cell's last expression."""
     if _notebook() is not None:
         show = _OnceInItsCell(figure)
         vars(figure)["_ipython_display_"] = show

@@ -1,6 +1,6 @@
-"""Elements of an SVG picture, and how much room a text takes in one.
+"""Makes the elements of an SVG picture, and estimates the width of text.
 
-A hostile name is text and nothing else: a picture is built as a tree of elements, never as a string.
+A picture is built as a tree of elements and never as a string, so that a hostile name remains plain text.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ __all__ = ["add_element", "add_rectangle", "add_span", "add_text", "add_title", 
 
 
 def add_element(parent: ET.Element, tag: str, **attributes: str) -> ET.Element:
-    """Adds an element to another.
+    """Adds a child element to an element.
 
     Args:
-        parent: What it stands in.
-        tag: Its name.
-        **attributes: As in `font_size`, an underscore stands for SVG's hyphen.
+        parent: The parent element.
+        tag: The tag of the new element.
+        **attributes: Its attributes; an underscore, as in `font_size`, stands for a hyphen.
 
     Returns:
-        The element.
+        The new element.
 
     Example:
         >>> ET.tostring(add_element(ET.Element("svg"), "path", d="M0,0h9", stroke_width="2"))
@@ -36,13 +36,13 @@ def add_rectangle(
     """Adds a box with rounded corners.
 
     Args:
-        parent: What it stands in.
+        parent: The parent element.
         box: Its x, y, width and height.
-        radius: Of its corners.
+        radius: The radius of its corners.
         **style: Further attributes, as for `add_element`.
 
     Returns:
-        The element.
+        The new element.
 
     Example:
         >>> ET.tostring(add_rectangle(ET.Element("svg"), (0, 0, 30, 20), 4, fill="none"))
@@ -56,14 +56,14 @@ def add_text(parent: ET.Element, at: tuple[float, float], text: str, size: int, 
     """Adds a line of text.
 
     Args:
-        parent: What it stands in.
-        at: Where its base line begins: x and y.
-        text: Its words; characters that XML has no way to write are replaced.
-        size: Of the font.
+        parent: The parent element.
+        at: The x and y where its base line begins.
+        text: The text; characters that XML cannot represent are replaced.
+        size: The font size.
         **style: Further attributes, as for `add_element`.
 
     Returns:
-        The element.
+        The new element.
 
     Example:
         >>> ET.tostring(add_text(ET.Element("svg"), (2, 14), "a < b", 12, font_weight="700"))
@@ -75,17 +75,17 @@ def add_text(parent: ET.Element, at: tuple[float, float], text: str, size: int, 
 
 
 def add_span(text: ET.Element, more: str, *, gap: int, size: int, **style: str) -> ET.Element:
-    """Adds words to a line of text; the viewer, who knows the font, finds the place where they start.
+    """Appends words to a line of text; the SVG viewer, which knows the font, computes where they start.
 
     Args:
-        text: What `add_text` returned.
+        text: The element that `add_text` returned.
         more: The words.
-        gap: How far they start from where the text ends.
-        size: Of the font.
+        gap: The distance between the end of the text and the words.
+        size: The font size.
         **style: Further attributes, as for `add_element`.
 
     Returns:
-        The element.
+        The new element.
 
     Example:
         >>> line = add_text(ET.Element("svg"), (2, 14), "Dense", 12)
@@ -102,10 +102,10 @@ def add_title(parent: ET.Element, text: str) -> ET.Element:
 
     Args:
         parent: That element.
-        text: The text; characters that XML has no way to write are replaced.
+        text: The text; characters that XML cannot represent are replaced.
 
     Returns:
-        The title.
+        The new title element.
 
     Example:
         >>> ET.tostring(add_title(ET.Element("g"), "a layer"))
@@ -117,12 +117,12 @@ def add_title(parent: ET.Element, text: str) -> ET.Element:
 
 
 def text_width(text: str, size: float, *, mono: bool = False) -> float:
-    """Estimates the width of a text, rather too wide than too narrow: the reader's fonts are not known.
+    """Estimates the width of a text, on the wide side, since the reader's fonts are not known.
 
     Args:
         text: The text.
-        size: Of the font.
-        mono: Whether all of the font's characters are as wide as each other.
+        size: The font size.
+        mono: Whether the font is monospaced.
 
     Returns:
         The width, in the unit of the size.
@@ -135,16 +135,16 @@ def text_width(text: str, size: float, *, mono: bool = False) -> float:
 
 
 def shorten(text: str, width: float, size: float, *, mono: bool = False) -> str:
-    """Shortens a text to a width, with an ellipsis.
+    """Shortens a text to a width, with an ellipsis at the end.
 
     Args:
         text: The text.
-        width: How wide it may be.
-        size: Of the font.
-        mono: Whether all of the font's characters are as wide as each other.
+        width: The largest width.
+        size: The font size.
+        mono: Whether the font is monospaced.
 
     Returns:
-        The text, or as much of its beginning as there is room for.
+        The text, or as much of its beginning as fits, followed by an ellipsis.
 
     Example:
         >>> shorten("a_long_name_of_a_layer", 80, 10), shorten("short", 80, 10)
@@ -169,5 +169,5 @@ def _character_width(character: str, *, mono: bool) -> float:
 
 
 def _clean(text: str) -> str:
-    """Replaces the characters that XML has no way to write, such as NUL and half a surrogate pair."""
+    """Replaces the characters that XML cannot represent, such as NUL and unpaired surrogates."""
     return re.sub("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]", "\ufffd", text)

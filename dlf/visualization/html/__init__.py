@@ -1,1 +1,1 @@
-"""What all pages share: their style sheet, curves, the sortable table and the writer."""
+"""The parts that all HTML pages share: the style sheet, the curves, the sortable table and the writer."""

@@ -1,10 +1,10 @@
-"""The two plots of the page, as SVG to stand inside it: the losses, and how far apart they are.
+"""Draws the two plots of a page as inline SVG: the losses, and their differences from a reference.
 
-What is asked of it:
+Requirements:
 
-* what `dlf.visualization.html.style` is asked for;
-* no text comes from the report: names stand in the page's legend;
-* curves on top of one another can be told apart: each has marks of its own shape, at steps of its own.
+* the requirements of `dlf.visualization.html.style` for a plot inside a page;
+* no text in a plot comes from the report: the names are in the page's legend;
+* overlapping curves can be told apart: each has markers of its own shape, at steps of its own.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 __all__ = ["MARKS", "differences", "plot_differences", "plot_losses", "steps_together"]
 
 MARKS = "osD^vXP*p"
-"""Of curves; beyond the colours that there are, further curves take them again, with the next mark."""
+"""The markers of the curves. There are more markers than colours, so curves of the same colour differ in markers."""
 _MARKS_ON_A_CURVE = 6
 _MOST_LOSSES, _MOST_DIFFERENCES = 1000, 40
-"""Points of a curve: of a longer training, each stands for several steps. Differences jump at every step."""
+"""The most points of a curve; in a longer training, each point stands for several steps. Differences get fewer points
+since they jump at every step."""
 _DASHES = 9.0
-"""The length of a stretch of a curve, in widths of its line."""
+"""The length of a dash and the gap after it, in line widths."""
 _STEEP = 10.0
-"""Where the largest loss is so many times the smallest, the axis is logarithmic."""
+"""The ratio of the largest loss to the smallest above which the axis is logarithmic."""
 
 
 def differences(losses: Sequence[float], reference: Sequence[float]) -> list[float]:
-    """Returns how far each loss is from the reference's, in units of its last place in float32.
+    """Returns the distance of each loss from the reference's loss, in float32 ULPs (units in the last place) of that.
 
     Example:
         >>> differences([1.0, 2.0], [1.0, 2.0 + 2**-22])
@@ -51,7 +52,7 @@ def plot_losses(curves: Mapping[int, Sequence[float]]) -> str:
     """Draws the losses.
 
     Args:
-        curves: Losses, by the number of the curve: its colour and its marks.
+        curves: The losses of each curve, by its number, which decides its colour and its markers.
 
     Returns:
         The SVG element.
@@ -73,10 +74,10 @@ def plot_losses(curves: Mapping[int, Sequence[float]]) -> str:
 
 
 def plot_differences(curves: Mapping[int, Sequence[float]]) -> str:
-    """Draws what `differences` returned, on an axis that is logarithmic above 1 and has a place for 0.
+    """Draws the results of `differences`, on an axis that is linear from 0 to 1 and logarithmic above.
 
     Args:
-        curves: Differences, by the number of the curve: its colour and its marks.
+        curves: The differences of each curve, by its number, which decides its colour and its markers.
 
     Returns:
         The SVG element.
@@ -103,7 +104,7 @@ def plot_differences(curves: Mapping[int, Sequence[float]]) -> str:
 def _draw(panel: Axes, curves: Mapping[int, tuple[Sequence[float], Sequence[float]]], *, dashed: bool = False) -> None:
     for place, (number, (steps, values)) in enumerate(curves.items()):
         apart = max(len(values) / _MARKS_ON_A_CURVE, 1.0)
-        # Each curve starts its marks a little later than the one before, so that none hides another's.
+        # Each curve starts its markers a little later than the one before, so that none hides another's.
         first = int(apart * place / len(curves))
         colour = CURVES[number % COLOURS]
         panel.plot(
@@ -112,7 +113,7 @@ def _draw(panel: Axes, curves: Mapping[int, tuple[Sequence[float], Sequence[floa
             marker=MARKS[number % len(MARKS)],
             markevery=(min(first, max(len(values) - 1, 0)), max(round(apart), 1)),
             color=colour,
-            # Of each stretch the first is drawn whole and each later one less: on top of one another, all can be seen.
+            # The first curve is solid, and each later one has shorter dashes, so that all overlapping curves are seen.
             linestyle=(0, (_DASHES * (1 - place / len(curves)), _DASHES * place / len(curves)))
             if place and dashed
             else "-",
@@ -140,7 +141,7 @@ def _logarithmic(panel: Axes) -> None:
 
 
 def steps_together(count: int) -> int:
-    """Returns of how many steps each point of `plot_differences` shows the largest difference.
+    """Returns how many of `count` steps each point of `plot_differences` combines, as their largest difference.
 
     Example:
         >>> steps_together(40), steps_together(200)
@@ -150,7 +151,7 @@ def steps_together(count: int) -> int:
 
 
 def _thinned(values: Sequence[float], most: int, summary: Any) -> tuple[list[float], list[float]]:
-    """Returns steps and values, of long trainings one for each bin."""
+    """Returns steps and values, at most `most` of each: a long training is divided into bins, with a value for each."""
     width = max(math.ceil(len(values) / most), 1)
     starts = range(0, len(values), width)
     return list(starts), [float(summary(values[start : start + width])) for start in starts]

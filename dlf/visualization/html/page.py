@@ -1,10 +1,10 @@
-"""Writes pages from templates beside the code, with scripts of their own or without.
+"""Writes HTML pages from template files, with or without scripts.
 
-What is asked of it:
+Requirements:
 
-* a page fetches nothing, and nothing runs in it but its own scripts, whatever words got in;
-* words are text: escaped, and those that would turn the direction of what follows are shown;
-* its libraries are imported when a page is written, and not before.
+* a page loads nothing from elsewhere, and runs no scripts but its own, whatever text is inserted into it;
+* inserted text stays text: it is escaped, and characters that change the direction of writing are made visible;
+* Jinja and MarkupSafe are imported when a page is written, and not before.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _FOLDER = Path(__file__).parent
 DATATABLES = (_FOLDER / "vendor/datatables/dataTables.min.js", _FOLDER / "table.js")
 """The scripts of a page whose table sorts and filters; `table.css` is its style."""
 _EARLY_SCRIPT = 'document.documentElement.classList.add("scripted")'
-"""Before anything is drawn: thousands of rows need not be, where a script is to show them a few at a time."""
+"""Runs before the page is drawn, so that the browser does not draw thousands of rows before a script pages them."""
 _TURNS = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-"""Characters that say in which direction a text runs."""
+"""Unicode's control characters for the direction of writing, each with its escape sequence to show instead."""
 
 
 def write_scripted_page(template: Path, view: Mapping[str, Any], scripts: Sequence[Path], file: Path) -> None:
-    """Writes a page.
+    """Writes a page with scripts.
 
     Args:
-        template: Its file, as for `write_template`. Beside the view it has ``early_script``, ``scripts``, their
-            ``policy``, the ``license`` of DataTables, and dlf's ``version``.
-        view: What the template shows.
-        scripts: Files, in the order in which they run.
-        file: Where to.
+        template: The template file, as for `write_template`. Its variables are those of `view`, and ``early_script``,
+            ``scripts``, the hashes ``policy`` that allow these, the ``license`` of DataTables, and dlf's ``version``.
+        view: The variables of the template.
+        scripts: The script files, in the order in which they run.
+        file: The page to write.
 
     Raises:
         OutputError: The file cannot be written.
@@ -48,7 +48,7 @@ def write_scripted_page(template: Path, view: Mapping[str, Any], scripts: Sequen
     texts = [_EARLY_SCRIPT, *(script.read_text(encoding="utf-8") for script in scripts)]
     own = {
         "policy": " ".join(f"'sha256-{_digest(each)}'" for each in texts),
-        # Files of the package, and no words of a report.
+        # Scripts are files of this package and hold no text of a report, so they need no escaping.
         "early_script": Markup(texts[0]),  # noqa: S704
         "scripts": [Markup(each) for each in texts[1:]],  # noqa: S704
         "license": (_FOLDER / "vendor/datatables/License.txt").read_text(encoding="utf-8"),
@@ -58,13 +58,13 @@ def write_scripted_page(template: Path, view: Mapping[str, Any], scripts: Sequen
 
 
 def write_template(template: Path, view: Mapping[str, Any], file: Path, **options: Any) -> None:
-    """Writes a page from a template, with every word escaped.
+    """Writes a page from a template, with all inserted text escaped.
 
     Args:
-        template: Its file. It includes what lies beside it by name, and what all pages share as ``html/NAME``.
-        view: What it shows.
-        file: Where to.
-        **options: Of Jinja's environment.
+        template: The template file. It can include files of its own folder by name, and shared ones as ``html/NAME``.
+        view: The variables of the template.
+        file: The page to write.
+        **options: Further arguments of `jinja2.Environment`.
 
     Raises:
         OutputError: The file cannot be written.
@@ -81,12 +81,12 @@ def write_template(template: Path, view: Mapping[str, Any], file: Path, **option
     )
     page = environment.get_template(template.name).render(view)
     with whole_file(file) as place:
-        # A file name that is no UTF-8 reaches a report as characters that UTF-8 has no bytes for.
+        # A file name that is not valid UTF-8 reaches a report as surrogates, which cannot be encoded.
         place.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _visible(value: Any) -> Any:
-    """Shows what would turn the text round that follows it."""
+    """Replaces characters that change the direction of writing by visible escape sequences."""
     return value.translate(_TURNS) if isinstance(value, str) else value
 
 

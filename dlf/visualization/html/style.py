@@ -1,10 +1,10 @@
-"""What the plots of every page look like; beside it, `page.css` is the style sheet of every page.
+"""The style of the plots on all pages; `page.css`, in the same folder, is the style sheet of all pages.
 
-What is asked of a plot that is to stand inside a page:
+Requirements for a plot inside a page:
 
-* colours are the page's own (CSS variables), so that they follow light, dark and print;
-* text is text, in the page's font;
-* it does not reach out of itself: no styles that would hold for the whole page, and ids of its own.
+* its colours are CSS variables of the page, so that they adapt to light mode, dark mode and print;
+* its text is SVG text, in the page's font;
+* it does not affect the rest of the page: it has no style sheet, and its ids are unique.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["BAD", "COLOURS", "CURVES", "GRID", "INK", "PAPER", "SIGNS", "picture"]
 
 SIGNS = {"bad": "✗", "warn": "!", "mild": "~", "good": "✓", "": "·"}
-"""How alarming something is, for those who see no colours."""
+"""A sign for each level of severity, for readers who cannot see the colours."""
 
 COLOURS = 8
-"""How many colours of curves `page.css` has."""
+"""The number of curve colours in `page.css`."""
 
-# Colours that stand for a variable of the page's CSS until the picture is drawn: Matplotlib takes only real ones.
+# Placeholders for the page's CSS variables, which replace them in the finished SVG: Matplotlib needs real colours.
 INK, GRID, PAPER, BAD = "#fe0001", "#fe0002", "#fe0003", "#fe0004"
 CURVES = [f"#fd00{number:02x}" for number in range(COLOURS)]
 _VARIABLES = {INK: "--ink", GRID: "--rule", PAPER: "--paper", BAD: "--bad"}
@@ -35,15 +35,15 @@ _VARIABLES |= {colour: f"--curve-{number}" for number, colour in enumerate(CURVE
 
 @contextmanager
 def picture(name: str, title: str, size: tuple[float, float] = (6.0, 4.0)) -> Iterator[tuple[Axes, list[str]]]:
-    """Gives axes to draw on, whose horizontal one counts something, and makes an SVG element of them.
+    """Yields Matplotlib axes to draw on, with integer ticks on the x axis, and converts the figure to an SVG element.
 
     Args:
-        name: What the ids in it begin with: no other picture of the page has it.
-        title: What a screen reader says of it.
-        size: Its width and height; only their ratio and the size of text in it matter inside a page.
+        name: A prefix for the ids in the SVG, unique within the page.
+        title: The description for screen readers.
+        size: Its width and height in inches; inside a page, only their ratio and the relative size of text matter.
 
     Yields:
-        The axes, and a list that the SVG element is added to as the context ends.
+        The axes, and a list to which the SVG element is appended when the context ends.
 
     Example:
         >>> with picture("loss", "The loss at each step") as (panel, out):
@@ -68,7 +68,7 @@ def picture(name: str, title: str, size: tuple[float, float] = (6.0, 4.0)) -> It
         "axes.unicode_minus": True,
     }
     out: list[str] = []
-    # All of it, not what is set here alone: a user's matplotlibrc is for the user's own figures.
+    # All of Matplotlib's defaults are restored here: a user's matplotlibrc is for the user's own figures.
     with mpl.rc_context(mpl.rcParamsDefault | settings):
         figure = Figure(figsize=size, layout="constrained")
         panel = figure.add_subplot()
@@ -84,7 +84,7 @@ def picture(name: str, title: str, size: tuple[float, float] = (6.0, 4.0)) -> It
 
 
 def _for_page(svg: str, name: str, title: str) -> str:
-    """Makes a file's SVG one for inside a page: no prologue, no fixed size, ids and colours of its own."""
+    """Makes SVG inline: removes the prologue, fixed size and styles, and replaces ids and placeholder colours."""
     svg = svg[svg.index("<svg") :]
     head, rest = svg.split(">", 1)
     box = re.search(r'viewBox="[^"]*"', head)
