@@ -37,7 +37,7 @@ def assert_parity(build: str | Callable[[], Any], *, strict: bool = False, **opt
         build: As in `dlf.check_parity`: a function at the top level of a module that returns a model, or its place as
             text, such as ``"models.py:build"``.
         strict: Whether imprecision is a failure, too.
-        **options: As in `dlf.check_parity`, such as backends, data, batch, steps and seed.
+        **options: As in `dlf.check_parity`, such as backends, data, batch_size, steps and seed.
 
     Returns:
         The report of `dlf.check_parity`.

@@ -74,7 +74,7 @@ def run_parity_bench(
         title = f"{model}, {' and '.join(stages) or 'all stages'}"
         on_progress(title)
         try:
-            large[title] = _weigh(_options(model, backends, stages=stages, batch=batch))
+            large[title] = _weigh(_options(model, backends, stages=stages, batch_size=batch))
             large[title]["step"] = {name: _take_step(name, model, batch)[1] for name in backends}
         except DlfError as error:
             # The figures before it took minutes.

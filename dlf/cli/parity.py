@@ -19,9 +19,7 @@ __all__ = ["parity"]
 @click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
 @click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
 @click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
-@click.option(
-    "--batch-size", "batch", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch."
-)
+@click.option("--batch-size", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")
 @click.option("--steps", metavar="N", type=click.IntRange(1, 10_000), default=3, help="Steps of the trajectory.")
 @click.option(
     "--stages",
@@ -91,8 +89,7 @@ def parity(  # noqa: PLR0913 - one for each option.
     context = click.get_current_context()
     for name in (*options, "stages", "keep") if earlier is not None else ():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = {"batch": "batch-size"}.get(name, name)
-            raise click.UsageError(f"--{option} changes what is run, and --from runs nothing: leave one of them out.")
+            raise click.UsageError(f"--{name.replace('_', '-')} changes what is run, and --from runs nothing: leave one of them out.")
     judge_by = constants_of(constants)
     if earlier is not None:
         report = judged(read_report(earlier), names(backends), judge_by)

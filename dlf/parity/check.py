@@ -28,7 +28,8 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityRepor
     Args:
         target: A function without arguments that returns a Keras model, in a module that can be imported; or
             ``"file.py:function"`` or ``"package.module:function"``.
-        **options: The fields of `dlf.parity.options.ParityOptions`, such as backends, data, batch, steps and seed.
+        **options: The fields of `dlf.parity.options.ParityOptions`, such as backends, data, batch_size, steps
+            and seed.
 
     Returns:
         The report, which prints as text and is true where everything is the same: ``report.verdict`` is ``"agree"``,
@@ -41,6 +42,8 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityRepor
         MissingPackageError: A backend that was named is not installed.
         BackendError: Fewer than two backends came through.
     """
+    if "batch" in options:  # As it was called once.
+        options["batch_size"] = options.pop("batch")
     return ParityReport(run_parity(ParityOptions(target_of(target), **options)))
 
 

@@ -30,7 +30,7 @@ EVIDENCE = (
     "target",
     "seed",
     "dtype",
-    "batch",
+    "batch_size",
     "steps",
     "stages_asked",
     "compiled",

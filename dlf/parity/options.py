@@ -25,7 +25,7 @@ class ParityOptions:
         backends: Which; none means all that are installed. One alone is held against its own float64.
         data: A function ``(batch size, random) -> (x, y)``, as ``module:function``; by default data are made.
         loss: For a model that is not compiled: a loss of Keras, by name.
-        batch: Examples in a batch.
+        batch_size: Examples in a batch.
         steps: Steps of the trajectory.
         stages: Which are compared; none means all. Whatever is asked for, `build` comes first.
         dtype: The dtype policy under test; ``"float32"`` leaves the model's own policies as they are.
@@ -38,7 +38,7 @@ class ParityOptions:
     backends: Sequence[str] = ()
     data: str | None = None
     loss: str | None = None
-    batch: int = 8
+    batch_size: int = 8
     steps: int = 3
     stages: Sequence[str] = ()
     dtype: str = "float32"
@@ -50,7 +50,7 @@ class ParityOptions:
         check_target(self.target, saved=True)
         if self.data is not None:
             check_target(self.data, "--data")
-        check_positive("batch", self.batch)
+        check_positive("batch_size", self.batch_size)
         check_positive("steps", self.steps)
         for stage in self.stages:
             _check_choice("stages", stage, STAGES)

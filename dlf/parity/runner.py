@@ -190,7 +190,7 @@ class _Run:
             self._check_batches()
         evidence: dict[str, Any] = {
             "schema": SCHEMA,
-            **{name: getattr(self._options, name) for name in ("target", "seed", "dtype", "batch", "steps")},
+            **{name: getattr(self._options, name) for name in ("target", "seed", "dtype", "batch_size", "steps")},
             "stages_asked": list(self._options.stages),
             "backends": {name: _introduction(each) for name, each in self._built.items()},
             "compiled": all(each["compiled"] for each in self._built.values()),

@@ -539,7 +539,7 @@ def test_what_has_to_go_goes_at_the_end_and_when_the_process_is_stopped() -> Non
         ({"target": "nope"}, "TARGET: expected file.py:function or package.module:function"),
         ({"target": "gone.py:build"}, "There is no file gone.py."),
         ({"data": "nope"}, "--data: expected file.py:function"),
-        ({"batch": 0}, "batch: expected a positive integer"),
+        ({"batch_size": 0}, "batch_size: expected a positive integer"),
         ({"steps": -1}, "steps: expected a positive integer"),
         ({"target": "gone.keras"}, "There is no file gone.keras."),
         ({"stages": ["forwards"]}, "stages: expected one of build, forward, .*Did you mean 'forward'"),
@@ -649,7 +649,7 @@ def test_listening_ends() -> None:
 def worker(file: Path) -> Iterator[Callable[..., tuple[Worker, dict[str, Any]]]]:
     def start(name: str, **options: Any) -> tuple[Worker, dict[str, Any]]:
         started = Worker()
-        asked = {"target": f"{file}:{name}", "data": None, "loss": None, "batch": 4, "steps": 2, "seed": 3}
+        asked = {"target": f"{file}:{name}", "data": None, "loss": None, "batch_size": 4, "steps": 2, "seed": 3}
         asked |= {"dtype": "float32", "device": None} | options
         return started, started.respond({"do": "build", "options": asked})
 
@@ -1015,7 +1015,7 @@ class TwoOfOne(_Run):
     """The runner with two workers of this one backend: what is asked of workers does not take two frameworks."""
 
     def __init__(self, target: str, folder: Path, timeout: float = 120.0, **environment: str) -> None:
-        options = ParityOptions(target, [HERE], batch=4, steps=2, seed=1, timeout=timeout)
+        options = ParityOptions(target, [HERE], batch_size=4, steps=2, seed=1, timeout=timeout)
         workers = Workers([])
         workers.sessions = {
             name: Session(

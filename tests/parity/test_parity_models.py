@@ -145,7 +145,7 @@ def asked(target: str, **options: Any) -> dict[str, Any]:
         "target": target,
         "data": None,
         "loss": None,
-        "batch": 4,
+        "batch_size": 4,
         "steps": 2,
         "seed": 3,
         "dtype": "float32",

@@ -104,7 +104,7 @@ class Worker:
             self._subject = Subject(build, options["loss"], own[0][0] if own else None)
         drawn = randomness_report(self._subject.model)
         self._batches = own or [
-            make_batch(self._subject.model, self._subject.loss, options["batch"], random)
+            make_batch(self._subject.model, self._subject.loss, options["batch_size"], random)
             for _ in range(options["steps"])
         ]
         found = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
@@ -443,7 +443,7 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
     make = load_target(options["data"], "--data")
     form = "a function (batch size, random) -> (x, y)"
     try:
-        batches = [make(options["batch"], random) for _ in range(options["steps"])]
+        batches = [make(options["batch_size"], random) for _ in range(options["steps"])]
     except Exception as error:
         raise InvalidArgumentError(
             "--data", expected=form, received=options["data"], advice=f"\n{own_traceback(error)}"
