@@ -5,7 +5,7 @@ Requirements:
 * the files are in ``train/`` and ``validation/``, with the tags ``epoch_<metric>``, ``epoch_learning_rate`` and
   ``evaluation_<metric>_vs_iterations``, as tensor values of the plugin ``scalars``;
 * nothing is done at a batch, since a callback that looks at one makes JAX wait for the device every time;
-* at the end of every epoch, everything up to there has been written to the files.
+* at the end of every epoch, everything so far has been written to the files.
 
 Source of the layout: `keras.callbacks.TensorBoard` in Keras 3.15, ``keras/src/callbacks/tensorboard.py``.
 """
