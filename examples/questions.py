@@ -1,4 +1,4 @@
-"""Ask ten questions about the lab and the line examples, and keep each solution back until it is asked for.
+"""Ask ten questions about the lab and the line examples, and show a solution only when it is asked for.
 
 Every solution ends in a Python session that shows what it claims; the tests run each session and compare its output.
 
