@@ -10,7 +10,7 @@ The maths of one step, on a minibatch of m examples, at learning rate η:
                     ∂L/∂b = 2/m Σ (p_i - y_i)        ()
     update          w ← w - η·∂L/∂w,  b ← b - η·∂L/∂b
 
-What finds the gradients: the loss tensor itself, which remembers the operations that made it, back to w and b.
+Who finds the gradients: the loss itself, which remembers the operations that made it, back to w and b.
 
 Run it: python examples/line_autograd.py --steps 200 --learning-rate 0.1 --seed 0
 """

@@ -10,7 +10,7 @@ The maths of one step, on a minibatch of m examples, at learning rate η:
                     ∂L/∂b = 2/m Σ (p_i - y_i)        ()
     update          w ← w - η·∂L/∂w,  b ← b - η·∂L/∂b
 
-What finds the gradients: a transformation, which turns the pure function `loss` into one that returns gradients too.
+Who finds the gradients: a transformation, which makes from the pure function `loss` one that returns gradients too.
 
 Run it: python examples/line_grad.py --steps 200 --learning-rate 0.1 --seed 0
 """

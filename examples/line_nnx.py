@@ -10,7 +10,7 @@ The maths of one step, on a minibatch of m examples, at learning rate η:
                     ∂L/∂b = 2/m Σ (p_i - y_i)        ()
     update          w ← w - η·∂L/∂w,  b ← b - η·∂L/∂b
 
-What finds the gradients: a transformation of `loss`, which is given a module and knows its variables by their type.
+Who finds the gradients: a transformation of `loss`, which is given a module and knows its variables by their type.
 
 Run it: python examples/line_nnx.py --steps 200 --learning-rate 0.1 --seed 0
 """

@@ -10,7 +10,7 @@ The maths of one step, on a minibatch of m examples, at learning rate η:
                     ∂L/∂b = 2/m Σ (p_i - y_i)        ()
     update          w ← w - η·∂L/∂w,  b ← b - η·∂L/∂b
 
-What finds the gradients: a tape, which records operations on variables as they run, and is then read backwards.
+Who finds the gradients: a tape, which records operations on variables as they run, and is then read backwards.
 
 Run it: python examples/line_tape.py --steps 200 --learning-rate 0.1 --seed 0
 """
