@@ -270,7 +270,7 @@ def batches(epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def by_hand(model: Any, transformation: Any, epochs: int, *, keyed: bool) -> list[np.ndarray]:
-    """Writes a training step as optax's documentation shows it."""
+    """Trains by a loop as in optax's documentation, and returns the trained weights."""
     paths = [variable.path for variable in model.trainable_variables]
     fixed = [variable.value for variable in model.non_trainable_variables]
     values = [jnp.array(variable.value) for variable in model.trainable_variables]
