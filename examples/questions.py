@@ -348,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> tuple[int, ...]:
 
 
 def indented(text: str) -> str:
-    """Return the text without the margin that it has in this file, and with one for the screen."""
+    """Return the text with the margin that it has in this file replaced by one for the screen."""
     return textwrap.indent(textwrap.dedent(text).strip(), "    ")
 
 

@@ -1,4 +1,4 @@
-"""The same lab on every backend that is installed, each in a process of its own, and their curves in one picture.
+"""Runs the same lab on every installed backend, each in a process of its own, and draws the curves in one picture.
 
 The seed, the model code, the images and their order are the same, and so are the initial weights and the dropout masks,
 which dlf makes the same on every backend. The curves differ only because each framework rounds in its own way.

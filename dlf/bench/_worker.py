@@ -39,7 +39,7 @@ def compare_and_time(
     Args:
         contestants: The ways of training.
         task: What to train.
-        repeats: How many rounds; in each, everybody trains one epoch, in an order drawn anew.
+        repeats: How many rounds; in each, every contestant trains one epoch, in a random order.
         say: Called with a text that says what is being done.
 
     Returns:

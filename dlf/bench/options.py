@@ -21,7 +21,7 @@ GROWTH = 10
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured.
+    """The options of a run of `dlf bench`.
 
     Args:
         backends: Names of backends; by default all that are installed.

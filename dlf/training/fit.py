@@ -102,7 +102,7 @@ def _new_folder() -> Path:
         with suppress(FileExistsError):
             folder.with_name(name).mkdir()
             return folder.with_name(name)
-    raise AssertionError  # The numbers do not end.
+    raise AssertionError  # Never reached: the numbers do not end.
 
 
 def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.

@@ -42,7 +42,7 @@ def threefry_by_the_book(key: tuple[int, int], counter: tuple[int, int]) -> tupl
 
 @pytest.mark.parametrize("shape", [(), (1,), (5, 3), (400, 400)])
 def test_every_element_has_the_bits_of_its_number(shape: tuple[int, ...]) -> None:
-    """The largest shape is so large that PyTorch's own code computes the bits."""
+    """For the largest shape, dlf on PyTorch computes with tensors, and for smaller ones with NumPy."""
     key = (0xFFFFFFFE, 2025)
     bits = np.asarray(ops.convert_to_numpy(current_backend().random_bits(np.array(key, np.uint32), shape)))
     assert bits.shape == shape
