@@ -120,8 +120,7 @@ def look_inside(browse: Browse, folder: Path, page: str, width: int) -> dict[str
 
 
 def check_structure(page: Page) -> None:
-    """Checks that there is one main heading, no heading level is skipped, tables and scrolling boxes have names, and
-    links have targets."""
+    """Checks headings (one of the first level, none skipped), names of tables and boxes, and targets of links."""
     assert page.text.startswith("<!doctype html>\n<html lang=")
     assert len(page.all("h1")) == len(page.all("main")) == 1
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
