@@ -1,4 +1,4 @@
-"""The gradients of a Keras model, by whichever framework runs it: taken, checked, and trained with in a plain loop.
+"""Takes and checks the gradients of a Keras model on any backend, and trains with them in a plain loop.
 
 Try ``KERAS_BACKEND=torch python examples/any_model.py``, and then another backend: the same numbers, to rounding.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def build_model() -> keras.Model:
-    """Builds a small convolutional net with batch statistics and dropout."""
+    """Builds a small convolutional net with batch normalization and dropout."""
     return keras.Sequential(
         [
             keras.Input((8, 8, 1)),

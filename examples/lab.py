@@ -12,12 +12,12 @@ import keras
 
 
 def prepare(image: Any, label: Any) -> tuple[Any, Any]:
-    """Maps bytes to the interval from 0 to 1."""
+    """Scales an image's bytes to floats from 0 to 1."""
     return keras.ops.cast(image, "float32") / 255.0, label
 
 
 def build_model(image_shape: Sequence[int], num_classes: int) -> keras.Model:
-    """Builds one hidden layer between the pixels and a logit for each class."""
+    """Builds a net with one hidden layer between the pixels and the logits, one for each class."""
     return keras.Sequential(
         [
             keras.Input(image_shape),

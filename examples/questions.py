@@ -1,4 +1,4 @@
-"""Ask ten questions about the lab and the line examples, and keep each solution back until it is asked for.
+"""Ask ten questions about the lab and the line examples, and show a solution only when it is asked for.
 
 Every solution ends in a Python session that shows what it claims; the tests run each session and compare its output.
 
@@ -348,7 +348,7 @@ def main(argv: Sequence[str] | None = None) -> tuple[int, ...]:
 
 
 def indented(text: str) -> str:
-    """Return the text without the margin that it has in this file, and with one for the screen."""
+    """Return the text with the margin that it has in this file replaced by one for the screen."""
     return textwrap.indent(textwrap.dedent(text).strip(), "    ")
 
 

@@ -1,7 +1,7 @@
-"""The same lab on every backend that is installed, each in a process of its own, and their curves in one picture.
+"""Runs the same lab on every installed backend, each in a process of its own, and draws the curves in one picture.
 
-The same seed, the same model code, the same images in the same order: yet the curves are not the same, since each
-framework draws its own initial weights and dropout masks.
+The seed, the model code, the images and their order are the same, and so are the initial weights and the dropout masks,
+which dlf makes the same on every backend. The curves differ only because each framework rounds in its own way.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def run_lab(backend: str, epochs: int, folder: Path) -> dict[str, list[float]]:
     """Runs ``dlf lab`` on one backend and returns its history."""
     command = [sys.executable, "-m", "dlf", "lab", "--backend", backend, "--epochs", str(epochs), "--out", str(folder)]
     print(f"the lab on {backend}")
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # It tells of its folder, which does not stay.
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # It prints the path of a temporary folder.
     history: dict[str, list[float]] = json.loads((folder / "history.json").read_text())
     return history
 

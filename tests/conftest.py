@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _DATA_DIR = os.environ.get("DLF_DATA_DIR")
 
 
-# Where the suite is started in the background, a shell has Ctrl-C ignored: tests of Ctrl-C press it themselves.
+# A shell starts background jobs with Ctrl-C ignored, but the tests of Ctrl-C raise that signal themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -37,7 +37,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(autouse=True)
 def _without_data_dir(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests name their folders; a reader's own must not change them."""
+    """Hides `DLF_DATA_DIR`: tests name their own folders, and the user's must not change their results."""
     monkeypatch.delenv("DLF_DATA_DIR", raising=False)
 
 
@@ -69,7 +69,7 @@ def run_python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def browse(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Opens a page in a browser without a window; its options say what for."""
+    """Returns a function that opens a page in a headless browser with the given options."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("needs a Chromium: `apt-get install chromium`, or Chrome")

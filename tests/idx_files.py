@@ -1,4 +1,4 @@
-"""Writes data sets as MNIST's authors publish theirs."""
+"""Writes data sets in the IDX format, in which MNIST is published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of pages share: a page as a browser reads it, and what a script finds in one."""
+"""What tests of HTML pages share: a parser that reads a page like a browser, and scripts that inspect a page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ const timed = (work) => {
 
 
 class Page(HTMLParser):
-    """The page as a browser would read it: elements with their attributes and words, and whether all are closed."""
+    """A page as a browser would read it: the elements with their attributes and text, all of which must be closed."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ class Page(HTMLParser):
             self.words[place] += data
 
     def links(self) -> list[str]:
-        """Where each link leads."""
+        """Returns the target of each link."""
         return [has[name] for _, has in self.elements for name in ("href", "xlink:href") if name in has]
 
     def all(self, tag: str, **attributes: str) -> list[str]:
-        """The words of each such element."""
+        """Returns the text of each element with this tag and these attributes."""
         return [
             " ".join(words.split())
             for (name, has), words in zip(self.elements, self.words, strict=True)
@@ -95,7 +95,7 @@ class Page(HTMLParser):
 
 
 def probe(browse: Browse, folder: Path, page: str, script: str) -> dict[str, Any]:
-    """What a script finds in a page; the page's own ban on scripts is lifted."""
+    """Returns what a script finds in a page, with the page's own ban on scripts removed."""
     page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
     file = folder / "probe.html"
     file.write_text(page.replace("</body>", PROBE.replace("SCRIPT", script) + "</body>"), encoding="utf-8")
@@ -107,7 +107,7 @@ def probe(browse: Browse, folder: Path, page: str, script: str) -> dict[str, Any
 
 
 def look_inside(browse: Browse, folder: Path, page: str, width: int) -> dict[str, Any]:
-    """How much room a page of some width needs, and whether a script of a stranger ran in it."""
+    """Returns how much width a page needs in a frame of some width, and whether a foreign script ran in it."""
     page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
     frame = f'<iframe style="width: {width}px; height: 800px; border: 0" srcdoc="{html.escape(page)}"></iframe>'
     script = """
@@ -120,7 +120,7 @@ def look_inside(browse: Browse, folder: Path, page: str, width: int) -> dict[str
 
 
 def check_structure(page: Page) -> None:
-    """One heading of all, no gaps below it, names for tables and boxes, and links that lead somewhere."""
+    """Checks headings (one of the first level, none skipped), names of tables and boxes, and targets of links."""
     assert page.text.startswith("<!doctype html>\n<html lang=")
     assert len(page.all("h1")) == len(page.all("main")) == 1
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
@@ -139,7 +139,7 @@ def check_structure(page: Page) -> None:
 
 
 def check_self_contained(page: Page) -> set[str]:
-    """Nothing that is fetched, and no scripts but its own; gives where it leads to outside of it."""
+    """Checks that a page loads nothing and has only its own scripts, and returns its links to elsewhere."""
     assert not {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "base", "form"}
     for _, has in page.elements:
         assert not [name for name in has if name.startswith("on") or name in ("src", "srcset", "data", "action")]
@@ -147,7 +147,7 @@ def check_self_contained(page: Page) -> set[str]:
     assert "@import" not in styles
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", styles))
 
-    # Its own four scripts, by their digests, and no other.
+    # It has its own four scripts, which the policy allows by their digests, and no others.
     scripts = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
     assert len(scripts) == len(page.all("script")) == 4
     digests = {base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in scripts}

@@ -1,8 +1,8 @@
-"""Every example runs as a script, finds the right numbers, and keeps to what it says.
+"""Every example runs as a script, finds the right numbers, and does what its text says.
 
 * No framework is imported here: each example runs in its own process, and is skipped where its framework is absent.
 * A bound on a number is derived from the problem, here or in the example, and a control shows that it can fail.
-* A new file in `examples/` fails the tests until it is listed in `NEEDS`, and by that is run.
+* A new file in `examples/` fails the tests until it is listed in `NEEDS`, which makes the tests run it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def test_any_model_has_the_same_first_loss_and_right_gradients(backend: str, tmp
     require(NEEDS["any_model.py"], backend)
     printed = succeeded(python(EXAMPLES / "any_model.py", "--steps", 5, cwd=tmp_path, KERAS_BACKEND=backend))
     first = float(re.search(r"the loss at first: (\S+)", printed)[1])  # type: ignore[index]
-    # Printed to the sixth decimal; the same weights, digits and dropout masks on every backend.
+    # Printed with six decimals; the weights, digits and dropout masks are the same on every backend.
     assert abs(first - 2.816510) < 5e-6
     assert "gradients are right" in printed
     assert not list(tmp_path.iterdir())
@@ -201,7 +201,7 @@ def test_sgd_is_near_the_closed_form(name: str) -> None:
     problem = line.make_problem()
     batches = list(line.minibatches(problem, STEPS))
     best = line.closed_form(problem.x, problem.y)
-    # At the closed form the mean gradient is zero: what a minibatch's own gradient is there, is its noise.
+    # At the closed form the mean gradient is zero, so that a minibatch's own gradient there is its noise.
     kicks = [LEARNING_RATE * float(np.hypot(*line.gradient_on_paper(best, x, y))) for x, y in batches]
     assert distance(fit.line, best) < accumulated(batches, distance(line.Line(0, 0), best), kicks)
     assert fit.last_loss < fit.first_loss
@@ -288,7 +288,7 @@ def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def solutions_in(printed: str) -> list[int]:
-    """Return the numbers of the questions of which any line of the solution or the session was printed."""
+    """Return the numbers of the questions whose solution or session was printed, if only one line of it."""
     lines = {text.strip() for text in printed.splitlines()} - {""}
     return [
         number
@@ -377,7 +377,7 @@ print(json.dumps({
 
 @functools.cache
 def keras_facts(backend: str) -> dict[str, Any]:
-    """Return what Keras itself does on a backend, of the things that the solutions say of it."""
+    """Return what Keras itself does on a backend, where the solutions state something about that."""
     facts: dict[str, Any] = json.loads(succeeded(python("-c", KERAS_FACTS, KERAS_BACKEND=backend)).splitlines()[-1])
     return facts
 

@@ -20,7 +20,7 @@ OTHERS = {"tensorflow", "jax", "torch"} - {os.environ["KERAS_BACKEND"]}
 
 
 def imported(run: Run, code: str) -> set[str]:
-    """The heavy packages that a fresh process has imported after running the code."""
+    """Returns the heavy packages that a new process has imported after running the code."""
     ended = run("-c", f"{code}\nimport sys, json; print(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))")
     assert ended.returncode == 0, ended.stderr
     return set(json.loads(ended.stdout.splitlines()[-1]))
@@ -47,7 +47,7 @@ def test_the_help_imports_nothing_heavy(run_python: Run) -> None:
 @pytest.mark.slow
 def test_a_whole_lab_imports_no_other_framework(run_python: Run) -> None:
     code = "from dlf.lab import *; run_lab(LabOptions(epochs=1))"
-    # Keras on PyTorch imports JAX by itself, where that is installed.
+    # On PyTorch, Keras itself imports JAX if that is installed.
     found = imported(run_python, code)
     assert found & OTHERS <= imported(run_python, "import keras")
     assert "tensorflow" not in found & OTHERS
@@ -102,7 +102,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("first_use", ["import dlf", "import dlf; dlf.set_seed", "from dlf.lab import run_lab"])
 def test_dlf_works_where_nobody_named_a_backend(run_python: Run, first_use: str) -> None:
-    """Keras alone would take TensorFlow, installed or not."""
+    """By itself, Keras would use TensorFlow, installed or not."""
     code = f"import os; del os.environ['KERAS_BACKEND']\n{first_use}\nimport keras; print(keras.config.backend())"
     ended = run_python("-c", code, KERAS_HOME="nowhere")
     assert ended.returncode == 0, ended.stderr

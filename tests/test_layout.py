@@ -1,4 +1,4 @@
-"""The layout shows the architecture: each package stands above what it imports, and keeps what is private to it."""
+"""The folders show the architecture: a package imports only from lower floors, and nothing private to another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLOORS = [
     {"cli", "pytest_plugin"},
     {"__main__", "__init__"},
 ]
-"""From the ground up: what stands on a floor imports from lower ones alone. The last is the face of the package."""
+"""The floors, from the lowest up: a part imports only from lower floors. The last is the public face of the package."""
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 
 
@@ -35,7 +35,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def imported(file: Path) -> set[str]:
-    """What is imported of dlf, without the ``dlf.``: modules, or names in them."""
+    """Returns what a file imports from dlf, modules or names in them, without the ``dlf.``."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "dlf":
@@ -55,7 +55,7 @@ def test_a_module_imports_what_stands_below_it() -> None:
         own = name.split(".")[0]
         for each in imported(file):
             part = each.split(".")[0]
-            # Nobody imports the face, which has no name here.
+            # A name that is imported from the public face belongs to no floor, and counts as above all of them.
             if part != own and FLOOR_OF.get(part, len(FLOORS)) >= FLOOR_OF[own]:
                 wrong.append(f"{name} imports {each}")
     assert not wrong
@@ -67,7 +67,7 @@ def test_a_module_imports_nothing_private_to_another_package() -> None:
         for each in imported(file) - {"_version.__version__"}:
             parts = each.split(".")
             private = next((place for place, part in enumerate(parts) if part.startswith("_")), 0)
-            # What is private is so to the folder that it lies in.
+            # A name with an underscore is private to the folder in which it lies.
             if name.split(".")[:private] != parts[:private]:
                 wrong.append(f"{name} imports {each}")
     assert not wrong

@@ -1,4 +1,4 @@
-"""A course notebook that uses the helpers, in a kernel of its own: what it says, and what it shows."""
+"""A course notebook that uses dlf's helpers, run in a kernel of its own: the text and the pictures that it shows."""
 
 from __future__ import annotations
 

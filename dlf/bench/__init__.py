@@ -1,10 +1,10 @@
 """Times Keras's `fit`, dlf's fused engine and hand-written loops against one another.
 
-What is asked of it:
+Requirements:
 
-* nothing is given a speed before its results have been compared with Keras's own;
-* the contestants alternate within one process for each backend and model, and each ratio is taken within a round;
-* importing it, and asking the workers, imports no framework.
+* no contestant is given a speed before its results have been compared with those of Keras's `fit`;
+* for each backend and model, the contestants take turns within one process, and each ratio is taken within a round;
+* importing this package, or starting its workers, imports no framework.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Whether two ways of training train the same: asked before either is timed.
+"""Checks whether two ways of training give the same results, before either is timed.
 
-What is asked of it:
+Requirements:
 
-* from the same weights, in the same order, under the same dropout masks, the losses and the weights have to agree;
-* how far apart rounding alone can bring two runs is measured, not assumed: twins of the reference, whose weights and
-  inputs were moved by one unit in the last place, set the bound;
-* an accident of rounding that no twin had does not refuse anybody: who fails in one order of the examples is compared
-  in another, with a bound of its own.
+* from the same weights, in the same order, under the same dropout masks, the losses and the final weights must agree;
+* how far apart rounding alone can bring two runs is measured, not assumed: the bound comes from twins of the reference,
+  whose initial weights and inputs are moved by one unit in the last place;
+* a rounding accident that no twin had does not fail a contestant: one that disagrees in one order of the examples is
+  compared again in another order, with a bound measured in that order.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ EPOCHS = 2
 STEPS = 16
 """Steps in an epoch of the comparison; the last batch is half a batch."""
 FACTOR = 8.0
-"""How much further apart than the twins: they were moved in weights and inputs, a contestant rounds in every sum."""
+"""How many times as far apart as the twins a contestant may be: it rounds in every sum, not only at the start."""
 FLOOR = 1e-6
-"""Below this nothing is called a difference: eight units in the last place of float32. A sound loop's weights were
-3.5e-7 apart (30 sets of images, the MLP on JAX)."""
+"""The smallest bound: about eight units in the last place of float32. The weights of a correct loop were 3.5e-7 apart
+(30 sets of images, the MLP on JAX)."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a contestant's results are the reference's, and how far they are apart."""
+    """Whether a contestant's results agree with the reference's, and how far apart they are."""
 
     agrees: bool
     losses: list[float]
@@ -44,27 +44,27 @@ class Verdict:
     """The largest relative difference of an epoch's mean loss."""
     loss_bound: float
     weight_distance: float
-    """The distance of the final weights, over the way that the reference went from the initial ones."""
+    """The distance between the final weights, divided by the reference's distance from the initial weights."""
     weight_bound: float
     dropout: str
-    """``"same masks"``, or ``"off"`` where the masks cannot be made the same."""
+    """``"same masks"``, or ``"off"`` if the masks cannot be made the same."""
 
 
 class Judge:
     """Compares contestants with the reference.
 
     Args:
-        reference: Whose results count.
-        task: What is timed; its first rows are what is compared.
+        reference: The way of training with which the others are compared.
+        task: The task that is timed; the comparison uses its first rows.
     """
 
     def __init__(self, reference: Contestant, task: Task) -> None:
         rows = np.arange(min(len(task.labels), (STEPS - 1) * task.batch_size + task.batch_size // 2))
         self._reference = reference
-        # A ReLU's input that lies within rounding of 0 passes a gradient in one run and none in the other. The MLP has
-        # so few of them that most runs, and then their twins too, meet none: once in some 50 runs one is met, as by
-        # the hand-written loop on JAX, where the input of 1 of 128 units was -6e-8 here and -3e-7 there, for 1 of 64
-        # images. Its weights were 2.5e-4 apart at the end, against a bound of 3.5e-5, and 3.4e-7 in other orders.
+        # An input of a ReLU that is within rounding of 0 passes a gradient in one run and none in the other. In most
+        # runs of the MLP, and then in their twins too, there is no such input; in about one run of 50 there is. An
+        # example is the hand-written loop on JAX, where the input of 1 of 128 units was within 3e-7 of 0, for
+        # 1 of 64 images. The final weights were 2.5e-4 apart, with a bound of 3.5e-5; in other orders 3.4e-7.
         self._tasks = [_in_order(task, order) for order in (rows, rows[::-1])]
         self._expected = cache(self._train_reference)
 

@@ -1,11 +1,11 @@
 """The ways of training that `dlf bench` compares, behind one interface.
 
-What is asked of it:
+Requirements:
 
-* each can train from given weights in a given order, for the results to be compared;
-* each can train epoch by epoch whenever it is its turn, for the epochs to be timed in alternation;
-* where its masks come from is its own, whether `dlf.set_seed` was called in this process or not;
-* one that cannot be had here says why, and is listed all the same.
+* each can train from given weights in a given order, so that the results can be compared;
+* each can train one epoch whenever it is its turn, so that the epochs can be timed in alternation;
+* each draws dropout masks in its own way, whether `dlf.set_seed` was called in this process or not;
+* one that is not available here says why, and is listed all the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["Contestant", "HandWritten", "KerasFit", "Running", "Trained", "conte
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of training."""
+    """The results of a training."""
 
     losses: list[float]
     """The mean loss of each epoch."""
@@ -45,14 +45,14 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 class Running(Protocol):
-    """A training that goes on, one epoch at a time."""
+    """A training that runs one epoch at a time."""
 
     def epoch(self) -> None:
         """Trains for one epoch, and waits for the device."""
         ...
 
     def close(self) -> None:
-        """Ends it."""
+        """Ends the training."""
         ...
 
 
@@ -61,22 +61,22 @@ class Contestant(Protocol):
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
         ...
 
     @property
     def absent(self) -> str:
-        """Why it cannot be had here; empty where it can."""
+        """Why it is not available here; empty if it is."""
         ...
 
     @property
     def same_masks(self) -> bool:
-        """Whether its dropout masks can be made the reference's."""
+        """Whether it can be made to use the same dropout masks as the reference."""
         ...
 
     @property
     def context(self) -> Context:
-        """What it trains in; the reference is trained in it too, to be compared."""
+        """Makes the context manager in which it trains; the reference is trained in one too, to be compared with it."""
         ...
 
     def train(self, task: Task, epochs: int) -> Trained:
@@ -84,13 +84,13 @@ class Contestant(Protocol):
         ...
 
     def start(self, task: Task) -> Running:
-        """Starts a training that takes turns."""
+        """Starts a training that trains one epoch whenever it is told to."""
         ...
 
 
 @dataclass(frozen=True)
 class HandWritten:
-    """A loop of the backend's own `loops.py`."""
+    """A hand-written loop: one from the backend's `loops.py`, or one with `dlf.TrainingLoop`."""
 
     name: str
     loop: Callable[[Task], Any]
@@ -106,7 +106,7 @@ class HandWritten:
         return Trained(losses, loop.weights())
 
     def start(self, task: Task) -> Running:
-        """Starts a training that takes turns."""
+        """Starts a training that trains one epoch whenever it is told to."""
         return _HandWrittenRunning(self.loop(task), self.context)
 
 
@@ -124,7 +124,7 @@ class _HandWrittenRunning:
 
 
 class _Explicit:
-    """`dlf.TrainingLoop` on raw arrays, batch by batch, as a hand-written loop has them."""
+    """A hand-written loop over batches of NumPy arrays, each step by `dlf.TrainingLoop`."""
 
     def __init__(self, task: Task) -> None:
         options = compile_options(task)
@@ -141,7 +141,7 @@ class _Explicit:
         if keras.config.backend() == "torch":
             _SeedEpochs(task.seed).on_epoch_begin(0)
         losses = [self._loop.step(task.scaled[part], task.labels[part]) for part in parts]
-        # All at once: a look at each loss would make each step wait for the device.
+        # All at once: reading each loss would make each step wait for the device.
         means = keras.ops.convert_to_numpy(keras.ops.stack(losses))
         return float(np.average(means, weights=[len(part) for part in parts]))
 
@@ -156,7 +156,7 @@ Fit = Callable[[keras.Model, Task, int, list[keras.callbacks.Callback]], Any]
 
 @dataclass(frozen=True)
 class KerasFit:
-    """Keras's `fit`, or dlf's."""
+    """Keras's `fit`, or dlf's `compile_and_fit`."""
 
     name: str
     fit: Fit
@@ -167,7 +167,7 @@ class KerasFit:
     def train(self, task: Task, epochs: int) -> Trained:
         """Trains from the task's weights."""
         model = _prepared(task)
-        # On PyTorch alone. The fused engine's calls end there, so each plays one step back.
+        # On PyTorch only. Because of this batch hook, each call of the fused engine ends after one step.
         seeding = [_SeedBatches(task.seed)]
         with self.context():
             history = self.fit(model, task, epochs, seeding if keras.config.backend() == "torch" else [])
@@ -175,13 +175,13 @@ class KerasFit:
         return Trained([float(loss) for loss in history.history["loss"]], weights)
 
     def start(self, task: Task) -> Running:
-        """Starts a training that takes turns."""
+        """Starts a training that trains one epoch whenever it is told to."""
         model = _prepared(task)
         return Turns(lambda callback: self.fit(model, task, _WITHOUT_END, [callback]), self.context)
 
 
 def _prepared(task: Task) -> keras.Model:
-    """The model with the task's weights, and with dropout masks that begin where the hand-written ones do."""
+    """Returns the model with the task's weights, and with dropout seeds like those of the hand-written loops."""
     model = build_model(task.model, dropout=task.dropout)
     for variable, weight in zip(model.trainable_variables, task.weights, strict=True):
         variable.assign(weight)
@@ -192,7 +192,7 @@ def _prepared(task: Task) -> keras.Model:
 
 
 class _SeedEpochs(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Starts torch's one stream of random numbers anew: Keras takes its dropout masks from there."""
+    """Seeds PyTorch's global generator, from which Keras draws dropout masks, at the start of each epoch."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class _SeedEpochs(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
 
 class _SeedBatches(_SeedEpochs):
-    """The same once torch's data loader has drawn a number of its own, which it does as it starts."""
+    """Seeds at each epoch's first batch instead: PyTorch's data loader draws a number of its own when it starts."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if batch == 0:
@@ -211,7 +211,7 @@ class _SeedBatches(_SeedEpochs):
 
 
 def contestants() -> list[Contestant]:
-    """Returns every way of training that this backend knows; the reference is the first."""
+    """Returns every way of training on this backend; the reference comes first."""
     loops = current_backend().hand_written_loops()
     return [
         KerasFit(REFERENCE, _fit_arrays),
@@ -227,7 +227,7 @@ def contestants() -> list[Contestant]:
 
 @contextmanager
 def _common_masks() -> Iterator[None]:
-    # By this context alone: one that dlf opens inside `fit`, for a seed, would stay open between the turns.
+    # Without the seed, dlf opens no such context of its own inside `fit`, which would stay open between the turns.
     with seed_set_aside(), common_randomness():
         yield
 
@@ -249,7 +249,7 @@ def _fit_tf_data(model: keras.Model, task: Task, epochs: int, callbacks: list[An
     import tensorflow as tf
 
     if keras.config.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # It would take the whole memory of the other framework's GPU.
+        tf.config.set_visible_devices([], "GPU")  # TensorFlow would take all memory of the other framework's GPU.
     data = tf.data.Dataset.from_tensor_slices((task.images, task.labels))
     data = data.shuffle(10_000) if task.shuffle else data
     data = data.map(lambda image, label: (tf.cast(image, tf.float32) / 255.0, label))
@@ -274,4 +274,4 @@ def _fit_fused(model: keras.Model, task: Task, epochs: int, callbacks: list[Any]
 
 
 _WITHOUT_END = 1_000_000
-"""Epochs; whoever takes turns ends it before."""
+"""A number of epochs that is never reached: `Turns.close` ends the training before that."""

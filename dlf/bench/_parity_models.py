@@ -1,4 +1,4 @@
-"""What `dlf bench --parity` compares: the lab's model, one of Keras's large ones, and nets of two depths."""
+"""The models of `dlf bench-parity`: the lab's, one of Keras's large ones, and nets of two depths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def deep() -> keras.Model:
 
 
 def _net(depth: int) -> keras.Model:
-    # Without weights of its own, a layer is what goes through it: what is to be seen is whether that is held.
+    # These layers have hardly any weights, so that their outputs take the memory: the comparison of two depths shows
+    # whether all outputs are held at once.
     layers = [keras.layers.LayerNormalization() for _ in range(depth - 1)]
     model = keras.Sequential([keras.Input((WIDTH,)), *layers, keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -1,11 +1,11 @@
 """One long `fit` that waits for its turn before each epoch.
 
-What is asked of it:
+Requirements:
 
-* an epoch takes what it takes in the middle of a `fit`: nothing is compiled or set up anew in each turn;
-* only one training computes at a time: the thread of a `fit` stands still while another has its turn, and what it
-  has changed in the process for itself, such as where Keras's random numbers come from, is undone for that while;
-* what fails inside `fit` is raised where the turn was given.
+* an epoch takes as long as in the middle of a `fit`: nothing is compiled or set up again at each turn;
+* only one training computes at a time: the thread of a `fit` waits while another has its turn, and what it has changed
+  for the whole process, such as where Keras's random numbers come from, is undone during that time;
+* an error inside `fit` is raised by the call that gave it the turn.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Runs `fit` in a thread of its own, an epoch at each call.
+    """Runs `fit` in a thread of its own, one epoch for each call of `epoch`.
 
     Args:
-        fit: Trains with the callback that it is given, for as many epochs as it can.
-        context: What it trains in.
+        fit: Trains with the callback that it is given, until the callback ends the training.
+        context: Returns the context manager in which `fit` trains.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Turns:
         self._fit, self._context = fit, context
         self._turns: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        # Ending the process must not wait for a training without end.
+        # A daemon thread: the process must not wait for an endless training when it exits.
         self._thread = threading.Thread(target=self._train, daemon=True)
         self._thread.start()
         self._wait()
@@ -54,7 +54,7 @@ class Turns:
         self._thread.join()
 
     def hand_over(self, inside: ExitStack) -> None:
-        """Called by the thread: leaves the context, waits for the next turn, and enters it again."""
+        """Called by the thread: leaves the context, waits for the next turn, and enters the context again."""
         inside.close()
         self._answers.put(None)
         if not self._turns.get():
@@ -78,11 +78,11 @@ class Turns:
 
 
 class _Over(BaseException):
-    """Ends a `fit`; nothing that handles errors may take it for one."""
+    """Ends a `fit`; not an `Exception`, so that nothing handles it as an error."""
 
 
 class _Stops(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Hands the turn back before each epoch, the first one too."""
+    """Gives the turn back before each epoch, including the first."""
 
     def __init__(self, turns: Turns, inside: ExitStack) -> None:
         super().__init__()
@@ -91,6 +91,6 @@ class _Stops(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         torch = sys.modules.get("torch")
         if keras.config.backend() == "torch" and torch is not None and torch.cuda.is_available():
-            # The others have waited already, for the figures of the epoch.
+            # On the other backends, reading the epoch's metrics has waited for the device already.
             torch.cuda.synchronize()
         self._turns.hand_over(self._inside)

@@ -1,10 +1,10 @@
-"""One process, one backend, one model: compares the contestants, then times them in turns.
+"""A process for one backend and one model: compares the contestants, then times them in turns.
 
-What is asked of it:
+Requirements:
 
-* ``python -m dlf.bench._worker JSON`` prints lines of JSON: what it is doing, and at last what it found;
-* a contestant whose results differ from Keras's is never timed; one that fails leaves the others their figures;
-* it ends when its parent does, however that ends.
+* run as a module, it reads one request from stdin and writes lines of JSON: what it is doing, and at last the results;
+* a contestant whose results differ from Keras's is never timed; one that fails does not affect the others' figures;
+* it ends when its parent process ends, for whatever reason.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ def compare_and_time(
     Args:
         contestants: The ways of training.
         task: What to train.
-        repeats: How many rounds; in each, everybody trains one epoch, in an order drawn anew.
-        on_progress: Called with what is being done.
+        repeats: How many rounds; in each, every contestant trains one epoch, in a random order.
+        on_progress: Called with a text that says what is being done.
 
     Returns:
         For each contestant its name, its status (``timed``, ``does not agree``, ``absent`` or ``failed``), the
-        verdict, the seconds of the first epoch with everything that had to be made and compiled for it, and the
-        seconds of each round.
+        verdict, the seconds of the first epoch including setup and compilation, and the seconds of each round.
     """
     judge = Judge(contestants[0], task)
     results: list[dict[str, Any]] = []
@@ -77,7 +76,7 @@ def compare_and_time(
 
 
 def measure_growth(contestant: Contestant, task: Task, large: Task, repeats: int) -> dict[str, Any]:
-    """Returns the seconds of epochs on few and on many rows, taken in turns."""
+    """Returns the seconds of epochs on few and on many rows, measured in turns, and both numbers of rows."""
     sizes = {"rounds": task, "large_rounds": large}
     running = {name: _first_epoch(contestant, each)[0] for name, each in sizes.items()}
     rounds = [{name: _seconds(each.epoch) for name, each in running.items()} for _ in range(repeats)]
@@ -90,7 +89,7 @@ def measure_growth(contestant: Contestant, task: Task, large: Task, repeats: int
 
 
 def measure_memory(contestant: Contestant, task: Task) -> dict[str, Any]:
-    """Returns the peak of this process's memory once two epochs are over, and what the data take, in bytes."""
+    """Returns, in bytes, this process's peak memory before and after two epochs, and the size of the data."""
     before = peak_memory()
     running, _ = _first_epoch(contestant, task)
     running.epoch()
@@ -99,7 +98,7 @@ def measure_memory(contestant: Contestant, task: Task) -> dict[str, Any]:
 
 
 def measure_startup(contestant: Contestant, task: Task) -> dict[str, Any]:
-    """Returns the seconds that the first epoch takes beyond a later one."""
+    """Returns the seconds that the first epoch, including setup, takes beyond the median of three later ones."""
     running, first = _first_epoch(contestant, task)
     later = statistics.median(_seconds(running.epoch) for _ in range(3))
     running.close()

@@ -1,10 +1,10 @@
-"""What `dlf bench` trains: three small models, and made images that take their shape from Fashion-MNIST.
+"""What `dlf bench` trains: three small models, and synthetic images of the same shape as Fashion-MNIST's.
 
-What is asked of it:
+Requirements:
 
 * all three models read the same images, so that one pipeline feeds them all;
-* every contestant can start from the same weights, on every backend: they are drawn by NumPy;
-* the labels can be learnt, so that a loss that falls means something.
+* every contestant can start from the same weights, on every backend: NumPy draws them;
+* the labels can be learnt, so that a falling loss means something.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WIDTH = 64
 HEADS = 4
 NORM_EPSILON = 1e-6
 RATES = {"mlp": (0.2,), "cnn": (0.25,), "transformer": (0.1, 0.1)}
-"""Of each model's dropout layers, in the order in which they are called."""
+"""The rates of each model's dropout layers, in the order in which they are called."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Task:
 
     model: str
     images: np.ndarray
-    """Of bytes, ``(rows, 28, 28)``, as a data set's files hold them."""
+    """uint8, ``(rows, 28, 28)``, as in a data set's files."""
     labels: np.ndarray
-    """Of int32, ``(rows,)``."""
+    """int32, ``(rows,)``."""
     scaled: np.ndarray
     """The images as float32 from 0 to 1."""
     batch_size: int
@@ -46,23 +46,23 @@ class Task:
     shuffle: bool = True
     seed: int = 0
     beta_2: float = 0.999
-    """Of Adam."""
+    """Adam's `beta_2`."""
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The rates of the dropout layers, 0 where dropout is off."""
+        """The rates of the dropout layers, all 0 if dropout is off."""
         return tuple(rate if self.dropout else 0.0 for rate in RATES[self.model])
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One seed for each dropout layer, for the frameworks whose masks follow from seed and step."""
+        """One seed for each dropout layer, for frameworks that derive the masks from a seed and the step."""
         return tuple(1000 + self.seed + place for place in range(len(self.rates)))
 
     def nudged(self, seed: int) -> Task:
         """Returns the same task with every weight and every input moved by one unit in the last place, up or down.
 
-        Adam's second constant becomes what float32 holds of it: 1 - 0.999 is then 1.3e-5 smaller, and whether a fused
-        kernel computes it so or in double precision is its own affair.
+        Adam's `beta_2` is rounded to float32, which makes ``1 - 0.999`` smaller by a relative 1.3e-5: a fused kernel
+        may compute it in float32 or in float64.
         """
         rng = np.random.default_rng(seed)
 
@@ -90,7 +90,7 @@ def make_task(model: str, rows: int, batch_size: int) -> Task:
         (100, 28, 28)
     """
     rng = np.random.default_rng(2025)
-    # Coarse patterns under little noise: a model that learns at once does not magnify rounding on the way.
+    # Coarse patterns with little noise: a model that learns them at once does not amplify rounding on the way.
     patterns = rng.integers(0, 200, (CLASSES, SIDE // 4, SIDE // 4), np.uint8).repeat(4, 1).repeat(4, 2)
     labels = rng.integers(0, CLASSES, rows, np.int32)
     images = rng.integers(0, 56, (rows, SIDE, SIDE), np.uint8)
@@ -102,7 +102,7 @@ def make_task(model: str, rows: int, batch_size: int) -> Task:
 
 
 def _drawn(variable: Any) -> np.ndarray:
-    """Kernels as Glorot draws them, from a seed of their own; biases and scales as the layer made them."""
+    """Returns Glorot-uniform values for a kernel, seeded by its shape; a bias or scale as the layer initialized it."""
     shape = tuple(variable.shape)
     if len(shape) < 2:  # noqa: PLR2004 - a vector is a bias or a scale.
         return np.array(keras.ops.convert_to_numpy(variable.value))
@@ -115,10 +115,10 @@ def build_model(name: str, *, dropout: bool = True) -> keras.Model:
 
     Args:
         name: One of `dlf.bench.options.MODELS`.
-        dropout: Whether its dropout layers drop anything.
+        dropout: Whether its dropout layers have a rate above 0.
 
     Returns:
-        The model; it reads float32 images ``(batch, 28, 28)`` and returns logits ``(batch, 10)``.
+        The model; it takes float32 images ``(batch, 28, 28)`` and returns logits ``(batch, 10)``.
     """
     rates = RATES[name] if dropout else (0.0,) * len(RATES[name])
     image = keras.Input((SIDE, SIDE), name="image")
@@ -163,7 +163,7 @@ class _Positions(keras.layers.Layer):  # type: ignore[misc]  # Keras has no type
 
 
 def compile_options(task: Task) -> dict[str, Any]:
-    """Returns what every Keras contestant is compiled with; a new optimizer each time."""
+    """Returns the arguments with which every Keras contestant is compiled, with a new optimizer each time."""
     return {
         "optimizer": keras.optimizers.Adam(LEARNING_RATE, beta_2=task.beta_2),
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True),

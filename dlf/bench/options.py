@@ -1,4 +1,4 @@
-"""What may be asked of `dlf bench`."""
+"""The options of `dlf bench`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["EXPLICIT", "FUSED", "GROWTH", "MODELS", "REFERENCE", "BenchOptions"]
 
 MODELS = ("mlp", "cnn", "transformer")
 REFERENCE = "Keras fit, NumPy arrays"
-"""Whose results the others have to match, and whose speed is 1 in the table."""
+"""The contestant with whose results the others have to agree, and whose speed is 1 in the table."""
 FUSED = "dlf fused"
 EXPLICIT = "dlf.TrainingLoop, a step"
 GROWTH = 10
-"""How many times the rows the growth is measured at."""
+"""With `growth`, how many times as many rows the second measurement has."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured.
+    """The options of a run of `dlf bench`.
 
     Args:
         backends: Names of backends; by default all that are installed.
@@ -29,12 +29,12 @@ class BenchOptions:
         rows: Images in an epoch.
         batch_size: Images in a batch; the last batch holds what remains.
         repeats: Rounds; in each, every contestant trains one epoch.
-        growth: Whether to measure the time for an example at ten times the rows.
-        memory: Whether to measure the peak of memory, each contestant in a process of its own.
-        startup: Whether to measure the start with an empty and with a filled compilation cache.
+        growth: Whether to measure how the time per example changes at ten times the rows.
+        memory: Whether to measure the peak memory, each contestant in a process of its own.
+        startup: Whether to measure the start-up time with an empty and with a filled compilation cache.
 
     Raises:
-        InvalidArgumentError: A number is not positive, or there is no such model.
+        InvalidArgumentError: A number is not positive, or a model does not exist.
         MissingPackageError: A backend that was named is not installed.
 
     Example:
@@ -63,6 +63,6 @@ class BenchOptions:
         for name in self.backends:
             check_installed(load_backend(name), f"the backend {name!r}")
         if not self.backends:
-            # Where there is none, the first that is declared says how to be installed.
+            # If none is installed, the error says how to install the first one that is declared.
             check_installed(load_backend((*installed_backends(), *backend_names())[0]), "dlf bench")
             object.__setattr__(self, "backends", installed_backends())

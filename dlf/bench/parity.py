@@ -1,9 +1,9 @@
-"""Times `dlf parity`, in units of what one backend needs to start and train a step; and measures its memory.
+"""Times `dlf parity` relative to the time in which one backend starts and trains a step, and measures its memory.
 
-What is asked of it:
+Requirements:
 
-* both are timed in turns, each in processes of its own: the machine is as noisy for the one as for the other;
-* memory is the most that any worker has held, as its operating system tells, beside that of a training step.
+* both are timed in turns, each in processes of its own, so that noise on the machine affects both alike;
+* memory is the peak of each worker, as the operating system reports it, shown beside that of a training step.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ model = getattr(parity_models, sys.argv[1])()
 model.train_on_batch(*make_batch(model, model.loss, int(sys.argv[2]), np.random.default_rng(0)))
 print(peak_memory())
 """
-"""Imports the framework and Keras, trains one step, compiled as Keras compiles it, and prints the memory it took."""
+"""Imports the framework and Keras, trains one step, compiled as Keras compiles it, and prints the peak memory."""
 
 
 def run_parity_bench(
     backends: Sequence[str], repeats: int, on_progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Any]:
-    """Times and weighs `dlf parity`.
+    """Measures the time and the memory of `dlf parity`.
 
     Args:
-        backends: Which are compared.
+        backends: The backends to compare.
         repeats: Rounds of the smallest model; the others run once.
-        on_progress: Called with what is being done.
+        on_progress: Called with a text that says what is being done.
 
     Returns:
-        Seconds of each round, the ratio, and for the larger models seconds and the peak of memory in bytes, beside that
-        of one training step of Keras's own.
+        The seconds of each round, the ratio, and for the larger models the seconds and the peak memory in bytes, beside
+        the peak memory of one training step of Keras's own.
 
     Raises:
         BackendError: A backend cannot train a step.
@@ -77,7 +77,7 @@ def run_parity_bench(
             large[title] = _weigh(_options(model, backends, stages=stages, batch_size=batch))
             large[title]["step"] = {name: _take_step(name, model, batch)[1] for name in backends}
         except DlfError as error:
-            # The figures before it took minutes.
+            # Not raised, since the figures up to here took minutes.
             on_progress(f"{title}: {error}")
             large[title] = {"seconds": None, "memory": {}, "step": {}, "verdict": "did not come through"}
     ratios = [each["parity"] / max(each["steps"].values()) for each in rounds]

@@ -1,11 +1,11 @@
-"""What the rounds of `dlf bench` mean: medians, spreads, ratios; as a table and as JSON.
+"""Summarises the rounds of `dlf bench`: medians, spreads and ratios, as a table and as JSON.
 
-What is asked of it:
+Requirements:
 
-* every figure can be computed anew from the raw rounds beside it;
+* every figure can be computed again from the raw rounds beside it;
 * a ratio is taken within a round, in which both ran on the same machine in the same minute; the median is quoted,
   with the smallest and the largest;
-* what has no speed says why.
+* for a contestant without a speed, the reason is given.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _WIDTH = 130
 
 
 def summarise(result: dict[str, Any], rows: int) -> dict[str, Any]:
-    """Returns the result of one backend and model with the figures that follow from its rounds.
+    """Adds to the result of one backend and model the figures that follow from its rounds.
 
     Args:
-        result: What a worker found.
+        result: The result of a worker; changed in place.
         rows: Images in an epoch.
 
     Returns:
-        The same; each contestant that was timed has a ``summary``: the median, the smallest and the largest of the
-        seconds and of the ratios of speed to the reference's and to that of the fastest hand-written loop.
+        The same result. Each contestant that was timed has a ``summary``: the median, the smallest and the largest of
+        its seconds, of its speed relative to the reference, and of that relative to the fastest hand-written loop.
 
     Example:
         >>> slow = {"name": "Keras fit, NumPy arrays", "status": "timed", "first_epoch_seconds": 5, "rounds": [2, 4, 4]}
@@ -83,7 +83,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def exit_code(report: dict[str, Any]) -> int:
-    """Returns 1 where something did not agree or did not run, and 0 otherwise."""
+    """Returns 1 if a contestant did not agree or failed, or a worker died, and 0 otherwise."""
     bad = {"does not agree", "failed"}
     statuses = {each["status"] for result in report["results"] for each in result.get("contestants", ())}
     return int(bool(bad & statuses) or any("error" in result for result in report["results"]))
@@ -94,7 +94,7 @@ def print_bench(report: dict[str, Any], console: Console | None = None) -> None:
 
     Args:
         report: What `run_bench` returned.
-        console: Where to; by default stdout.
+        console: Where to print; by default stdout.
     """
     console = console or _console()
     options = report["options"]
@@ -115,7 +115,7 @@ def print_bench(report: dict[str, Any], console: Console | None = None) -> None:
 
 def _console() -> Console:
     console = Console(highlight=False)
-    # Into a file or a pipe, a table as wide as it needs to be.
+    # A file or a pipe has no width of its own, so the table gets one that is enough for it.
     return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 

@@ -1,10 +1,10 @@
-"""Starts the workers of `dlf bench`, and gathers what they found.
+"""Starts the workers of `dlf bench`, and collects their results.
 
-What is asked of it:
+Requirements:
 
 * the parent imports no framework: every figure comes from a process that runs one backend;
-* one worker at a time, so that they do not disturb one another;
-* a worker that dies is reported with its last words, and costs nobody else's figures.
+* one worker runs at a time, so that they do not disturb one another;
+* a worker that dies is reported with the end of its stderr, and does not affect the other figures.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def run_bench(
 
     Args:
         options: What is measured.
-        on_progress: Called with what is being done.
-        keep: Is given the report as far as it goes, whenever a backend and model are done.
+        on_progress: Called with a text that says what is being done.
+        keep: Called with the report so far, whenever a backend and model are done.
 
     Returns:
         The report, in JSON's types: under ``results`` one entry for each backend and model, with the raw seconds of
-        every round and what `summarise` makes of them; an entry whose worker died has an ``error`` instead.
+        every round and the figures that `summarise` adds; an entry whose worker died has an ``error`` instead.
     """
     results: list[dict[str, Any]] = []
     report = {"schema": SCHEMA, "options": asdict(options), "results": results}
@@ -63,7 +63,7 @@ def run_bench(
 
 
 def _extras(options: BenchOptions, result: Mapping[str, Any], show: OnProgress) -> dict[str, Any]:
-    """What was asked for besides speed; a measurement that failed says so in its own place."""
+    """Returns the measurements besides speed that were asked for; one that failed has an ``error`` instead."""
     backend, model = result["backend"], result["model"]
     timed = [each["name"] for each in result["contestants"] if each["status"] == "timed"]
 
@@ -80,7 +80,7 @@ def _extras(options: BenchOptions, result: Mapping[str, Any], show: OnProgress) 
     if options.growth:
         found["growth"] = measure("growth", FUSED)
     if options.memory:
-        # A few rows show what the framework and the compiled program take, whatever the data.
+        # With few rows, the memory is what the framework and the compiled program take whatever the data are.
         sizes = {"few": 4 * options.batch_size, "all": options.rows}
         found["memory"] = {
             name: {size: measure("memory", name, rows=rows) for size, rows in sizes.items()}
@@ -111,7 +111,7 @@ def _ask(  # noqa: PLR0913, PLR0917 - what one process needs to know.
 
 
 def _cache_settings(folder: str | None) -> dict[str, str]:
-    """JAX's compilation cache: in the folder, with everything kept; without one, off, so that starts are cold."""
+    """Returns JAX's cache settings: keep every program in the folder; without a folder, none, for cold starts."""
     if folder is None:
         return {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     return {

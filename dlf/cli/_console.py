@@ -24,7 +24,7 @@ __all__ = ["LabProgress", "ask_backends", "print_backends", "print_lab"]
 
 
 class LabProgress:
-    """A live bar over the epochs of a run, with the latest figures beside it."""
+    """A live progress bar over the epochs of a run, with the latest metrics beside it."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -53,7 +53,7 @@ class LabProgress:
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def callback(self) -> keras.callbacks.Callback:
-        """Returns the callback that moves the bar; Keras has been imported by now."""
+        """Returns the callback that advances the bar; Keras must have been imported already."""
         import keras
 
         progress, task = self._progress, self._task
@@ -63,7 +63,7 @@ class LabProgress:
                 progress.update(task, description="epochs", total=self.params["epochs"], completed=0)
 
             def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-                # Two figures, so that the line fits a narrow terminal.
+                # Only two metrics, so that the line fits a narrow terminal.
                 shown = [f"{name} {logs[name]:.4f}" for name in ("loss", "val_accuracy") if logs and name in logs]
                 progress.update(task, completed=epoch + 1, figures=" · ".join(shown))
 
@@ -71,7 +71,7 @@ class LabProgress:
 
 
 def print_lab(result: LabResult) -> None:
-    """Prints what a run found."""
+    """Prints the results of a run."""
     console = Console(highlight=False)
     options = result.options
     install = "" if importlib.util.find_spec("tensorboard") else "pip install tensorboard && "
@@ -94,7 +94,7 @@ def print_lab(result: LabResult) -> None:
 
 
 def ask_backends() -> list[dict[str, Any]]:
-    """Asks every backend about itself, each in a process of its own, side by side."""
+    """Returns the description of every backend, or its error; each is asked in its own process, all in parallel."""
 
     def ask(name: str) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""What options of several commands have in common."""
+"""Options and helpers that several commands share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import click
 __all__ = ["STDOUT", "Command", "html_option", "json_option", "names", "print_progress", "put_json"]
 
 STDOUT = Path("-")
-"""What ``--json`` names where it names no file."""
+"""The value of ``--json`` without a file name."""
 
 
 class Command(click.Command):
-    """A command that still knows what its options were called before; its help shows the names of today alone.
+    """A command that still accepts former names of its options; its help shows only the current names.
 
     Args:
-        renamed: Today's name of an option, by the name that it had.
+        renamed: The current name of each renamed option, by its former name.
     """
 
     def __init__(self, *arguments: Any, renamed: Mapping[str, str] | None = None, **options: Any) -> None:
@@ -26,7 +26,7 @@ class Command(click.Command):
         self._renamed = renamed or {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Reads the arguments, after giving each option the name of today."""
+        """Parses the arguments, after replacing each former name by the current one."""
         parts = [each.partition("=") for each in args]
         return super().parse_args(ctx, [self._renamed.get(name, name) + sign + value for name, sign, value in parts])
 
@@ -35,7 +35,7 @@ def json_option(what: str) -> Callable[[Any], Any]:
     """Returns the option ``--json [FILE]``, the same in every command.
 
     Args:
-        what: What is written, for the help.
+        what: Says in the help what is written.
     """
     return click.option(
         "--json",
@@ -62,7 +62,7 @@ def html_option(help: str) -> Callable[[Any], Any]:  # noqa: A002 - as click has
 
 
 def _checked(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
-    """The file, if it can be written: that is told before hours of work, and not after them."""
+    """Returns the file if it can be written, so that an error comes before hours of work and not after them."""
     from dlf.utils.files import check_place
 
     if file not in {None, STDOUT}:
@@ -78,16 +78,17 @@ def put_json(
     page: Callable[[], None] = lambda: None,
     indent: int | None = 2,
 ) -> None:
-    """Writes a result to where ``--json`` says, and shows it as text unless that is stdout.
+    """Writes a result as JSON to the place that ``--json`` names, and shows it as text unless that is stdout.
 
-    What took the time is kept first: a page may fail, and whoever reads stdout may have left.
+    The file is written first, since the result may have taken hours: writing the page can fail, and so can writing to
+    stdout, if its reader has gone.
 
     Args:
-        value: In JSON's types.
-        file: What ``--json`` names.
+        value: The result, in JSON's types.
+        file: The value of ``--json``.
         show: Prints the text.
-        page: Writes the page, where one is asked for.
-        indent: Of the JSON.
+        page: Writes the HTML page, if one is asked for.
+        indent: The indentation of the JSON.
 
     Raises:
         OutputError: The file or the page cannot be written.
@@ -104,10 +105,10 @@ def put_json(
 
 
 def names(text: str | None) -> list[str]:
-    """Returns the names in a list with commas."""
+    """Returns the names in a comma-separated list."""
     return [name.strip() for name in (text or "").split(",") if name.strip()]
 
 
 def print_progress(text: str) -> None:
-    """Says on stderr what is going on."""
+    """Prints to stderr what is being done."""
     click.echo(f"dlf: {text}", err=True)

@@ -50,7 +50,7 @@ def bench(
     from dlf.utils.files import write_json
 
     asked = BenchOptions(names(backends), names(models), **options)
-    # What was measured is kept at once: the whole may take hours.
+    # What has been measured is saved at once, since the whole run may take hours.
     keep = partial(write_json, path=file) if file is not None and file != STDOUT else lambda _: None
     report = run_bench(asked, on_progress=print_progress, keep=keep)
     put_json(report, file, partial(print_bench, report))

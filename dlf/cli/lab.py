@@ -45,7 +45,7 @@ def lab(backend: str | None, file: Path | None, **options: Any) -> int:
     from dlf.cli._console import LabProgress, print_lab
 
     with LabProgress() as progress:
-        # Keras and its framework come with it, and take their seconds.
+        # This also imports Keras and its framework, which takes seconds.
         from dlf.lab import LabOptions, run_lab
 
         result = run_lab(LabOptions(**options), callbacks=[progress.callback()], log=progress.remark)
@@ -54,7 +54,7 @@ def lab(backend: str | None, file: Path | None, **options: Any) -> int:
 
 
 def _start_backend(name: str | None) -> None:
-    """Settles on the backend before anything imports Keras."""
+    """Selects the backend, before anything imports Keras."""
     from dlf.backend.default import was_settled
     from dlf.backend.registry import select_backend
 

@@ -1,6 +1,6 @@
 """The command ``dlf``: arguments in, exit code out.
 
-What is asked of it:
+Requirements:
 
 * results go to stdout, progress and remarks to stderr, so that ``--json`` can be piped;
 * an error is one message, never a traceback, and its exit code is the error's own;
@@ -31,7 +31,11 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command and exits: 0 all well, 1 the answer is no, 2 a wrong request, 3 something is missing."""
+    """Runs the command and exits with its code.
+
+    The code is 0 for success, 1 if the answer is no or something failed, 2 for a wrong request, 3 if something is
+    missing or did not run, and 130 after Ctrl-C.
+    """
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _stop_at_once)
     try:
@@ -52,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _stop_at_once(number: int = signal.SIGINT, *_: object) -> NoReturn:
-    """Ends the process where there is nothing to keep.
+    """Ends the process at once, when there is nothing to keep.
 
-    `KeyboardInterrupt` will not do: raised while a framework is imported or inside one of its callbacks, it is lost or
-    crashes the process at its end.
+    Raising `KeyboardInterrupt` is not enough: while a framework is imported, or inside one of its callbacks, it is lost
+    or makes the process crash when it exits.
     """
     undo_all()
     more = b" A run folder without run.json is not whole." if "lab" in sys.argv[1:2] else b""
@@ -81,5 +85,5 @@ for _command in (lab, backends, bench, bench_parity, gradients, parity):
     _dlf.add_command(_command)
 
 for _command in (_dlf, *_dlf.commands.values()):
-    # What keeps click from running lines together is a backspace, which a docstring can only hold written out.
+    # click keeps lines apart after a backspace character, which the raw docstrings contain as the two characters \b.
     _command.help = (_command.help or "").replace(r"\b", "\b")

@@ -89,7 +89,8 @@ def parity(  # noqa: PLR0913 - one for each option.
     context = click.get_current_context()
     for name in (*options, "stages", "keep") if earlier is not None else ():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name.replace('_', '-')} changes what is run, and --from runs nothing: leave one of them out.")
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} changes what is run, and --from runs nothing: leave one of them out.")
     judge_by = constants_of(constants)
     if earlier is not None:
         report = judged(read_report(earlier), names(backends), judge_by)

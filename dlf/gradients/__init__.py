@@ -1,1 +1,1 @@
-"""The same problem by each framework's own way of taking gradients, and each held against the truth."""
+"""Solves one problem with each framework's own way of taking gradients, and compares each with the truth."""

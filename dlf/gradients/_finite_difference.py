@@ -1,9 +1,9 @@
-"""Slopes by central differences with a Richardson step, with their own uncertainty, and kinks told from slopes.
+"""Derivatives by central differences with Richardson extrapolation, with their uncertainty, and detection of kinks.
 
-What is asked of it:
+Requirements:
 
-* everything in float64; the step is not chosen but tried, and the one that is least uncertain counts;
-* where the slope from the left is another than that from the right, both are known.
+* everything is in float64; several step sizes are tried, and the result with the least uncertainty is used;
+* where the slope on the left differs from the one on the right, both are returned.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 __all__ = ["Slope", "slope_at_zero"]
 
 _STEPS = (2.0**-10, 2.0**-14, 2.0**-18, 2.0**-22)
-"""In units of `scale`. The first is best where a function is smooth; the last passes few kinks nearby."""
+"""Step sizes in units of `scale`: the first is best for a smooth function; the last reaches few kinks nearby."""
 _CERTAIN = 1e-6
-"""Relative uncertainty at which no shorter step is tried: gradients that differ in meaning differ by more."""
+"""Relative uncertainty at which no shorter step is tried: gradients of different functions differ by more."""
 _ROUNDINGS = 8.0
-"""Units of the last place of float64 that a value may be off: measured values are noisier than their last bit."""
+"""How far a value may be off, in units of the last place of float64: measured values have that much noise."""
 _KINK = 1e-5
 """A jump of the slope, relative to the slope itself, above which a function has a kink; a smooth one shows 1e-10."""
 
 
 @dataclass(frozen=True)
 class Slope:
-    """A derivative, how far it can be off, and the slopes to both sides."""
+    """A derivative, how far it can be off, and the slopes on both sides."""
 
     value: float
     uncertainty: float
@@ -66,7 +66,7 @@ def slope_at_zero(function: Callable[[float], float], scale: float = 1.0) -> Slo
         if not tried[-1].has_kink and tried[-1].uncertainty <= _CERTAIN * abs(tried[-1].value):
             break
     best = min(tried, key=lambda each: each.uncertainty)
-    # A kink at zero shows at every step, one nearby at the long ones alone.
+    # A kink at zero shows at every step size, a kink nearby only at the long ones.
     return Slope(best.value, best.uncertainty, best.left, best.right, all(each.has_kink for each in tried))
 
 

@@ -1,7 +1,7 @@
 """The path `numpy`: gradients derived on paper, for the line and the lab's MLP.
 
-The parameters are a dictionary of arrays, which nothing changes: each step makes new ones. In float64 it is the truth
-that the other paths are held against.
+The parameters are a dictionary of arrays that are never changed in place: each step makes new ones. In float64, this
+path is the truth with which the other paths are compared.
 
     the line    p = w x + b                        (m,)          ∂L/∂w = 2/m Σ (pᵢ - yᵢ) xᵢ
                 L = 1/m Σ (pᵢ - yᵢ)²               ()            ∂L/∂b = 2/m Σ (pᵢ - yᵢ)
@@ -24,7 +24,7 @@ __all__ = ["apply", "line_loss", "loss_and_gradients", "mlp_loss", "read", "star
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 Loss: TypeAlias = Callable[[Parameters, Batch], tuple[Any, Arrays]]
-"""As other paths have it, but that it knows its gradients: they were derived, not traced."""
+"""Like the losses of the other paths, but it returns its gradients too: they are derived by hand, not traced."""
 
 
 def start(parameters: Parameters, problem: str = "") -> Arrays:  # noqa: ARG001 - other paths make a module of it.

@@ -1,9 +1,9 @@
-"""The two problems that every path solves: data, first parameters and batches, drawn once, in NumPy.
+"""The two problems that every path solves: data, initial parameters and batches, drawn once, in NumPy.
 
-What is asked of it:
+Requirements:
 
-* the same bits for every path; it goes through a file from the parent to each path's process;
-* the line is solved by full batches, so that descent ends at the closed form; the MLP learns real digits.
+* every path gets the same bits, in a file from the parent to each path's process;
+* the line is solved with full batches, so that gradient descent ends at the closed form; the MLP learns real digits.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _EXAMPLES, _NOISE, _BATCH, _WIDTH, _CLASSES = 512, 0.3, 64, 128, 10
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be learnt, from where, and from which examples at each step."""
+    """The data, the initial parameters, and the examples that each step takes."""
 
     name: str
     parameters: dict[str, np.ndarray]
     x: np.ndarray
     y: np.ndarray
     rows: np.ndarray
-    """Which examples each step takes, ``(steps, batch)``."""
+    """The row numbers of the examples that each step takes, ``(steps, batch)``."""
     learning_rate: float
 
     @property
     def steps(self) -> int:
-        """How many steps are taken."""
+        """The number of steps."""
         return len(self.rows)
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The batch of each step."""
+        """Yields the batch of each step."""
         for rows in self.rows:
             yield self.x[rows], self.y[rows]
 
@@ -51,9 +51,9 @@ def make_problem(name: str, *, steps: int | None = None, learning_rate: float | 
 
     Args:
         name: ``"line"`` or ``"mlp"``.
-        steps: How many steps; by default as many as the problem needs.
-        learning_rate: Of gradient descent.
-        seed: Of data, first parameters and batches.
+        steps: The number of steps; by default as many as the problem needs.
+        learning_rate: The learning rate of gradient descent; by default the problem's own.
+        seed: The seed of data, initial parameters and batches.
 
     Returns:
         The problem.
@@ -88,12 +88,12 @@ def _mlp(random: np.random.Generator, steps: int, rate: float) -> Problem:
         parameters[f"{layer}/kernel"] = random.uniform(-limit, limit, shape).astype(np.float32)
         parameters[f"{layer}/bias"] = np.zeros(shape[1], np.float32)
     rows = random.integers(len(labels), size=(steps, _BATCH), dtype=np.int32)
-    # Of 16 grey levels: 16 is a power of two, so that scaling rounds nothing.
+    # Grey levels go up to 16, a power of two, so that scaling rounds nothing.
     return Problem("mlp", parameters, (images / 16).astype(np.float32), labels.astype(np.int32), rows, rate)
 
 
 def save_problem(problem: Problem, file: Path) -> None:
-    """Writes a problem, for another process to load."""
+    """Writes a problem to a file, for another process to load."""
     arrays: dict[str, Any] = {f"parameters/{name}": value for name, value in problem.parameters.items()}
     arrays |= {"name": problem.name, "rate": problem.learning_rate, "x": problem.x, "y": problem.y}
     np.savez(file, rows=problem.rows, **arrays)

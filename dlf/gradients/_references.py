@@ -1,4 +1,4 @@
-"""What the paths are held against: the closed form, finite differences, and the derivation on paper, in float64."""
+"""What the paths are compared with: the closed form, finite differences, and the derivation on paper, in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlf.numerics.noise_floor import moved, widened
 __all__ = ["closed_form", "finite_differences", "on_paper", "twins_of"]
 
 ELEMENTS = 24
-"""How many elements of each parameter are moved for finite differences: all of the MLP's would take minutes."""
+"""How many elements of each parameter finite differences are taken of: for all of the MLP's, it would take minutes."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -40,14 +40,14 @@ def closed_form(problem: Problem) -> Arrays:
 
 
 def on_paper(problem: Problem, parameters: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Arrays:
-    """Returns the gradients as derived, in float64, for one batch."""
+    """Returns the gradients for one batch by the formulas derived on paper, in float64."""
     wide = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
     _, gradients = _loss(problem)(wide, (x.astype(np.float64), widened(y)))
     return {name: np.asarray(value) for name, value in gradients.items()}
 
 
 def twins_of(problem: Problem, x: np.ndarray, y: np.ndarray, count: int = 4) -> list[Arrays]:
-    """Returns the gradients from inputs and parameters that were moved by one unit in the last place of float32."""
+    """Returns gradients, `count` times, from inputs and parameters moved by one unit in the last place of float32."""
     random = np.random.default_rng(0)
 
     def twin(array: np.ndarray) -> np.ndarray:

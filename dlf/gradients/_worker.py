@@ -1,10 +1,10 @@
-"""One path in a process of its own: ``python -m dlf.gradients._worker JSON`` prints lines of JSON.
+"""A process for one path: run as a module, it reads one request from stdin and writes lines of JSON.
 
-What is asked of it:
+Requirements:
 
-* gradients at the first step, in float32 and in float64; a training; the time of a step, compiled and not;
-* compiling is timed by itself, and what does not compile says why;
-* arrays go through a file, everything else through the last line.
+* it computes gradients at the first step, in float32 and in float64; trains; and times a step, compiled and not;
+* compilation is timed by itself, and if it fails, the reason is given;
+* arrays are returned in a file, everything else in the last line.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from dlf.utils.workers import serve
 __all__ = ["solve_model", "solve_problem"]
 
 EAGER_STEPS = 20
-"""Steps that are timed before anything is compiled; the first is not counted."""
+"""How many steps are timed without compilation; the first of them is not counted."""
 
 
 def solve_problem(path: Lesson, file: Path, *, compiled: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Solves the line or the MLP; returns what goes into the report, and arrays.
+    """Solves the line or the MLP; returns the path's part of the report, and arrays.
 
     Args:
         path: The gradient path.
-        file: What `save_problem` wrote.
-        compiled: Whether to train by the compiled step.
+        file: A file that `save_problem` wrote.
+        compiled: Whether to train with the compiled step.
     """
     problem = load_problem(file)
     loss = getattr(path, f"{problem.name}_loss")
@@ -96,7 +96,7 @@ def _time_eager(path: Lesson, loss: Any, parameters: Any, batches: list[Any], ra
 
 
 def _compiled(path: Lesson, loss: Any, problem: Any, batch: Any) -> tuple[Callable[..., Any], float | None, str | None]:
-    """The compiled step, and the seconds of its first call beyond those of its second."""
+    """Returns the compiled step and its first call's seconds beyond the second's; or the plain step and the error."""
     step, taken = path.compiled(path.step), []
     try:
         for _ in range(2):
@@ -111,10 +111,10 @@ def _compiled(path: Lesson, loss: Any, problem: Any, batch: Any) -> tuple[Callab
 
 
 def solve_model(path_name: str, request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Trains somebody's Keras model by the path's plain loop; returns what goes into the report, and arrays.
+    """Trains a user's Keras model by the path's plain loop; returns the path's part of the report, and arrays.
 
     Args:
-        path_name: The gradient path.
+        path_name: The name of the gradient path.
         request: The options of `dlf gradients`.
     """
     set_seed(request["seed"])
@@ -129,10 +129,10 @@ def solve_model(path_name: str, request: Mapping[str, Any]) -> tuple[dict[str, A
     if make is not None and isinstance(model, keras.Model) and not model.built:
         model(as_batch(*batch())[0])
     check_model(model)
-    # None is the loss that the model was compiled with, weights of its outputs included.
+    # None stands for the loss that the model was compiled with, including its `loss_weights`.
     loss, first = request["loss"], batch()
     check = _checked(model, build, first, loss, path_name)
-    # In mixed float16, Keras puts the optimizer into another, which scales the loss.
+    # In mixed float16, Keras wraps the optimizer in another one, which scales the loss.
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer) if model.compiled else "adam"
     arrays = {f"float64/{name}": value for name, value in check.in_float64[path_name].items()}
     arrays |= {f"initial/{name}": value for name, value in parameters_of(model).items()}
@@ -155,14 +155,14 @@ def solve_model(path_name: str, request: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def _checked(model: Any, build: Callable[[], Any], batch: Any, loss: Any, path: str) -> GradientCheck:
-    """The gradients of the model, or, where Keras cannot make it anew, of another that is built the same way."""
+    """Checks the gradients of the model, or, if Keras cannot recreate it, of another one that `build` makes."""
     try:
         return check_gradients(model, batch, loss=loss, paths=(path,))
     except InvalidArgumentError as error:
         if error.argument != "model":
             raise
         check = check_gradients(build, batch, loss=loss, paths=(path,))
-    # Keras counts names up from model to model: the other's variables take the names of this one's.
+    # Keras numbers names across models, so the other model's variables are given the names of this one's.
     names = dict(zip(check.in_float64[path], parameters_of(model), strict=True))
     findings = tuple(replace(each, variable=names[each.variable]) for each in check.findings)
     truth = {names[name]: value for name, value in check.in_float64[path].items()}
@@ -170,7 +170,7 @@ def _checked(model: Any, build: Callable[[], Any], batch: Any, loss: Any, path: 
 
 
 def _module_source(path: Any, problem: str) -> Iterator[dict[str, Any]]:
-    """The class of a path whose parameters are a module."""
+    """Yields the source of the model's class, for a path whose parameters are a module."""
     kind = getattr(path, {"line": "Line", "mlp": "MLP"}[problem], None)
     if kind is not None:
         yield _source("model", kind)

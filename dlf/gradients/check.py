@@ -1,11 +1,12 @@
-"""Are these gradients right? Each path against finite differences in float64, and its rounding against noise floors.
+"""Checks gradients: each path against finite differences in float64, and its rounding error against noise floors.
 
-What is asked of it:
+Requirements:
 
-* two questions, never mixed. Does the gradient mean the same: in float64, against finite differences, in units of their
-  own uncertainty. What does the dtype cost: against float64, in units of what rounding inputs and weights alone does;
-* a point without a derivative is a tie, not a defect; nor is a derivative that is cut on purpose;
-* every variable is named, and the worst element of it.
+* two questions are kept apart. Is it the gradient of this function? That is decided in float64, by finite differences,
+  in units of their own uncertainty. What does the dtype cost? That is the difference from float64, in units of the
+  difference that rounding inputs and weights alone makes;
+* a point without a derivative is a tie, not a defect; nor is a derivative that is cut on purpose a defect;
+* every variable is reported by its name, with its worst direction or element.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ Arrays = dict[str, np.ndarray]
 TWINS = 4
 """How many times inputs and weights are moved by a unit in the last place, to see how far the gradient moves."""
 MEANT = 0.01
-"""A gradient of one's own that is this near to the derivative is meant to be it, and its difference is a mistake."""
+"""A custom gradient whose relative difference is below this is meant to be the derivative: it differs by mistake."""
 DOUBT = 32.0
-"""How many of their own uncertainties finite differences may be away; sound gradients stay below one or two."""
+"""How many of its uncertainties a finite difference may differ by; for correct gradients it is below one or two."""
 
 
 @dataclass(frozen=True)
 class GradientFinding:
-    """What is known of one variable's gradient by one path."""
+    """The result of checking one path's gradient by one variable."""
 
     path: str
     quantity: str
@@ -54,25 +55,25 @@ class GradientFinding:
     verdict: str
     """``rounding``, ``untouched``, ``tie``, ``cut``, ``noisy``, ``precision``, ``not finite`` or ``diverged``.
 
-    ``cut`` is one that `keras.ops.stop_gradient` or `custom_gradient` has made another on purpose, as where rounding is
-    passed straight through: without them, finite differences agree; of what was asked for they are no judge.
+    ``cut`` means that `keras.ops.stop_gradient` or `custom_gradient` changes the gradient on purpose, as in a
+    straight-through estimator: without them it agrees with finite differences, which cannot judge the changed one.
     """
     relative_difference: float
-    """In float64, between the path and the truth; of the largest gradient, where this one is zero by cancellation."""
+    """Between path and truth in float64; relative to the largest gradient, if this one is zero by cancellation."""
     doubt: float
-    """The same in units of the truth's own uncertainty."""
+    """The same difference, in units of the truth's own uncertainty."""
     noise_floors: float
-    """The error in the dtype under test, in units of what rounding inputs and weights does; nan if not measured."""
+    """The error in the dtype under test, in units of what rounding inputs and weights causes; nan if not measured."""
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """What `check_gradients` found; it prints as a table, the worst first."""
+    """The findings of `check_gradients`; they print as a table, the worst first."""
 
     findings: tuple[GradientFinding, ...]
     in_float64: Mapping[str, Arrays] = field(default_factory=dict, repr=False)
-    """The gradients in float64, for each path by variable."""
+    """The gradients in float64: for each path, a dictionary by variable."""
 
     @property
     def ok(self) -> bool:
@@ -130,29 +131,30 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
 ) -> GradientCheck:
     """Checks the gradients of a function or a Keras model against float64 and finite differences, for each variable.
 
-    For the loss ``L(θ)`` and directions ``v``, ``∇L·v`` is held against ``(L(θ + hv) - L(θ - hv)) / 2h``, in float64,
-    in units of that difference's own uncertainty. The error in the dtype of the parameters is given in noise floors:
-    how far the float64 gradient moves when inputs and parameters move by one unit in the last place of that dtype.
+    For the loss ``L(θ)`` and directions ``v``, ``∇L·v`` is compared with ``(L(θ + hv) - L(θ - hv)) / 2h``, in float64,
+    in units of that difference's own uncertainty. The error in the dtype of the parameters is given in noise floors.
+    One noise floor is how far the float64 gradient moves when inputs and parameters move by one unit in the last place
+    of that dtype.
 
     Args:
-        target: A built Keras model; a function without arguments that builds one, for a model that Keras cannot make
-            anew from its configuration; or, with `parameters`, a function ``(parameters, batch) -> scalar`` written
+        target: A built Keras model; a function without arguments that builds one, for a model that Keras cannot
+            recreate from its configuration; or, with `parameters`, a function ``(parameters, batch) -> scalar`` written
             with `keras.ops` or in the framework's own operations.
         batch: ``(x, y)`` or ``(x, y, sample_weight)``.
-        loss: As in Keras's `compile`; None is what the model was compiled with.
-        parameters: Of a function, by name: floating-point arrays.
-        paths: Which gradient paths; by default all that the backend has.
-        training: The mode in which a model is called.
+        loss: As in Keras's `compile`; None stands for the loss that the model was compiled with.
+        parameters: The parameters of a function: floating-point arrays by name.
+        paths: The gradient paths to check; by default all that the backend has.
+        training: Whether a model is called in training mode.
         second_derivatives: Whether to check Hessian-vector products and per-example gradients too. The latter are of
             batches of one example, so BatchNormalization must not be in training.
-        seed: Of the directions that are tried.
+        seed: The seed of the directions that are tried.
 
     Returns:
-        The findings; true where no gradient is wrong.
+        The findings; true if no gradient is wrong.
 
     Raises:
         InvalidArgumentError: The model is not built or has no float64 form, a parameter is not a floating-point array,
-            the loss is not a scalar, or no such path.
+            the loss is not a scalar, or a path does not exist.
 
     Example:
         >>> def square(parameters, batch):
@@ -188,7 +190,7 @@ class _Subject:
     loss: Loss
     parameters: Arrays
     in_float64: Callable[[], Loss]
-    """Makes the loss; called where Keras computes in float64."""
+    """Makes the loss in float64; called while Keras computes in float64."""
 
 
 def _function(function: Any, parameters: Mapping[str, Any]) -> _Subject:
@@ -240,13 +242,13 @@ def _model(target: Any, loss: Any, batch: Batch, *, training: bool) -> _Subject:
 
 
 class _Examiner:
-    """One path on one subject."""
+    """Checks one path on one subject."""
 
     def __init__(
         self, name: str, path: GradientPath, subject: _Subject, batch: Any, random: np.random.Generator
     ) -> None:
         self._name, self._path, self._batch, self._random = name, path, batch, random
-        # Run an operation at a time, JAX compiles each by itself, and a loop anew at every call.
+        # Outside of jit, JAX compiles every operation by itself, and a loop again at every call.
         compiled = path.compiled if isinstance(path, Lesson) and keras.config.backend() == "jax" else _as_it_is
         self._loss_and_gradients, self._evaluate = compiled(path.loss_and_gradients), compiled(_evaluate)
         self._dtypes = {key: value.dtype for key, value in subject.parameters.items()}
@@ -260,12 +262,12 @@ class _Examiner:
             self._floors = self._noise_floors()
 
     def gradients(self) -> list[GradientFinding]:
-        """Holds each variable's gradient against finite differences, and its rounding against the noise floor."""
+        """Compares each variable's gradient with finite differences, and its rounding error with the noise floor."""
         with in_float64():
             return [self._gradient(name) for name in self._wide]
 
     def hessian_vector_products(self) -> list[GradientFinding]:
-        """Holds ``H v`` against finite differences of the gradient along ``v``."""
+        """Compares ``H v`` with finite differences of the gradient along ``v``."""
         vector = {name: self._signs(value.shape) * _scale(value) for name, value in self._wide.items()}
         with in_float64():
             received = self._second.hessian_vector_product(self._loss, self._wide, self._tensors(), vector)
@@ -277,7 +279,7 @@ class _Examiner:
         return findings
 
     def per_example_gradients(self) -> list[GradientFinding]:
-        """Holds them against the gradients of one example after the other."""
+        """Compares per-example gradients with the gradients that are taken for each example alone."""
         count = len(keras.tree.flatten(self._wide_batch)[0])
         examples = [keras.tree.map_structure(lambda part, i=i: part[i : i + 1], self._wide_batch) for i in range(count)]
         with in_float64():
@@ -286,7 +288,7 @@ class _Examiner:
         findings = []
         for name, array in received.items():
             expected = np.stack([each[name] for each in alone])
-            # Both are computed in float64: the noise floor there is the measured one, in smaller units.
+            # Both are computed in float64: its noise floor is the measured one, scaled by the ratio of the epsilons.
             doubt = count * self._floors[name] * eps_of(np.float64) / eps_of(self._dtypes[name])
             findings.append(self._compared("per-example gradients", name, array, expected, doubt))
         return findings
@@ -310,7 +312,7 @@ class _Examiner:
         return float(to_numpy(self._evaluate(self._loss, tensors, self._tensors())))
 
     def _noise_floors(self) -> dict[str, float]:
-        """How far each gradient moves when everything that goes in moves by one unit in the last place."""
+        """Returns how far each gradient moves when all inputs and parameters move by one unit in the last place."""
         twins = []
         for _ in range(TWINS):
             parameters = {name: moved(value, self._dtypes[name], self._random) for name, value in self._wide.items()}
@@ -336,13 +338,13 @@ class _Examiner:
         return GradientFinding(self._name, "gradient", name, verdict, worst.relative, worst.doubt, floors, worst.detail)
 
     def _uncut(self, name: str, directions: list[np.ndarray], worst: _Probe) -> _Probe:
-        """What is to be said of a gradient that differs: that it is cut on purpose, if without the cut it does not."""
+        """Judges a gradient that differs: it is cut on purpose if it agrees without `stop_gradient` and the like."""
         called: dict[str, None] = {}
         with (
             stop_gradient_undone(lambda: called.setdefault("stop_gradient")),
             _custom_gradients_undone(lambda: called.setdefault("custom_gradient")),
         ):
-            # What was compiled before holds the cut.
+            # Not by the compiled function, which still contains the cut.
             gradients = _arrays(self._path.loss_and_gradients(self._loss, self._wide, self._tensors())[1])
         if not called or not np.isfinite(gradients[name]).all():
             return worst
@@ -357,7 +359,7 @@ class _Examiner:
         return _Probe("cut", np.nan, np.nan, f"{' and '.join(called)} cuts it: {both_ways}")
 
     def _directions(self, truth: np.ndarray) -> list[np.ndarray]:
-        """All elements at once, twice, with signs drawn anew; the steepest element, and another one."""
+        """Returns four directions: all elements with random signs, twice; the steepest element; and a random one."""
         singles = np.zeros((2, truth.size))
         singles[0, np.abs(truth).argmax()] = singles[1, self._random.integers(truth.size)] = 1.0
         return [self._signs(truth.shape), self._signs(truth.shape), *singles.reshape(2, *truth.shape)]
@@ -377,11 +379,11 @@ class _Examiner:
             return _Probe(
                 "precision", np.nan, np.nan, "the loss moves in steps: in it something is rounded to fewer digits"
             )
-        # Where the loss is the same to the last bit on both sides, nothing is uncertain.
+        # The uncertainty is 0 only where the loss was 0 at every point.
         doubt = distance / slope.uncertainty if slope.uncertainty else np.inf if distance else 0.0
         size = max(abs(slope.value), abs(expected))
         if size <= slope.uncertainty:
-            # Zero by cancellation, as by a bias before BatchNormalization: its own size says nothing.
+            # Zero by cancellation, as for a bias before BatchNormalization: its own size is no measure.
             size = max(float(np.abs(each).max()) for each in gradients.values()) or size
         relative = distance / size if size else 0.0
         if doubt <= DOUBT:
@@ -391,7 +393,7 @@ class _Examiner:
         return _Probe("diverged", doubt, relative, f"{expected:.7g}, by finite differences {slope.value:.7g}")
 
     def _slopes(self, vector: Arrays, step: float) -> dict[str, tuple[np.ndarray, float]]:
-        """Of the gradients along a vector, as `slope_at_zero` takes them: each with the most it can be off."""
+        """Returns slopes of the gradients along a vector, taken as in `slope_at_zero`, and how far each can be off."""
 
         def at(distance: float) -> Arrays:
             moved = {name: value + distance * vector[name] for name, value in self._wide.items()}
@@ -421,7 +423,7 @@ class _Examiner:
 
 @dataclass(frozen=True)
 class _Probe:
-    """One direction in which a gradient was held against finite differences."""
+    """The comparison of a gradient with finite differences in one direction."""
 
     verdict: str
     doubt: float
@@ -430,11 +432,11 @@ class _Probe:
 
 
 _STEPS_OF_GRADIENTS = (2.0**-12, 2.0**-16, 2.0**-20)
-"""In units of the parameters; where a ReLU switches within a long one, a shorter one is more certain."""
+"""Step sizes in units of the parameters: if a ReLU switches within a long step, a shorter one is more certain."""
 
 
 def _moves_in_steps(along: Callable[[float], float], expected: float, scale: float) -> bool:
-    """Whether the loss stands still where its gradient says that it moves, and moves further on, as a staircase."""
+    """Whether the loss is a staircase: constant near the point although its gradient is not 0, but not further away."""
     at_zero, near = along(0.0), 2.0**-36 * scale
     visible = abs(expected) * near > 64 * float(np.finfo(np.float64).eps) * abs(at_zero)
     stands = visible and along(near) == at_zero == along(-near)
@@ -458,11 +460,11 @@ def _arrays(tensors: Mapping[str, Any]) -> Arrays:
 
 
 def _scale(array: np.ndarray) -> float:
-    """A distance over which something changes: the size of the elements, where there is one."""
+    """Returns a distance over which a function of the array changes: the rms of its elements, or 2⁻⁶ if that is 0."""
     return rms(array) or 2.0**-6
 
 
 def _custom_gradients_undone(note: Callable[[], Any]) -> AbstractContextManager[None]:
-    """By the framework that Keras computes on: a backend of somebody's own may run on it too."""
+    """Undoes custom gradients by the backend of Keras's framework, also when a plug-in backend runs on that."""
     framework = load_backend(keras.config.backend())
     return framework.custom_gradients_undone(note) if isinstance(framework, CustomGradients) else nullcontext()

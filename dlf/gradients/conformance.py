@@ -1,9 +1,9 @@
-"""What a gradient path promises, checked in float64 against derivatives derived on paper: a part of `dlf.testing`.
+"""Checks in float64 what a gradient path promises, against derivatives derived on paper: a part of `dlf.testing`.
 
-What is asked of it:
+Requirements:
 
-* float64 is float64: a float32 anywhere on the way is ten million times the bound;
-* what a path may leave out, a lesson or second derivatives, is checked where it is there.
+* float64 is float64: one float32 on the way makes an error of ten million times the bound;
+* what a path may leave out, a lesson or second derivatives, is checked if the path has it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Truth = dict[str, np.ndarray]
 
 
 def expect(promise: str, *, expected: object, received: object, kept: bool | None = None) -> None:
-    """Raises AssertionError unless both are equal, or, where it is given, unless `kept`."""
+    """Raises AssertionError unless both are equal or, if `kept` is given, unless that is true."""
     if not (expected == received if kept is None else kept):
         raise AssertionError(f"{promise}: expected {expected}, received {received}")
 
@@ -59,7 +59,7 @@ def _dtype(tensor: Any) -> str:
 
 
 def _expect_close(title: str, received: np.ndarray, expected: np.ndarray, terms: int, largest: float = 0.0) -> None:
-    """Within the most that sums of so many terms of this size can be off in float64, as in `dlf.testing`."""
+    """Raises unless the error is within what float64 sums of so many terms can be off by, as in `dlf.testing`."""
     expect(f"{title}, shape", expected=expected.shape, received=received.shape)
     bound = (terms + 8) * float(np.finfo(np.float64).eps) * max(largest, float(np.abs(expected).max()))
     error = float(np.abs(received - expected).max())
@@ -125,7 +125,7 @@ def _line_loss(parameters: Parameters, batch: Batch) -> Any:
 
 
 def _line_truth(parameters: Any, batch: Any) -> tuple[float, Truth, float]:
-    """With `r = w x + b - y`: `mean(r²)`, `mean(2 r x)` and `mean(2 r)`; and the largest term of these sums."""
+    """Returns, with `r = w x + b - y`: `mean(r²)`; `mean(2 r x)` and `mean(2 r)`; the largest term of these sums."""
     x, y = batch
     r = parameters["w"] * x + parameters["b"] - y
     gradients = {"w": np.asarray(np.mean(2 * r * x)), "b": np.asarray(np.mean(2 * r))}
@@ -133,7 +133,10 @@ def _line_truth(parameters: Any, batch: Any) -> tuple[float, Truth, float]:
 
 
 def _mlp_truth(parameters: Any, batch: Any) -> tuple[float, Truth, float]:
-    """With `h = relu(x W + b)`, `z = h V + c` and `p = softmax(z)`: the slope by z is `(p - onehot) / n`, and so on."""
+    """Returns the loss, its gradients, and a bound for the terms of their sums.
+
+    With `h = relu(x W + b)`, `z = h V + c` and `p = softmax(z)`, the gradient by z is `(p - onehot) / n`, and so on.
+    """
     x, labels = batch
     before = x @ parameters["hidden/kernel"] + parameters["hidden/bias"]
     h = np.maximum(before, 0)
@@ -150,7 +153,7 @@ def _mlp_truth(parameters: Any, batch: Any) -> tuple[float, Truth, float]:
         "logits/kernel": h.T @ by_z,
         "logits/bias": by_z.sum(axis=0),
     }
-    # No number on the way is larger than these: sums of them are off by some units of their last place.
+    # A sum is off by some units in the last place of its largest terms, and no factor of a term is larger than these.
     largest = float(max(1.0, *(np.abs(each).max() for each in (x, before, z, *parameters.values()))))
     return float(-np.mean(np.log(p[rows, labels]))), gradients, largest**2
 

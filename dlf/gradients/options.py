@@ -1,4 +1,4 @@
-"""What `dlf gradients` is asked for, checked before a process is started; no framework is imported here."""
+"""The options of `dlf gradients`, checked before a process is started; no framework is imported here."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dlf.utils.errors import InvalidArgumentError, did_you_mean
 __all__ = ["REFERENCES", "GradientsOptions"]
 
 REFERENCES = ("closed-form", "finite-difference", "numpy")
-"""They need no framework."""
+"""The names of the paths that need no framework."""
 
 
 @dataclass(frozen=True)
 class GradientsOptions:
-    """A comparison of gradient paths.
+    """The options of a comparison of gradient paths.
 
     Args:
         problem: ``"line"``, ``"mlp"``, or ``file.py:function`` or ``package.module:function`` that builds a model.
-        paths: Which; none means all that are installed.
-        steps: How many steps each takes; None is what the problem needs.
-        seed: Of data, first parameters and batches.
+        paths: The names of the paths; if empty, all that are installed.
+        steps: The number of steps that each path takes; None is as many as the problem needs.
+        seed: The seed of data, initial parameters and batches.
         data: For a model: a function ``(batch size, random) -> (x, y)``, as ``module:function``.
         loss: For a model that is not compiled: a loss of Keras, by name.
-        batch_size: For a model.
-        compile: Whether steps are also timed compiled.
-        timeout: Seconds after which a path is ended.
+        batch_size: For a model: examples in a batch.
+        compile: Whether to time compiled steps, too.
+        timeout: Seconds after which a path's process is ended.
     """
 
     problem: str = "mlp"
@@ -61,11 +61,11 @@ class GradientsOptions:
 
     @property
     def is_model(self) -> bool:
-        """Whether the problem is somebody's Keras model."""
+        """Whether the problem is a user's Keras model."""
         return self.problem not in PROBLEMS
 
     def chosen(self) -> list[tuple[str, str | None]]:
-        """Returns each path with its backend; None for a reference.
+        """Returns the name of each path with that of its backend, which is None for a reference.
 
         Raises:
             InvalidArgumentError: There is no such path, or it does not work on this problem.

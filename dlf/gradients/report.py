@@ -24,7 +24,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def exit_code(report: Mapping[str, Any]) -> int:
-    """Returns 0 where all paths agree, 1 where one does not, 3 where one did not run."""
+    """Returns 0 if all paths agree, 1 if one does not, and 3 if one did not run."""
     return {"agree": 0, "diverge": 1, "incomplete": 3}[report["verdict"]]
 
 
@@ -65,7 +65,7 @@ def print_gradients(report: Mapping[str, Any], console: Console | None = None) -
 
     Args:
         report: What `run_gradients` returned.
-        console: Where to; by default the terminal.
+        console: Where to print; by default the terminal.
     """
     console = console or Console(highlight=False)
     console.print(f"[bold]{escape(answer_of(report))}[/]")
@@ -82,7 +82,7 @@ def print_gradients(report: Mapping[str, Any], console: Console | None = None) -
         for remark in _remarks(each):
             console.print(remark, soft_wrap=True)
     if report["verdict"] == "diverge":
-        console.print("Next: dlf.check_gradients(model, batch) in that framework names the element and both slopes.")
+        console.print("Next: dlf.check_gradients(model, batch) in that framework says where, and by how much.")
 
 
 def _table(report: Mapping[str, Any], columns: tuple[str, ...], row: Callable[[Mapping[str, Any]], list[str]]) -> Table:
@@ -137,7 +137,7 @@ def _gradients(gradients: list[Mapping[str, Any]]) -> str:
 
 
 def _curve(losses: Sequence[float]) -> str:
-    """The curve in a few characters, and the last loss; what is no number is a cross."""
+    """Returns the curve as a few characters, with a cross for a loss that is not finite, and the last loss."""
     if not losses:
         return ""
     count = min(len(losses), 8)

@@ -1,9 +1,9 @@
-"""Runs each gradient path in a process of its own, and holds what they found against one another.
+"""Runs each gradient path in a process of its own, and compares the results.
 
-What is asked of it:
+Requirements:
 
-* the parent imports no framework; one path at a time, so that their times can be compared;
-* a path that dies is reported with its last words, and costs nobody else's results.
+* the parent imports no framework; one path runs at a time, so that their times can be compared;
+* a path that dies is reported with the end of its stderr, and does not affect the results of the others.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = ["SCHEMA", "run_gradients"]
 SCHEMA = 1
 MODEL_STEPS = 50
 SAME_MEANING = 1e-9
-"""Relative to the largest gradient, in float64: sound paths are 1e-15 apart, a wrong factor 1e-6 and more."""
+"""Two paths agree up to this difference, in float64 and relative to the largest gradient: correct paths are 1e-15
+apart, a wrong factor makes 1e-6 and more."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -42,11 +43,11 @@ def run_gradients(options: GradientsOptions, on_progress: Callable[[str], None] 
 
     Args:
         options: What to compare.
-        on_progress: Called with the path that is run now.
+        on_progress: Called with the name of each path when it starts.
 
     Returns:
-        The report, in JSON's types: the problem, and for each path its gradients against the truth, losses, seconds
-        and source; one that failed has a ``reason`` instead.
+        The report, in JSON's types: the problem, and for each path how its gradients compare with the truth, its
+        losses, seconds and source; a path that failed has a ``reason`` instead.
     """
     with temporary_folder("dlf-gradients-") as folder:
         problem = None if options.is_model else make_problem(options.problem, steps=options.steps, seed=options.seed)
@@ -150,7 +151,7 @@ def _source(function: Any) -> dict[str, str]:
 
 
 def _judge_problem(problem: Problem, results: list[dict[str, Any]], arrays: Mapping[str, Arrays]) -> None:
-    """Adds to each path its gradients against the derivation, and what it found against the closed form."""
+    """Adds to each result how its gradients compare with the derivation, and its parameters with the closed form."""
     x, y = next(problem.batches())
     truth = on_paper(problem, problem.parameters, x, y)
     dtypes = dict.fromkeys(truth, "float32")
@@ -199,7 +200,7 @@ def _found(value: np.ndarray, best: np.ndarray | None) -> dict[str, Any]:
 
 
 def _judge_model(results: list[dict[str, Any]], arrays: Mapping[str, Arrays]) -> None:
-    """Holds each path's gradients, which were held against finite differences by itself, against the first path's."""
+    """Compares each path's gradients with the first path's; finite differences were compared in each path's process."""
     ran = [each for each in results if each["status"] == "ok"]
     first = arrays[ran[0]["path"]]
     largest = max((float(np.max(np.abs(value))) for name, value in first.items() if name.startswith("float64/")))

@@ -1,10 +1,10 @@
-"""A training without Keras's trainer: the plain loop of each framework, on any Keras model.
+"""Training without Keras's trainer: the plain loop of each framework, on any Keras model.
 
-What is asked of it:
+Requirements:
 
 * the step is the one in the backend's own `training_loop.py`, which can be read, copied and changed;
-* the same update as Keras's `train_on_batch`;
-* a gradient that is not finite is named, by its variable and its first step.
+* it makes the same update as Keras's `train_on_batch`;
+* a gradient that is not finite is reported with its variable and with the first step where that happened.
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ __all__ = ["TrainingLoop"]
 class TrainingLoop:
     """Trains any Keras model by a plain loop: gradients by the framework's own means, and an optimizer's update.
 
-    A step takes the loss ``L`` over a batch, regularizers and `add_loss` included, its gradients ``∂L/∂θ`` by every
-    trainable variable, and gives both to the optimizer. On JAX the optimizer is one of optax: a Keras optimizer is
-    turned into its twin by `dlf.optax_for`. Batch statistics and dropout go on from step to step, as in Keras.
+    A step computes the loss ``L`` over a batch, including regularizers and `add_loss`, and its gradients ``∂L/∂θ`` by
+    every trainable variable ``θ``, which it gives to the optimizer. On JAX the optimizer is one of optax, and
+    `dlf.optax_for` turns a Keras optimizer into its optax equivalent. Batch statistics and dropout seeds advance from
+    step to step, as in Keras.
 
     Args:
-        model: A built Keras model; it need not be compiled. It is trained when `finish` returns.
-        loss: As in Keras's `compile`; None is what the model was compiled with, its `loss_weights` included.
+        model: A built Keras model; it need not be compiled. It has the trained weights once `finish` has returned.
+        loss: As in Keras's `compile`; None stands for the loss that the model was compiled with, including its
+            `loss_weights`.
         optimizer: A name or an optimizer of Keras; on JAX also any optax transformation.
-        path: The framework's way: on JAX ``"grad"`` or ``"nnx"``; None is the first.
+        path: The gradient path: on JAX ``"grad"`` or ``"nnx"``; None is the backend's first.
 
     Raises:
-        InvalidArgumentError: The model is not built or has nothing to train, or no such loss, optimizer or path; or the
-            optimizer scales the loss, or the model has a `compute_loss` of its own and there is no other loss.
+        InvalidArgumentError: The model is not built or has nothing to train; the loss, optimizer or path does not
+            exist; the optimizer scales the loss; or the model has its own `compute_loss` and no other loss is given.
 
     Example:
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
@@ -67,7 +69,7 @@ class TrainingLoop:
         self._step = self._loop.make_step(model, loss_function(loss, model), own)
         self._state = self._loop.start(model, own)
         self.steps = 0
-        """How many were taken."""
+        """The number of steps taken so far."""
 
     def step(self, x: Any, y: Any) -> Any:
         """Takes one step on one batch, and returns its loss as the framework's own scalar, without waiting for it.
@@ -77,7 +79,7 @@ class TrainingLoop:
             y: The targets.
 
         Returns:
-            The scalar loss, of the parameters before the update.
+            The scalar loss, computed with the parameters from before the update.
 
         Example:
             >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
@@ -93,10 +95,10 @@ class TrainingLoop:
 
         Args:
             batches: Pairs ``(x, y)``; a list, what `dlf.prepare_for_training` returns, or a `tf.data.Dataset`.
-            epochs: How often.
+            epochs: How many times to go through the batches.
 
         Returns:
-            One number for each epoch.
+            The mean loss of each epoch.
 
         Raises:
             InvalidArgumentError: There are no batches, or they are not pairs.
@@ -116,13 +118,13 @@ class TrainingLoop:
                 taken = [self._take(*_pair(batch)) for batch in _reading(batches)]
                 if not taken:
                     raise InvalidArgumentError("batches", expected="at least one batch in each epoch", received=batches)
-                # Looked at once an epoch: a look at each step would make each wait for the device.
+                # Checked once per epoch: a check at each step would make every step wait for the device.
                 self._check_finite(first, [to_numpy(finite) for _, finite in taken])
                 means.append(float(np.mean([to_numpy(loss) for loss, _ in taken], dtype=np.float64)))
         return means
 
     def finish(self) -> keras.Model:
-        """Gives the model what was learnt, and returns it; the loop can go on.
+        """Writes the trained weights into the model, and returns it; training can go on afterwards.
 
         Returns:
             The model that the loop was made for.
@@ -153,7 +155,7 @@ class TrainingLoop:
 
 
 def _known(optimizer: Any) -> Any:
-    """The optimizer of a name; one that is not of Keras is for the framework's own loop to know."""
+    """Returns the optimizer of a name, and any other as it is: the framework's own loop decides whether it knows it."""
     if isinstance(optimizer, str):
         return find_optimizer(optimizer)
     if isinstance(optimizer, type):
@@ -164,7 +166,7 @@ def _known(optimizer: Any) -> Any:
             advice=f"This is a class: write {optimizer.__name__}().",
         )
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    # The optimizer would divide the gradients by the factor; nothing here multiplies the loss by it.
+    # The optimizer would divide the gradients by its factor, but nothing here multiplies the loss by that.
     if scales or getattr(optimizer, "loss_scale_factor", None) is not None:
         raise InvalidArgumentError(
             "optimizer",
@@ -182,7 +184,7 @@ def _reading(batches: Any) -> Iterator[Any]:
     batches.on_epoch_begin()
     for index in range(len(batches)):
         yield batches[index]
-    # Where the order of the next epoch is drawn.
+    # This is where a `PyDataset` may draw the order of the next epoch.
     batches.on_epoch_end()
 
 

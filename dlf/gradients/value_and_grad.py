@@ -1,4 +1,4 @@
-"""The loss of any Keras model and its gradients, by whichever framework the model runs on."""
+"""The loss of any Keras model and its gradients, taken by the framework that the model runs on."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ def value_and_grad(
     """Returns a function that gives the model's loss on a batch, and its derivative by each trainable variable.
 
     For the loss ``L`` and a variable ``θ`` of any shape, the gradient ``∂L/∂θ`` has the shape of ``θ``. ``L`` is what
-    Keras's `train_step` minimises: the loss over the batch, and regularizers and `add_loss` besides. A variable that
-    ``L`` does not touch has a gradient of zeros, on every framework. The model is left as it was: batch statistics are
+    Keras's `train_step` minimises: the loss over the batch, plus regularizers and `add_loss`. A variable that ``L``
+    does not depend on has a gradient of zeros, on every framework. The model is left as it was: batch statistics are
     not updated, and the next call has the same dropout masks.
 
     Args:
         model: A built Keras model; it need not be compiled.
         loss: As in Keras's `compile`: a name, a loss, a function of ``(y_true, y_pred)``, or one for each output. None
-            is what the model was compiled with.
+            stands for the loss that the model was compiled with.
         path: Which of the framework's ways takes the gradients: on JAX ``"grad"`` or ``"nnx"``, on TensorFlow
             ``"tape"``, on PyTorch ``"autograd"``; None is the first.
-        training: The mode in which the model is called.
-        as_numpy: Whether NumPy's arrays are returned, and looked at for NaN; otherwise the framework's own tensors.
+        training: Whether the model is called in training mode.
+        as_numpy: Whether to return NumPy arrays and check that they are finite; otherwise the framework's own tensors
+            are returned, unchecked.
 
     Returns:
         A function ``(x, y, sample_weight=None) -> (loss, gradients)``, the gradients by the variables' paths.
 
     Raises:
         InvalidArgumentError: The model is not built or has nothing to train, there is no loss or it is not a scalar,
-            or no such path.
+            or the path does not exist.
         TrainingError: A gradient is NaN or infinite, with `as_numpy`; the message names the variable.
 
     Example:
@@ -67,7 +68,7 @@ def value_and_grad(
         parameters = {name: variable.value for name, variable in variables.items()}
         with randomness_as_seeded():
             value, found = taking.loss_and_gradients(function, parameters, as_batch(x, y, sample_weight))
-        # In the order of the variables everywhere: JAX's dictionaries come back sorted.
+        # In the order of the variables on every backend: JAX returns dictionaries sorted by key.
         gradients = {name: found[name] for name in variables}
         if not as_numpy:
             return value, gradients
@@ -82,7 +83,7 @@ def find_path(name: str | None) -> GradientPath:
     """Returns the gradient path of this name on the backend of this process; the first for None.
 
     Raises:
-        InvalidArgumentError: There is none of this name here; the message lists those there are.
+        InvalidArgumentError: The backend has no path of this name; the message lists those that it has.
     """
     paths = current_backend().gradient_paths()
     if name is None:

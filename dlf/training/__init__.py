@@ -1,1 +1,1 @@
-"""Keras's `fit`, `evaluate` and `predict`, by the fused engine where it can run them."""
+"""Training, evaluation and prediction as in Keras, run by the fused engine where it can."""

@@ -1,10 +1,11 @@
-"""Looks at a request for training before the first batch is computed.
+"""Checks a request for training before the first batch is computed.
 
-What is asked of it:
+Requirements:
 
-* what cannot work, or would train in silence on something else than was meant, is one clear error;
-* a stream of unknown length is never read: of a `tf.data.Dataset` the shapes are known, and values show in use;
-* what Keras trains without a complaint and as it was meant, trains.
+* a request that cannot work, or that would silently train on something else than was meant, raises one clear error;
+* a stream of unknown length is never read: the shapes are known from a `tf.data.Dataset`'s `element_spec`, and wrong
+  values show up during training;
+* a request that Keras would train correctly is not refused.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ __all__ = ["build_if_deferred", "check_data", "check_labels", "sort_options"]
 
 
 def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Hands each option to `compile` or to `fit`, whichever knows it.
+    """Sorts options into those for `compile` and those for `fit`.
 
     Args:
-        model: The model that they are for.
+        model: The model whose `compile` and `fit` will be called.
         options: Keyword arguments.
 
     Returns:
         The options for `compile`, and those for `fit`.
 
     Raises:
-        InvalidArgumentError: Neither knows one of them, or `compile_and_fit` has a name of its own for it.
+        InvalidArgumentError: Neither method has such an argument, or `compile_and_fit` has another name for it.
     """
     of_compile, of_fit = (set(inspect.signature(call).parameters) for call in (model.compile, model.fit))
     known = (of_compile | of_fit) - {"x", "y", "validation_data"}
@@ -52,14 +53,14 @@ def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str,
 
 
 def check_data(argument: str, data: Any) -> None:
-    """Raises where the data are of a kind that `fit` does not take, or of lengths that do not match.
+    """Raises if `fit` does not accept data of this type, or if the arrays differ in length or are empty.
 
     Args:
-        argument: What the caller calls them.
+        argument: The argument's name, for the error message.
         data: Batches or arrays.
 
     Raises:
-        InvalidArgumentError: They are of such a kind, or their lengths differ.
+        InvalidArgumentError: The type is not accepted, the lengths differ, or there is no example.
     """
     if isinstance(data, ArrayDataset):
         raise InvalidArgumentError(
@@ -89,13 +90,13 @@ def check_data(argument: str, data: Any) -> None:
 
 
 def _length(part: Any) -> int:
-    """How many examples there are: a sparse array has a shape, and refuses to tell its length."""
+    """Returns the number of examples: from the shape first, since `len` of a sparse array raises an error."""
     shape = getattr(part, "shape", None)
     return int(shape[0]) if shape is not None and len(shape) and shape[0] is not None else len(part)
 
 
 def build_if_deferred(model: keras.Model, data: Any) -> None:
-    """Builds a `Sequential` model that waits for its first batch, so that its output can be looked at before that.
+    """Builds a `Sequential` model without an input shape, so that its output shape is known before the first batch.
 
     Args:
         model: Any model; one that is built, or that is not a `Sequential`, is left as it is.
@@ -109,22 +110,23 @@ def build_if_deferred(model: keras.Model, data: Any) -> None:
 
 
 def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> None:
-    """Raises where the labels cannot be what the built model's output stands for.
+    """Raises if the labels cannot be targets for the built model's output.
 
-    Shapes are compared for the losses that compare element with element; Keras would spread ``(n, 1)`` labels over
-    ``(n, 3)`` outputs without a word. Class numbers are compared with the number of outputs.
+    For elementwise losses, the shapes of labels and outputs are compared: Keras would silently broadcast ``(n, 1)``
+    labels over ``(n, 3)`` outputs. For sparse categorical cross-entropy, the class numbers are compared with the number
+    of outputs.
 
     Args:
-        argument: What the caller calls the data.
+        argument: The argument's name, for the error message.
         data: Batches or arrays.
-        model: The model; one that computes its loss in a way of its own may take any labels.
+        model: The model; one with its own `compute_loss` or `train_step` may take any labels.
         loss: The loss; one that is not Keras's own may take any labels.
 
     Raises:
-        InvalidArgumentError: They do not fit; the message says which labels would.
+        InvalidArgumentError: The labels do not fit; the message says which labels would.
     """
     if isinstance(loss, list | tuple | dict):
-        return  # One for each of several outputs.
+        return  # One loss for each of several outputs.
     output = getattr(model, "output_shape", None) if model.built else None
     of_its_own = any(
         getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "train_step")
@@ -156,7 +158,7 @@ _ELEMENTWISE = (
 
 
 def _is(loss: Any, name: str) -> bool:
-    """Whether a loss is this one of Keras's, as a class or as a function; its display name says nothing."""
+    """Whether a loss is Keras's loss of this name, as an instance or as a function; its own `name` can be anything."""
     kind = getattr(keras.losses, name)
     if isinstance(loss, keras.losses.Loss):
         return type(loss) is kind
@@ -179,7 +181,7 @@ def _check_classes(argument: str, labels: np.ndarray, outputs: int) -> None:
 
 
 def _same(labels: Any, output: Any) -> bool:
-    """Whether two shapes agree, an open axis with any, but for a last axis of one, which Keras adds or takes away."""
+    """Whether two shapes agree: None matches any size, and a last axis of size 1 is ignored, as Keras does."""
     labels, output = ([*shape[:-1]] if len(shape) and shape[-1] == 1 else [*shape] for shape in (labels, output))
     return len(labels) == len(output) and all(a == b or None in (a, b) for a, b in zip(labels, output, strict=True))
 
@@ -189,21 +191,21 @@ def _shown(shape: Any) -> str:
 
 
 def _parts(data: Any) -> tuple[Any, Any]:
-    """Inputs and labels as far as they can be had without reading a stream: arrays, or just their shapes."""
+    """Returns inputs and labels, or their specs, as far as they are known without reading a stream."""
     found = data
     if isinstance(data, BatchedDataset):
         found = data.raw_arrays() or data[0]
     elif hasattr(data, "element_spec"):
         found = data.element_spec
         if keras.config.backend() == "jax":
-            # JAX alone says nothing of a label that is out of range.
+            # Only JAX raises no error for a label that is out of range, so values are needed here.
             first = _first_batch(data)
             found = found if first is None else first
     return (found[0], found[1]) if isinstance(found, tuple) and len(found) > 1 else (None, None)
 
 
 def _first_batch(data: Any) -> Any:
-    """The first batch of a `tf.data.Dataset`, or None where looking at it would change what is read next."""
+    """Returns the first batch of a `tf.data.Dataset`, or None if reading it could change what is read next."""
     rows = rows_of(data)
     if rows is not None:
         return rows[0]

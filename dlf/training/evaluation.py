@@ -1,4 +1,4 @@
-"""Evaluates and predicts, many steps in one call, as Keras's `evaluate` and `predict` do a step at a time."""
+"""Evaluation and prediction as in Keras's `evaluate` and `predict`, with many steps in one call."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
         memory_share: As in `compile_and_fit`.
 
     Returns:
-        The values by name, ``"loss"`` among them.
+        The values by name, including ``"loss"``.
 
     Raises:
-        InvalidArgumentError: An argument, a model that is not compiled, or ``engine="fused"`` for what only Keras's
-            `evaluate` can do.
+        InvalidArgumentError: An argument is invalid, the model is not compiled, or ``engine="fused"`` is given for what
+            only Keras's `evaluate` can do.
 
     Example:
         >>> import numpy as np
@@ -89,10 +89,11 @@ def predict(
         memory_share: As in `compile_and_fit`.
 
     Returns:
-        NumPy's array, ``(examples, ...)``, or a structure of them.
+        A NumPy array ``(examples, ...)``, or a structure of such arrays.
 
     Raises:
-        InvalidArgumentError: An argument, or ``engine="fused"`` for what only Keras's `predict` can do.
+        InvalidArgumentError: An argument is invalid, or ``engine="fused"`` is given for what only Keras's `predict` can
+            do.
 
     Example:
         >>> import numpy as np

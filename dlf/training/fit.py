@@ -1,12 +1,12 @@
 """Compiles and trains a Keras model, the same way on every backend.
 
-What is asked of it:
+Requirements:
 
-* Keras's own `compile`, callbacks and `History`: nothing here changes what a model means;
-* whole epochs in one call where that means the same, Keras's own `fit` elsewhere, and the reason is said;
-* the same order of examples on every backend, whichever runs it;
+* `compile`, the callbacks and the `History` are Keras's own: nothing here changes what a model means;
+* many steps run in one call where that means the same; elsewhere Keras's own `fit` runs, and the reason is logged;
+* the order of the examples is the same on every backend and with either engine;
 * requests that cannot work fail before the first batch, with one clear error;
-* Ctrl-C keeps what was learnt: the batch and the epoch's validation are finished, then `KeyboardInterrupt` goes on.
+* Ctrl-C keeps what was learnt: the batch and the epoch's validation are finished, then `KeyboardInterrupt` is raised.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def build_callbacks(
 
     Args:
         patience: Epochs without improvement after which training stops.
-        monitor: The metric that is watched.
+        monitor: The metric whose improvement counts.
         logdir: The folder for the event files; by default a new one, ``runs/<time>``.
 
     Returns:
@@ -83,7 +83,7 @@ def make_run_folder(path: str | os.PathLike[str] | None = None) -> Path:
     try:
         folder = _new_folder() if path is None else Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        # Under a name of its own: another run may try the same folder now.
+        # Under a unique name: another run may be testing the same folder at this moment.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -95,14 +95,14 @@ def make_run_folder(path: str | os.PathLike[str] | None = None) -> Path:
 
 
 def _new_folder() -> Path:
-    """Makes ``runs/<time>``; a run that began within the same second gets the name with a number."""
+    """Makes ``runs/<time>``, with a number added to the name if another run began within the same second."""
     folder = Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder.parent.mkdir(exist_ok=True)
     for name in itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2))):
         with suppress(FileExistsError):
             folder.with_name(name).mkdir()
             return folder.with_name(name)
-    raise AssertionError  # The numbers do not end.
+    raise AssertionError  # Never reached: the numbers do not end.
 
 
 def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
@@ -130,23 +130,23 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         loss: As in Keras's `compile`.
         optimizer: As in Keras's `compile`: a name or an optimizer.
         metrics: As in Keras's `compile`.
-        epochs: How often the training data are gone through.
+        epochs: How many times to go through the training data.
         validation_ds: Batches or arrays, like `train`.
         callbacks: As in Keras's `fit`.
         engine: ``"fused"`` runs many steps of the model's own `train_step` in one call on the device, ``"keras"`` is
-            Keras's `fit`; ``"auto"`` takes the first wherever it means the same, and else says why not.
-        memory_share: How much of the memory that is free on the device the examples may take; where they need more,
-            they are streamed there in blocks.
+            Keras's `fit`; ``"auto"`` uses ``"fused"`` wherever it means the same, and otherwise logs why not.
+        memory_share: What share of the device's free memory the examples may take; if they need more, they are copied
+            to the device in blocks.
         **options: Anything else that Keras's `compile` or `fit` takes, such as ``batch_size=64`` or ``verbose=0``.
 
     Returns:
         Keras's `History`; its attribute `engine` is the engine that was used.
 
     Raises:
-        InvalidArgumentError: An argument, or labels that the model's output does not fit, or ``engine="fused"`` for
-            what only Keras's `fit` can do.
-        TrainingError: The loss is not a number any more; ``model.history`` keeps the epochs.
-        TrainingInterrupted: Ctrl-C, once the steps that run are finished; a `KeyboardInterrupt`.
+        InvalidArgumentError: An argument is invalid, the labels do not fit the model's output, or ``engine="fused"`` is
+            given for what only Keras's `fit` can do.
+        TrainingError: The loss became NaN or infinite; ``model.history`` keeps the epochs so far.
+        TrainingInterrupted: Ctrl-C was pressed; a `KeyboardInterrupt`, raised once the running steps are finished.
 
     Example:
         >>> import numpy as np
@@ -204,7 +204,7 @@ def _as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
 
 @contextmanager
 def _labels_out_of_range_named() -> Iterator[None]:
-    """Says in dlf's words what TensorFlow and PyTorch say of a label in a stream that the output has no place for."""
+    """Turns the errors of TensorFlow and PyTorch for a label out of range in a stream into `InvalidArgumentError`."""
     try:
         yield
     except Exception as error:
@@ -224,9 +224,10 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Stops at Ctrl-C and at a loss that is not a number.
+    """Stops training at Ctrl-C, or when the loss is NaN or infinite.
 
-    It looks at epochs alone: Keras's TerminateOnNaN looks at every batch, and JAX then waits for the device each time.
+    It looks only at epochs: Keras's `TerminateOnNaN` looks at every batch, which makes JAX wait for the device each
+    time.
     """
 
     def __init__(self, interrupt: Interrupt) -> None:
@@ -235,7 +236,7 @@ class _Watch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
         self.not_finite = ""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        # `fit` clears the wish to stop while it starts up, which can take a while.
+        # `fit` resets `stop_training` while it starts up, which can take a while: Ctrl-C may have come before that.
         self.model.stop_training = self.model.stop_training or self._interrupt.pressed
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -1,11 +1,11 @@
 """Event files that TensorBoard opens, in the layout and with the tags of Keras's own callback, without TensorFlow.
 
-What is asked of it:
+Requirements:
 
-* ``train/`` and ``validation/``, with ``epoch_<metric>``, ``epoch_learning_rate`` and
+* the files are in ``train/`` and ``validation/``, with the tags ``epoch_<metric>``, ``epoch_learning_rate`` and
   ``evaluation_<metric>_vs_iterations``, as tensor values of the plugin ``scalars``;
-* nothing is done at a batch: a callback that looks at one makes JAX wait for the device every time;
-* what has been written is on the disk at the end of every epoch.
+* nothing is done at a batch, since a callback that looks at one makes JAX wait for the device every time;
+* at the end of every epoch, everything so far has been written to the files.
 
 Source of the layout: `keras.callbacks.TensorBoard` in Keras 3.15, ``keras/src/callbacks/tensorboard.py``.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 from dlf.backend.keras_internals import tensorflow_hidden
 
-# tensorboardX imports PyTorch wherever it is installed, for tensors that it is never given here: seconds for nothing.
+# If PyTorch is installed, tensorboardX imports it, which takes seconds, to accept its tensors. Here it is given none.
 _hides_torch = "torch" not in sys.modules
 if _hides_torch:
     sys.modules["torch"] = None  # type: ignore[assignment]  # Python's own way of saying that it cannot be imported.
@@ -49,7 +49,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
     Args:
         log_dir: The folder that TensorBoard is pointed at; made where it does not exist.
-        write_graph: Whether to write the model's layers, for TensorBoard's page of graphs.
+        write_graph: Whether to write the model's layers, for TensorBoard's graphs page.
 
     Example:
         >>> import tempfile
@@ -83,7 +83,7 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self._write("train", [Summary.Value(tag="keras", metadata=metadata, tensor=tensor)], step=0)
 
     def on_test_end(self, logs: Mapping[str, float] | None = None) -> None:
-        """Writes what an evaluation found, against the number of training steps so far."""
+        """Writes the results of an evaluation against the number of training steps so far."""
         optimizer = getattr(self.model, "optimizer", None)
         if optimizer is not None and logs:
             step = int(keras.ops.convert_to_numpy(optimizer.iterations))
@@ -101,12 +101,12 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
     def on_train_end(self, logs: Mapping[str, float] | None = None) -> None:
         """Closes the files."""
         for writer in self._writers.values():
-            with suppress(OSError):  # Said already, when it was written to.
+            with suppress(OSError):  # There was a warning already, when a write failed.
                 writer.close()
         self._writers.clear()
 
     def _learning_rate(self) -> float:
-        # In mixed precision the optimizer that has the learning rate is inside one that scales the loss.
+        # In mixed precision, the optimizer that has the learning rate is inside one that scales the loss.
         optimizer = getattr(self.model.optimizer, "inner_optimizer", self.model.optimizer)
         return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
@@ -140,8 +140,8 @@ class TensorBoard(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         # Not tensorboardX's FileWriter: its thread may write what `flush` was called for only after `flush` returned.
         if folder not in self._writers:
             (self.log_dir / folder).mkdir(parents=True, exist_ok=True)
-            # tensorboardX names a file by the second: another training in it would write over the first one's. By time,
-            # since TensorBoard reads what comes later in the alphabet as the sequel.
+            # tensorboardX names a file by the second: another training in the same second would overwrite it. The
+            # suffix begins with the time, since TensorBoard reads files of a folder in alphabetical order.
             suffix = f".{time.time_ns()}.{os.getpid()}.v2"
             self._writers[folder] = EventsWriter(str(self.log_dir / folder / "events"), filename_suffix=suffix)
         self._writers[folder].write_event(event)

@@ -1,4 +1,4 @@
-"""Nothing gets a speed before it agrees; what is printed follows from the raw rounds."""
+"""`dlf bench`: no contestant gets a speed before it agrees, and what is printed follows from the raw rounds."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def judge_of(model: str) -> Judge:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "name"),
-    # Common masks need a reference of their own, which takes its time to compile: one model shows it.
+    # With common masks, the reference has to be trained again, which takes long to compile: only with one model.
     [(model, name) for model in MODELS for name in HERE if model == "mlp" or "common" not in name],
 )
 def test_every_contestant_agrees_with_keras(model: str, name: str) -> None:
@@ -60,7 +60,7 @@ def test_every_contestant_agrees_with_keras(model: str, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [FUSED, EXPLICIT, f"{FUSED}, common masks"])
 def test_a_seed_that_was_set_before_changes_no_masks(name: str) -> None:
-    """dlf draws common masks after `set_seed`, which a test in another file may have called."""
+    """After `set_seed`, which a test in another file may have called, dlf would draw common masks."""
     set_seed(7)
     before = random_functions()
     assert judge_of("mlp").judge(KNOWN[name]).agrees
@@ -107,7 +107,7 @@ def test_another_loss_function_order_or_mask_is_refused() -> None:
 
 @pytest.mark.parametrize(("accidents", "agrees"), [(1, True), (2, False)])
 def test_an_accident_in_one_order_refuses_nobody(accidents: int, agrees: bool) -> None:
-    """What rounding does to one unit in one order is no difference; what comes back in another is."""
+    """A difference in one order of the examples is taken for a rounding accident; one in both orders is not."""
 
     @dataclass(frozen=True)
     class Sum(HandWritten):
@@ -312,7 +312,7 @@ def test_a_backend_that_is_not_installed_is_named_with_the_command(run_python: R
 
 
 def test_a_worker_that_dies_is_reported_with_its_last_words(run_python: Run, tmp_path: Path) -> None:
-    # What is first imported by the worker alone, and stands in its way.
+    # A module that only the worker imports, and at which it fails.
     (tmp_path / "numpy.py").write_text("raise RuntimeError('standing in the way')\n")
     code = f"from dlf.bench import *; print_bench(run_bench(BenchOptions([{BACKEND!r}], ['mlp'], rows=64)))"
     ended = run_python("-c", code, PYTHONPATH=str(tmp_path))
@@ -332,7 +332,7 @@ def test_ctrl_c_takes_the_worker_along(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dlf", "bench", "--backends", BACKEND, "--models", "mlp", "--repeats", "5000"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
         assert bench.stderr is not None
-        # Both ends of stderr and stdout close only once the worker has ended too.
+        # `communicate` returns only when stderr and stdout are closed, which the worker holds open until it ends.
         next(line for line in bench.stderr if "does it agree" in line)
         bench.send_signal(signal.SIGINT)
         bench.communicate(timeout=60)

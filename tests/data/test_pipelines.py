@@ -15,7 +15,7 @@ X, Y = np.arange(20, dtype=np.float32).reshape(10, 2), np.arange(10)
 
 
 def make(kind: str) -> Any:
-    """The same ten examples, as `tf.data` or without it."""
+    """Returns the same ten examples, as a `tf.data.Dataset` or as a data set without TensorFlow."""
     if kind == "tf.data":
         return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices((X, Y))
     return (X, Y) if kind == "tuple" else ArrayDataset(X, Y)
@@ -57,7 +57,7 @@ def test_the_same_seed_gives_the_same_epochs(kind: str) -> None:
 
 @KINDS
 def test_the_order_is_the_same_on_every_backend(kind: str) -> None:
-    """NumPy has frozen the stream that it is drawn from: these numbers hold wherever and whenever this is run."""
+    """The order comes from a NumPy generator whose stream is frozen, so these numbers hold on every machine."""
     set_seed(2025)
     batches = prepare_for_training(make(kind), batch_size=4)
     assert labels(batches) == [[6, 3, 8, 5], [0, 9, 2, 4], [1, 7]]

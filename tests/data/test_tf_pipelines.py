@@ -44,7 +44,7 @@ def test_the_order_is_that_of_arrays(drop_remainder: bool) -> None:
 
 
 def test_an_iterator_that_ends_late_leaves_the_epoch_that_has_begun_alone() -> None:
-    """tf.data asks for the end in a thread of its own: on a busy machine, after Keras has begun the next epoch."""
+    """tf.data looks for the end in its own thread; on a busy machine, Keras has begun the next epoch by then."""
     batches = prepare_for_training((X, np.arange(70)), 16, seed=3)
     late = iter(batches)
     for _ in range(len(batches)):
@@ -106,7 +106,7 @@ def test_the_engines_and_the_arrays_agree(shuffle_buffer: int | None, caplog: py
 
 
 def test_random_maps_are_streamed_and_not_frozen(caplog: pytest.LogCaptureFixture) -> None:
-    # Seeded, `tf.random.normal` begins again with each epoch, in Keras's loop too; a generator goes on.
+    # With a seed, `tf.random.normal` draws the same numbers in each epoch, in Keras's loop too; a generator does not.
     generator = tf.random.Generator.from_seed(1)
     dataset = source().map(lambda x, y: (x + generator.normal([3]), y % 2))
     made = model()

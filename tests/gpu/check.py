@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FRAMEWORKS = ("jax", "torch")
 PRECISE = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-"""Whole float32 products; both frameworks read it as they start."""
+"""Environment variables for full float32 products, without TF32; both frameworks read them when they start."""
 DETERMINISTIC = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 SHARED = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # Two frameworks share the memory of one GPU.
@@ -38,7 +38,7 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Part:
-    """One command, what it may take, and the JSON that it leaves."""
+    """One command, the seconds that it may take, and the name of the JSON file that it writes."""
 
     name: str
     seconds: int
@@ -49,7 +49,7 @@ class Part:
 
 
 def main() -> int:
-    """Runs the parts that are left time for; 0 where each that was run ended well."""
+    """Runs the parts for which there is time, and returns 0 if each of them succeeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder for check.json and logs.tgz")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
@@ -82,13 +82,13 @@ def main() -> int:
 
 
 def parts(device: str, *, small: bool) -> Iterator[Part]:
-    """What is run, the most telling first."""
-    # To try the check itself, the quickest model stands for all.
+    """Yields the parts to run, the most informative first."""
+    # To try the check itself, the quickest model replaces all others.
     deep, wide, recurrent = ("mlp",) * 3 if small else ("transformer", "cnn", "lstm")
     yield Part("backends", 60, dlf("backends", "--json", "backends.json"), answer="backends.json")
     for title, model, seconds in (("mlp", "mlp", 70), ("cnn", wide, 90), ("transformer", deep, 110)):
         yield parity(title, model, seconds, "--device", device)
-    # A framework's own GPU against its own CPU: the same code by other kernels, with TF32 and without it.
+    # Each framework on GPU against itself on CPU: the same code with other kernels, with TF32 and without it.
     for name in FRAMEWORKS:
         for title, environment in (("", {}), ("_no_tf32", PRECISE)):
             yield parity(f"cnn_{name}{title}", wide, 80, pair=f"{name},{name}_cpu", environment=environment)
@@ -118,18 +118,18 @@ def parity(
     pair: str = ",".join(FRAMEWORKS),
     environment: dict[str, str] | None = None,
 ) -> Part:
-    """A comparison of one of `models.py`."""
+    """Returns the part that compares one of the models in `models.py`."""
     command = dlf("parity", f"{HERE / 'models.py'}:{model}", "--backends", pair, *options, "--json", f"{name}.json")
     return Part(name, seconds, command, environment or {}, f"{name}.json")
 
 
 def dlf(*arguments: str) -> list[str]:
-    """The command dlf of this Python."""
+    """Returns the command line of `dlf` in this Python."""
     return [sys.executable, "-m", "dlf", *arguments]
 
 
 def run(part: Part, work: Path, shared: dict[str, str], end: float) -> dict[str, Any]:
-    """Runs a part in the time that is left for it, and returns how it ended and what it says in short."""
+    """Runs a part in the time that is left for it, and returns how it ended and a summary of its output."""
     limit = min(float(part.seconds), end - time.monotonic())
     if limit < 20:
         return {"exit": "skipped", "seconds": 0.0, "said": "no time was left"}
@@ -161,12 +161,12 @@ def run(part: Part, work: Path, shared: dict[str, str], end: float) -> dict[str,
 
 
 def headline(part: Part, lines: list[str]) -> str:
-    """The line of what was printed that says most: an answer stands first, a summary of tests last."""
+    """Returns the most informative line of the output: the last one of tests, the first one of other commands."""
     return (lines or [""])[-1 if part.name.startswith("tests") else 0][:200]
 
 
 def in_short(answer: Any) -> Any:
-    """What is kept of an answer: of a report of parity, its verdict and what is not rounding."""
+    """Returns what is kept of an answer: of a parity report the verdict and the differences, of others everything."""
     if not isinstance(answer, dict) or "first_divergence" not in answer:
         return answer
     kept = ("verdict", "backends", "stages", "first_divergence", "not_finite", "not_judged", "failed", "known_failures")
@@ -174,7 +174,7 @@ def in_short(answer: Any) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """What it was run on."""
+    """Returns a description of the machine that this runs on."""
     asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         gpus = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip().splitlines()
@@ -190,7 +190,7 @@ def machine() -> dict[str, Any]:
 
 
 def install(wheels: Path, folder: Path) -> None:
-    """Installs wheels into a folder, without a network; what else they need is there."""
+    """Installs wheels into a folder without a network; everything else that they need is installed already."""
     options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--upgrade"]
     files = sorted(map(str, wheels.resolve().glob("*.whl")))
     subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", str(folder), *files], check=True)

@@ -30,7 +30,7 @@ def test_every_part_comes_through_on_a_cpu(tmp_path: Path) -> None:
     assert list(found["parts"]) == [part.name for part in check.parts("cpu", small=True)]
     assert ended.returncode == 0, ended.stderr
     assert found["machine"]["cores"]
-    # A framework against itself: the same bits, and so nothing but that can be the answer.
+    # Here both run on the CPU: a framework compared with itself has the same bits, so it must agree.
     for name in check.FRAMEWORKS:
         answer = found["parts"][f"cnn_{name}"]["answer"]
         assert answer["verdict"] == "agree"

@@ -31,13 +31,13 @@ NUMBERS = _RANDOM.normal(size=(ROWS, 2)).astype(np.float32)
 LABELS = _RANDOM.integers(0, CLASSES, ROWS).astype(np.int32)
 WEIGHTS = _RANDOM.uniform(0.0, 2.0, ROWS).astype(np.float32)
 
-# Rates, factors and epsilons are binary fractions: in float64 nothing hangs on whether one went through float32.
+# Rates, factors and epsilons are binary fractions: they are the same in float64 even if they went through float32.
 HALF, QUARTER, EPSILON = 0.5, 0.25, 2.0**-10
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, what it is trained on, and by which loss; None is the model's own."""
+    """A model, its training data, and its loss, where None stands for the model's own."""
 
     build: Callable[[], keras.Model]
     x: Any
@@ -47,7 +47,7 @@ class Case:
 
 
 def crossentropy() -> Any:
-    """A new one each time: a loss computes in the dtype that was the default when it was made."""
+    """Returns a new loss each time, since a loss computes in the dtype that was the default when it was made."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -58,7 +58,7 @@ def mlp(**options: Any) -> keras.Model:
             layers.Dense(8, activation="tanh", name="hidden", **options),
             layers.Dense(CLASSES, name="out", **options),
         ],
-        # Keras's own name counts up from model to model, and is part of each variable's.
+        # Keras's default name has a number that grows from model to model, and is part of each variable's path.
         name="model",
     )
 
@@ -112,7 +112,7 @@ def two_in_two_out_in_lists() -> keras.Model:
 
 @keras.saving.register_keras_serializable("tests")
 class AddsLoss(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Hands its inputs on, and wants them small."""
+    """Returns its inputs, and adds a penalty on their size to the loss."""
 
     def call(self, inputs: Any) -> Any:
         self.add_loss(EPSILON * keras.ops.sum(keras.ops.square(inputs)))
@@ -138,13 +138,13 @@ def masked() -> keras.Model:
     tokens = keras.Input((5,), dtype="int32")
     hidden = layers.Embedding(4, 3, mask_zero=True, name="embedding")(tokens)
     hidden = layers.GRU(4, return_sequences=True, name="gru")(hidden)
-    # The mask goes as far as the loss, which is of the words alone.
+    # The mask reaches the loss, so that only words count and padding does not.
     return keras.Model(tokens, layers.Dense(CLASSES, name="out")(hidden))
 
 
 @keras.saving.register_keras_serializable("tests")
 class OwnLoss(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """A model that needs no other loss than its own."""
+    """A model with its own `compute_loss`, so that it needs no other loss."""
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, *args: Any, **kwargs: Any) -> Any:
         return keras.ops.mean(keras.ops.square(y_pred - keras.ops.one_hot(y, CLASSES))) + sum(self.losses)
@@ -189,7 +189,7 @@ def in_float64() -> Iterator[None]:
 
 
 def build(case: Case) -> keras.Model:
-    """The model, with the same weights on every backend."""
+    """Returns the case's model, with the same weights on every backend."""
     set_seed(SEED)
     try:
         return case.build()
@@ -202,13 +202,13 @@ def widened(values: Any) -> Any:
 
 
 def gradients_in_float64(name: str, path: str | None = None) -> dict[str, np.ndarray]:
-    """The loss, under the name of "loss", and the gradients."""
+    """Returns the loss, under the name "loss", and the gradients, by variable."""
     case = CASES[name]
     model = build(case)
     with in_float64():
         compute = value_and_grad(float64_reference(model), case.loss(), path=path, as_numpy=False)
         if keras.config.backend() == "jax":
-            # An operation at a time, JAX takes five times as long.
+            # Without jit, JAX takes five times as long.
             import jax
 
             compute = jax.jit(compute)
@@ -219,7 +219,7 @@ def gradients_in_float64(name: str, path: str | None = None) -> dict[str, np.nda
 
 
 def digest(array: np.ndarray) -> list[float]:
-    """The sum, the norm and five elements."""
+    """Returns an array's sum, its norm and five of its elements."""
     flat = np.ravel(array)
     picked = flat[np.linspace(0, flat.size - 1, min(5, flat.size)).astype(int)]
     return [float(flat.sum()), float(np.linalg.norm(flat)), *map(float, picked)]

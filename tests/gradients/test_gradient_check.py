@@ -1,4 +1,4 @@
-"""`dlf.check_gradients`: sound gradients are not called faulty; planted faults are found, and named by variable."""
+"""`dlf.check_gradients`: correct gradients are not called wrong; planted faults are found, and named by variable."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def predicted(p: Any, batch: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convolutional", "transformer", "sample weights"])
 def test_sound_models_are_right_to_rounding(name: str) -> None:
-    """Dropout, cancellation (the bias before BatchNormalization, that of attention's key), pooling, and a ReLU."""
+    """The models have dropout, pooling, a ReLU, and gradients that cancel (a bias before BatchNormalization)."""
     case = CASES[name]
     batch: Any = (case.x, case.y) if case.weights is None else (case.x, case.y, case.weights)
     found = dlf.check_gradients(build(case), batch, loss=case.loss(), paths=FIRST)
@@ -83,7 +83,7 @@ def test_a_point_without_a_derivative_is_no_defect(name: str) -> None:
     found = check(TIES[name])
     assert found.ok
     (finding,) = (each for each in found.findings if each.variable == "b")
-    # A framework that takes the mean of both slopes agrees with central differences, and there is nothing to say.
+    # A framework that returns the mean of both slopes agrees with central differences, so that nothing is reported.
     assert finding.verdict in ({"tie", "rounding"} if name == "absolute value at zero" else {"tie"}), found
     assert finding.verdict == "rounding" or "to the left" in finding.detail
 
@@ -92,7 +92,7 @@ def _with_gradient(value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> 
     @ops.custom_gradient  # type: ignore[untyped-decorator]  # Keras has no types.
     def function(x: Any) -> Any:
         def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            # Keras hands it on as each framework does: by name on TensorFlow, and else by place.
+            # Keras passes the upstream gradient by name on TensorFlow, and by position elsewhere.
             return (arguments[0] if upstream is None else upstream) * slope(x)
 
         return value(x), gradient
@@ -101,7 +101,7 @@ def _with_gradient(value: Callable[[Any], Any], slope: Callable[[Any], Any]) -> 
 
 
 def _gelu_slope(x: Any) -> Any:
-    """Of the approximation by a hyperbolic tangent."""
+    """Returns the slope of GELU's approximation by a hyperbolic tangent."""
     inner, root = ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)), math.sqrt(2 / math.pi)
     return 0.5 * (1 + inner) + 0.5 * x * (1 - inner**2) * root * (1 + 3 * 0.044715 * x**2)
 
@@ -111,7 +111,7 @@ def _gelu(x: Any) -> Any:
 
 
 def detached(x: Any) -> Any:
-    """Lets no gradient through, by the framework's own function, of which Keras knows nothing."""
+    """Stops the gradient by the framework's own function, which Keras does not see."""
     if keras.config.backend() == "torch":
         return x.detach()
     if keras.config.backend() == "jax":
@@ -125,7 +125,7 @@ def detached(x: Any) -> Any:
 
 reversed_before = _with_gradient(lambda x: x, lambda x: -ops.ones_like(x))
 passed_through = _with_gradient(lambda x: ops.round(4 * x) / 4, ops.ones_like)
-"""As people write it: decorated where their module is imported."""
+"""Decorated when the module is imported, as in users' code."""
 nearly_square = _with_gradient(lambda x: x**2, lambda x: 2 * x * (1 + 1e-4))
 gelu_with_another_slope = _with_gradient(_gelu, _gelu_slope)
 FAULTS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
@@ -189,14 +189,14 @@ def test_a_derivative_that_is_cut_on_purpose_is_no_defect(name: str) -> None:
     assert found.ok, found
     assert verdicts(found) == {"w": "cut", "b": "rounding"}
     assert "cannot be judged by finite differences" in repr(found)
-    # Both ways are said.
+    # The message gives both gradients.
     assert "as asked for" in repr(found)
     cut_by = "custom_gradient" if name == "reversed" or "decorated" in name else "stop_gradient"
     assert f"{cut_by} cuts it" in repr(found)
 
 
 def test_the_arithmetic_of_a_lower_precision_is_told_from_a_defect() -> None:
-    """The model in float64 is right; what bfloat16 costs is thousands of noise floors of float32 parameters."""
+    """In float64 the gradients are right; the error of bfloat16 is thousands of noise floors of float32."""
     set_seed(5)
     found = dlf.check_gradients(mlp(dtype="mixed_bfloat16"), (X, LABELS), loss=crossentropy(), paths=FIRST)
     assert found.ok
@@ -205,7 +205,7 @@ def test_the_arithmetic_of_a_lower_precision_is_told_from_a_defect() -> None:
 
 @keras.saving.register_keras_serializable("tests")
 class Normalizes(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Hand-written, with a mean through which no gradient flows."""
+    """A hand-written normalization, with a mean through which no gradient flows."""
 
     def __init__(self, detached: bool = True, **options: Any) -> None:
         super().__init__(**options)
@@ -302,7 +302,7 @@ def test_the_second_derivative_of_a_layer_normalization() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="a defect of TensorFlow")
 def test_single_examples_of_attention_in_float32(run_python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    """In a process of its own: vectorized, on CPUs, TensorFlow 2.21 writes beyond its memory there, and dies."""
+    """Runs in its own process: TensorFlow 2.21 crashes in the vectorized computation on CPUs, by an invalid write."""
     code = """
 import keras, numpy as np
 from dlf.backend.registry import current_backend
@@ -411,7 +411,7 @@ SMOOTH: dict[str, tuple[Callable[[float], float], float, float]] = {
     "on a height": (lambda t: 1e6 + math.sin(t), 1.0, 1.0),
     "flat": (lambda t: 3.0, 0.0, 1.0),
     "level": (math.cos, 0.0, 1.0),
-    # The kink is passed by the long steps alone.
+    # Only the long steps go past the kink.
     "near a kink": (lambda t: max(t, 1e-5), 0.0, 1.0),
     "nearer a kink": (lambda t: abs(t - 1e-4), -1.0, 1.0),
 }
@@ -422,7 +422,7 @@ def test_a_slope_is_within_its_uncertainty(name: str) -> None:
     function, expected, scale = SMOOTH[name]
     slope = slope_at_zero(function, scale)
     assert abs(slope.value - expected) <= 2 * slope.uncertainty
-    # Where the function is a million, its last bit over a step of a thousandth is all that can be known.
+    # At a function value of a million, the uncertainty is its last bit divided by a step of a thousandth.
     assert slope.uncertainty <= (3e-6 if name == "on a height" else 1e-6) / scale
     assert not slope.has_kink
 
@@ -435,7 +435,7 @@ def test_a_kink_has_two_slopes(left: float, right: float) -> None:
 
 
 def test_a_loss_that_never_moves_has_no_gradient_of_one() -> None:
-    """Finite differences are certain there: both sides are the same to the last bit."""
+    """Finite differences have no uncertainty here, since the loss is exactly zero everywhere."""
 
     def constant(parameters: Any, batch: Any) -> Any:
         return keras.ops.sum(parameters["w"] - detached(parameters["w"])) + 0 * keras.ops.sum(batch[0])

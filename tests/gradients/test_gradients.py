@@ -27,14 +27,14 @@ GOLDEN = json.loads((Path(__file__).parent / "gradient_golden.json").read_text()
 
 
 class Recorder(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types.
-    """Puts each gradient in the place of its variable: what Keras's trainer hands to an optimizer, to the bit."""
+    """Assigns each gradient to its variable, so that what Keras's trainer gives to an optimizer can be read exactly."""
 
     def __init__(self) -> None:
         super().__init__(learning_rate=1.0)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         self.assign(variable, ops.zeros(variable.shape, variable.dtype))
-        # Of an Embedding, TensorFlow has the rows that were looked up, some of them twice: adding takes them together.
+        # For an Embedding, TensorFlow returns the gradients of the rows looked up, some twice: adding sums these.
         self.assign_add(variable, gradient)
 
 
@@ -57,14 +57,14 @@ def test_the_gradients_are_those_of_keras_s_trainer(name: str, path: str) -> Non
     loss, gradients = dlf.value_and_grad(model, path=path)(case.x, case.y, case.weights)
     for variable, old, new in zip(model.variables, before, values(model), strict=True):
         np.testing.assert_array_equal(new, old, err_msg=f"{variable.path} is changed")
-    # `build` has seeded, so `value_and_grad` draws the common masks; Keras has to, too.
+    # `build` calls `set_seed`, so that `value_and_grad` draws the common masks; Keras must draw them, too.
     with common_randomness():
         expected = model.train_on_batch(case.x, case.y, case.weights)
-    # What Keras reports went through a running mean.
+    # The loss that Keras reports has been through a running mean.
     assert loss == pytest.approx(np.ravel(expected)[0], rel=4 * EPSILON)
     assert list(gradients) == list(named_variables(model))
     for key, variable in named_variables(model).items():
-        # The same operations on the same numbers, one by one: nothing is left to rounding.
+        # The same operations on the same numbers, one by one, give exactly the same results.
         np.testing.assert_array_equal(gradients[key], ops.convert_to_numpy(variable.value), err_msg=key)
         assert gradients[key].dtype == np.float32, key
 
@@ -73,18 +73,18 @@ def test_the_gradients_are_those_of_keras_s_trainer(name: str, path: str) -> Non
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", CASES)
 def test_every_backend_finds_the_same_gradients(name: str, path: str) -> None:
-    """In float64 backends differ by some 1e-16 of the numbers that are added up, and 1e-9 is far from any defect."""
+    """In float64 the backends differ by about 1e-16 of the numbers that are summed; a defect is far above 1e-9."""
     received, expected = gradients_in_float64(name, path), GOLDEN[name]
     assert received.keys() == expected.keys()
     largest = max(each[1] for each in expected.values())
     for key, array in received.items():
-        # What cancels, such as the bias before BatchNormalization, is known as well as the numbers that cancel.
+        # A gradient that cancels, as of a bias before BatchNormalization, is only as exact as the numbers that cancel.
         bound = 1e-9 * expected[key][1] + 1e-13 * largest
         np.testing.assert_allclose(digest(array), expected[key], rtol=0, atol=bound, err_msg=key)
 
 
 def test_the_tests_above_can_fail() -> None:
-    """In float32 nothing is within the bound; and sample weights, masks and penalties make a difference."""
+    """In float32 no gradient is within the bound; and sample weights, masks and penalties make a difference."""
     for name in ("mlp", "convolutional"):
         case = CASES[name]
         model = build(case)
@@ -262,7 +262,7 @@ def test_a_mistake_is_named_before_anything_is_computed(name: str) -> None:
     "loss", [norm_of_each, lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None)]
 )
 def test_a_loss_for_each_example_is_refused(loss: Any, path: str) -> None:
-    """Keras takes the mean of what a function returns; a `Loss` without reduction is what it is."""
+    """Keras takes the mean of what a loss function returns, but not of a `Loss` without reduction."""
     if loss is norm_of_each:
         value, _ = dlf.value_and_grad(mlp(), loss, path=path)(X, LABELS)
         assert value.shape == ()
@@ -281,7 +281,7 @@ def test_an_unknown_path_is_named_with_those_there_are() -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_named_by_its_variable(bad: float) -> None:
     model = mlp()
-    # Of the first row of the first kernel alone: the number in the message counts.
+    # The message counts the elements of the first kernel that are not finite.
     x = X.copy()
     compute = dlf.value_and_grad(model, keras.losses.MeanSquaredError())
     y = np.zeros((len(X), CLASSES), np.float32)

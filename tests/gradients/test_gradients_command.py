@@ -1,4 +1,4 @@
-"""`dlf gradients`: processes of its own, as a user starts them."""
+"""`dlf gradients`, run in processes of its own, as by a user."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def of(report: dict[str, Any], path: str) -> dict[str, Any]:
 
 
 def test_every_path_finds_the_closed_form_of_the_line(line: dict[str, Any]) -> None:
-    """Within the two units in the last place that the last steps round away."""
+    """The bound is two units in the last place, which the last steps round away."""
     assert line["verdict"] == "agree"
     for path in ("numpy", *PATHS):
         found = of(line, path)["found"]
@@ -258,7 +258,7 @@ def test_the_report_fits_a_narrow_terminal_and_answers_first(line: dict[str, Any
 
 @pytest.mark.parametrize("factor", [1 + 1e-6, np.nan])
 def test_a_gradient_that_is_off_is_called_so(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
-    """By a millionth, which no float32 comparison would see."""
+    """The gradient is off by a millionth, which no comparison in float32 would show."""
     right = on_paper
 
     def off(*arguments: Any) -> Any:
@@ -344,7 +344,7 @@ def test_json_holds_null_for_what_is_no_number(run_python: Run) -> None:
 
 
 def test_a_model_of_another_backend_is_told(run_python: Run) -> None:
-    """Keras can be set to another backend within a process, and leaves the models of before behind."""
+    """Keras can be set to another backend within a process; models from before that cannot be used any more."""
     code = "import warnings; warnings.simplefilter('ignore'); import keras, dlf\n"
     code += "model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
     code += "class Model(type(model)): pass\n"

@@ -35,7 +35,7 @@ PATHS = (("grad", "jax", "jnp"), ("tape", "tensorflow", "tf"), ("autograd", "tor
 
 
 class Page(pages.Page):
-    """A page of gradients."""
+    """A parsed page of `dlf gradients`, with its table rows."""
 
     def rows(self) -> list[str]:
         return self.all("tr")
@@ -48,7 +48,7 @@ def references() -> dict[str, Any]:
 
 @pytest.fixture
 def report(references: dict[str, Any]) -> dict[str, Any]:
-    """The references, and what three frameworks might have answered, whichever of them is installed."""
+    """A report with the references, and with answers that three frameworks might give, installed or not."""
     made = copy.deepcopy(references)
     by_hand = made["paths"][-1]
     for place, (path, backend, module) in enumerate(PATHS):
@@ -80,7 +80,7 @@ def failed(report: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def model(report: dict[str, Any]) -> dict[str, Any]:
-    """Somebody's model: no references, arrays instead of numbers, and one time of a step."""
+    """A report on a user's model: without references, with arrays instead of numbers, and with one time per step."""
     made = copy.deepcopy(report) | {"problem": "model.py:build", "learning_rate": None}
     made["paths"] = made["paths"][3:]
     for each in made["paths"]:
@@ -92,7 +92,7 @@ def model(report: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def hostile(report: dict[str, Any]) -> dict[str, Any]:
-    """Hostile words wherever the report has any."""
+    """A report with hostile text added to each of its strings."""
 
     def spoilt(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -159,7 +159,7 @@ def test_it_needs_nothing_else(kind: str, page_of: Write, request: pytest.Fixtur
     assert "@import" not in styles
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", styles))
     assert "default-src 'none'" in page.text
-    # No colour that only stood in for one of the page's.
+    # No placeholder colour is left: each must have been replaced by a colour of the page.
     assert not re.search("#f[de]00", page.text)
     assert len(page.text.encode()) < 300_000
 
@@ -167,7 +167,7 @@ def test_it_needs_nothing_else(kind: str, page_of: Write, request: pytest.Fixtur
 def test_hostile_words_are_words(hostile: dict[str, Any], page_of: Write) -> None:
     page = page_of(hostile)
     shown = " ".join(page.words[0].split())
-    # In the table of the paths, of gradients, of versions, in the source, and where it says why a path did not run.
+    # It is in the tables of paths, gradients and versions, in the source, and in the reasons why a path did not run.
     assert shown.count("<script>window.pwned = 1</script>") > 20
     assert "<script" not in page.text
     assert "<img" not in page.text
@@ -207,7 +207,7 @@ def test_a_models_times_and_norms(model: dict[str, Any], page_of: Write) -> None
     row = next(row for row in page.rows() if row.startswith("grad"))
     assert "norm 5 of 2 variables" in row
     assert row.endswith("12.5 ms 500 ms")
-    # One source, of which nothing differs: one column, and nothing to choose.
+    # The paths have the same source: there is one column, and no choice of columns.
     assert "grad jax 1.2.3" not in " ".join(page.all("th", scope="row"))[200:]
     assert page.all("th", scope="col", **{"class": "column-1"}) == ["grad and tape and autograd jax 1.2.3"]
     assert not page.all("fieldset")
@@ -249,7 +249,7 @@ def test_losses_that_are_not_finite(report: dict[str, Any], page_of: Write) -> N
     report["paths"][4]["losses"] = [math.inf] * 30
     page = page_of(report)
     assert any("grad has 25 losses that are not finite" in words for words in page.all("p"))
-    # Lines that it might have drawn there would be to "nan".
+    # A line drawn to such a loss would have the coordinate "nan".
     assert "nan" not in "".join(re.findall(r' d="[^"]*"', page.text)).lower()
 
 
@@ -273,7 +273,7 @@ def test_plots(report: dict[str, Any], page_of: Write) -> None:
     assert any("The largest is 2." in caption for caption in page.all("figcaption"))
     assert [item.strip() for item in page.all("li")] == ["numpy", "grad", "tape", "autograd"]
     for number in range(4):
-        # In the legend, in the losses, and in the differences, but for the reference.
+        # In the legend, in the plot of losses and, except for the reference, in the plot of differences.
         assert page.text.count(f"stroke: var(--curve-{number})") >= 3 - (number == 0)
     assert all(f"--curve-{number}: #" in page.text for number in range(COLOURS))
 
@@ -302,7 +302,7 @@ def test_twin_lines_share_a_row(report: dict[str, Any], page_of: Write) -> None:
     row = next(row for row in page.rows() if row.startswith("return jnp"))
     assert "return tf.mean(" in row
     assert "return torch.mean(" in row
-    # Marked: the module's name, and nothing of what both lines say.
+    # Only the module's name is marked, not what both lines have in common.
     assert re.search(r'<span class="n n-Changed">tf</span>(<wbr>)?<span class="o">', page.text)
     assert [row for row in page.rows() if row == "x, y = batch x, y = batch x, y = batch x, y = batch"]
 
@@ -312,7 +312,7 @@ def test_alignment() -> None:
         return float(a == b) or 0.1 * (a.lower() == b.lower())
 
     assert align(["ab", "xab", "b"], alike=like) == [[None, "x", None], ["a", "a", None], ["b", "b", "b"]]
-    # The equal one wins over the alike one that comes first.
+    # An equal item wins over a similar one that comes earlier.
     assert align(["a", "Aa"], alike=like) == [[None, "A"], ["a", "a"]]
     assert align([], alike=like) == align([""], alike=like) == []
 
@@ -378,7 +378,7 @@ function look(frame) {{
 
 
 def look(browse: Browse, folder: Path, page: str, width: int) -> dict[str, Any]:
-    """What a browser makes of a page in a frame so wide; its own ban on scripts is lifted, so that they could run."""
+    """Returns what a browser measures in a page in a frame of this width; its ban on scripts is removed first."""
     page = re.sub(r"<meta http-equiv=[^>]*>", "", page)
     probe = folder / "probe.html"
     probe.write_text(PROBE.format(width=width, page=html.escape(page)), encoding="utf-8")
@@ -399,11 +399,11 @@ def test_a_browser_has_room_and_runs_nothing(
     assert found["pwned"] == 0
     assert len(found["svg"]) == 2
     assert all(width * 0.3 < size < width for size in found["svg"])
-    # The box above the columns hides one.
+    # A checkbox above the columns hides its column.
     assert found["before"] > 0
     assert found["after"] == 0
 
-    # What is looked for would be found.
+    # A script and an overflow would be found, if there were any.
     spoilt = page.replace("<main>", "<script>window.pwned = 1</script><div style='width: 3000px'>x</div><main>")
     found = look(browse, tmp_path, spoilt, width)
     assert found["pwned"] == 1
@@ -416,14 +416,14 @@ def test_a_browser_shows_it(scheme: int, paper: str, report: dict[str, Any], bro
     page, picture = tmp_path / "page.html", tmp_path / "page.png"
     write_page(report, page)
     ran = browse(page.as_uri(), f"--blink-settings=preferredColorScheme={scheme}", f"--screenshot={picture}")
-    # Where the browser complains of a page: of styles that it cannot read, or of what the page may not fetch.
+    # The browser reports errors in a page here: styles that it cannot read, or loads that the page's policy forbids.
     assert "CONSOLE" not in ran.stderr
     pixels = np.round(imread(picture)[..., :3] * 255).astype(int)
     background = np.array([int(paper[at : at + 2], 16) for at in (1, 3, 5)])
     assert (pixels[0, 0] == background).all()
     ink = np.abs(pixels - background).max(axis=-1) > 100
     assert 0.01 < ink.mean() < 0.5
-    # From top to bottom and from left to right, in colours too.
+    # There is something everywhere from top to bottom and from left to right, and in many colours.
     assert all(part.any() for part in np.array_split(ink[:, 60:-60], 8, axis=0))
     assert all(part.any() for part in np.array_split(ink[:, 60:-60], 8, axis=1))
     assert len(np.unique(pixels[::3, ::3].reshape(-1, 3), axis=0)) > 200

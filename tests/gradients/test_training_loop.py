@@ -43,7 +43,8 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "adam": lambda: keras.optimizers.Adam(0.01),
     "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
 }
-# An MLP with penalties, a CNN with statistics and masks, a masked GRU, a transformer block, and many in and out.
+# An MLP with penalties, a CNN with batch statistics and dropout, a masked GRU, a transformer block, and a model with
+# several inputs and outputs.
 TRAINED = [
     *((name, "adam") for name in ("regularized", "convolutional", "masked", "transformer")),
     *((name, "momentum") for name in ("regularized", "convolutional", "masked", "transformer", "dictionaries")),
@@ -53,15 +54,15 @@ Run = tuple[list[float], list[np.ndarray]]
 
 
 def precision() -> AbstractContextManager[None]:
-    """Where the arithmetic is not the same to the bit, both compute in float64.
+    """Returns a context in which both loops compute in float64, unless their arithmetic is the same to the bit.
 
-    On JAX the optimizer is optax's, which rounds otherwise; TensorFlow fuses the operations of two graphs in two ways.
+    On JAX the optimizer is optax's, which rounds differently; TensorFlow fuses operations differently in two graphs.
     """
     return common_randomness() if EXACT else in_float64()
 
 
 def prepared(name: str) -> tuple[keras.Model, Any]:
-    """A model and its loss, to be trained inside `precision`."""
+    """Returns a model and its loss, to be trained inside of `precision`."""
     model = build(CASES[name])
     return (model if EXACT else float64_reference(model)), CASES[name].loss()
 
@@ -107,13 +108,13 @@ def by_loop(name: str, optimizer: str, path: str) -> Run:
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("name", "optimizer"), TRAINED)
 def test_the_updates_are_those_of_keras(name: str, optimizer: str, path: str) -> None:
-    """On PyTorch to the bit; elsewhere, in float64, to what fifty steps make of a rounding of 1e-16.
+    """They agree to the bit on PyTorch, and elsewhere, in float64, to what fifty steps make of a rounding of 1e-16.
 
-    The gradient by a bias before BatchNormalization is rounding alone, and Adam divides it by no less than its epsilon:
-    1e-16 / 1e-7 of the rate a step, 5e-10 of it in all. Where an update was another, it would be 1e-2 of the weights.
+    The gradient by a bias before BatchNormalization consists of rounding errors, which Adam divides by at least its
+    epsilon: 1e-16 / 1e-7 of the learning rate per step, 5e-10 of it in all. A wrong update is off by 1e-2 of a weight.
     """
     (expected_losses, expected), (losses, received) = by_keras(name, optimizer), by_loop(name, optimizer, path)
-    # What Keras reports went through a running mean, which is in float32 on PyTorch.
+    # The loss that Keras reports has been through a running mean, which is in float32 on PyTorch.
     np.testing.assert_allclose(losses, expected_losses, rtol=4 * EPSILON if EXACT else 1e-9)
     assert losses[-1] < losses[0]
     for number, (ours, theirs) in enumerate(zip(received, expected, strict=True)):
@@ -123,7 +124,7 @@ def test_the_updates_are_those_of_keras(name: str, optimizer: str, path: str) ->
 
 
 def test_the_test_above_can_fail() -> None:
-    """A learning rate that is a millionth greater is seen."""
+    """A learning rate that is greater by a millionth is noticed."""
     _, theirs = by_keras("regularized", "momentum")
     with precision():
         model, loss = prepared("regularized")
@@ -150,7 +151,7 @@ def test_a_loop_goes_on_after_finish(path: str) -> None:
 
 
 def as_keras_does(make: Callable[[], keras.Model], optimizer: Callable[[], Any], path: str) -> list[np.ndarray]:
-    """The variables after three steps in float64, which are those after three of Keras's."""
+    """Returns the variables after three steps in float64, once they agree with those after three of Keras's steps."""
     ends = []
     with in_float64():
         for by_keras in (True, False):
@@ -193,7 +194,7 @@ def test_what_is_excluded_from_weight_decay_does_not_decay(path: str) -> None:
 
 
 def two_outputs() -> keras.Model:
-    """Two outputs in a list, whose losses may go by name, and a penalty."""
+    """Returns a model with a list of two named outputs, and a penalty."""
     x, kernel = keras.Input((6,)), keras.initializers.Constant(0.25)
     outputs = [layers.Dense(2, kernel_initializer=kernel, kernel_regularizer="l2", name=name)(x) for name in ("a", "b")]
     return keras.Model(x, outputs)
@@ -231,7 +232,7 @@ def test_without_a_loss_it_is_what_the_model_was_compiled_with(weights: Any, pat
         for _ in range(3):
             losses.append(float(np.ravel(keras.ops.convert_to_numpy(keras.tree.flatten(step(X, TARGETS))[0]))[0]))
             model.reset_metrics()
-    # What Keras reports went through a running mean.
+    # The loss that Keras reports has been through a running mean.
     np.testing.assert_allclose(losses[3:], losses[:3], rtol=8 * EPSILON)
     (unweighted,) = TrainingLoop(two_outputs(), ["mse", absolute]).fit([(X, TARGETS)])
     assert (losses[3] == pytest.approx(unweighted)) == (weights is None)
@@ -267,7 +268,7 @@ def test_batches_of_every_kind(make: Callable[[], Any]) -> None:
 
 @functools.cache
 def _of_pairs() -> list[float]:
-    """Each loss by itself, and the mean taken here."""
+    """Returns the mean loss of each epoch, computed here from the loss of each step."""
     loop = TrainingLoop(build(CASES["mlp"]), crossentropy(), "sgd")
     losses = [float(keras.ops.convert_to_numpy(loop.step(x, y))) for _ in range(2) for x, y in in_pairs()]
     return [float(np.mean(losses[:3])), float(np.mean(losses[3:]))]
@@ -310,14 +311,14 @@ def test_only_what_is_not_finite_is_named() -> None:
     y = X[:, :2]
     with pytest.raises(TrainingError) as raised:
         TrainingLoop(model, ["mse", "mse"], "sgd").fit([(X, [y, y * np.nan])])
-    # NNX has its own order of them.
+    # In any order: NNX has its own.
     assert "sick/kernel" in str(raised.value)
     assert "sick/bias" in str(raised.value)
     assert "sound" not in str(raised.value)
 
 
 class Unserializable:
-    """Keras asks for a `get_config`."""
+    """A loss without a `get_config`, which Keras would need to serialize it."""
 
     def __call__(self, y_true: Any, y_pred: Any) -> Any:
         return absolute(y_true, y_pred)

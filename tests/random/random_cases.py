@@ -1,4 +1,4 @@
-"""What is drawn in the tests of randomness, by name: run on JAX, this writes the numbers that every backend must draw.
+"""What the tests of randomness draw, by name; run on JAX, this writes the numbers that every backend must draw.
 
 ``KERAS_BACKEND=jax python tests/random/random_cases.py > tests/random/random_golden.json``
 """
@@ -22,7 +22,7 @@ ONES = np.ones((4, 6, 5), np.float32)
 IMAGE = np.arange(2 * 6 * 6 * 3, dtype=np.float32).reshape(2, 6, 6, 3) / 216
 EYE = np.broadcast_to(np.eye(6, dtype=np.float32), (4, 6, 6)).copy()
 
-# A layer on these inputs shows its mask, or its noise, and no arithmetic besides.
+# On these inputs, a layer's output shows its mask or its noise, without any other arithmetic.
 MASKS: Mapping[str, tuple[Callable[[], Any], Any]] = {
     "Dropout": (lambda: layers.Dropout(0.3, seed=1), ONES),
     "Dropout, no seed": (lambda: layers.Dropout(0.5), ONES),
@@ -40,7 +40,7 @@ NOISE: Mapping[str, tuple[Callable[[], Any], Any]] = {
     "GaussianNoise": (lambda: layers.GaussianNoise(1.0, seed=6), 0 * ONES),
     "GaussianDropout": (lambda: layers.GaussianDropout(0.5, seed=7), ONES),
 }
-# These compute with what they draw, so the last bits are each framework's own.
+# These layers compute with what they draw, so the last bits differ between frameworks.
 COMPUTING: Mapping[str, tuple[Callable[[], Any], Any]] = {
     "MultiHeadAttention": (lambda: _Self(layers.MultiHeadAttention(2, 3, dropout=0.4, seed=8)), ONES),
     "GroupedQueryAttention": (lambda: _Self(layers.GroupQueryAttention(3, 4, 2, dropout=0.4, seed=9)), ONES),
@@ -75,8 +75,8 @@ FUNCTIONS: Mapping[str, Callable[[Any], Any]] = {
     "shuffle, sorted twice": lambda seed: keras.random.shuffle(ops.arange(3000), seed=seed),
     "shuffle, second axis": lambda seed: keras.random.shuffle(ops.reshape(ops.arange(60), (20, 3)), axis=1, seed=seed),
 }
-# Of those that scale what they draw: a compiler may keep more digits between the product and the sum, depending on the
-# processor, so that numbers differ by this much (two roundings of the largest).
+# Tolerances for functions that scale what they draw. Depending on the processor, a compiler may keep more digits
+# between the product and the sum, so that numbers differ by this much (two roundings of the largest).
 SCALED = {"uniform, range": 1.2e-8, "uniform, float16": 2e-3, "uniform, bfloat16": 1.6e-2}
 NORMALS: Mapping[str, Callable[[Any], Any]] = {
     "normal": lambda seed: keras.random.normal((50, 7), seed=seed),
@@ -114,7 +114,7 @@ WEIGHTS: Mapping[str, Callable[[], Any]] = {
 
 
 class _Self(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Attention of a sequence to itself."""
+    """Applies attention to a sequence and itself."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class _Self(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 def build(name: str) -> tuple[Any, Any]:
-    """A layer, built, and its input as the backend's tensors."""
+    """Returns a built layer, and its input as the backend's tensors."""
     # An unseeded layer takes its seed from Python's generator.
     keras.utils.set_random_seed(11)
     make, inputs = LAYERS[name]
@@ -142,7 +142,7 @@ def build(name: str) -> tuple[Any, Any]:
 
 
 def seen(name: str, output: Any) -> np.ndarray:
-    """What a layer drew, as far as its output shows it."""
+    """Returns what a layer drew, as far as its output shows that."""
     array = to_numpy(output)
     if name == "AlphaDropout":
         return np.asarray(array > 0, np.float32)

@@ -59,7 +59,7 @@ def test_a_seed_is_an_integer_that_numpy_takes(seed: object) -> None:
 def test_neither_seeding_nor_saving_imports_tensorflow(
     run_python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    """Keras asks whether it is available, and asking imports it; a stand-in raises the alarm."""
+    """Keras asks whether TensorFlow is available, which imports it; here, a stand-in prints when it is imported."""
     code = """
 import sys, pathlib
 stand_in = "import types; random = types.SimpleNamespace(set_seed=lambda seed: print('SEED', seed)); print('IMPORTED')"
@@ -76,9 +76,10 @@ print("tensorflow" in sys.modules)
 keras.utils.set_random_seed(3)
 """
     ended = run_python("-c", code)
-    # The last call is Keras's own, outside: if it prints nothing, Keras no longer does this and the guard can go.
+    # The last call is Keras's own, without dlf's guard. If it prints nothing, Keras no longer imports TensorFlow there,
+    # and the guard can be removed.
     assert ended.stdout.split()[:2] == ["False", "IMPORTED"], ended.stdout + ended.stderr
-    # What is imported later has the seed all the same.
+    # A TensorFlow that is imported later is seeded all the same.
     assert ended.stdout.split()[2:4] == ["SEED", "2"], ended.stdout + ended.stderr
 
 
@@ -147,7 +148,7 @@ def test_without_the_context_masks_are_others() -> None:
 
 
 def compilers() -> dict[str, Callable[[Any], Callable[[Any], Any]]]:
-    """Ways of compiling a layer's call, which then keeps its seed's state over calls."""
+    """Returns ways of compiling a layer's call that keep the state of its seed from call to call."""
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
@@ -159,7 +160,8 @@ def compilers() -> dict[str, Callable[[Any], Callable[[Any], Any]]]:
         return {"jax.jit": _jitted}
     import torch
 
-    # PyTorch's default compiler takes a minute and a C++ compiler; this one traces likewise, and then runs.
+    # PyTorch's default compiler needs a minute and a C++ compiler. This backend traces in the same way, and then runs
+    # the operations as they are.
     return {"torch.compile": lambda layer: torch.compile(lambda x: layer(x, training=True), backend="aot_eager")}
 
 
@@ -195,7 +197,7 @@ def test_compiled_layers_draw_the_golden_numbers_step_after_step(compiler: str, 
 
 
 def summed_masks(*, ways: Any) -> tuple[str, list[int]]:
-    """Three steps of `fit` whose loss is the mean output: the kernel becomes the sum of the means of the masks."""
+    """Takes three steps of `fit` with the mean output as loss, so that the kernel sums up the means of the masks."""
     keras.utils.set_random_seed(11)
     kernel = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
     dropout = keras.layers.Dropout(0.5)

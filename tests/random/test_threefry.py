@@ -26,7 +26,7 @@ UNSEEDED = "2223994504c7ca43"
 
 
 def threefry_by_the_book(key: tuple[int, int], counter: tuple[int, int]) -> tuple[int, int]:
-    """In Python's own integers, one round at a time."""
+    """Computes Threefry-2x32 with Python's integers, one round at a time."""
     keys = (*key, key[0] ^ key[1] ^ 0x1BD11BDA)
     first, second = ((word + each) % 2**32 for word, each in zip(counter, key, strict=True))
     for number in range(20):
@@ -42,7 +42,7 @@ def threefry_by_the_book(key: tuple[int, int], counter: tuple[int, int]) -> tupl
 
 @pytest.mark.parametrize("shape", [(), (1,), (5, 3), (400, 400)])
 def test_every_element_has_the_bits_of_its_number(shape: tuple[int, ...]) -> None:
-    """The largest shape goes where PyTorch computes by itself."""
+    """For the largest shape, dlf on PyTorch computes with tensors, and for smaller ones with NumPy."""
     key = (0xFFFFFFFE, 2025)
     bits = np.asarray(ops.convert_to_numpy(current_backend().random_bits(np.array(key, np.uint32), shape)))
     assert bits.shape == shape
@@ -68,7 +68,7 @@ def test_functions_draw_the_golden_numbers(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(FUNCTIONS))
 def test_our_derivation_draws_the_golden_numbers_on_jax_too(name: str) -> None:
-    """Where JAX's own numbers would be used, and prove nothing about ours."""
+    """On JAX, dlf uses JAX's own numbers, which prove nothing about dlf's derivation: here they are replaced."""
     if ON_JAX and name in ("uniform, range", "uniform, float16"):
         pytest.skip("JAX has no float64 unless asked, and its compiler fuses")
     with random_functions_replaced(replacements()):
@@ -95,7 +95,7 @@ def test_normal_numbers_are_jax_s_to_rounding() -> None:
 
 
 def test_no_quantile_is_rounded_by_chance() -> None:
-    """None lies so near the middle of two float32 numbers that another `erfinv` could round it the other way."""
+    """No quantile is so close to the middle of two float32 numbers that another `erfinv` could round it differently."""
     assert digest(threefry.normal_quantiles()) == "1b36608f8d80345e"
     assert digest(threefry.truncated_quantiles()) == TRUNCATED
     assert np.all(np.abs(threefry.truncated_quantiles()) < 2)

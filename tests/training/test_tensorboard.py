@@ -23,7 +23,7 @@ def model() -> keras.Model:
 
 
 def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard's own reader finds: for each tag the steps and values."""
+    """Returns what TensorBoard's own reader finds: for each tag, the steps and values."""
     events = event_accumulator.EventAccumulator(str(folder))
     events.Reload()
     found = {}
@@ -59,7 +59,7 @@ def test_trainings_within_a_second_keep_their_events(tmp_path: Path) -> None:
         made.fit(X, Y, initial_epoch=epoch, epochs=epoch + 1, verbose=0, callbacks=[TensorBoard(tmp_path)])
     assert [step for step, _ in read(tmp_path / "train")["epoch_loss"]] == [0, 1, 2]
     files = sorted((tmp_path / "train").iterdir())
-    # TensorBoard takes what comes later in the alphabet for the sequel.
+    # TensorBoard reads the files of a folder in alphabetical order.
     assert [read(file)["epoch_loss"][0][0] for file in files] == [0, 1, 2]
 
 
@@ -97,7 +97,7 @@ def test_the_learning_rate_is_found_inside_a_loss_scaling_optimizer(tmp_path: Pa
 
 
 def test_it_does_nothing_at_a_batch() -> None:
-    """Keras's JAX trainer waits for the device at every step where a callback has these."""
+    """If a callback overrides one of these hooks, Keras's JAX trainer waits for the device at every step."""
     for hook in ("on_train_batch_end", "on_test_batch_end", "on_batch_end", "on_train_batch_begin"):
         assert getattr(TensorBoard, hook) is getattr(keras.callbacks.Callback, hook)
 

@@ -66,7 +66,7 @@ def test_it_learns_from_every_kind_of_data(kind: str, tmp_path: Path) -> None:
 def test_early_stopping_restores_the_best_weights(tmp_path: Path) -> None:
     callbacks, _ = build_callbacks(patience=2, logdir=tmp_path)
     model = classifier()
-    # Labels that mean nothing: the validation loss soon rises.
+    # Random labels: the validation loss soon rises.
     noise = _RANDOM.integers(0, 3, len(X))
     history = compile_and_fit(
         model,
@@ -238,7 +238,7 @@ def test_ctrl_c_finishes_the_batch_and_keeps_what_was_learnt() -> None:
     assert press.seen == 15
     assert len(model.history.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is before
-    # The state is whole: the model can be evaluated, saved and trained further.
+    # The model's state is complete: it can be evaluated and trained further.
     after = model.evaluate(X, Y, verbose=0)
     assert after < model.history.history["loss"][0]
     model.fit(X, Y, verbose=0)
@@ -253,7 +253,7 @@ def test_ctrl_c_while_fit_starts_up_is_not_forgotten() -> None:
 
         def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             Slow.reads += 1
-            if Slow.reads == 3:  # dlf has looked at one batch for the labels and one for the shape.
+            if Slow.reads == 3:  # Before that, dlf has read one batch for the labels and one for the shape.
                 signal.raise_signal(signal.SIGINT)
             return X[:8], Y[:8].astype(np.int32)  # JAX 0.12 warns of 64 bits in a user's own stream.
 
@@ -349,7 +349,7 @@ def test_a_loss_of_its_own_may_take_any_labels() -> None:
     train(Own(), (X, Y + 100), "sparse_categorical_crossentropy")
 
 
-@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # It did: that is the end of the epoch.
+@pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")  # That is how this epoch ends.
 def test_a_generator_loses_no_batch() -> None:
     seen = []
 

@@ -1,4 +1,4 @@
-"""Each situation of the table, and some random ones: trained by plain Keras, its loop under dlf, and the engine."""
+"""Each situation of the table, and some random ones, trained by plain Keras, Keras's loop under dlf, and the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dlf.training.fit import compile_and_fit
 from dlf.utils.errors import BackendError
 
 BACKEND = keras.config.backend()
-# The situations hold warnings against warnings themselves; those of frameworks about each other are none of theirs.
+# The comparison of the situations includes their warnings; what frameworks warn about otherwise must not be an error.
 pytestmark = pytest.mark.filterwarnings("default")
 
 
@@ -36,7 +36,7 @@ def test_it_is_trained_as_keras_trains_it(given: Situation, tmp_path: Path) -> N
         pytest.importorskip("tensorflow")
     if "loader" in given.name:
         pytest.importorskip("torch")
-    # Keras's loop under dlf takes as long again: it is trained too in every third.
+    # Keras's loop under dlf takes as long again, so it is compared only for every third situation.
     alone = given.plain and TABLE.index(given) % 3
     assert faults(given, tmp_path, ("plain", "auto") if alone else WAYS) == []
 
@@ -71,7 +71,7 @@ def test_what_differs_is_found(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_returns_a_dictionary_is_flat_everywhere() -> None:
-    """Six batches are trained on, and two validated; `evaluate` has them by name, as numbers of Python's."""
+    """Training has six batches and validation two; `evaluate` returns the counts by name, as Python numbers."""
     x, y = np.ones((96, 4), "float32"), np.ones(96, "int32")
     for engine in ("keras", "fused"):
         model = way_models.dense()
@@ -102,7 +102,7 @@ def test_evaluate_and_predict_read_as_keras_reads(engine: str) -> None:
         lambda: model.predict(way_data.Noted(), verbose=0),
         lambda: predict(model, way_data.Noted(), engine=engine),
     ):
-        model.evaluate(way_data.X, way_data.Y, verbose=0)  # So that all is built.
+        model.evaluate(way_data.X, way_data.Y, verbose=0)  # So that everything is built before the calls are recorded.
         way_data.CALLS.clear()
         ask()
         calls.append(list(way_data.CALLS))
@@ -118,7 +118,7 @@ def test_a_compiled_model_predicts_before_it_is_trained() -> None:
 
 
 def test_a_data_set_that_holds_a_model_is_read_by_keras() -> None:
-    """Each of its batches may be made by what the model learnt from the one before."""
+    """Each of its batches may depend on what the model learnt from the previous one."""
 
     class Taught(way_data.Noted):
         def __init__(self, model: keras.Model) -> None:

@@ -87,7 +87,7 @@ def box(card: ET.Element) -> Box:
 
 
 def points(path: str) -> list[tuple[float, float]]:
-    """Follows a path of M, L and C commands closely."""
+    """Returns points that lie closely along a path of M, L and C commands."""
     found: list[tuple[float, float]] = []
     for command, numbers in re.findall(r"([MLC])([^MLC]*)", path):
         coordinates = [float(number) for number in re.findall(r"-?[\d.]+", numbers)]
@@ -181,7 +181,7 @@ def test_the_same_model_gives_the_same_picture() -> None:
 
 
 def test_no_lane_touches_a_card_in_any_graph() -> None:
-    """Random graphs, because the library that places the cards leaves some of them too close now and then."""
+    """The graphs are random, since the library that places the cards sometimes puts two of them too close together."""
     random = Random(1)  # noqa: S311  Nothing is secret here.
     for _ in range(100):
         count = random.randint(2, 25)
@@ -330,7 +330,7 @@ def test_pyplot_stays_out_of_it() -> None:
 
 
 def test_a_notebook_shows_a_plot_once_in_a_cell(tmp_path: Path) -> None:
-    """In a kernel of its own: the last expression, the middle of a cell, a later cell, twice in one cell."""
+    """The plot is the last expression, in the middle of a cell, in a later cell, and twice in one cell."""
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -29,7 +29,7 @@ def residual() -> keras.Model:
 
 @keras.saving.register_keras_serializable()
 class Split(keras.layers.Layer):  # type: ignore[misc]
-    """Three outputs in a nested structure, and a property that fails."""
+    """A layer with three outputs in a nested structure, and with a property that raises an error."""
 
     def call(self, x: Any) -> Any:
         return {"low": x[:, :1], "rest": (x[:, 1:], x * 2)}
@@ -40,7 +40,7 @@ class Split(keras.layers.Layer):  # type: ignore[misc]
 
 
 class NoConfig(keras.layers.Layer):  # type: ignore[misc]
-    """Cannot be written as a configuration, so neither can a model that holds it."""
+    """A layer without a configuration, so that a model that contains it has none either."""
 
     def __init__(self, function: Any) -> None:
         super().__init__(name="no_config")
@@ -189,7 +189,7 @@ def test_something_else(wrong: object) -> None:
 
 
 def test_the_private_names_of_keras() -> None:
-    """Fails when a release of Keras changes what `dlf.visualization._model_graph` reads: mend `_private`'s callers."""
+    """Fails if a Keras release changes what `dlf.visualization._model_graph` reads: then fix `_private`'s callers."""
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     functional = model._functional
     assert isinstance(functional, keras.Function)

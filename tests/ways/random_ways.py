@@ -1,9 +1,9 @@
-"""Random combinations of the table's parts; as a program, it trains many and prints each that is not equal, made small.
+"""Random combinations of the table's parts; run as a program, it trains many and prints, reduced, each that differs.
 
-What is asked of it:
+Requirements:
 
 * the same seed draws the same combinations on every backend and with every version of NumPy and Python;
-* a combination that is not equal is told by as few of its parts as still show it.
+* a combination that gives different results is reported with as few of its parts as still show the difference.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ PLAINEST: Combination = {
 
 
 def combinations(seed: int, count: int) -> Iterator[Combination]:
-    """So many combinations, each with what it has beside the plainest."""
+    """Yields `count` random combinations."""
     drawn = random.Random(seed)  # noqa: S311 - not a secret.
     for _ in range(count):
         yield _drawn(drawn)
@@ -140,10 +140,10 @@ def _drawn(drawn: random.Random) -> Combination:
     read = drawn.choice(list(READ)) if form in VECTORS and drawn.random() < 0.5 else None
     stops = drawn.sample(list(CALLBACKS), drawn.choice([0, 0, 1, 1, 2]))
     if ON_TENSORFLOW and read:
-        # There tf.data reads ahead, as far as it comes: what is read of an epoch that is broken off is chance.
+        # On TensorFlow, tf.data reads ahead: how much is read of an epoch that is stopped early is a matter of chance.
         stops = [each for each in stops if "a stop in an epoch" not in each and "at a batch" not in each]
     if form == "deferred":
-        # Keras wants a model that is built for it, and dlf builds such a one.
+        # For a backup, Keras needs a built model, and dlf builds a deferred one.
         stops = [each for each in stops if each != "a backup"]
     is_one = ARRAYS[form][2] is LOSS
     validations = [None, "arrays", *([] if form == "stateful" or read else [0.2, 0.4])]
@@ -173,7 +173,7 @@ def _drawn(drawn: random.Random) -> Combination:
 
 
 def _without_chance(parts: Combination) -> Combination:
-    """There tf.data reads a data set of one's own ahead: what is read of an epoch that is broken off is chance."""
+    """Removes parts whose result is chance on TensorFlow: tf.data reads ahead in an epoch that is stopped early."""
     own = "a data set of one's own"
     if parts["read"] == own and parts["limits"] == "steps":
         parts["limits"] = None
@@ -183,7 +183,7 @@ def _without_chance(parts: Combination) -> Combination:
 
 
 def as_situation(parts: Combination) -> Situation:
-    """The situation that a combination stands for."""
+    """Returns the situation that a combination describes."""
     model, arrays, loss = ARRAYS[parts["form"]]
     given = READ[parts["read"]] if parts["read"] else arrays
     options: dict[str, Any] = {
@@ -244,13 +244,13 @@ def _validated(how: Any, arrays: Callable[[], Any]) -> Mapping[str, Any]:
 
 
 def told(parts: Combination) -> str:
-    """The combination in words: what it has that the plainest has not."""
+    """Describes a combination by the parts in which it differs from the plainest."""
     own = {name: each for name, each in parts.items() if each != PLAINEST[name]}
     return ", ".join(f"{name}={each!r}" for name, each in own.items()) or "the plainest"
 
 
 def made_small(parts: Combination) -> Combination:
-    """The combination with each part made plain that is not needed for it to be unequal."""
+    """Returns the combination with every part made plain that is not needed for the results to differ."""
     for name, plain in PLAINEST.items():
         simpler = {**parts, name: plain}
         if simpler != parts and unequal(simpler):
@@ -259,13 +259,13 @@ def made_small(parts: Combination) -> Combination:
 
 
 def unequal(parts: Combination) -> list[str]:
-    """What is not as it should be."""
+    """Returns the faults that `faults` finds in a combination."""
     with tempfile.TemporaryDirectory() as folder:
         return faults(as_situation(parts), Path(folder))
 
 
 def main() -> int:
-    """Trains many combinations; returns 1 where some are not equal."""
+    """Trains many combinations; returns 1 if the results of some differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=2025)

@@ -1,4 +1,4 @@
-"""The table: ways of training that people use, each with what is known of it beforehand."""
+"""The table: ways of training that people use, each with its expected engine and, if it is Keras's, the reason."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ callbacks, optimizers, losses, metrics = keras.callbacks, keras.optimizers, kera
 BACKEND = keras.config.backend()
 LOSS = losses.SparseCategoricalCrossentropy(from_logits=True)
 NOT_TENSORFLOW = ("jax", "torch")
-"""There tf.data reads ahead, as far as it comes, names errors anew, and counts an update for a step without a batch."""
+"""For situations that differ on TensorFlow, where tf.data reads ahead and renames errors, and where a step without a
+batch counts as an update."""
 BOTH = {"kind": LOSS, "size": "mse"}
 
 
 def situation(
     name: str, model: Callable[[], keras.Model] = models.dense, given: Callable[[], Any] = data.arrays, **options: Any
 ) -> Situation:
-    """One row: what is not a field of `Situation` is an option of `compile_and_fit`."""
+    """Returns one row; options that are not fields of `Situation` are options of `compile_and_fit`."""
     fields = {each: options.pop(each) for each in ("refused", "only", "plain", "fits", "within") if each in options}
     return Situation(name, model, given, {"loss": LOSS, "batch_size": data.BATCH, **options}, **fields)
 
 
 def made(*makers: Callable[[], Any]) -> Fresh:
-    """Callbacks that are made anew."""
+    """Returns callbacks that are made anew for each way of training."""
     return Fresh(lambda _: [make() for make in makers])
 
 

@@ -1,4 +1,4 @@
-"""Callbacks that note what they see, and some that change or break off a training."""
+"""Callbacks that record what they see, and some that change or stop a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types.
-    """Notes each hook but those at batches, with what it is given."""
+    """Records each call of a hook, except batch hooks, with its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Epochs(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no ty
 
 
 class Batches(Epochs):
-    """Notes each hook."""
+    """Records each call of a hook, including batch hooks."""
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self.seen.append(("batch begin", batch, logs))
@@ -55,7 +55,7 @@ def _updates(model: keras.Model) -> int:
 
 
 class StopAt(keras.callbacks.Callback):  # type: ignore[misc]  # As above.
-    """Stops within an epoch."""
+    """Stops the training within an epoch."""
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch == 1 and _updates(self.model) != 2:
@@ -68,7 +68,7 @@ class StopTesting(keras.callbacks.Callback):  # type: ignore[misc]  # As above.
 
 
 class Raise(keras.callbacks.Callback):  # type: ignore[misc]  # As above.
-    """Breaks off: at the end of an epoch, or within one."""
+    """Raises an error at the end of an epoch, or, in a subclass, within one."""
 
     def __init__(self, error: type[BaseException] = RuntimeError, *, within: bool = False) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class RaiseWithin(Raise):
 
 
 class NewRate(keras.callbacks.Callback):  # type: ignore[misc]  # As above.
-    """Sets the learning rate, and puts something into the logs."""
+    """Sets the learning rate at each epoch, and adds it to the logs."""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.model.optimizer.learning_rate = 0.1 / (epoch + 1)

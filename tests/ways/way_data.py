@@ -1,4 +1,4 @@
-"""The same few examples in each form that Keras's `fit` takes, and what notes how they are read."""
+"""The same few examples in each form that Keras's `fit` takes, and data sets that record how they are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from way_models import CLASSES, FEATURES, STEPS
 from dlf.data.prepare import prepare_for_training
 
 COUNT, BATCH = 12, 4
-"""Most are trained in whole batches: another shape is another program to be compiled."""
+"""The number of examples is a multiple of the batch size: a batch of another shape would need another compilation."""
 
 _RANDOM = np.random.default_rng(11)
 X = _RANDOM.normal(size=(COUNT, FEATURES)).astype("float32")
@@ -25,11 +25,11 @@ TOKENS = np.where(np.arange(STEPS) < _RANDOM.integers(1, STEPS, (COUNT, 1)), 3 +
 WEIGHTS = np.linspace(0.2, 2, COUNT).astype("float32")
 
 CALLS: list[str] = []
-"""What the data sets below were asked and told, one after the other."""
+"""The calls that the data sets below received, in order."""
 
 
 class Noted(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
-    """Notes how it is read, and gives other examples after each time that an epoch has ended."""
+    """Records how it is read, and returns other examples after each call of `on_epoch_end`."""
 
     def __init__(self, name: str = "", batches: int = 3, make: Callable[[Any, Any], Any] = lambda x, y: (x, y)) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Shrinking(Noted):
 
 
 class Breaking(Noted):
-    """Breaks off in the third epoch that it is read in."""
+    """Raises an error at its third batch once two epochs have ended."""
 
     def __getitem__(self, index: int) -> Any:
         if self.ended > 1 and index == 2:
@@ -93,7 +93,7 @@ def sparse_tensor() -> Any:
 
 
 def ragged_tokens() -> Any:
-    """Of which the last batch holds the shortest alone: to pad them all to the longest would change it."""
+    """Returns sequences of which the last batch has only the shortest: padding all to the longest would change it."""
     import tensorflow as tf
 
     return tf.ragged.constant([[3 + row % 6] * (1 + row * 5 // COUNT) for row in reversed(range(COUNT))]), Y

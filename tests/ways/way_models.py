@@ -1,4 +1,4 @@
-"""Tiny models and metrics to be trained in every way; each is built anew for each way."""
+"""Tiny models and metrics to be trained in every way; each is made anew for each way."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def dense(**options: Any) -> keras.Model:
 
 
 def deferred() -> keras.Model:
-    """Built by the first batch."""
+    """Returns a model without an input shape, which the first batch builds."""
     return keras.Sequential([layers.Dense(5, activation="tanh"), layers.Dense(CLASSES)])
 
 
@@ -69,7 +69,7 @@ def masked() -> keras.Model:
 
 
 def pooled() -> keras.Model:
-    """Averages over the steps that are there."""
+    """Returns a model for sequences of any length, which averages over the steps."""
     return keras.Sequential(
         [
             keras.Input((None,), dtype="int32"),
@@ -121,7 +121,7 @@ def named_outputs() -> keras.Model:
 
 
 class Unpacked(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """Subclassed, and takes its inputs as a structure."""
+    """A subclassed model that takes a pair of inputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ def own_loss() -> keras.Model:
 
 
 class OwnMetrics(keras.Sequential):  # type: ignore[misc]  # As above.
-    """Says more than its metrics, part of it in a dictionary."""
+    """A model that returns more than its metrics, part of it in a nested dictionary."""
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         logs = super().compute_metrics(x, y, y_pred, sample_weight)
@@ -154,7 +154,7 @@ def own_metrics() -> keras.Model:
 
 
 class OwnStep(keras.Sequential):  # type: ignore[misc]  # As above.
-    """A step of its own, which returns something beside the metrics."""
+    """A model with its own step, which returns something besides the metrics."""
 
     def train_step(self, *arguments: Any) -> Any:
         logs = super().train_step(*arguments)
@@ -168,7 +168,7 @@ def own_step() -> keras.Model:
 
 
 class InputsAlone(keras.Sequential):  # type: ignore[misc]  # As above.
-    """Looks at the structure of what its step is handed: inputs without labels."""
+    """A model whose step checks that it is given an array of inputs, not a tuple, when there are no labels."""
 
     def train_step(self, *arguments: Any) -> Any:
         data = arguments[-1]
@@ -194,7 +194,7 @@ def added_loss() -> keras.Model:
 
 
 class Counts(keras.metrics.Metric):  # type: ignore[misc]  # As above.
-    """Its result is a dictionary: how many batches and how many examples there were."""
+    """A metric whose result is a dictionary: the numbers of batches and of examples."""
 
     def __init__(self, name: str = "counts") -> None:
         super().__init__(name=name)
@@ -211,7 +211,7 @@ class Counts(keras.metrics.Metric):  # type: ignore[misc]  # As above.
 
 
 class ByClass(keras.metrics.Metric):  # type: ignore[misc]  # As above.
-    """Its result is one number for each output."""
+    """A metric whose result is a vector, with one number for each output."""
 
     def __init__(self, size: int = CLASSES, name: str = "by_class") -> None:
         super().__init__(name=name)

@@ -1,11 +1,11 @@
-"""One situation, trained by plain Keras, by Keras's loop under dlf, and by dlf's engine; and what differs between them.
+"""Trains one situation by plain Keras, by Keras's loop under dlf, and by dlf's engine, and compares the results.
 
-What is asked of it:
+Requirements:
 
 * each way starts from the same seed, with a model, data, options and callbacks of its own;
-* what is compared is all that somebody can see: histories, logs and events, the calls of the data, what was raised, and
-  every variable of the model and of its optimizer;
-* values agree to float32 rounding; everything else, kinds of numbers and their shapes included, is the same.
+* everything that a user can see is compared: histories, logs and events, the calls of the data sets, errors and
+  warnings, and every variable of the model and of its optimizer;
+* values agree to float32 rounding; everything else, including the types and shapes of numbers, is the same.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ WAYS = ("plain", "keras", "auto")
 
 @dataclass(frozen=True)
 class Fresh:
-    """An option that is made anew for each way; a folder is handed to what makes it."""
+    """An option that is made anew for each way, by a function that is given a folder."""
 
     make: Callable[[Path], Any]
 
 
 @dataclass(frozen=True)
 class Situation:
-    """A model, data and options, and what is known of them beforehand."""
+    """A model, data and options, and what is expected of their training."""
 
     name: str
     model: Callable[[], keras.Model]
     data: Callable[[], Any]
     options: Mapping[str, Any] = field(default_factory=dict)
-    """As for `compile_and_fit`; what is `Fresh` in it is made anew."""
+    """The options of `compile_and_fit`; each that is `Fresh` is made anew."""
     refused: str | None = ""
-    """A part of the reason for which the engine leaves it to Keras; None where nothing is expected."""
+    """Part of the reason why the engine leaves the training to Keras; empty if it does not, None if either may be."""
     only: tuple[str, ...] = ("jax", "tensorflow", "torch")
-    """The backends that have it."""
+    """The backends on which this situation is tested."""
     plain: bool = True
-    """Whether plain `fit` can be held against it: not where dlf's own order is drawn."""
+    """Whether to compare with plain `fit`: not if dlf shuffles in its own order."""
     fits: int = 1
     within: Callable[[], AbstractContextManager[Any]] = nullcontext
-    """A setting of Keras's that it is trained under."""
+    """A context, such as a setting of Keras's, in which the model is trained."""
 
 
 @dataclass
 class Trained:
-    """All that can be seen of a training."""
+    """Everything that can be seen of a training."""
 
     history: list[Any] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
@@ -73,17 +73,17 @@ class Trained:
 
 
 def record_soon(replace: Callable[[str, Any], None]) -> None:
-    """Has steps recorded on PyTorch after two runs: these trainings are short, and a recorded step is to be compared.
+    """Makes PyTorch record a step after two runs: these trainings are short, and recorded steps are to be compared.
 
     Args:
-        replace: Sets what a dotted name stands for.
+        replace: Sets the value of a dotted name.
     """
     if keras.config.backend() == "torch":
         replace("dlf_torch.epochs._RUNS_BEFORE_RECORDING", 2)
 
 
 def train(situation: Situation, way: str, folder: Path) -> Trained:
-    """Trains in one of `WAYS`; what is raised is kept."""
+    """Trains in one of `WAYS`, and returns everything that can be seen, including an error."""
     found = Trained()
     way_data.CALLS.clear()
     (folder / way).mkdir(parents=True, exist_ok=True)
@@ -139,14 +139,14 @@ def _variables(model: keras.Model | None) -> list[tuple[str, np.ndarray]]:
         return []
     optimizer = getattr(model, "optimizer", None)
     variables = [*model.variables, *(optimizer.variables if optimizer is not None else [])]
-    # Keras numbers the names of one process on, and on TensorFlow puts those under what is being traced.
+    # Within a process, Keras numbers names, and on TensorFlow it puts the name of what is being traced before them.
     paths = [re.sub(r"_\d+", "", each.path.rpartition("/")[2]) for each in variables]
     values = [np.asarray(keras.ops.convert_to_numpy(each.value)) for each in variables]
     return list(zip(paths, values, strict=True))
 
 
 class _lines(AbstractContextManager[list[str]]):  # noqa: N801 - used as a function.
-    """What is said through the logger `dlf`."""
+    """Collects the messages of the logger `dlf`."""
 
     def __enter__(self) -> list[str]:
         lines: list[str] = []
@@ -160,7 +160,7 @@ class _lines(AbstractContextManager[list[str]]):  # noqa: N801 - used as a funct
 
 
 def differences(one: Trained, other: Trained) -> list[str]:
-    """What differs between two trainings of the same situation, each as one line."""
+    """Returns the differences between two trainings of the same situation, each as one line."""
     found: list[str] = []
     for name in ("history", "events", "calls", "raised", "warned"):
         found += _differences(getattr(one, name), getattr(other, name), name)
@@ -203,12 +203,12 @@ def _short(values: Any) -> str:
 
 
 def faults(situation: Situation, folder: Path, ways: Sequence[str] = WAYS) -> list[str]:
-    """What is not as it should be: each way against Keras's loop under dlf, or plain Keras, and what the engine says.
+    """Returns how the ways differ from Keras's loop under dlf or from plain Keras, and what is wrong in the log.
 
     Args:
-        situation: What is trained.
-        folder: Where callbacks write.
-        ways: Which are compared, the engine's among them.
+        situation: The situation to train.
+        folder: The folder for the callbacks' files.
+        ways: The ways to compare; ``"auto"`` must be one of them.
     """
     by_way = {way: train(situation, way, folder) for way in ways if way != "plain" or situation.plain}
     base = "keras" if "keras" in by_way else "plain"

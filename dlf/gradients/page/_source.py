@@ -1,9 +1,9 @@
-"""The source of several paths in columns: the same function beside its twins, the same line on the same row.
+"""The source of several paths in columns: the same function side by side, the same line on the same row.
 
-What is asked of it:
+Requirements:
 
-* equal lines stand on one row, then alike ones (`return jnp.mean(...)` and `return tf.reduce_mean(...)`);
-* what differs from the first column is marked, by line and by word; nothing is left out but remarks to linters.
+* equal lines share a row and, after these, similar ones (`return jnp.mean(...)` and `return tf.reduce_mean(...)`);
+* what differs from the first column is marked, by line and by word; nothing is left out except comments for linters.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 __all__ = ["Cell", "align", "highlight_styles", "source_rows"]
 
 Line = tuple[tuple[Any, str], ...]
-"""A line's tokens, each with its kind."""
+"""A line's tokens: for each, its type in Pygments and its text."""
 Columns = Sequence[Sequence[Mapping[str, str]]]
 """For each column its functions, each with ``name`` and ``code``."""
 
 _ALIKE = 0.4
-"""Two lines of which so much is the same are taken for twins; measured on the steps of the paths that ship."""
+"""The similarity from which two lines count as alike; set by measurements on the steps of dlf's own paths."""
 _BESIDE = 0.01
-"""What two strangers on one row are worth: a little, so that columns grow no longer than they must."""
+"""The score of two unlike lines on one row: above 0, so that columns do not become longer than they must."""
 _REMARKS = ("# type: ignore", "# noqa")
 
 
@@ -37,7 +37,7 @@ class Cell:
     kind: str
     """``"first"``, ``"same"`` as the first column's, ``"differs"`` from it, or ``"absent"``."""
     html: str = ""
-    """Highlighted, and safe to put into a page."""
+    """The highlighted line, escaped for HTML."""
     indent: int = 0
 
 
@@ -67,12 +67,12 @@ def source_rows(columns: Columns) -> list[tuple[str, list[list[Cell]]]]:
 def align(columns: Sequence[Sequence[Any]], alike: Any) -> list[list[Any | None]]:
     """Puts items that are alike on the same row, and keeps each column's order.
 
-    Column after column is laid along the rows so that the sum over pairs of how alike they are is as large as it can
-    be (Needleman and Wunsch, 1970): `difflib` compares two texts, and here may be five.
+    One column after another is aligned with the rows so far, so that the sum of the similarities of each new item and
+    its row is as large as possible (Needleman and Wunsch, 1970). `difflib` compares only two texts; here may be five.
 
     Args:
-        columns: The items of each.
-        alike: Says of two items how alike they are; 0 for those that may not share a row.
+        columns: The items of each column.
+        alike: Returns the similarity of two items; 0 if they may not share a row.
 
     Returns:
         Rows with an item or None for each column.
@@ -116,7 +116,7 @@ def highlight_styles(light: str = "xcode", dark: str = "github-dark") -> tuple[s
 
 
 def _names(columns: Columns) -> list[str]:
-    """All functions in an order that is every column's: one that only some have follows what it follows there."""
+    """Returns all functions' names in the order of the columns; one that only some have comes after its predecessor."""
     order: list[str] = []
     for column in columns:
         place = 0
@@ -139,7 +139,7 @@ def _lines(code: str) -> list[Line]:
         for number, part in enumerate(text.split("\n")):
             if number:
                 lines.append([])
-            # Word by word, so that of a docstring only what differs is marked.
+            # Split into words, so that only the words of a docstring that differ are marked.
             lines[-1] += [(kind, word) for word in re.split(r"(\s+)", part) if word]
     whole = [line if "".join(text for _, text in line).strip() else [] for line in lines]
     return [tuple(line) for line in whole] if code else []
@@ -152,7 +152,7 @@ def _alike(one: Line, other: Line) -> float:
     mine, theirs = _words(one), _words(other)
     if not mine or not theirs:
         return 0.0
-    # How a line begins says what it does: two returns are twins, whatever they return.
+    # The first word counts for half, since it says what a line does: two returns are alike, whatever they return.
     value = (SequenceMatcher(None, mine, theirs, autojunk=False).ratio() + (mine[0] == theirs[0])) / 2
     return value if value >= _ALIKE else _BESIDE
 
@@ -175,12 +175,12 @@ def _cells(row: Sequence[Line | None]) -> list[Cell]:
 
 
 def _marked(line: Line, first: Line) -> Line:
-    """The line with kinds of its own for tokens that the first column has not, where the two are alike."""
+    """Returns the line with a special type for each token that the first column lacks, if the two lines are alike."""
     if _alike(first, line) < _ALIKE:
         return line
     matcher = SequenceMatcher(None, [text for _, text in first], [text for _, text in line], autojunk=False)
     kept = {place for block in matcher.get_matching_blocks() for place in range(block.b, block.b + block.size)}
-    # A kind of token that Pygments does not know gets the classes of the one that it is part of, and one more.
+    # To a subtype that it does not know, Pygments gives the CSS classes of the token's type and one more.
     return tuple(
         (kind, text) if place in kept or not text.strip() else (kind.Changed, text)
         for place, (kind, text) in enumerate(line)
@@ -192,6 +192,6 @@ def _html(line: Line) -> str:
 
     out = io.StringIO()
     HtmlFormatter(nowrap=True).format(line, out)
-    # Long calls may go on in a second row after a bracket or before a dot, where a reader would break them.
+    # Long calls may wrap after a bracket or before a dot, where a programmer would break them.
     html = re.sub(r"(\(</span>)", r"\1<wbr>", out.getvalue().rstrip("\n"))
     return re.sub(r'(<span class="o[^"]*">\.</span>)', r"<wbr>\1", html)

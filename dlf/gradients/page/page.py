@@ -1,9 +1,9 @@
 """The page of `dlf gradients --html`: one file with everything in it, to be read, projected or printed.
 
-What is asked of it:
+Requirements:
 
-* the answer comes first, and the numbers that it rests on after it;
-* it fetches nothing and runs nothing: names of layers and words of errors are text, whatever they hold;
+* the answer comes first, followed by the numbers that it rests on;
+* it loads nothing and runs no script: names of layers and messages of errors are text, whatever they contain;
 * its libraries are imported when a page is written, and not before.
 """
 
@@ -37,7 +37,7 @@ _VERDICTS = {
     "untouched": ("good", "the loss does not depend on it"),
     "rounding": ("good", f"up to {NOISY:.0f}: what rounding to float32 explains"),
 }
-"""Worst first, each with how alarming it is and what it means."""
+"""The verdicts, worst first, each with its level of alarm and its meaning."""
 _ANSWERS = {"agree": ("good", "Agree"), "diverge": ("bad", "Diverge"), "incomplete": ("warn", "Incomplete")}
 _NONE = "—"
 
@@ -47,7 +47,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
 
     Args:
         report: What `run_gradients` returned, or its JSON.
-        file: Where to.
+        file: The file to write.
 
     Raises:
         OutputError: The file cannot be written.
@@ -66,7 +66,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
 
 
 def _view(report: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that the template shows, as texts."""
+    """Returns everything that the template shows."""
     paths = report["paths"]
     trained = [each for each in paths if each.get("losses")]
     reference = next((each for each in trained if each["path"] == "numpy"), trained[0] if trained else None)
@@ -143,7 +143,7 @@ def _path(each: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[
 
 
 def _digits(loss: float, reference: float) -> tuple[str, str]:
-    """The digits that are the reference's too, and the others; nine tell any two numbers of float32 apart."""
+    """Splits a loss into the digits that agree with the reference and the rest; nine digits identify any float32."""
     mine, theirs = f"{loss:.9g}", f"{reference:.9g}"
     same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(mine, theirs, strict=False))))
     return mine[:same], mine[same:]
@@ -154,7 +154,7 @@ def _framework(each: Mapping[str, Any]) -> str:
 
 
 def _title(each: Mapping[str, Any]) -> list[str]:
-    """What the path is, in parts of which every second is code."""
+    """Returns the path's description split at backticks, so that every second part is code."""
     title: str = each.get("title", "").removeprefix(f"The path `{each['path']}`: ")
     return (title[:1].upper() + title[1:]).split("`")
 
@@ -175,7 +175,7 @@ def _gradient(one: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _found(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Names, values and remarks: each number by itself, arrays by the norm of all."""
+    """Returns names, values and remarks: of each variable if all are numbers, otherwise one norm over all of them."""
     values = [(name, value) for name, value in found.items() if "value" in value]
     norms = [value["norm"] if "norm" in value else abs(value["value"]) for value in found.values()]
     if len(values) == len(found):
@@ -206,7 +206,7 @@ def _plots(trained: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | 
         if reference is not None and each is not reference
     }
     return {
-        # Matplotlib's own markup, without a word of the report in it.
+        # Markup that Matplotlib wrote, which contains no text of the report.
         "losses": Markup(plot_losses(curves)) if curves else "",  # noqa: S704
         "differences": Markup(plot_differences(apart)) if apart else "",  # noqa: S704
         "legend": [(each["path"], number % COLOURS, MARKS[number % len(MARKS)]) for number, each in enumerate(trained)],
@@ -222,11 +222,11 @@ def _variables(paths: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[dict[
 
 
 def _source(paths: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Columns for the paths that take steps, one for those of the same source; what is no step stands by itself."""
+    """Returns a column for each source of paths that take steps, and the source of each other path by itself."""
     from markupsafe import Markup
 
     together: dict[str, list[Mapping[str, Any]]] = {}
-    # Frameworks first: what is derived on paper resembles none of them, and all would be held against it.
+    # Frameworks first: all columns are compared with the first, and the derivation on paper resembles none of them.
     for each in sorted(paths, key=lambda each: each["backend"] is None):
         if each.get("losses") and each.get("source"):
             together.setdefault(str(each["source"]), []).append(each)

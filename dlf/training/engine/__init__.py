@@ -1,1 +1,1 @@
-"""Whole epochs in one call: what is fed, what runs it, and the loop with Keras's callbacks around both."""
+"""The fused engine, which runs many steps in one call: data feeds, the choice of engine, and the loop over epochs."""

@@ -1,10 +1,10 @@
 """Which callbacks look at batches, and how often.
 
-What is asked of it:
+Requirements:
 
-* a callback whose hooks at a batch are Keras's empty ones costs nothing;
-* those of Keras's own callbacks that look at batches only where asked are known;
-* any other that has such a hook is called at every batch.
+* a callback that does not override Keras's empty batch hooks costs nothing;
+* for Keras's own callbacks, it is known when they look at batches;
+* any other callback that overrides a batch hook is called at every batch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["steps_between_looks", "watchers"]
 
 
 def watchers(callbacks: Iterable[keras.callbacks.Callback], phase: str) -> dict[str, int]:
-    """Returns the callbacks that look at batches, by the names of their classes, and after how many steps each looks.
+    """Returns, for each callback that looks at batches, its class name and the number of steps between two looks.
 
     Args:
         callbacks: The callbacks.
@@ -32,7 +32,7 @@ def watchers(callbacks: Iterable[keras.callbacks.Callback], phase: str) -> dict[
 
 
 def steps_between_looks(callbacks: Iterable[keras.callbacks.Callback], phase: str) -> int | None:
-    """Returns after how many steps some callback looks, or None where none does.
+    """Returns the greatest number of steps per call with which no callback misses a look, or None if none looks.
 
     Args:
         callbacks: The callbacks.
@@ -43,30 +43,30 @@ def steps_between_looks(callbacks: Iterable[keras.callbacks.Callback], phase: st
 
 
 def _steps(callback: keras.callbacks.Callback, phase: str) -> int:
-    """After how many steps the callback looks; 0 where it does not."""
+    """Returns the number of steps between two looks of the callback, or 0 if it does not look at batches."""
     if not type(callback).__module__.startswith("keras."):
-        return _own_hooks(callback, phase)  # A class that somebody derived may do more than the one it comes from.
+        return _own_hooks(callback, phase)  # A user's subclass may do more than its base class.
     if isinstance(callback, keras.callbacks.ProgbarLogger | keras.callbacks.TerminateOnNaN):
-        return 0  # They take what they are shown: a loss that is not a number stays so.
+        return 0  # They need not see every batch: once a loss is NaN, it stays NaN.
     if isinstance(callback, keras.callbacks.ModelCheckpoint | keras.callbacks.BackupAndRestore):
         if phase == "test" or callback.save_freq == "epoch":
             return 0
-        # A checkpoint counts the batches that it was not shown; a backup miscounts those of its first epoch.
+        # ModelCheckpoint also counts batches that it was not shown; BackupAndRestore miscounts in its first epoch.
         return int(callback.save_freq) if isinstance(callback, keras.callbacks.ModelCheckpoint) else 1
     if isinstance(callback, keras.callbacks.TensorBoard):
-        # While it writes by epochs it counts the batches of an evaluation, and does nothing with their number.
+        # With update_freq="epoch" it counts the batches of an evaluation, but never uses the count.
         asked = phase == "train" and (callback.write_steps_per_second or profiles_batches(callback))
         return int(asked or callback.update_freq != "epoch")
     return _own_hooks(callback, phase)
 
 
 def _own_hooks(callback: keras.callbacks.Callback, phase: str) -> int:
-    """1 where a hook at a batch is not Keras's empty one, else 0."""
+    """Returns 1 if the callback overrides one of Keras's empty batch hooks, else 0."""
     hooks = [f"on_{phase}_batch_begin", f"on_{phase}_batch_end"]
     if phase == "train":
         hooks += ["on_batch_begin", "on_batch_end"]
     empty = keras.callbacks.Callback
-    # A LambdaCallback puts its functions on the instance.
+    # Looked up on the instance, where a LambdaCallback puts its functions.
     return int(any(_function(getattr(callback, hook)) is not getattr(empty, hook) for hook in hooks))
 
 

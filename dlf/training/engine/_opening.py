@@ -1,10 +1,10 @@
-"""What Keras's own loop does with somebody's data around its epochs, beside reading them.
+"""What Keras's own loop does with a user's data set before and after its epochs, besides reading each batch once.
 
-What is asked of it:
+Requirements:
 
-* a `PyDataset` is asked and told the same, in the same order, by the fused engine as by Keras's loop: one that changes
-  in `on_epoch_end` is trained on as it is there;
-* a `tf.data.Dataset` is begun as often: each beginning of a shuffle with a seed is another order.
+* the fused engine makes the same calls to a `PyDataset` as Keras's loop, in the same order, so that one that changes in
+  `on_epoch_end` gives the same batches;
+* it creates as many iterators of a `tf.data.Dataset`, since a seeded shuffle gives each iterator another order.
 
 Source: `EpochIterator`, the data adapters and `_symbolic_build` of Keras 3.15, whose calls a test compares.
 """
@@ -23,25 +23,25 @@ __all__ = ["begin_as_keras_does_after_an_epoch", "is_told_of_epochs", "look_as_k
 
 
 def is_told_of_epochs(dataset: Any) -> bool:
-    """Whether somebody's own hooks are called: batches of dlf's own have the order that dlf gives them."""
+    """Whether the data set is a user's `PyDataset`, whose epoch hooks must be called; dlf orders its own batches."""
     return isinstance(dataset, keras.utils.PyDataset) and not isinstance(dataset, BatchedDataset)
 
 
 def look_as_keras_does(dataset: Any, read: Callable[[], Iterable[Any]], *, builds: bool) -> Any:
-    """Looks at the data as Keras does before the first epoch, and returns the first batch if that was read.
+    """Reads what Keras reads of the data before the first epoch, and returns the first batch if there was one.
 
     Args:
-        dataset: Batches that somebody makes.
-        read: Reads them from the beginning.
-        builds: Whether the model has yet to be built.
+        dataset: A user's data set.
+        read: Returns the batches, from the first.
+        builds: Whether the model still has to be built.
 
     Returns:
-        The first batch, or None where Keras does not read it either.
+        The first batch, or None if Keras reads none either.
     """
     on_tensorflow = keras.config.backend() == "tensorflow"
     if is_told_of_epochs(dataset):
         if on_tensorflow:
-            # For the signature that tf.data wants.
+            # Keras reads up to two batches to find the output signature that tf.data needs.
             return next(iter([dataset[index] for index in range(min(2, dataset.num_batches))]), None)
         if builds:
             dataset.on_epoch_begin()
@@ -51,12 +51,12 @@ def look_as_keras_does(dataset: Any, read: Callable[[], Iterable[Any]], *, build
 
 
 def begin_as_keras_does_after_an_epoch(dataset: Any) -> None:
-    """Begins a `tf.data.Dataset` once more, and reads nothing, as Keras does on TensorFlow when an epoch has ended."""
+    """Creates one more iterator of a `tf.data.Dataset`, unread, as Keras does on TensorFlow after an epoch."""
     if keras.config.backend() == "tensorflow" and not isinstance(dataset, keras.utils.PyDataset):
         iter(dataset)
 
 
 def _batches_read_to_build() -> int:
-    """On JAX, Keras reads a batch ahead while the device is busy, unless that is the CPU."""
+    """Returns how many batches Keras reads to build a model: on JAX it prefetches one more, unless it runs on CPU."""
     jax = sys.modules.get("jax")
     return 2 if keras.config.backend() == "jax" and jax is not None and jax.default_backend() != "cpu" else 1

@@ -1,4 +1,4 @@
-"""Arrays as Keras's `fit` takes them, made into batches whose order is the same for every engine and backend."""
+"""Makes batches of the arrays that Keras's `fit` takes, in an order that is the same for every engine and backend."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["ArrayBatches", "as_batches", "is_dense", "read_by_keras_alone", "split_off", "without_last_nones"]
 
-_BATCH_SIZE = 32  # Keras's own.
+_BATCH_SIZE = 32  # Keras's default.
 
 
 class ArrayBatches(BatchedDataset):
-    """Batches of arrays that `fit` would have been given, each of the structure that `fit` makes of them."""
+    """Batches of arrays, each in the structure in which Keras's `fit` would pass them to a step."""
 
     def __getitem__(self, index: int) -> Any:
         return self.as_keras_hands(super().__getitem__(index))
 
     @staticmethod
     def as_keras_hands(parts: tuple[Any, ...]) -> Any:
-        """Returns inputs without labels alone, and lists as tuples on TensorFlow, as Keras's `fit` hands them on."""
+        """Returns a batch as Keras's `fit` passes it on.
+
+        A single array or dictionary of inputs is not put into a tuple. On TensorFlow, lists become tuples.
+        """
         data = parts[0] if len(parts) == 1 and not isinstance(parts[0], list | tuple) else parts
         return keras.tree.lists_to_tuples(data) if keras.config.backend() == "tensorflow" else data
 
@@ -43,16 +46,15 @@ def as_batches(
     Args:
         arrays: ``(x,)``, ``(x, y)`` or ``(x, y, sample_weight)``, each an array or a structure of arrays.
         batch_size: Examples in a batch; by default 32.
-        shuffle: Whether each epoch has an order of its own.
+        shuffle: Whether to shuffle the examples anew for each epoch.
         sample_weight: As in Keras's `fit`.
         class_weight: As in Keras's `fit`.
 
     Returns:
-        The batches, or None where some array is of a kind that only Keras reads, such as a sparse one, or that it
-        refuses.
+        The batches, or None if only Keras can read some array, such as a sparse one, or if Keras would refuse them.
 
     Raises:
-        InvalidArgumentError: Weights are given twice, or class weights where there are no classes.
+        InvalidArgumentError: Weights are given twice, or class weights without labels or for several outputs.
     """
     if class_weight is not None and (sample_weight is not None or _part(arrays, _WEIGHTS) is not None):
         raise InvalidArgumentError(
@@ -84,7 +86,7 @@ _LABELS, _WEIGHTS = 1, 2
 
 
 def without_last_nones(arrays: tuple[Any, ...]) -> list[Any]:
-    """Returns inputs, labels and weights without those at the end that are None."""
+    """Returns inputs, labels and weights as a list without trailing None."""
     parts = list(arrays)
     while parts and parts[-1] is None:
         parts.pop()
@@ -96,7 +98,7 @@ def _part(arrays: tuple[Any, ...], place: int) -> Any:
 
 
 def read_by_keras_alone(arrays: Any) -> str:
-    """Returns the kind of what is no array of numbers, such as a sparse or a ragged tensor, or nothing.
+    """Returns the type of the first leaf that is not a dense array of numbers, such as a sparse tensor, or ``""``.
 
     Args:
         arrays: Arrays or structures of arrays.
@@ -111,18 +113,18 @@ def read_by_keras_alone(arrays: Any) -> str:
 
 
 def is_dense(leaf: Any) -> bool:
-    """Returns whether it is a tensor with a number at each place: a model may compute otherwise on another kind.
+    """Returns whether a value is a dense tensor; a model may compute differently on a sparse or ragged one.
 
     Args:
         leaf: Anything.
     """
-    # TensorFlow's and JAX's other tensors do not pass for NumPy's arrays; PyTorch's tell it by their layout.
+    # TensorFlow's and JAX's sparse and ragged tensors have no `__array__`; PyTorch's are known by their layout.
     is_tensor = keras.ops.is_tensor(leaf) and hasattr(leaf, "__array__")
     return is_tensor and not any(word in str(getattr(leaf, "layout", "")) for word in ("sparse", "jagged"))
 
 
 def _for_each_output(labels: Any, weights: Any) -> Any:
-    """The weights of each of several outputs, or None where Keras refuses them."""
+    """Returns the weights for each of several outputs, or None if Keras would refuse them."""
     if keras.tree.is_nested(weights):
         try:
             keras.tree.assert_same_structure(labels, weights)
@@ -135,11 +137,11 @@ def _for_each_output(labels: Any, weights: Any) -> Any:
 
 
 def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Cuts the last part off each array, as Keras's `validation_split` does.
+    """Splits the last part off each array, as Keras's `validation_split` does.
 
     Args:
         arrays: Arrays or structures of arrays.
-        share: The part that is cut off, between 0 and 1.
+        share: The fraction that is split off, between 0 and 1.
 
     Returns:
         The first part of each, and the last part of each.
@@ -161,7 +163,7 @@ def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], t
 
 
 def _weights_of(labels: np.ndarray, class_weight: dict[int, float]) -> np.ndarray:
-    """The weight of each example: that of its class, 1 where the class has none.
+    """Returns the weight of each example: that of its class, or 1 if the class has none.
 
     Source: Keras's documentation of `class_weight` in `Model.fit`.
     """

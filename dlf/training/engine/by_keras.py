@@ -1,9 +1,9 @@
-"""Data as Keras's own loop takes them.
+"""Passes data to Keras's own loop.
 
-What is asked of it:
+Requirements:
 
-* batches that dlf makes of arrays reach a step as those that `fit` makes: in structure, dtype and known size;
-* whatever else somebody has is handed on as it is.
+* batches that dlf makes of arrays reach a step with the structure, dtype and static size that `fit` would give them;
+* any other data are passed on unchanged, except that 64-bit arrays are narrowed where JAX holds only 32 bits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["as_arguments", "as_read"]
 
 
 def as_arguments(data: Any) -> dict[str, Any]:
-    """Returns the data, batches or a tuple of arrays, as the arguments that Keras's `fit` and `evaluate` take.
+    """Returns batches or a tuple of arrays as keyword arguments of Keras's `fit` and `evaluate`.
 
     Args:
         data: Batches or arrays.
@@ -31,9 +31,10 @@ def as_arguments(data: Any) -> dict[str, Any]:
 
 
 def as_read(data: Any) -> Any:
-    """Returns what Keras reads the data from: dlf's own batches in a form that it takes as they are.
+    """Returns the object that Keras should read the data from: for dlf's own batches, a Keras data adapter.
 
-    It weighs and shuffles none of these, and refuses no weights for them, as it does for a `PyDataset`.
+    Keras takes an adapter as it is. It neither shuffles its batches nor applies class weights, and it ignores a
+    `sample_weight` argument, which it refuses for a `PyDataset`.
 
     Args:
         data: Batches or arrays, or None.
@@ -42,7 +43,7 @@ def as_read(data: Any) -> Any:
 
 
 def _adapted(rows: BatchedDataset) -> Any:
-    """What Keras reads these batches from, on each of its backends."""
+    """Returns a Keras data adapter for these batches, for all of Keras's backends."""
 
     class Adapter(data_adapter()):  # type: ignore[misc]  # Keras has no types.
         num_batches, batch_size = len(rows), rows.batch_size

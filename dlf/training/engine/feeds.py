@@ -1,10 +1,10 @@
-"""What an epoch is fed: examples that lie on the device, or blocks of batches that are read ahead.
+"""Feeds: they supply an epoch's batches, from examples that stay on the device or in blocks that are copied to it.
 
-What is asked of it:
+Requirements:
 
-* a feed gives the batches that Keras's own loop would read, in their order, each once in an epoch;
-* examples that do not fit on the device are brought there a block at a time, while the block before is computed on;
-* what Keras alone can read is refused with the reason.
+* a feed gives the batches that Keras's own loop would read, in the same order, each once in an epoch;
+* examples that do not fit on the device are copied to it one block at a time, while it computes on the previous block;
+* data that only Keras can read are refused with the reason.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class NotFusedError(Exception):
 
 @dataclass(frozen=True)
 class Piece:
-    """Examples on the device, and the rows of each batch: ``(batches, examples in a batch)``."""
+    """Examples on the device, and the row numbers of each batch, ``(batches, examples in a batch)``."""
 
     data: Any
     rows: Any
     steps: int
-    """How many of the batches count: a block shorter than the others is filled up to their length."""
+    """How many of the batches count; the others pad a short block to the length of the other blocks."""
 
 
 @dataclass(frozen=True)
 class _Block:
-    """The same in the host's memory, one batch after the other."""
+    """A block in host memory: `steps` batches of `size` examples, one after the other, of which `count` count."""
 
     data: Any
     steps: int
@@ -57,18 +57,18 @@ class _Block:
 
 
 class Feed:
-    """The batches of one epoch after the other.
+    """Supplies the batches of one epoch after another.
 
     Args:
-        dataset: Where they come from; it is told when an epoch begins and ends, as Keras's loop does.
-        runner: What puts arrays on the device.
-        remark: Why it is not the fastest kind, or nothing.
+        dataset: The data set; its epoch hooks are called as Keras's loop calls them.
+        runner: Puts arrays on the device.
+        remark: Why this is not the fastest kind of feed; empty if it is.
     """
 
     def __init__(self, dataset: Any, runner: EpochRunner, remark: str = "") -> None:
         self.dataset, self.runner, self.remark = dataset, runner, remark
         self.first: Any = None
-        """The first batch in the host's memory, where it could not be had before."""
+        """The first batch of a stream, in host memory, once `sample` has read it; otherwise None."""
 
     @property
     def steps(self) -> int:
@@ -76,67 +76,67 @@ class Feed:
         return len(self.dataset)
 
     def look(self, *, builds: bool) -> None:
-        """Looks at the data as Keras does before the first epoch; `builds` where the model has yet to be built."""
+        """Reads what Keras reads before the first epoch; `builds` says that the model still has to be built."""
 
     def reset(self) -> None:
-        """Called between that look and the first epoch, and before each evaluation."""
+        """Called after `look` and before the first epoch, and before each evaluation."""
 
     def read_one_at_a_time(self) -> None:
-        """Called where a callback sees each batch, and may want no other."""
+        """Called if a callback sees each batch, and may stop after it: no batch may be read in advance."""
 
     def begin_epoch(self) -> None:
         """Called before an epoch's first batch."""
 
     def end_epoch(self, *, broken_off: bool = False) -> None:  # noqa: ARG002 - dlf's own have their next order anyway.
-        """Called after an epoch's last batch, or where it is broken off."""
+        """Called after an epoch's last batch, or when the epoch is stopped early."""
         self.dataset.on_epoch_end()
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
-        """The batches of this epoch, but for the first `skip`."""
+        """Yields the batches of this epoch without the first `skip`."""
         raise NotImplementedError
 
     def sample(self) -> Piece | None:
-        """A piece with the first batch, or None where there is none."""
+        """Returns a piece with the first batch, or None if there is no batch."""
         return next(self.pieces(), None)
 
     def without_room(self) -> Feed | None:
-        """Returns a feed of the same batches that needs less memory on the device, or None."""
+        """Returns a feed of the same batches that needs less memory on the device, or None if there is none."""
         return None
 
 
 class Resident(Feed):
-    """All examples lie on the device; a batch is gathered there by its rows."""
+    """Keeps all examples on the device, and gathers each batch there by its row numbers."""
 
     def __init__(self, dataset: BatchedDataset, arrays: Any, runner: EpochRunner) -> None:
         super().__init__(dataset, runner)
         self._arrays, self._on_device = arrays, None
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
-        """The batches of this epoch, but for the first `skip`."""
+        """Yields the batches of this epoch without the first `skip`."""
         if self._on_device is None:
             self._on_device = self.runner.put(self._arrays)
         for rows in _but_for(self.dataset.batch_rows(), skip):
             yield Piece(self._on_device, self.runner.put(rows), len(rows))
 
     def without_room(self) -> Feed:
-        """Returns a feed that brings them to the device a block at a time."""
+        """Returns a feed that copies the examples to the device one block at a time."""
         self._on_device = None
         return Blocks(self.dataset, self._arrays, self.runner, "the device has no memory left")
 
 
 class Blocks(Feed):
-    """All examples lie in the host's memory; they are gathered there, and brought to the device in blocks."""
+    """Keeps all examples in host memory, gathers the batches there, and copies them to the device in blocks."""
 
     def __init__(self, dataset: BatchedDataset, arrays: Any, runner: EpochRunner, remark: str) -> None:
         super().__init__(dataset, runner, remark)
         self._arrays = arrays
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
-        """The batches of this epoch, but for the first `skip`."""
+        """Yields the batches of this epoch without the first `skip`."""
         return (block.on_device(self.runner) for block in _ahead(self._blocks(skip)))
 
     def sample(self) -> Piece | None:
-        """A piece with the first block."""
+        """Returns a piece with the first block, or None if there is no batch."""
         return next((block.on_device(self.runner) for block in self._blocks(0)), None)
 
     def _blocks(self, skip: int) -> Iterator[_Block]:
@@ -146,21 +146,21 @@ class Blocks(Feed):
             steps = min(len(rows), _steps_in_a_block(example * size))
             for start in range(0, len(rows), steps):
                 block = rows[start : start + steps]
-                # Filled up by going round: a block of another shape would be compiled anew.
+                # Padded by repeating its rows: for a block of another shape, the step would be compiled again.
                 taken = np.resize(block.ravel(), steps * size)
                 data = keras.tree.map_structure(lambda array, taken=taken: array[taken], self._arrays)
                 yield _Block(data, steps, size, len(block))
 
 
 class Stream(Feed):
-    """Batches that somebody else makes, in turn; those of one shape are brought to the device together."""
+    """Reads batches in order from a data set that makes them; those of one shape are copied to the device together."""
 
     def __init__(
         self, dataset: Any, read: Callable[[], Iterable[Any]], runner: EpochRunner, remark: str, *, ahead: bool
     ) -> None:
         super().__init__(dataset, runner, remark)
         self._read = read
-        # Not where Python makes the batches: Keras's generators of random numbers are another's in another thread.
+        # Not where Python code makes the batches: Keras's global random generator is a different one in each thread.
         self._in_turn = _ahead if ahead else iter
         self._longest: dict[Any, int] = {}
         self._most = _BLOCK_STEPS
@@ -171,7 +171,7 @@ class Stream(Feed):
 
     @property
     def steps(self) -> int:
-        """Batches in an epoch: as many as there were at the last reset, as in Keras."""
+        """Batches in an epoch, as counted at the last reset; Keras counts then, too."""
         return self._steps
 
     def _count(self) -> int:
@@ -180,11 +180,11 @@ class Stream(Feed):
         return int(self.dataset.cardinality()) if hasattr(self.dataset, "cardinality") else len(self.dataset)
 
     def look(self, *, builds: bool) -> None:
-        """Looks at the data as Keras does before the first epoch; `builds` where the model has yet to be built."""
+        """Reads what Keras reads before the first epoch; `builds` says that the model still has to be built."""
         self._looked_at = look_as_keras_does(self.dataset, self._read, builds=builds)
 
     def reset(self) -> None:
-        """Called between that look and the first epoch, and before each evaluation."""
+        """Called after `look` and before the first epoch, and before each evaluation."""
         if self._begun is None:
             self._steps = self._count()
             if self._is_told:
@@ -196,23 +196,24 @@ class Stream(Feed):
             self.dataset.on_epoch_begin()
 
     def end_epoch(self, *, broken_off: bool = False) -> None:
-        """Called after an epoch's last batch, or where it is broken off."""
-        # Of one that is broken off, Keras tells nobody and begins no other; dlf's own batches get their next order.
+        """Called after an epoch's last batch, or when the epoch is stopped early."""
+        # If an epoch is stopped early, Keras calls no hook and creates no new iterator; dlf's own batches still get
+        # their next order.
         if not broken_off:
             begin_as_keras_does_after_an_epoch(self.dataset)
         if not broken_off or not self._is_told:
             getattr(self.dataset, "on_epoch_end", lambda: None)()
 
     def read_one_at_a_time(self) -> None:
-        """Called where a callback sees each batch, and may want no other."""
+        """Called if a callback sees each batch, and may stop after it: no batch may be read in advance."""
         self._most, self._in_turn = 1, iter
 
     def pieces(self, skip: int = 0) -> Iterator[Piece]:
-        """The batches of this epoch, but for the first `skip`."""
+        """Yields the batches of this epoch without the first `skip`."""
         return (block.on_device(self.runner) for block in self._in_turn(self._blocks(skip)))
 
     def sample(self) -> Piece | None:
-        """A piece with the first batch alone: the one that was looked at, or that with which the first epoch begins."""
+        """Returns a piece with only the first batch: the one that `look` read, or else the first epoch's first."""
         first, self._looked_at = self._looked_at, None
         if first is None:
             self.reset()
@@ -237,7 +238,7 @@ class Stream(Feed):
             try:
                 each = next(batches, _NO_MORE)
             except BaseException:
-                # Keras has trained on the batches before it.
+                # Before this error, Keras would have trained on the batches read so far.
                 if block:
                     yield self._filled_up(block)
                 raise
@@ -261,12 +262,12 @@ class Stream(Feed):
 
 
 def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
-    """Finds the fastest way to feed these data without changing what they mean.
+    """Returns the fastest kind of feed that gives the same batches.
 
     Args:
         data: Batches.
-        runner: What puts arrays on the device.
-        room: The bytes that the examples may take there.
+        runner: Puts arrays on the device.
+        room: How many bytes the examples may take on the device.
 
     Returns:
         The feed.
@@ -292,10 +293,10 @@ def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
 
 
 def check_readable(data: Any) -> None:
-    """Raises unless the data are a `PyDataset` that can be read here.
+    """Raises unless the data are a `PyDataset` that the fused engine can read.
 
     Args:
-        data: Batches that somebody makes.
+        data: A user's data set.
 
     Raises:
         NotFusedError: Only Keras's own loop can read them.
@@ -307,7 +308,7 @@ def check_readable(data: Any) -> None:
     if data.workers > 1 or data.use_multiprocessing:
         raise NotFusedError("the data set is read by workers of its own")
     if any(isinstance(each, keras.layers.Layer | keras.Variable) for each in vars(data).values()):
-        # It may make each batch by what the model has learnt from the one before.
+        # Each batch may depend on what the model has learnt from the previous one.
         raise NotFusedError("the data set holds a model")
 
 
@@ -337,7 +338,7 @@ def _stream(dataset: Any, runner: EpochRunner, remark: str) -> Stream:
 _NO_MORE = object()
 
 
-_ENDLESS = -1  # What tf.data's `cardinality` says of it.
+_ENDLESS = -1  # The value of tf.data.INFINITE_CARDINALITY.
 _BLOCK_BYTES, _BLOCK_STEPS = 32 * 2**20, 256
 
 
@@ -346,7 +347,7 @@ def _steps_in_a_block(batch_bytes: int) -> int:
 
 
 def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
-    """The rows of the batches, but for the first `skip` batches; an empty group is left out."""
+    """Yields groups of batch rows without the first `skip` batches; empty groups are left out."""
     for rows in groups:
         if len(rows) > skip:
             yield rows[skip:].astype(np.int32)
@@ -354,7 +355,7 @@ def _but_for(groups: Iterable[np.ndarray], skip: int) -> Iterator[np.ndarray]:
 
 
 def _ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
-    """The same blocks, each read while the one before is computed on."""
+    """Yields the same blocks; a thread reads each while the device computes on the previous one."""
     with ThreadPoolExecutor(1, initializer=as_in_this_thread()) as reader:
         coming = reader.submit(next, blocks, None)
         while (block := coming.result()) is not None:
@@ -363,7 +364,7 @@ def _ahead(blocks: Iterator[_Block]) -> Iterator[_Block]:
 
 
 def _joined(batches: list[Any], steps: int) -> _Block:
-    """One block of so many batches; they are gone round where they are fewer."""
+    """Joins batches into one block of `steps` batches, repeating them if there are fewer."""
     filled = [batches[index % len(batches)] for index in range(steps)]
     data = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *filled)
     return _Block(data, steps, len(keras.tree.flatten(batches[0])[0]), len(batches))
@@ -374,14 +375,14 @@ def _as_fed(batch: Any) -> Any:
 
 
 def _as_keras_takes(batch: Any) -> Any:
-    """What Keras makes of a `PyDataset`'s batch."""
+    """Returns a `PyDataset`'s batch in the structure that Keras gives it."""
     if isinstance(batch, dict | tuple):
         return batch
     return tuple(batch) if isinstance(batch, list) else (batch,)
 
 
 def _packed(batch: Any) -> Any:
-    """The batch without the labels and weights that it does not have."""
+    """Returns the batch without None in place of missing labels or weights."""
     if not isinstance(batch, tuple):
         return batch
     inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(batch)

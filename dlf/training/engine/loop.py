@@ -1,11 +1,11 @@
-"""The loop around the epochs: Keras's callbacks, metrics and validation, with many steps between two looks at them.
+"""The loop over epochs: Keras's callbacks, metrics and validation, around calls that run many steps each.
 
-What is asked of it:
+Requirements:
 
 * the callbacks, the history and the metrics are Keras's own and see what they would see in Keras's `fit`;
-* a callback that needs every batch, or every n-th, gets it: the calls end where it wants to look;
-* a call takes about half a second, so that progress shows, Ctrl-C is heard, and a NaN does not cost an epoch;
-* a device without memory left loses no step: the rest of the epoch is streamed.
+* a callback that needs every batch, or every n-th, gets it: the calls end where it has to look;
+* a call takes about half a second, so that progress is shown, Ctrl-C is noticed, and a NaN does not cost an epoch;
+* when the device runs out of memory, no step is lost: the rest of the epoch is streamed.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _log = logging.getLogger("dlf")
 
 @dataclass(frozen=True)
 class Validation:
-    """How validation is done, and after which epochs."""
+    """How to validate, and after which epochs."""
 
     evaluate: Callable[[keras.callbacks.CallbackList], Mapping[str, float]]
     frequency: Any = 1
 
     def is_due(self, epoch: int) -> bool:
-        """Whether it is done after this epoch, counted from 0; as Keras's `validation_freq` says."""
+        """Whether to validate after this epoch, counted from 0, by the rule of Keras's `validation_freq`."""
         if isinstance(self.frequency, int):
             return (epoch + 1) % self.frequency == 0
         return epoch + 1 in self.frequency
@@ -59,9 +59,9 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
     Args:
         model: A compiled model that is built.
         feed: The training data.
-        epochs: The epoch before which training ends.
+        epochs: As in Keras: the last epoch, counted from 1.
         callbacks: As in Keras.
-        initial_epoch: The first epoch.
+        initial_epoch: As in Keras: the first epoch, counted from 0.
         verbose: As in Keras.
         validation: How to evaluate after an epoch.
 
@@ -97,7 +97,7 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
                 break
         finished = True
     finally:
-        # On JAX, Keras averages the weights also where a training is broken off, and there alone.
+        # If an error ends the training, Keras still puts averaged weights into the model on JAX, but on JAX only.
         if (finished or keras.config.backend() == "jax") and isinstance(model.optimizer, keras.optimizers.Optimizer):
             model.optimizer.finalize_variable_values(model.trainable_variables)
     hooks.on_train_end(logs)
@@ -105,7 +105,7 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
 
 
 def _limited(epochs: int) -> int:
-    """The number of epochs, or what `keras.config.set_max_epochs` makes of it."""
+    """Returns the number of epochs, but at most the limit that `keras.config.set_max_epochs` sets."""
     most = keras.config.max_epochs()
     if not most or most >= epochs:
         return epochs
@@ -157,10 +157,10 @@ def _evaluate_pieces(
 
 
 def _end_epoch(feed: Feed, progress: _Progress, begin: Callable[[int], None], *, broken_off: bool) -> None:
-    """Ends an epoch; where there were fewer batches than the data set promised, it is said in Keras's words."""
+    """Ends an epoch; gives Keras's own warning if there were fewer batches than the data set promised."""
     if not broken_off and progress.steps < feed.steps:
         if keras.config.backend() != "torch":
-            begin(progress.steps)  # There Keras begins a step before it asks for its batch.
+            begin(progress.steps)  # On TensorFlow and JAX, Keras calls this hook before it fetches the batch.
         warnings.warn(
             "Your input ran out of data; interrupting training. Make sure that your dataset or generator can generate "
             "at least `steps_per_epoch * epochs` batches. You may need to use the `.repeat()` function when building "
@@ -168,12 +168,12 @@ def _end_epoch(feed: Feed, progress: _Progress, begin: Callable[[int], None], *,
             stacklevel=2,
         )
     if not broken_off:
-        feed.runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
+        feed.runner.begin_reading()  # Keras's own loop also creates an iterator for the next epoch.
     feed.end_epoch(broken_off=broken_off)
 
 
 def predict(feed: Feed) -> Any:
-    """Returns the model's outputs for all examples, as NumPy's arrays."""
+    """Returns the model's outputs for all examples, as NumPy arrays."""
     outputs = []
     feed.begin_epoch()
     feed.runner.begin_reading()
@@ -181,14 +181,14 @@ def predict(feed: Feed) -> Any:
         for start in range(0, piece.steps, _STEPS_OF_OUTPUTS):
             rows = piece.rows[start : min(start + _STEPS_OF_OUTPUTS, piece.steps)]
             outputs.append(feed.runner.predict(piece.data, rows))
-    feed.runner.begin_reading()  # Keras's own loop makes the next epoch's iterator, too.
+    feed.runner.begin_reading()  # Keras's own loop also creates an iterator for the next epoch.
     feed.end_epoch()
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)
 
 
 @dataclass
 class _Progress:
-    """How far an epoch has come."""
+    """How far an epoch has progressed: optimizer updates in total, steps in this epoch, and the last step's logs."""
 
     updates: int
     steps: int = 0
@@ -198,7 +198,7 @@ class _Progress:
 def _train_epoch(
     model: keras.Model, feed: Feed, hooks: keras.callbacks.CallbackList, pace: _Pace
 ) -> tuple[Mapping[str, Any], Feed]:
-    """Trains one epoch; returns the last step's logs, and the feed for what comes after."""
+    """Trains one epoch; returns the last step's logs, and the feed to use from then on."""
     progress = _Progress(_updates(model))
     feed.begin_epoch()
     feed.runner.begin_reading()
@@ -210,7 +210,7 @@ def _train_epoch(
             smaller = feed.without_room() if feed.runner.is_out_of_memory(error) else None
             if smaller is None:
                 raise
-            # Steps of the call that broke off may be in the weights already.
+            # Some steps of the failed call may have updated the weights already.
             progress.steps += _updates(model) - progress.updates
             feed = smaller
             _log.warning("dlf: the device has no memory left; from here on the examples are brought there in blocks.")
@@ -243,7 +243,7 @@ def _pace(feed: Feed, callbacks: list[keras.callbacks.Callback], phase: str) -> 
 
 
 class _Pace:
-    """How many steps go into one call: those of half a second, or as many as a callback lets pass."""
+    """Decides how many steps go into one call: about half a second's worth, or fewer if a callback has to look."""
 
     def __init__(self, between_looks: int | None) -> None:
         self._between_looks = between_looks
@@ -252,7 +252,7 @@ class _Pace:
         self._measured = False
 
     def calls(self, steps: int) -> Iterator[tuple[int, int]]:
-        """Cuts so many steps into calls, each as long as those before it suggest."""
+        """Yields the start and stop of each call for so many steps, and learns from the time that each call takes."""
         start = 0
         while start < steps:
             stop = min(steps, start + self._steps)
@@ -265,25 +265,25 @@ class _Pace:
 
     def _learn(self, steps: int, seconds: float) -> None:
         if self._measured:
-            # Down by small steps: a call that was held up, or compiled another shape, says little of the next.
+            # Down to a quarter at most: a call that was delayed, or compiled another shape, says little about the next.
             self._steps = max(self._steps // 4, 1, math.ceil(_SECONDS_PER_CALL * steps / max(seconds, 1e-6)))
-        # The first call's time is mostly that of compiling.
+        # The first call's time is not used: it is mostly compilation.
         self._measured = True
 
 
 _STEPS_OF_OUTPUTS = 64
-"""How many batches' outputs are kept on the device before they are brought to the host."""
+"""How many batches' outputs are kept on the device before they are copied to the host."""
 
 _FIRST_CALL = 8
 _SECONDS_PER_CALL = 0.5
 
 
 def _updates(model: keras.Model) -> int:
-    """How often the optimizer has changed the weights."""
+    """Returns how many updates the optimizer has made."""
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations)) if model.optimizer is not None else 0
 
 
 def _results(model: keras.Model, logs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics over the epoch, or, where a step of the model's own returns something else, the last step's logs."""
+    """Returns the epoch's metrics, or the last step's logs if the model's own step returns other names."""
     metrics = model.get_metrics_result()
     return metrics if set(metrics) == set(logs) else logs

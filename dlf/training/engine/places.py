@@ -1,7 +1,7 @@
-"""The places where Python keeps what a model's step depends on, and how to look at each again.
+"""The places in Python's state that a model's step depends on, and how to compare each with an earlier moment.
 
-A place is a namespace, a list, a variable that a function closes over, an array, a generator of random numbers or a
-setting. Each knows whether it is as it was, and can be made so.
+A place is a namespace, a list, a variable that a function closes over, an array, a random number generator or a
+setting. It keeps its state at creation, tells whether that has changed since, and restores it where that is possible.
 """
 
 from __future__ import annotations
@@ -18,58 +18,58 @@ import numpy as np
 __all__ = ["GONE", "PASSING", "Array", "Cell", "Generator", "Items", "Names", "Place", "Settings", "Slots", "contents"]
 
 GONE = object()
-"""What a name that is not there stands for."""
+"""Stands for the value of a name that does not exist."""
 
 PASSING = frozenset(
     (
-        # What a loop sets, and what Keras keeps of one call for the next.
+        # What a training loop sets, and what Keras keeps from one call for the next.
         *("stop_training", "stop_evaluating", "stop_predicting", "history", "_initial_epoch", "_eval_epoch_iterator"),
         *("train_function", "test_function", "predict_function", "_jax_state", "_jax_state_synced"),
         *("_losses", "_loss_ids", "_losses_override", "_called", "_dlf_epoch_runner"),
-        # Books that Keras keeps of what stands elsewhere, too.
+        # Keras's records of objects that can be reached elsewhere, too.
         *("_tracker", "_torch_params", "_inbound_nodes", "_outbound_nodes", "_compile_config", "_auto_config"),
         "_exclude_from_weight_decay_cache",
-        # What TensorFlow, and Keras on it, keep of an object that holds variables and lists.
+        # What TensorFlow, and Keras on TensorFlow, record about an object that holds variables and lists.
         "_tracked",
         *("_self_setattr_tracking", "_self_unconditional_checkpoint_dependencies", "_self_update_uid"),
         *("_self_unconditional_dependency_names", "_self_unconditional_deferred_dependencies"),
         *("_self_name_based_restores", "_self_saveable_object_factories"),
     )
 )
-"""Attributes that say nothing of the step."""
+"""Attributes that a step does not depend on: changes of them are ignored."""
 
 
 class Place(Protocol):
-    """Somewhere that Python keeps state."""
+    """A place where Python keeps state."""
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """The name that a message uses for this place."""
         ...
 
     @property
     def parts(self) -> tuple[Iterable[Any], ...] | None:
-        """Objects that, gone through, give the same objects in the same order as long as nothing changed; or None."""
+        """Iterables that yield the same objects in the same order until something changes; None if there are none."""
         ...
 
     def is_as_it_was(self) -> bool:
-        """Tells whether nothing changed here since the place was made."""
+        """Tells whether nothing has changed here since this object was made."""
         ...
 
     def put_back(self) -> None:
-        """Makes it what it was."""
+        """Restores the state at the time when this object was made."""
         ...
 
 
 class Names:
-    """What names stand for: an object's attributes, a module's globals, a dictionary's entries.
+    """The values of names: an object's attributes, a module's globals, a dictionary's entries.
 
     Args:
-        name: What people call the namespace.
+        name: The namespace's name in messages.
         live: The namespace.
-        names: The names that count; by default all that are there, and that there are no others.
-        passing: Names that do not count.
-        owner: The class whose namespace it is, where it is one: that can only be written to by its class.
+        names: The names to compare; by default all that exist, and then a new name is a change, too.
+        passing: Names to ignore.
+        owner: The class, if this is the namespace of a class, which can only be changed through the class itself.
     """
 
     def __init__(
@@ -87,29 +87,29 @@ class Names:
 
     @property
     def name(self) -> str:
-        """What people call it: with the name that changed, where one did."""
+        """The namespace's name in messages, followed by the first name that changed, if one did."""
         changed = next((key for key, now, was in self._pairs() if not _is_same(now, was)), None)
         return self._name if changed is None else f"{self._name}.{changed}"
 
     @property
     def parts(self) -> tuple[Iterable[Any], ...] | None:
-        """The values, and the names of a dictionary, whose entries may be renamed."""
+        """All values, and the keys too if no name is ignored; None if only some names are compared."""
         if not self._is_whole:
             return None
         return (self._live.values(),) if self._passing else (self._live.values(), self._live.keys())
 
     def is_as_it_was(self) -> bool:
-        """Tells whether each name stands for what it did."""
+        """Tells whether each name has the value that it had, and, if all names are compared, whether none is new."""
         if not all(_is_same(now, was) for _, now, was in self._pairs()):
             return False
         return not self._is_whole or len(self._live) == len(self._keys) or set(self._lasting()) == set(self._keys)
 
     def new_values(self) -> list[Any]:
-        """Returns what the names that changed stand for now."""
+        """Returns the current values of the names that changed."""
         return [now for _, now, was in self._pairs() if not _is_same(now, was)]
 
     def put_back(self) -> None:
-        """Gives each name what it stood for."""
+        """Gives each name its former value, and, if all names are compared, removes new ones."""
         for key in set(self._lasting()) - set(self._keys) if self._is_whole else ():
             self._remove(key)
         for key, now, was in self._pairs():
@@ -134,12 +134,12 @@ class Names:
 
 
 class Slots:
-    """The attributes of an object that has slots for them.
+    """Attributes of an object that are compared by name, such as those in its `__slots__`.
 
     Args:
-        name: What people call it.
+        name: The object's name in messages.
         live: The object.
-        slots: Their names.
+        slots: The names of the attributes.
     """
 
     def __init__(self, name: str, live: Any, slots: Iterable[str]) -> None:
@@ -148,15 +148,15 @@ class Slots:
 
     @property
     def parts(self) -> None:
-        """There are none."""
+        """None: there is no iterable to compare."""
         return None
 
     def is_as_it_was(self) -> bool:
-        """Tells whether each holds what it did."""
+        """Tells whether each attribute has the value that it had."""
         return all(_is_same(getattr(self._live, name, GONE), was) for name, was in self._kept.items())
 
     def put_back(self) -> None:
-        """Gives each what it held."""
+        """Gives each attribute the value that it had."""
         for name, was in self._kept.items():
             if was is not GONE:
                 object.__setattr__(self._live, name, was)
@@ -166,7 +166,7 @@ class Items:
     """The elements of a list, a deque or a set.
 
     Args:
-        name: What people call it.
+        name: The collection's name in messages.
         live: The list, deque or set.
     """
 
@@ -183,8 +183,8 @@ class Items:
         return len(self._live) == len(self._kept) and all(map(_is_same, self._live, self._kept))
 
     def put_back(self) -> None:
-        """Gives it the elements that it had."""
-        # Past what a class that is derived from it does at a change, such as Keras's keeping of books.
+        """Gives the collection the elements that it had."""
+        # By the methods of the built-in class: a subclass, such as Keras's tracked list, does more at each change.
         kind: Any = next(each for each in (list, set, deque) if isinstance(self._live, each))
         kind.clear(self._live)
         (kind.update if kind is set else kind.extend)(self._live, self._kept)
@@ -195,7 +195,7 @@ class Cell:
 
     Args:
         name: The variable's name.
-        cell: Where its value lies.
+        cell: The closure's cell, which holds its value.
     """
 
     def __init__(self, name: str, cell: types.CellType) -> None:
@@ -203,24 +203,24 @@ class Cell:
 
     @property
     def parts(self) -> None:
-        """There are none."""
+        """None: there is no iterable to compare."""
         return None
 
     def is_as_it_was(self) -> bool:
-        """Tells whether it has the value that it had."""
+        """Tells whether the variable has the value that it had."""
         return _is_same(contents(self._cell), self._kept)
 
     def put_back(self) -> None:
-        """Gives it the value that it had."""
+        """Gives the variable the value that it had, if it had one."""
         if self._kept is not GONE:
             self._cell.cell_contents = self._kept
 
 
 class Array:
-    """NumPy's numbers, which are written to where they lie.
+    """A NumPy array, whose elements can be changed in place.
 
     Args:
-        name: What people call it.
+        name: The array's name in messages.
         live: The array.
     """
 
@@ -231,26 +231,26 @@ class Array:
 
     @property
     def parts(self) -> None:
-        """There are none."""
+        """None: there is no iterable to compare."""
         return None
 
     def is_as_it_was(self) -> bool:
-        """Tells whether it holds the same bits."""
+        """Tells whether the array holds the same bits, by a checksum."""
         return _digest(self._live) == self._kept
 
     def put_back(self) -> None:
-        """Gives it the numbers that it had, where it is not so large that no copy was made."""
+        """Restores the elements, unless the array was too large for a copy to be kept."""
         if self._copy is not None:
             self._live[...] = self._copy
 
 
 class Generator:
-    """A generator of random numbers, of Python, NumPy or PyTorch, or what has the functions of one.
+    """A random number generator of Python, NumPy or PyTorch, or a module that acts as one.
 
     Args:
-        name: What people call it.
+        name: The generator's name in messages.
         live: The generator, or the module `random` or `numpy.random`.
-        is_host: Whether its numbers are Python's and NumPy's, which a trace keeps as they were drawn.
+        is_host: Whether it is Python's or NumPy's: a number drawn from it becomes a constant of the trace.
     """
 
     def __init__(self, name: str, live: Any, *, is_host: bool) -> None:
@@ -258,7 +258,7 @@ class Generator:
 
     @property
     def parts(self) -> None:
-        """There are none."""
+        """None: there is no iterable to compare."""
         return None
 
     def is_as_it_was(self) -> bool:
@@ -266,7 +266,7 @@ class Generator:
         return _drawn(self._live) == self._kept
 
     def put_back(self) -> None:
-        """Lets it draw what it was about to draw."""
+        """Restores the state, so that the same numbers are drawn again."""
         state = pickle.loads(self._kept)  # noqa: S301 - made by this very object.
         if isinstance(self._live, np.random.Generator):
             self._live.bit_generator.state = state
@@ -278,8 +278,8 @@ class Settings:
     """Settings of a framework.
 
     Args:
-        name: What people call them.
-        read: Returns them.
+        name: Their name in messages.
+        read: Returns their current values.
     """
 
     def __init__(self, name: str, read: Callable[[], Any]) -> None:
@@ -287,19 +287,19 @@ class Settings:
 
     @property
     def parts(self) -> None:
-        """There are none."""
+        """None: there is no iterable to compare."""
         return None
 
     def is_as_it_was(self) -> bool:
-        """Tells whether they are what they were."""
+        """Tells whether the settings have the values that they had."""
         return bool(self._read() == self._kept)
 
     def put_back(self) -> None:
-        """Does nothing: no step sets what holds for all."""
+        """Does nothing: a step does not change global settings."""
 
 
 def contents(cell: types.CellType) -> Any:
-    """Returns what a cell holds, or `GONE` where nothing was assigned yet."""
+    """Returns the value in a cell, or `GONE` if nothing has been assigned yet."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -307,14 +307,14 @@ def contents(cell: types.CellType) -> Any:
 
 
 def _digest(array: np.ndarray) -> tuple[Any, ...]:
-    """What tells an array's numbers from others, but for those of one too large to be read: a file, perhaps."""
+    """Returns the shape with a checksum, or with the ids of objects; only the shape of an array too large to read."""
     if array.dtype == object:
         return (array.shape, tuple(map(id, array.ravel())))
     return array.shape, zlib.crc32(np.ascontiguousarray(array).data) if array.nbytes <= _MOST_READ else 0
 
 
 def _drawn(generator: Any) -> bytes:
-    """How far a generator has come."""
+    """Returns a generator's state."""
     if isinstance(generator, np.random.Generator):
         return pickle.dumps(generator.bit_generator.state)
     return pickle.dumps(generator.getstate() if hasattr(generator, "getstate") else generator.get_state())

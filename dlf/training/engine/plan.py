@@ -1,9 +1,10 @@
-"""How a training, an evaluation or a prediction is run: by the fused engine, or by Keras's own loop, and why.
+"""Decides whether the fused engine or Keras's own loop trains, evaluates or predicts, and gives the reason.
 
-What is asked of it:
+Requirements:
 
-* the fused engine wherever it means the same as Keras's own loop, and that loop with its reason elsewhere;
-* the choice is made before the first step, and leaves the model as it was.
+* the fused engine is chosen wherever its results mean the same as those of Keras's own loop, and elsewhere that loop,
+  with the reason;
+* the choice is made before the first step; it may build the model, and leaves it otherwise as it was.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = ["ENGINES", "MEMORY_SHARE", "Plan", "check_engine", "forget_runner", "
 ENGINES = ("auto", "fused", "keras")
 
 MEMORY_SHARE = 0.5
-"""Of the memory that is free on the device, what examples may take there."""
+"""The share of the device's free memory that examples may take, by default."""
 
 
 _log = logging.getLogger("dlf")
@@ -37,11 +38,11 @@ _log = logging.getLogger("dlf")
 
 @dataclass(frozen=True)
 class Plan:
-    """What the fused engine reads, and runs steps on; or why Keras's own loop has to do it.
+    """The feed for the fused engine, or the reason why Keras's own loop is used.
 
     Args:
-        feed: The batches of each epoch, with what runs the model's steps; None where it is Keras's own loop.
-        reason: Why it is that; empty where it was asked for.
+        feed: The batches of each epoch, with the runner of the model's steps; None for Keras's own loop.
+        reason: Why Keras's own loop is used; empty if it was asked for, or is not used.
     """
 
     feed: Feed | None = None
@@ -59,7 +60,7 @@ def plan(  # noqa: PLR0913 - as many things decide.
     check: Callable[[], None] = lambda: None,
     instead: str = "Keras's own loop is used",
 ) -> Plan:
-    """Decides how batches are run; builds the model for them, and traces a step where it is trained.
+    """Chooses the engine; for the fused one, builds the model if needed and, for training, traces a step.
 
     Args:
         model: A compiled model, or any to predict with.
@@ -68,8 +69,8 @@ def plan(  # noqa: PLR0913 - as many things decide.
         engine: ``"auto"``, ``"fused"`` or ``"keras"``.
         memory_share: How much of the device's free memory the examples may take.
         callbacks: The callbacks.
-        check: Raises `NotFusedError` where what else was asked for is Keras's alone.
-        instead: What is said where it is Keras's own loop, before the reason.
+        check: Raises `NotFusedError` if something else in the request needs Keras's own loop.
+        instead: What the log says before the reason, if Keras's own loop is used.
 
     Returns:
         The plan.
@@ -97,14 +98,14 @@ def plan(  # noqa: PLR0913 - as many things decide.
 
 
 def check_engine(engine: Any, memory_share: Any) -> None:
-    """Raises unless there is such an engine, and the share lies from 0 to 1.
+    """Raises unless the engine exists and the share is a number from 0 to 1.
 
     Args:
         engine: ``"auto"``, ``"fused"`` or ``"keras"``.
-        memory_share: A part of the free memory.
+        memory_share: A share of the device's free memory.
 
     Raises:
-        InvalidArgumentError: The engine is another, or the share is not a number from 0 to 1.
+        InvalidArgumentError: There is no such engine, or the share is not a number from 0 to 1.
     """
     if engine not in ENGINES:
         raise InvalidArgumentError(
@@ -118,13 +119,13 @@ def check_engine(engine: Any, memory_share: Any) -> None:
 
 
 def _find_room(memory_share: float) -> int:
-    """The bytes that examples may take on the device."""
+    """Returns how many bytes the examples may take on the device."""
     free = current_backend().free_memory()
     return int(memory_share * (psutil.virtual_memory().available if free is None else free))
 
 
 def runner_of(model: keras.Model) -> EpochRunner:
-    """Returns what runs this model's steps; the same as long as the model is not compiled anew.
+    """Returns the runner of this model's steps; always the same one until the model is compiled again.
 
     Args:
         model: A compiled model.
@@ -148,14 +149,14 @@ def runner_of(model: keras.Model) -> EpochRunner:
         reason = runner.refusal()
         if reason is not None:
             raise NotFusedError(reason)
-        # On the model, and past Keras's tracking of attributes: both go together.
+        # Kept on the model, so that both are freed together; in `__dict__`, so that Keras does not track it.
         model.__dict__[_ATTRIBUTE] = (made_for, runner)
     found: EpochRunner = runner
     return found
 
 
 def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], phase: str) -> None:
-    """Raises where a model is to run several steps in one call, and that shows.
+    """Raises if the model is compiled with `steps_per_execution` above 1, and Keras refuses it or a callback can tell.
 
     Args:
         model: A compiled model.
@@ -163,7 +164,7 @@ def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.cal
         phase: ``"train"``, ``"test"`` or ``"predict"``.
 
     Raises:
-        NotFusedError: Keras refuses it, or a callback sees after how many steps Keras looks.
+        NotFusedError: Keras on PyTorch refuses it, or a callback sees after how many steps Keras calls its batch hooks.
     """
     steps = getattr(model, "steps_per_execution", 1)
     if steps > 1 and (keras.config.backend() == "torch" or watchers(callbacks, phase)):
@@ -171,7 +172,7 @@ def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.cal
 
 
 def forget_runner(model: keras.Model) -> None:
-    """Called where a model was compiled: what runs its steps has to be made anew."""
+    """Removes a model's runner; called after the model was compiled, since a new runner has to be made."""
     model.__dict__.pop(_ATTRIBUTE, None)
 
 
@@ -179,7 +180,7 @@ _ATTRIBUTE = "_dlf_epoch_runner"
 
 
 def _find_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, phase: str) -> Feed:
-    """The feed of these data, once the model is built for them."""
+    """Returns the feed for these data, after building the model for them if needed."""
     feed = find_feed(data, runner, room)
     builds = waits_for_a_batch(model, compiled=phase != "predict")
     feed.look(builds=builds)
@@ -191,7 +192,7 @@ def _find_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, ph
 
 
 def _sampled(feed: Feed, runner: EpochRunner) -> tuple[Feed, Piece]:
-    """A piece with the first batch, and the feed: one that needs less memory where the device has none left."""
+    """Returns the feed, or one that needs less memory if the device has none left, and a piece with the first batch."""
     try:
         piece = feed.sample()
     except Exception as error:
@@ -205,16 +206,16 @@ def _sampled(feed: Feed, runner: EpochRunner) -> tuple[Feed, Piece]:
 
 
 def _build(model: keras.Model, piece: Piece, runner: EpochRunner, phase: str) -> None:
-    """Makes the model's variables and, where it is trained, traces a step."""
+    """Creates the model's variables and, for training, traces a step."""
     batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
-    # Where Keras builds at this place, what that raises is raised.
+    # Where Keras itself builds the model at this point, an error of the build is raised as it is.
     is_keras_s = phase != "predict" and keras.config.backend() != "tensorflow"
     if is_keras_s:
         build_for(model, batch, runner.begin_reading)
     try:
         if not is_keras_s:
             if phase == "train" and builds_while_tracing(model):
-                # What a call draws or counts has to be seen before: afterwards Keras would trace more or less often.
+                # Side effects of a call must be found before the build: after it, Keras would trace more or less often.
                 leaving_no_trace(model, lambda: call_symbolically(model, batch))
             build_for(model, batch, runner.begin_reading)
         if phase == "train":

@@ -1,12 +1,13 @@
-"""What Python holds around a model, so that whoever traced or recorded a step sees when it is another.
+"""Python's state around a model: a change in it shows that a traced or recorded step is out of date.
 
-A step that was traced, recorded or compiled has in it what Python's numbers, functions and objects were. What is asked
-of this:
+A step that was traced, recorded or compiled contains the values that Python's numbers, functions and objects had then.
 
-* all that the model reaches counts: layers at any depth, the optimizer, losses and metrics, the attributes of each,
-  lists and dictionaries in them, what functions close over, and the globals that a user's own code names;
-* a look costs little, since one is taken before each call of the device;
-* what a trace did to Python's state, its generators of random numbers included, can be undone.
+Requirements:
+
+* everything that the model reaches counts: layers at any depth, the optimizer, losses and metrics, the attributes of
+  each, lists and dictionaries in them, what functions close over, and the globals that a user's own code names;
+* a comparison is cheap, since there is one before each call to the device;
+* changes that a trace makes to Python's state, including its random number generators, can be undone.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ class UnseenStateError(Exception):
 
 
 class TracedInVainError(Exception):
-    """Python does not come out of a trace as it went in; the message says what changed."""
+    """A trace changed Python's state; the message says what changed."""
 
 
 class PythonState:
-    """What Python holds around a model at this moment.
+    """Python's state around a model at this moment.
 
     Args:
         model: A model that is built.
-        *more: Places to look at besides, such as a framework's settings.
+        *more: Further places to compare, such as a framework's settings.
 
     Raises:
-        UnseenStateError: The model reaches something that changes without being seen, as an iterator does.
+        UnseenStateError: The model reaches something whose changes cannot be seen, such as an iterator.
     """
 
     def __init__(self, model: Any, *more: Place) -> None:
@@ -71,36 +72,36 @@ class PythonState:
         ]
         self._generators = [each for each in found if isinstance(each, Generator)]
         self._places: list[Place] = [each for each in found if not isinstance(each, Generator)]
-        # Most of them are compared at once, without a line of Python for each: measured, a tenth of the time.
+        # Most places are compared in one pass, without Python code for each: a tenth of the time, as measured.
         self._parts = [part for each in self._places for part in each.parts or ()]
         self._others = [each for each in self._places if each.parts is None]
         self._kept = self._now()
         self.array_bytes = sum(each.size for each in self._places if isinstance(each, Array))
-        """How much of NumPy's numbers each look reads."""
+        """How many bytes of NumPy arrays each comparison reads."""
 
     def changed(self) -> str:
-        """Returns the name of something that is not as it was, or nothing; generators of random numbers aside."""
+        """Returns the name of a place that has changed, or ``""``; random number generators are not compared."""
         if all(map(is_, chain(chain.from_iterable(self._parts), (_END,)), self._kept)):
             return next((each.name for each in self._others if not each.is_as_it_was()), "")
         changed = next((each.name for each in self._places if not each.is_as_it_was()), "")
         if not changed:
-            self._kept = self._now()  # Something that does not count, or a number that is another object.
+            self._kept = self._now()  # An ignored name changed, or an equal number is now another object.
         return changed
 
     def _now(self) -> tuple[Any, ...]:
         return (*chain.from_iterable(self._parts), _END)
 
     def drawn_from(self) -> str:
-        """Returns the name of a generator of Python or NumPy that was drawn from, or nothing."""
+        """Returns the name of a generator of Python or NumPy that was drawn from, or ``""``."""
         return next((each.name for each in self._generators if each.is_host and not each.is_as_it_was()), "")
 
     def keeps_tensors_alone(self) -> bool:
-        """Tells whether what changed are names alone, and stand for tensors now: those that somebody wants to see."""
+        """Tells whether every change is a name that now holds a tensor, such as an output kept for inspection."""
         changed = [each for each in self._places if not each.is_as_it_was()]
         return all(isinstance(each, Names) and all(map(_is_tensor, each.new_values())) for each in changed)
 
     def put_back(self) -> None:
-        """Makes everything what it was."""
+        """Restores everything that has changed."""
         places: list[Place] = [*self._places, *self._generators]
         for each in places:
             if not each.is_as_it_was():
@@ -108,26 +109,27 @@ class PythonState:
 
 
 def leaving_no_trace(model: Any, trace: Callable[[], Any]) -> PythonState:
-    """Traces a step; where Python does not come out of it as it went in, undoes that and raises.
+    """Traces a step, and undoes what the trace did to Python's state; raises if that was more than keeping tensors.
 
-    Keras's own loop may trace another number of times, and at another moment, and what a trace draws or counts would
-    then be another.
+    Keras's own loop may trace at other moments and another number of times, so that whatever a trace draws or counts
+    would differ.
 
     Args:
         model: A model that is built.
-        trace: What traces its step.
+        trace: Traces its step.
 
     Returns:
-        What Python holds.
+        Python's state from before the trace.
 
     Raises:
-        TracedInVainError: The trace changed an attribute, say, or drew a random number from Python or NumPy.
-        UnseenStateError: As `PythonState`.
+        TracedInVainError: The trace changed something, such as an attribute, or drew a random number from Python or
+            NumPy.
+        UnseenStateError: As for `PythonState`.
     """
     state = PythonState(model)
     try:
         trace()
-        # A tensor of a trace means nothing to Python, whoever keeps it.
+        # Keeping a tensor of the trace is allowed: it has no value that Python could use later.
         changed, drawn = "" if state.keeps_tensors_alone() else state.changed(), state.drawn_from()
     finally:
         state.put_back()
@@ -138,7 +140,7 @@ def leaving_no_trace(model: Any, trace: Callable[[], Any]) -> PythonState:
 
 def _is_tensor(value: Any) -> bool:
     if isinstance(value, keras.Variable):
-        return False  # TensorFlow takes one for a tensor.
+        return False  # On TensorFlow, `is_tensor` is true of a variable.
     return bool(keras.ops.is_tensor(value)) or isinstance(value, keras.KerasTensor)
 
 
@@ -148,7 +150,7 @@ def _keras_settings() -> tuple[Any, ...]:
 
 
 def _values_elsewhere(model: Any, objects: list[Any]) -> Iterator[Place]:
-    """The values of variables that are not the model's: a step finds them where they lie, and a trace keeps them."""
+    """Yields the values of variables that are not the model's: a step reads them, and a trace makes them constants."""
     optimizer = getattr(model, "optimizer", None)
     own = [*model.variables, *model.metrics_variables, *getattr(optimizer, "variables", ())]
     known = set(map(id, own))
@@ -171,7 +173,7 @@ _Look: TypeAlias = tuple["Place | None", Iterable[_Named]]
 
 
 def _walk(model: Any, objects: list[Any]) -> Iterator[Place]:
-    """Everything that the model reaches, each once."""
+    """Yields the places of every object that the model reaches, and appends the objects, each once, to `objects`."""
     coming: deque[_Named] = deque([(type(model).__name__, model)])
     seen: dict[int, Any] = {}
     while coming:
@@ -181,7 +183,7 @@ def _walk(model: Any, objects: list[Any]) -> Iterator[Place]:
             continue
         if len(seen) >= _MOST_OBJECTS:
             raise UnseenStateError(f"the model reaches more than {_MOST_OBJECTS:,} objects of Python")
-        # The objects themselves: an identity says nothing once its object has gone.
+        # The objects themselves are kept: once an object is gone, another may get its id.
         seen[id(value)] = value
         for place, held in look(name, value):
             if place is not None:
@@ -194,7 +196,7 @@ _looks: dict[type, Callable[[str, Any], Iterator[_Look]] | None] = {}
 
 
 def _look_for(value: Any) -> Callable[[str, Any], Iterator[_Look]] | None:
-    """What looks at a value of this type; None where it says nothing of the step."""
+    """Returns the function that looks at values of this type, or None if a step does not depend on their state."""
     kind = type(value)
     if kind not in _looks:
         is_leaf = value is GONE or isinstance(value, _LEAVES) or _is_tensor(value)
@@ -204,7 +206,7 @@ def _look_for(value: Any) -> Callable[[str, Any], Iterator[_Look]] | None:
 
 
 def _look_at(name: str, value: Any) -> Iterator[_Look]:
-    """The places where a value keeps its state, and what lies there."""
+    """Yields the places where a value keeps its state, each with the named objects that it holds."""
     if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
         yield Generator(name, value, is_host=True), ()
     elif hasattr(value, "get_state") and hasattr(value, "initial_seed"):  # PyTorch's.
@@ -254,7 +256,7 @@ def _named(kind: type, attributes: Any, passing: frozenset[str]) -> list[_Named]
 
 
 def _look_at_function(function: types.FunctionType) -> Iterator[_Look]:
-    """What a function closes over and takes by default, and the globals that a user's own code names."""
+    """Yields what a function closes over, its defaults and attributes, and the globals that a user's own code names."""
     is_library = _is_library(function.__globals__.get("__name__", ""))
     for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         yield None if is_library else Cell(variable, cell), ((variable, contents(cell)),)
@@ -273,7 +275,7 @@ def _look_at_function(function: types.FunctionType) -> Iterator[_Look]:
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    """A function's code, and that of the functions within it."""
+    """Yields a function's code, and that of the functions inside it."""
     yield code
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
@@ -293,7 +295,7 @@ def _is_library(module: str | None) -> bool:
 _END = object()
 _MOST_OBJECTS = 200_000
 
-# Nobody changes what their code depends on, but for settings, which are looked at by their names.
+# Nobody changes what the code of these libraries depends on, except settings, which are compared by name.
 _LIBRARIES = frozenset(
     (
         *("keras", "numpy", "scipy", "torch", "tensorflow", "jax", "jaxlib", "optax", "ml_dtypes", "tree", "optree"),
@@ -301,7 +303,7 @@ _LIBRARIES = frozenset(
     )
 )
 
-# Objects that keep much and say nothing of a step.
+# Modules whose objects hold much that no step depends on.
 _OPAQUE = ("tensorflow.", "jax.", "jaxlib.", "weakref", "logging", "threading", "_thread", "inspect")
 
 _LEAVES = (
@@ -309,7 +311,7 @@ _LEAVES = (
     keras.initializers.Initializer,
 )  # fmt: skip
 
-# What functions and values of these kinds stand for.
+# The attributes in which objects of these types hold what they wrap.
 _HELD_BY: dict[type, tuple[str, ...]] = {
     functools.partial: ("func", "args", "keywords"),
     functools.cached_property: ("func",),

@@ -1,10 +1,13 @@
-"""Whether somebody has Keras make the function of a step anew while a model is trained.
+"""Notices when a callback has Keras make its step function again while a model is trained.
 
-That is how Keras's own loop is told to look at what has changed: `model.make_train_function(force=True)`, after a layer
-was frozen, say. What is asked of it:
+With `model.make_train_function(force=True)`, a user tells Keras's own loop to take account of a change, such as a layer
+that was frozen.
 
-* it is noticed, so that a step which was traced is traced anew;
-* what Keras's own loop would stumble over, or would run and nobody else can, is refused.
+Requirements:
+
+* the new function is noticed, so that a traced step is traced again;
+* a missing function, which Keras's own loop could not run, and a user's function, which only that loop could run, are
+  refused.
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ _KINDS = ("train", "test", "predict")
 
 
 def makes_its_own_functions(model: keras.Model) -> bool:
-    """Tells whether a model says by itself what a step is run by, past `train_step` and its like."""
+    """Tells whether a model overrides `make_train_function` or its like, so that `train_step` alone defines no step."""
     names = [f"make_{kind}_function" for kind in _KINDS]
     return any(getattr(type(model), name) is not getattr(keras.Model, name) or name in vars(model) for name in names)
 
 
 class StepFunction:
-    """The function that Keras's own loop would run the steps by.
+    """The function by which Keras's own loop would run steps, such as `model.train_function`.
 
     Args:
         model: A compiled model.
@@ -39,20 +42,20 @@ class StepFunction:
         self._known: Any = None
 
     def begin(self) -> None:
-        """Has Keras make it, where it is not there, as `fit` and its like do at their beginning."""
+        """Has Keras make the function if there is none, as `fit` and its like do when they begin."""
         self._make()
         self._known = self._found()
 
     def was_made_anew(self) -> bool:
-        """Tells whether it is another than at the last look.
+        """Tells whether the function is another one than at the last call.
 
         Raises:
-            TrainingError: It was taken away by `compile`, or is a function that somebody else made.
+            TrainingError: `compile` removed the function, or it was not made by Keras.
         """
         if self._known is None:
             self.begin()
         if self._kind != "train":
-            self._make()  # Keras evaluates many times within one training, and does so at the beginning of each.
+            self._make()  # Keras evaluates many times within one training, and makes a missing function each time.
         found = self._found()
         if found is self._known:
             return False

@@ -1,4 +1,4 @@
-"""One training, by whole epochs in one call where that means the same, by Keras's `fit` elsewhere."""
+"""Runs one training: by the fused engine where that means the same as Keras's `fit`, and by `fit` elsewhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_training(  # noqa: PLR0913, PLR0917 - as many things make up a training.
         model: The model.
         train: Batches or arrays.
         validation: Batches or arrays, or None.
-        options: What Keras's `fit` takes besides.
+        options: Further arguments of Keras's `fit`.
         engine: ``"auto"``, ``"fused"`` or ``"keras"``.
         memory_share: How much of the device's free memory the examples may take.
 
@@ -75,10 +75,10 @@ def run_training(  # noqa: PLR0913, PLR0917 - as many things make up a training.
 
 
 def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
-    """Arrays as batches in dlf's order, where that leaves `fit` what it means; batches as they are."""
+    """Turns arrays into batches in dlf's order, unless the options mean other batches; leaves batches as they are."""
     options = dict(options)
     if not isinstance(train, tuple):
-        # Batches come in an order of their own already; Keras would shuffle them as batches, or warn that it cannot.
+        # Batches have an order already; Keras would shuffle whole batches, or warn that it cannot.
         return train, _batched(validation, options), {"shuffle": False, **options}
     split = options.pop("validation_split", 0)
     if split and validation is None:
@@ -88,7 +88,7 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
         train, validation = split_off(train, split)
     steps = options.get("steps_per_epoch") or keras.config.max_steps_per_epoch()
     if steps is not None or options.get("shuffle", True) not in (True, False):
-        return train, validation, options  # Such epochs do not begin and end with the arrays.
+        return train, validation, options  # Such an epoch is not one pass over the shuffled examples.
     taken = ("batch_size", "sample_weight", "class_weight")
     batches = as_batches(
         train,
@@ -106,7 +106,7 @@ def _with_dlf_order(train: Any, validation: Any, options: dict[str, Any]) -> tup
 
 
 def _batched(validation: Any, options: Mapping[str, Any]) -> Any:
-    """Arrays to validate as batches, where that leaves `fit` what it means; batches as they are."""
+    """Turns validation arrays into batches, unless the number of steps is limited; leaves batches as they are."""
     limited = options.get("validation_steps") is not None or keras.config.max_steps_per_epoch()
     if limited or not isinstance(validation, tuple):
         return validation
@@ -115,7 +115,7 @@ def _batched(validation: Any, options: Mapping[str, Any]) -> Any:
 
 
 def _refuse_what_is_keras_s(model: keras.Model, train: Any, validation: Any, options: Mapping[str, Any]) -> None:
-    """Raises where something is asked for that changes which batches there are, or how they are looked at."""
+    """Raises `NotFusedError` if the data or the options need Keras to make, weight or read the batches."""
     kind = read_by_keras_alone(train) if isinstance(train, tuple) else ""
     if kind:
         raise NotFusedError(f"the data hold a {kind}, which Keras alone cuts into batches")
@@ -127,17 +127,17 @@ def _refuse_what_is_keras_s(model: keras.Model, train: Any, validation: Any, opt
     if validation is None:
         return
     if not isinstance(validation, tuple | BatchedDataset) and not hasattr(validation, "element_spec"):
-        # Keras's `fit` reads on where the validation before has ended, or looks at such data once and not each time.
+        # With these, Keras's `fit` may go on reading where the last validation ended, or read the data only once.
         _refuse_given(options, "validation_steps")
         check_readable(validation)
     refuse_steps_per_execution(model, options["callbacks"], "test")
 
 
 def _validation(model: keras.Model, data: Any, options: Mapping[str, Any], memory_share: float) -> Validation | None:
-    """Evaluates by the fused engine where it can, and else by Keras's `evaluate`, as far as that is what `fit` does."""
+    """Returns how to validate: by the fused engine where it can, otherwise by Keras's `evaluate`; None without data."""
     if data is None:
         return None
-    # Made at the first validation: Keras does not look at the data before that either.
+    # Prepared at the first validation: Keras does not read the data before that either.
     prepared = functools.cache(lambda: _evaluation(model, data, options, memory_share))
 
     def run(hooks: keras.callbacks.CallbackList) -> Mapping[str, float]:
@@ -176,10 +176,10 @@ def _fit_by_keras(model: keras.Model, train: Any, validation: Any, options: dict
 
 
 class _EpochOrder(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Sees to it that each epoch has its own order: Keras may begin and end one more while it builds.
+    """Gives each epoch its own order, although Keras may begin and end an additional epoch while it builds the model.
 
-    The order is set before an epoch's iterator is made, since tf.data reads ahead from then on, and once more when the
-    epoch begins, since of a `PyDataset` Keras itself says in between that an epoch has ended.
+    The order is set before an epoch's iterator is made, since tf.data reads ahead from then on. It is set again when
+    the epoch begins, since Keras calls `on_epoch_end` of a `PyDataset` in between.
     """
 
     def __init__(self, rows: BatchedDataset) -> None:
@@ -201,7 +201,7 @@ class _EpochOrder(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
 
 
 def _refuse_given(options: Mapping[str, Any], *names: str) -> None:
-    """Raises where an option is left that changes which batches there are."""
+    """Raises `NotFusedError` if one of these options is given, since it changes the batches."""
     for name in names:
         if options.get(name) is not None:
             raise NotFusedError(f"{name} is given for data that Keras alone cuts into batches or weighs")

@@ -79,7 +79,7 @@ MODELS: dict[str, tuple[Callable[[], keras.Model], Any]] = {
 
 
 class WithoutTraining(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """Its `call` names no `training`; Keras hands that on to its layers all the same."""
+    """A model whose `call` has no argument `training`; Keras passes that on to its layers all the same."""
 
     def __init__(self) -> None:
         super().__init__(name="outer")
@@ -119,9 +119,9 @@ def assert_same(model: keras.Model, before: dict[str, np.ndarray]) -> None:
 
 
 def assert_close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray], steps: int) -> None:
-    """The same sums in another order: some units in the last place of the largest number, for each step.
+    """Compares up to some units in the last place of the largest number for each step: sums have another order.
 
-    Integers, which seeds are, have to be equal: then each mask was.
+    Integers, such as seeds, must be equal, which shows that every mask was equal.
     """
     for name, value in ours.items():
         assert value.dtype == theirs[name].dtype, name
@@ -167,7 +167,7 @@ def test_gradients_are_those_of_stateless_call(name: str) -> None:
     np.testing.assert_allclose(value, expected, rtol=4 * EPSILON)
     leaves = jax.tree.leaves(by_nnx)
     assert len(leaves) == len(by_jax) > 0
-    # The state is in the order of names: put the gradients where the weights were, and Keras has them in its own.
+    # The state is sorted by name. Put in place of the weights, the gradients come back from Keras in its own order.
     nnx.update(module, by_nnx)
     ours = values(from_nnx(module))
     paths = [path for path, each in zip(ours, model.variables, strict=True) if each.trainable]
@@ -233,7 +233,7 @@ def test_the_mode() -> None:
     inferred, before = np.asarray(model(IMAGES)), values(model)
     module.eval()
     np.testing.assert_array_equal(module(IMAGES), inferred)
-    # NNX forbids writing from inside: nothing is written.
+    # In inference nothing is written: NNX would forbid that inside of `jax.jit`.
     np.testing.assert_allclose(jax.jit(lambda x: module(x))(IMAGES), inferred, atol=1e-5)  # noqa: PLW0108 - a closure.
     assert_same(from_nnx(module), before)
     assert not nnx.view(module, deterministic=False).deterministic
@@ -247,7 +247,7 @@ def test_the_mode() -> None:
     np.testing.assert_array_equal(module(IMAGES, training=False), model(IMAGES, training=False))
     after = values(model)
     assert_same(from_nnx(module), after)
-    # A new module trains, as any of NNX does.
+    # A new module is in training mode, like every NNX module.
     assert not to_nnx(model).deterministic
 
 
@@ -300,7 +300,7 @@ def test_the_kinds_of_variables() -> None:
 
 
 class Twins(keras.Model):  # type: ignore[misc]
-    """Two layers whose variables Keras gives the same paths."""
+    """A model with two layers, to whose variables Keras gives the same paths."""
 
     def __init__(self) -> None:
         super().__init__(name="twins")
@@ -311,7 +311,7 @@ class Twins(keras.Model):  # type: ignore[misc]
 
 
 def test_names_that_meet_and_names_of_nnx() -> None:
-    # Nested models of the names of a method of NNX and of what would replace it.
+    # Nested models with the name of a method of NNX, and with the name that would replace it.
     nested = [
         keras.Sequential([keras.Input((6,)), layers.Dense(6, name="dense")], name=name) for name in ("train", "train_1")
     ]
@@ -350,7 +350,7 @@ def test_losses_of_regularizers_and_of_each_call_of_a_layer() -> None:
     doubled = layers.Dense(3, kernel_initializer="ones", activity_regularizer=keras.regularizers.L2(1.0))
     module = to_nnx(keras.Model(inputs, doubled(doubled(inputs))))
     _, losses = module(np.ones((2, 3), np.float32), return_losses=True)
-    # 3 times 3², and 3 times 9²: `stateless_call` has the second alone.
+    # 3 times 3², and 3 times 9²: `stateless_call` returns only the second.
     np.testing.assert_allclose(sorted(map(float, losses)), [27, 243])
     with pytest.raises(ValueError, match="unpack"):
         _, _ = module(np.ones((1, 3), np.float32))
@@ -437,7 +437,7 @@ def test_a_model_that_changes_afterwards() -> None:
 
 
 class Noisy(keras.Model):  # type: ignore[misc]
-    """Draws from Keras's global seed, which no model owns."""
+    """A model that draws from Keras's global seed generator, which no model owns."""
 
     def call(self, inputs: Any) -> Any:
         return inputs + keras.random.uniform((3,))
@@ -446,7 +446,7 @@ class Noisy(keras.Model):  # type: ignore[misc]
 def test_state_that_keras_does_not_count_as_the_models_is_refused() -> None:
     noisy = Noisy()
     noisy(SERIES[:4, :, :3])
-    # Compiled, Keras on JAX loses the recurrent states without a word, and refuses the numbers itself.
+    # In a compiled step, Keras on JAX silently loses recurrent states, and raises an error for global random numbers.
     for model in (keras.Sequential([keras.Input(batch_shape=(4, 5, 3)), layers.SimpleRNN(3, stateful=True)]), noisy):
         with pytest.raises(InvalidArgumentError, match=r"updates no other variables.*initial_state.*SeedGenerator"):
             to_nnx(model)(SERIES[:4, :, :3])

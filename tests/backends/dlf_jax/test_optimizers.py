@@ -1,8 +1,8 @@
 """Keras's optimizers in optax and optax's in Keras: the same updates, to rounding.
 
 In float64 a step's rounding is 1e-16 of the parameters' size, and 1e-12 leaves room for that and for nothing else. In
-float32 nobody can be nearer to the other than both are to the truth: that is the float64 run, and the bound is Keras's
-own distance from it.
+float32 the two cannot be expected to be closer to each other than they are to the truth, which is the float64 run: the
+bound is Keras's own distance from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ STEPS = 50
 EXACT = 1e-12
 _RANDOM = np.random.default_rng(2025)
 SHAPES = [(3, 4), (2, 2, 1, 3), ()]
-# As float32, so that both precisions begin alike; from sizes where epsilon is nothing to sizes where it is all.
+# In float32, so that both precisions start alike. The gradients' sizes go from those where an optimizer's epsilon does
+# not matter to those where only epsilon matters.
 START = [_RANDOM.normal(size=shape).astype(np.float32) for shape in SHAPES]
 GRADIENTS = [
     (_RANDOM.normal(size=(STEPS, *shape)) * 10.0 ** _RANDOM.integers(-9, 2, size=(STEPS, *shape))).astype(np.float32)
@@ -88,7 +89,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
 
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Everything in float64, also what Keras computes in float32 outside TensorFlow, `ops.mean` among it."""
+    """Computes everything in float64, also operations such as `ops.mean`, whose results Keras demotes to float32."""
     from keras.src.backend.common import dtypes
 
     monkeypatch.setitem(dtypes.BIT64_TO_BIT32_DTYPE, "float64", "float64")
@@ -103,7 +104,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def keras_path(optimizer: Any) -> list[np.ndarray]:
-    """The parameters after each step: ``(steps, *shape)`` for each variable."""
+    """Returns the parameters after each step: ``(steps, *shape)`` for each variable."""
     dtype = keras.config.floatx()
     variables = [keras.Variable(value, dtype=dtype) for value in START]
     optimizer.build(variables)
@@ -158,7 +159,7 @@ def test_in_float32_it_is_as_near_to_the_truth_as_keras(name: str, request: pyte
     assert {each.dtype for each in by_optax} == {np.dtype(np.float32)}
     request.getfixturevalue("double")
     for ours, theirs, true in zip(by_optax, by_keras, truth(name), strict=True):
-        # Where Keras happens to round nothing, a last place a step.
+        # Room of one unit in the last place per step, in case Keras happens to round nothing.
         room = STEPS * np.finfo(np.float32).eps * np.abs(true).max()
         assert distance([ours], [true]) <= 2 * distance([theirs], [true]) + room
 
@@ -222,7 +223,7 @@ def test_variables_without_weight_decay_keep_their_size() -> None:
 
 
 def test_a_change_of_keras_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keras keeps under private names which weights do not decay; were they gone, all would, without a word."""
+    """Keras keeps the list of weights without decay under private names; without them, all would silently decay."""
     optimizer = keras.optimizers.AdamW()
     assert decay_of_weights(optimizer) is None
     optimizer.exclude_from_weight_decay(var_names=["bias"])
@@ -269,7 +270,7 @@ def batches(epochs: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def by_hand(model: Any, transformation: Any, epochs: int, *, keyed: bool) -> list[np.ndarray]:
-    """What a reader of optax's documentation would write."""
+    """Trains by a loop as in optax's documentation, and returns the trained weights."""
     paths = [variable.path for variable in model.trainable_variables]
     fixed = [variable.value for variable in model.non_trainable_variables]
     values = [jnp.array(variable.value) for variable in model.trainable_variables]

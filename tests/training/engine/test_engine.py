@@ -32,7 +32,7 @@ TOKENS = np.where(np.arange(7) < _RANDOM.integers(2, 8, (150, 1)), _RANDOM.integ
 
 @pytest.fixture(autouse=True)
 def _record_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These trainings are short, and what is recorded on PyTorch is to be compared."""
+    """Records steps on PyTorch early: these trainings are short, and recorded steps are to be compared."""
     if BACKEND == "torch":
         monkeypatch.setattr("dlf_torch.epochs._RUNS_BEFORE_RECORDING", 3)
 
@@ -47,7 +47,7 @@ def convolutional() -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((8, 8, 1)),
-            layers.Conv2D(4, 3, use_bias=False),  # BatchNormalization takes a bias away, but for its rounding.
+            layers.Conv2D(4, 3, use_bias=False),  # BatchNormalization would cancel a bias, except for rounding.
             layers.BatchNormalization(),
             layers.ReLU(),
             layers.SpatialDropout2D(0.2),
@@ -81,7 +81,7 @@ def two_by_two() -> keras.Model:
 
 
 class Doubled(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """A step of its own, that returns something beside the metrics."""
+    """A model with its own step, which returns something besides the metrics."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def trained(name: str, engine: str, **options: Any) -> tuple[keras.callbacks.His
 
 
 def assert_same(one: keras.callbacks.History, other: keras.callbacks.History) -> None:
-    """To float32 rounding: sums in another order, over a few steps, move the last one or two digits of seven."""
+    """Compares to float32 rounding: in some steps, sums in another order change the last one or two of seven digits."""
     assert one.history.keys() == other.history.keys()
     for name, values in one.history.items():
         np.testing.assert_allclose(values, other.history[name], rtol=2e-5, err_msg=name)
@@ -150,7 +150,7 @@ def test_the_engines_agree(name: str) -> None:
 
 
 def test_two_variables_of_one_path_are_trained_alike() -> None:
-    """By w -> w - 0.1 w. On PyTorch, Keras's `fit` lets the gradient of one add up from step to step."""
+    """Each weight becomes w - 0.1 w. On PyTorch, Keras's `fit` lets the gradient of one of them add up over steps."""
 
     def tower() -> keras.Model:
         x = keras.Input((1,))
@@ -169,7 +169,7 @@ def nothing(labels: Any, outputs: Any) -> Any:
 
 
 def test_another_loss_is_another_training() -> None:
-    """JAX takes a model's step for the same one after the model was compiled anew."""
+    """JAX would take a model's step for the same one after the model is compiled again."""
     set_seed(1)
     model = dense()
     compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, engine="fused")
@@ -180,7 +180,7 @@ def test_another_loss_is_another_training() -> None:
 
 
 class Scaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Holds a number of Python's, and draws from Keras's global generator."""
+    """Multiplies by a Python number, and draws from Keras's global generator."""
 
     factor = 1.0
 
@@ -209,7 +209,7 @@ def test_an_attribute_that_a_callback_changes_is_followed() -> None:
 
 @pytest.mark.skipif(BACKEND == "jax", reason="Keras refuses draws without a seed while JAX traces")
 def test_noise_is_drawn_anew_at_each_step() -> None:
-    """With no learning and one batch that comes again and again, only the noise can change the loss."""
+    """Without learning, and with the same batch at each step, only the noise can change the loss."""
     set_seed(7)
     model = keras.Sequential([keras.Input((6,)), Scaled(), layers.Dense(3)])
     history = compile_and_fit(
@@ -238,7 +238,7 @@ def test_mixed_precision_means_the_same() -> None:
         histories = [trained("dense", engine)[0].history["loss"] for engine in ("keras", "fused")]
     finally:
         keras.config.set_dtype_policy(before)
-    # bfloat16 has 8 bits.
+    # bfloat16 has 8 significant bits.
     np.testing.assert_allclose(histories[0], histories[1], rtol=2e-2)
 
 
@@ -259,7 +259,7 @@ def test_masks_that_are_drawn_faster_have_keras_s_bits(noise_shape: Any, dtype: 
     assert np.array_equal(by_keras, fused)
     assert 0 < (fused == 0).mean() < 1
     if jax.default_backend() == "cpu":
-        # JAX's own generator is one operation there: its absence shows that the other way was taken.
+        # JAX's own generator is a single operation there; its absence shows that the faster way was taken.
         drawn = [str(jax.make_jaxpr(each)(key, values)).count("random_bits") for each in (dropped, faster)]
         assert drawn == [1, 0]
 
@@ -267,7 +267,7 @@ def test_masks_that_are_drawn_faster_have_keras_s_bits(noise_shape: Any, dtype: 
 @pytest.mark.parametrize("offset", [0, 4])
 @pytest.mark.parametrize("size", [2**12, 2**26])
 def test_what_is_written_to_an_array_after_the_start_changes_nothing(size: int, offset: int) -> None:
-    """JAX takes an array as it is where that begins at a multiple of 64 bytes, and copies a large one in its time."""
+    """JAX shares an array's memory if that begins at a multiple of 64 bytes, and may copy a large one only later."""
     model = dense()
     model.compile(loss=LOSS)
     room = np.zeros(size + 128, np.uint8)
@@ -324,7 +324,7 @@ def test_many_small_blocks_hold_every_batch_once(monkeypatch: pytest.MonkeyPatch
 def test_a_device_without_memory_left_loses_no_step(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The runner's own error for it, raised in the second epoch, as long as all examples are to be there."""
+    """The runner raises its out-of-memory error in the second epoch, as long as all examples are on the device."""
     from dlf.training.engine import plan
 
     kept, expected = trained("dense", "fused", epochs=3)
@@ -360,7 +360,7 @@ def draws_in_its_map(x: Any, y: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("engine", ["auto", "fused"])
 def test_a_random_map_is_not_frozen(engine: str, caplog: pytest.LogCaptureFixture) -> None:
-    """With no learning, an epoch's loss changes only where its examples do."""
+    """Without learning, an epoch's loss changes only if its examples change."""
     set_seed(3)
     batches = prepare_for_training(ArrayDataset(X, Y).map(draws_in_its_map), 32)
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
@@ -399,7 +399,7 @@ def test_a_generator_is_left_to_keras(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Changing(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
-    """A data set that is shorter in each epoch, and says when it is told that one begins and ends."""
+    """A data set that becomes shorter with each epoch, and records the calls of its epoch hooks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -420,7 +420,7 @@ class Changing(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no typ
 
 
 def test_a_data_set_that_becomes_shorter_runs_out_as_in_keras() -> None:
-    """Keras says that an epoch has ended, once it has looked at the first batch, and goes by the length before that."""
+    """Keras calls `on_epoch_end` after it has looked at the first batch, and uses the length from before that."""
     model, data = dense(), Changing()
     with pytest.warns(UserWarning, match="Your input ran out of data"):
         history = compile_and_fit(model, data, loss=LOSS, epochs=3, engine="fused", verbose=0)
@@ -445,7 +445,7 @@ def test_batches_of_several_shapes_are_streamed() -> None:
 
 
 class Untraceable(Doubled):
-    """Its step asks for a number where a trace has none."""
+    """A model whose step needs the value of the loss, which a trace does not have."""
 
     def train_step(self, *arguments: Any) -> Any:
         logs = super().train_step(*arguments)
@@ -458,7 +458,7 @@ class Untraceable(Doubled):
 def test_a_step_that_cannot_be_traced_is_run_as_keras_runs_it(caplog: pytest.LogCaptureFixture) -> None:
     model = Untraceable()
     with caplog.at_level(logging.WARNING, "dlf"):
-        if BACKEND == "torch":  # There a step that cannot be recorded is run a call at a time.
+        if BACKEND == "torch":  # On PyTorch, the engine can run steps one by one where it cannot record them.
             assert compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, epochs=6).engine == "fused"
             return
         history = compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, run_eagerly=True)

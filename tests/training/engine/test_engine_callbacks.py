@@ -1,4 +1,4 @@
-"""Keras's callbacks under the fused engine: what they see and leave is what Keras's own loop shows them."""
+"""Keras's callbacks under the fused engine: they see and write the same as under Keras's own loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(engine: str, *used: keras.callbacks.Callback, epochs: int = 3, **optio
 
 
 class Recorder(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
-    """Notes every epoch-level hook, and which values it is given."""
+    """Records every epoch-level hook, and the values that it is given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def test_checkpoints_are_left_at_the_same_steps(frequency: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize(("frequency", "resumed_at"), [("epoch", 2), (3, 1)])
 def test_a_training_that_broke_off_is_resumed(frequency: Any, resumed_at: int, tmp_path: Path) -> None:
-    """A backup that was made within an epoch resumes at that epoch."""
+    """From a backup that was made within an epoch, training resumes at that epoch."""
 
     class BreakOff(keras.callbacks.Callback):  # type: ignore[misc]  # As above.
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -159,7 +159,7 @@ def test_keras_own_tensorboard_writes_the_same_tags_at_the_same_steps(frequency:
             }
     assert found["fused train"] == found["keras train"]
     assert found["fused validation"] == found["keras validation"]
-    # What the names stand for, so that two empty folders are not the same either.
+    # The expected values, so that two empty folders would not pass.
     assert found["fused train"]["epoch_loss"] == ([0, 1, 2] if frequency == "epoch" else [2])
     assert found["fused train"].get("batch_loss") == (None if frequency == "epoch" else [3, 6, 9, 12, 15, 18, 21, 24])
     assert found["fused validation"]["evaluation_mae_vs_iterations"] == [8, 16, 24]

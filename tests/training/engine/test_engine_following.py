@@ -1,4 +1,4 @@
-"""What Python changes between two steps: the engine follows it as Keras's own loop does, or leaves the step to that."""
+"""Python state that changes between two steps: the engine follows it like Keras's loop, or leaves the step to Keras."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("recorded_soon")
 
 @pytest.fixture
 def recorded_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These trainings are short: three steps by Keras, one that is recorded, and then it is played back."""
+    """Records early, as these trainings are short: three steps by Keras, one recorded, which is then played back."""
     if BACKEND == "torch":
         monkeypatch.setattr("dlf_torch.epochs._RUNS_BEFORE_RECORDING", 3)
 
@@ -46,7 +46,7 @@ def _globals_put_back() -> Any:
 
 
 class Scaled(layers.Layer):  # type: ignore[misc, name-defined]  # Keras has no types.
-    """Its output depends on Python in every way that there is."""
+    """A layer whose output depends on Python's state in every way that is tested."""
 
     of_the_class = 1.0
 
@@ -94,7 +94,7 @@ class Listed(keras.Model):  # type: ignore[misc]  # As above.
 
 @dataclass
 class Case:
-    """A model, and what a callback changes at the beginning of an epoch."""
+    """A model, and the change that a callback makes at the beginning of an epoch."""
 
     model: keras.Model
     change: Callable[[], Any] = lambda: None
@@ -330,13 +330,13 @@ def test_what_python_changes_is_followed_as_keras_follows_it(name: str, at: int)
         return
     recordings = 2 if at and case.ways == "followed" else 1
     assert by_step["recorded"] == recordings
-    # Three steps before each recording are Keras's; they are counted anew where a first step notes something for later.
+    # Before each recording, three steps are Keras's. The count starts again if a first step stores something for later.
     assert 0 <= steps - 4 * recordings - by_step["played back"] <= STEPS
 
 
 @pytest.mark.parametrize("at", [0, CHANGED_AT])
 def test_a_function_that_is_made_anew_is_followed(at: int) -> None:
-    """Keras's own loop looks at what has changed then, on every backend."""
+    """With a new step function, Keras's own loop takes account of changes on every backend."""
 
     def make() -> Case:
         layer = Scaled()
@@ -355,7 +355,7 @@ def test_a_function_that_is_made_anew_is_followed(at: int) -> None:
 
 
 def test_a_model_that_is_compiled_anew_while_it_is_trained_is_refused() -> None:
-    """Keras's own loop has no function left to call."""
+    """`compile` removes the step function, so that Keras's own loop has none to call."""
     model = sequential()
     case = Case(model, lambda: model.compile("sgd", "mse"))
     with pytest.raises(TrainingError, match=r"Call model.make_train_function\(\) after it, or train again"):
@@ -396,7 +396,7 @@ def test_a_rate_that_changes_again_and_again_is_left_to_keras(per: str, caplog: 
     ways = runner_of(results[1][1].model).ways
     if BACKEND == "torch":
         assert "Scaled.factor changes again and again" in caplog.text
-        # Five steps an epoch, three of them by Keras before a recording is made; no more than eight are made.
+        # Five steps per epoch, of which Keras runs three before a recording is made; at most eight recordings are made.
         assert ways["train_step recorded"] == (8 if per == "epoch" else 0)
         assert ways["train_step played back"] == (8 if per == "epoch" else 0)
 
