@@ -26,6 +26,8 @@ OF_PYTHON = [
 ]
 """What depends on Python itself or on JAX's newest release: a minute, where the whole suite takes many."""
 ALONE = "slow or alone"
+SLOWEST = ["--durations", "15", "--durations-min", "2"]
+"""What makes pytest name the slowest tests, at the end of each session."""
 REST: dict[str, list[str]] = {
     **{
         f"tests(backend='{backend}', device='cpu')": ["-m", f"({ALONE}) and not once" if number else ALONE]
@@ -105,7 +107,7 @@ def quick(session: nox.Session) -> None:
     for backend in BACKENDS:
         start = time.monotonic()
         once = "" if backend == next(iter(BACKENDS)) else " and not once"
-        asked = ["--backend", backend, "-n", "2", "-m", f"not slow{once}", *session.posargs]
+        asked = ["--backend", backend, "-n", "2", *SLOWEST, "-m", f"not slow{once}", *session.posargs]
         session.run("pytest", *asked, env=environment(session))
         took[backend] = time.monotonic() - start
     session.log("The quick tests passed: " + ", ".join(f"{name} in {each:.0f} s" for name, each in took.items()) + ".")
@@ -127,7 +129,7 @@ def tests(session: nox.Session, backend: str, device: str) -> None:
     install(session, [backend], device)
     # Two workers: most tests wait for a process of their own to start.
     once = [] if backend == next(iter(BACKENDS)) else ["-m", "not once"]
-    session.run("pytest", "--backend", backend, "-n", "2", *once, *session.posargs, env=environment(session))
+    session.run("pytest", "--backend", backend, "-n", "2", *SLOWEST, *once, *session.posargs, env=environment(session))
 
 
 @nox.session(python=PYTHONS)
@@ -145,7 +147,7 @@ def parity(session: nox.Session, device: str) -> None:
     install(session, list(BACKENDS), device)
     asked = ["-m", "together" if device == "gpu" else "together and slow", *session.posargs]
     # Each test has a process for each backend by itself.
-    session.run("pytest", "--backend", "jax", *asked, env=environment(session))
+    session.run("pytest", "--backend", "jax", *SLOWEST, *asked, env=environment(session))
 
 
 @nox.session

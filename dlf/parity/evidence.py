@@ -120,7 +120,7 @@ def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
         Finding(
             "trajectory",
             None,
-            "fit",
+            None,
             name,
             "diverged",
             None,

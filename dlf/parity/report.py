@@ -27,6 +27,7 @@ __all__ = [
     "is_foregone",
     "is_tied",
     "known_of",
+    "name_of",
     "place_of",
     "print_parity",
     "remarks_of",
@@ -165,7 +166,7 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
     if first["backend"] is None:
         return f"{together} differ: it starts in {where}."
     # Of what is not finite, everybody who has it is named.
-    place = ("stage", "layer", "variable", "call", "mode", "step")
+    place = ("stage", "layer", "variable", "kind", "of", "call", "mode", "step")
     here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in place)]
     blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
     differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{_listed(blamed)} differ"
@@ -438,6 +439,27 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
         yield "The model is not compiled: there is no optimizer to compare, and no training."
 
 
+def name_of(finding: Mapping[str, Any]) -> str | None:
+    """Returns what a finding or a measurement is of, in words: a variable's name, or what else it is.
+
+    Args:
+        finding: As in the report.
+
+    Example:
+        >>> name_of({"variable": None, "kind": "input", "of": "dense"})
+        'the input of dense'
+    """
+    of = finding.get("of")
+    words = {
+        "input": f"the input of {of}",
+        "mask": "mask",
+        "input mask": f"the mask of the input of {of}",
+        "metric": f"the metric {of}",
+        "fit": "fit",
+    }
+    return words.get(str(finding.get("kind")), finding.get("variable"))
+
+
 def place_of(finding: Mapping[str, Any]) -> str:
     """Returns where it is, in words.
 
@@ -448,7 +470,7 @@ def place_of(finding: Mapping[str, Any]) -> str:
         >>> place_of({"layer": "dense", "variable": "kernel", "step": 1})
         'dense, kernel at step 2'
     """
-    layer, variable = finding.get("layer"), finding.get("variable")
+    layer, variable = finding.get("layer"), name_of(finding)
     when = "in inference" if finding.get("mode") == "inference" else ""
     if finding.get("step") is not None:
         when = f"at step {finding['step'] + 1}"
@@ -477,11 +499,11 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         return (
             f"{layer} {draws}: let it draw by `keras.random.uniform` or `normal`, or leave it out to compare the rest."
         )
-    if str(first.get("detail")).startswith(("NaN", "infinity")):
+    if first.get("lost"):
         return _advice_on_lost(layer)
-    if first["stage"] == "forward" and str(first.get("variable")).startswith(("mask", "the mask of ")):
+    if first.get("kind") in {"mask", "input mask"}:
         return f"see which mask {layer} hands on: `mask_zero`, `supports_masking`, `compute_mask`."
-    if first["stage"] == "build" and first.get("variable") == "output":
+    if first["stage"] == "build" and first.get("kind") == "output":
         return f"see what {layer} gives on each backend, its shape and its dtype: look for casts, `dtype`, `autocast`."
     return {
         "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",

@@ -216,18 +216,18 @@ def test_what_differs_between_layers_is_of_the_layer_whose_input_it_is() -> None
     layers = [{"path": path, "class": kind, "config": {}} for path, kind in kinds.items()]
     input_of = {"mode": "whole", "kind": "input"}
     for variable, said, is_known in (
-        ("the input of bright", input_of | {"of": "bright"}, True),
-        ("the input of bright#2", input_of | {"of": "bright#2"}, True),
-        ("the input of block/bright", input_of | {"of": "block/bright"}, True),
-        ("the input of bright_2", input_of | {"of": "bright_2"}, False),
-        ("the input of last", input_of | {"of": "last"}, False),
-        ("the input of block", input_of | {"of": "block"}, False),
+        (None, input_of | {"of": "bright"}, True),
+        (None, input_of | {"of": "bright#2"}, True),
+        (None, input_of | {"of": "block/bright"}, True),
+        (None, input_of | {"of": "bright_2"}, False),
+        (None, input_of | {"of": "last"}, False),
+        (None, input_of | {"of": "block"}, False),
         ("prediction:0", {"mode": "whole"}, False),
         (None, {"mode": "whole"}, False),
     ):
         wrong = Finding("forward", None, variable, "torch", "diverged", 0.1, **said)  # type: ignore[arg-type]  # Words.
         (found,) = reasons_for([wrong], layers, None, ["jax", "tensorflow", "torch"])
-        assert (found.reason is not None) is is_known, variable
+        assert (found.reason is not None) is is_known, said
 
 
 def test_a_function_is_known_wherever_it_is_called() -> None:
@@ -257,7 +257,7 @@ def test_a_function_is_known_wherever_it_is_called() -> None:
 def test_what_a_model_does_in_its_calls_is_known() -> None:
     layers = [{"path": "block", "class": "Own", "config": {}, "metrics": ["seen"]}]
 
-    def reason(variable: str, kind: str | None = None, of: str | None = None, **does: Any) -> str | None:
+    def reason(variable: str | None, kind: str | None = None, of: str | None = None, **does: Any) -> str | None:
         built = {name: {"layers": layers, **does} for name in ("jax", "tensorflow", "torch")}
         wrong = Finding("trajectory", None, variable, "jax", "diverged", 0.1, kind=kind, of=of)
         (found,) = with_reasons([wrong], built, "SGD")
@@ -265,9 +265,9 @@ def test_what_a_model_does_in_its_calls_is_known() -> None:
 
     assert "assigns to a trainable variable" in str(reason("block/kernel", assigned=["block/kernel"]))
     assert reason("block/kernel", assigned=[]) is None
-    assert "updates in its `call`" in str(reason("the metric seen", "metric", "seen"))
-    assert "updates in its `call`" in str(reason("fit", "fit"))
-    assert reason("the metric other", "metric", "other") is None
+    assert "updates in its `call`" in str(reason(None, "metric", "seen"))
+    assert "updates in its `call`" in str(reason(None, "fit"))
+    assert reason(None, "metric", "other") is None
 
 
 def test_every_function_that_is_known_to_differ_is_there() -> None:

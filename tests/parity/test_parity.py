@@ -34,7 +34,7 @@ from dlf.parity._recording.worker import Worker
 from dlf.parity._records import Records
 from dlf.parity.check import target_of
 from dlf.parity.options import STAGES, ParityOptions
-from dlf.parity.report import advice_of, answer_of, exit_code, report_text, write_report
+from dlf.parity.report import advice_of, answer_of, exit_code, name_of, report_text, write_report
 from dlf.parity.result import ParityReport
 from dlf.parity.runner import Workers, _Run, run_parity
 from dlf.utils.errors import BackendError, InvalidArgumentError, MissingPackageError, OutputError
@@ -363,7 +363,7 @@ def measured(stage: str, variable: str | None, mode: str | None, apart: float, *
 def test_what_differs_is_named_where_it_begins() -> None:
     whole = [
         measured("forward", "prediction:0", "whole", 1.0),
-        measured("forward", "the input of second", "whole", 1.0, kind="input", of="second"),
+        measured("forward", None, "whole", 1.0, kind="input", of="second"),
         measured("loss", None, "whole", 1.0),
         measured("gradient", "kernel", "whole", 1.0),
     ]
@@ -371,7 +371,7 @@ def test_what_differs_is_named_where_it_begins() -> None:
 
     def wrong(*given: Measurement) -> list[tuple[str, str | None, str | None]]:
         found = judge(given, ["a", "b"])
-        return [(each.stage, each.variable, each.mode) for each in found if each.verdict == "diverged"]
+        return [(each.stage, name_of(each.as_dict()), each.mode) for each in found if each.verdict == "diverged"]
 
     layer = measured("forward", None, None, 1.0, layer="second")
     assert wrong(layer, *whole, *steps) == [("forward", None, None)]

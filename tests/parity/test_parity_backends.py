@@ -16,7 +16,7 @@ from field_models import ANSWERS, Answer
 from dlf.backend.registry import installed_backends
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
-from dlf.parity.report import exit_code, report_text, write_report
+from dlf.parity.report import exit_code, name_of, report_text, write_report
 from dlf.parity.runner import Workers, run_parity
 from dlf.testing import assert_parity
 
@@ -59,7 +59,7 @@ def compare(workers: Workers) -> Compare:
 
 
 def places(report: dict[str, Any], stage: str) -> set[tuple[str | None, str | None]]:
-    return {(each["layer"], each["variable"]) for each in report["divergences"] if each["stage"] == stage}
+    return {(each["layer"], name_of(each)) for each in report["divergences"] if each["stage"] == stage}
 
 
 def news(report: dict[str, Any]) -> set[tuple[str, str | None]]:
@@ -328,4 +328,4 @@ def test_a_model_as_people_write_it_gets_the_right_answer(workers: Workers, expe
         assert words in text
     if expected.place is not None:
         first = report["first_divergence"]
-        assert (first["stage"], first["layer"], first["variable"]) == expected.place
+        assert (first["stage"], first["layer"], name_of(first)) == expected.place

@@ -42,20 +42,18 @@ def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
         if len(having) > 1:
             most = max(having.values(), key=len)
             _, layer, variable = place
-            findings += [Finding("build", layer, variable, name, "diverged", None) for name in outvoted(names, most)]
+            kind = "output" if place[0] == "output" else None
+            odd = outvoted(names, most)
+            findings += [Finding("build", layer, variable, name, "diverged", None, kind=kind) for name in odd]
     # Of a layer that is not there, its variables are not either.
     absent = {each.layer for each in findings if each.variable is None}
     findings = [each for each in findings if each.variable is None or each.layer not in absent]
-    outputs = [each for each in findings if _is_output(each)]
+    outputs = [each for each in findings if each.kind == "output"]
     # Another dtype inside of a model is seen where layers are compared; of another shape nothing can be.
     other = _first_other_call(built, with_dtype=bool(outputs))
     if other:
         findings = [each for each in findings if each not in outputs] + other
     return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
-
-
-def _is_output(finding: Finding) -> bool:
-    return finding.layer is None and str(finding.variable).startswith("output")
 
 
 def _first_other_call(built: Mapping[str, Mapping[str, Any]], *, with_dtype: bool) -> list[Finding]:
@@ -71,7 +69,10 @@ def _first_other_call(built: Mapping[str, Mapping[str, Any]], *, with_dtype: boo
         if len(having) > 1:
             odd = outvoted(list(built), max(having.values(), key=len))
             what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())
-            return [Finding("build", layer, "output", name, "diverged", None, call=key, detail=what) for name in odd]
+            return [
+                Finding("build", layer, "output", name, "diverged", None, call=key, detail=what, kind="output")
+                for name in odd
+            ]
     return []
 
 

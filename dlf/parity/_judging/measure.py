@@ -256,15 +256,13 @@ def measure_whole(
             # A layer may give the same numbers, and not the mask that goes with them.
             mine = [name for name in masks if name.startswith(f"call/{call['key']}/mask:")]
             made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
-            of_input = {"variable": f"the mask of the input of {call['key']}", "kind": "input mask", "of": call["key"]}
-            mask = {"variable": "mask", "layer": made_by, "kind": "mask"} if made_by else of_input
-            if any(is_apart(add("forward", name, **mask)) for name in mine):
+            mask = {"kind": "mask", "layer": made_by} if made_by else {"kind": "input mask", "of": call["key"]}
+            if any(is_apart(add("forward", name, None, **mask)) for name in mine):
                 break
             # A mask that is handed over as an argument is one of them, where there is one.
             given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
             inputs = [name for name in given if all(name in each for each in records.values())]
-            words = f"the input of {call['key']}"
-            if any(is_apart(add("forward", name, words, kind="input", of=call["key"])) for name in inputs):
+            if any(is_apart(add("forward", name, None, kind="input", of=call["key"])) for name in inputs):
                 break
     if "loss" in exact:
         add("loss", "loss", None)

@@ -87,7 +87,10 @@ def _reason(known: KnownDifference) -> str:
 
 
 def _place(finding: Finding) -> tuple[Any, ...]:
-    return finding.stage, finding.layer, finding.variable, finding.call, finding.mode, finding.step
+    return (
+        *(finding.stage, finding.layer, finding.variable, finding.kind, finding.of),
+        *(finding.call, finding.mode, finding.step),
+    )
 
 
 def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | None], compared: Sequence[str]) -> bool:
@@ -113,7 +116,7 @@ def _is_of(
         (not known.optimizers or optimizer in known.optimizers)
         and (not named or any(_is_such(known, each) or _calls_such(known, each) for each in candidates))
         and re.search(known.variable, finding.variable or "") is not None
-        and (not known.lost or (finding.detail or "").startswith(("NaN", "infinity")))
+        and (not known.lost or finding.lost)
     )
 
 

@@ -184,7 +184,7 @@ def _of_metric(name: str, step: int | None) -> Measurement:
         "stage": "trajectory",
         "layer": None,
         "call": None,
-        "variable": f"the metric {name.removeprefix('metric:')}",
+        "variable": None,
         "kind": "metric",
         "of": name.removeprefix("metric:"),
         "mode": "resynchronised",

@@ -101,8 +101,11 @@ class Finding:
     from_numbers: bool = False
     """Of what is not finite: whether everything that went in was."""
     kind: str | None = None
-    """What it is that is no variable and no output: as of a measurement, or ``"fit"``."""
+    """What it is, if it is no variable: as in a `Measurement`, ``"output"`` of a model or a layer, or ``"fit"``."""
     of: str | None = None
+    """The call or the metric that the kind is of."""
+    lost: bool = False
+    """Whether it is NaN or infinite."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it in JSON's types."""
@@ -185,11 +188,13 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
     if lost and measured.get("from_numbers") is False:
         # What a layer makes of what is no number, as a ReLU of the gradient NaN, says nothing of the layer.
-        yield from (replace(place, backend=name, verdict="not finite", detail=what) for name, what in lost.items())
+        yield from (
+            replace(place, backend=name, verdict="not finite", detail=what, lost=True) for name, what in lost.items()
+        )
         return
     if len(lost) < len(there):
         # Where one has a number, no number is never right, however many have none.
-        yield from (replace(place, backend=name, detail=what) for name, what in lost.items())
+        yield from (replace(place, backend=name, detail=what, lost=True) for name, what in lost.items())
         there, lost = [name for name in there if name not in lost], {}
     odd, apart = _odd_ones(measured, there, constants)
     wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
@@ -214,11 +219,18 @@ def _alike(
 ) -> Iterator[Finding]:
     """What is said of the same meaning: that it is no number, or what the dtype costs; at best the verdict of place."""
     if lost:
-        yield from (replace(place, backend=name, verdict="not finite", detail=lost[name]) for name in names)
+        yield from (replace(place, backend=name, verdict="not finite", detail=lost[name], lost=True) for name in names)
         return
     for name, verdict, cost, detail in _costs(measured, names, constants):
         floors, said = cost if math.isfinite(cost) else None, place.verdict if verdict == "rounding" else verdict
-        yield replace(place, backend=name, verdict=said, noise_floors=floors, detail=detail)
+        yield replace(
+            place,
+            backend=name,
+            verdict=said,
+            noise_floors=floors,
+            detail=detail,
+            lost=detail is not None and verdict != "not judged",
+        )
 
 
 def _costs(
@@ -486,7 +498,11 @@ def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
     # Where outputs differ and no layer does by itself, something between them does: in front of the first layer that
     # gets something else, or a mask that is another.
     between = [each for each in found if each.stage == "forward" and each.kind in {"input", "mask", "input mask"}]
-    return [each for each in found if each.variable == between[0].variable] if between else found
+    return [each for each in between if _what(each) == _what(between[0])] if between else found
+
+
+def _what(finding: Finding) -> tuple[str | None, ...]:
+    return finding.kind, finding.layer, finding.of
 
 
 def _innermost(findings: list[Finding]) -> list[Finding]:

@@ -28,6 +28,7 @@ from dlf.parity.report import (
     exit_code,
     is_foregone,
     known_of,
+    name_of,
     remarks_of,
     why_empty,
     word_of,
@@ -164,7 +165,7 @@ def _stage(stage: str, report: Mapping[str, Any], numbers: Mapping[str | None, i
     each = report["stages"].get(stage, {"counts": {}, "worst": None})
     worst = each["worst"] or {}
     floors = worst.get("noise_floors")
-    where = worst.get("layer") or worst.get("variable") or "the model"
+    where = worst.get("layer") or name_of(worst) or "the model"
     counts = [(name, level, each["counts"][name]) for name, (level, _) in MEANINGS.items() if name in each["counts"]]
     other = [(name, "", count) for name, count in each["counts"].items() if name not in MEANINGS]
     wrong = any(one["stage"] == stage for one in report["divergences"])

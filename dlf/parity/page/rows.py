@@ -18,6 +18,7 @@ from typing import Any, cast
 from dlf.parity._judging.measurement import Measurement
 from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
 from dlf.parity.page.numbers import difference_order, difference_text, finite, floors_text
+from dlf.parity.report import name_of
 
 __all__ = ["MEANINGS", "Cell", "Element", "Layer", "Row", "layers_of", "rows_of", "worst_of"]
 
@@ -215,7 +216,7 @@ def _call_facts(calls: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _key(each: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(each.get(name) for name in ("stage", "layer", "variable", "call", "mode", "step"))
+    return tuple(each.get(name) for name in ("stage", "layer", "variable", "kind", "of", "call", "mode", "step"))
 
 
 def _row(
@@ -249,7 +250,7 @@ def _row(
         stage=of["stage"],
         layer=layer,
         call=call,
-        variable=of["variable"] or ("output" if of["stage"] == "forward" else ""),
+        variable=name_of(of) or ("output" if of["stage"] == "forward" else ""),
         mode=mode or "",
         details=", ".join(
             [
