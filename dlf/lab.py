@@ -22,7 +22,7 @@ import keras
 
 from dlf.backend.keras_internals import tensorflow_hidden
 from dlf.backend.registry import current_backend
-from dlf.backend.report import describe_backend, version_line
+from dlf.backend.report import BackendDescription, describe_backend, version_line
 from dlf.data.datasets import load_tfds_dataset
 from dlf.data.prepare import prepare_for_training
 from dlf.models.by_name import find_optimizer
@@ -66,7 +66,7 @@ class LabResult:
 
     status: str
     """``"completed"``, ``"stopped early"`` or ``"interrupted"``."""
-    backend: dict[str, Any]
+    backend: BackendDescription
     options: dict[str, Any]
     epochs: int
     best_epoch: int

@@ -15,13 +15,34 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, TypedDict
 
 from dlf.backend.protocol import Backend
 from dlf.backend.registry import current_backend, is_installed, load_backend, select_backend
 from dlf.utils.errors import BackendError
 
-__all__ = ["ask_backend", "backend_environment", "describe_backend", "package_versions", "print_versions"]
+__all__ = [
+    "BackendDescription",
+    "ask_backend",
+    "backend_environment",
+    "describe_backend",
+    "package_versions",
+    "print_versions",
+]
+
+
+class BackendDescription(TypedDict):
+    """A backend on this machine."""
+
+    name: str
+    versions: dict[str, str]
+    """Of Keras, and of each package that the backend requires."""
+    devices: list[str]
+    """The first is the default, such as ``"cpu:0"``."""
+    numeric_settings: dict[str, str]
+    tensor_float_32: str | None
+    """The setting that turns TF32 off, or None where it is off."""
+    gradient_paths: list[str]
 
 
 def print_versions() -> None:
@@ -46,7 +67,7 @@ def package_versions(backend: Backend) -> dict[str, str]:
     return {package: _version(package) for package in backend.requires}
 
 
-def describe_backend(backend: Backend) -> dict[str, Any]:
+def describe_backend(backend: Backend) -> BackendDescription:
     """Returns the description of a backend as JSON types; call it in a process that runs on this backend."""
     return {
         "name": backend.name,

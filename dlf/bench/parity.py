@@ -56,7 +56,7 @@ def run_parity_bench(
     Raises:
         BackendError: A backend cannot train a step.
     """
-    rounds = []
+    rounds: list[dict[str, Any]] = []
     for number in range(repeats):
         on_progress(f"the lab's MLP, round {number + 1} of {repeats}")
         steps = {name: _take_step(name, "mlp", 8)[0] for name in backends}

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from dlf.parity._answers import Evidence, Report, ValueSummary
 from dlf.parity._judging.build import judge_build, judge_values
 from dlf.parity._judging.reasons import reasons_of_failures, with_reasons
 from dlf.parity._judging.verdict import Constants, Finding, judge, told
@@ -25,32 +26,12 @@ __all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 
 SCHEMA = 4
 """Of the report; another version's is not judged again."""
-EVIDENCE = (
-    "schema",
-    "target",
-    "seed",
-    "dtype",
-    "batch_size",
-    "steps",
-    "stages_asked",
-    "compiled",
-    "optimizer",
-    "backends",
-    "failed",
-    "calls",
-    "measurements",
-    "trajectory",
-    "given_up",
-    "called_unevenly",
-    "fits",
-    "data_not_finite",
-)
+EVIDENCE = tuple(Evidence.__annotations__)
+"""The keys of a report that it can be judged again by."""
 NEWS = ("noisy", "precision", "unstable", "tie", "not finite", "not judged")
 
 
-def judged(
-    evidence: Mapping[str, Any], backends: Sequence[str] = (), constants: Constants | None = None
-) -> dict[str, Any]:
+def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constants | None = None) -> Report:
     """Returns the report on some evidence.
 
     Args:
@@ -85,7 +66,7 @@ def judged(
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
     lost = _not_finite(findings)
     return {
-        **{name: evidence[name] for name in EVIDENCE},
+        **evidence,
         "measurements": measurements,
         "backends": {name: evidence["backends"][name] for name in names},
         "layers": evidence["backends"][names[0]]["layers"],
@@ -154,7 +135,7 @@ def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
     return first.as_dict() | {"backends": list(dict.fromkeys(each.backend for each in here))}
 
 
-def _not_judged(evidence: Mapping[str, Any], names: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, str]]:
+def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, str]]:
     """The stages of which nothing can be said, or not all, and why."""
     blind: dict[str, str] = {}
     for each in findings:
@@ -171,7 +152,7 @@ def _not_judged(evidence: Mapping[str, Any], names: Sequence[str], findings: Seq
     return [{"stage": stage, "reason": reason} for stage, reason in blind.items()]
 
 
-def read_report(file: Path) -> dict[str, Any]:
+def read_report(file: Path) -> Report:
     """Reads a report that `dlf parity --json` wrote.
 
     Args:
@@ -191,7 +172,7 @@ def read_report(file: Path) -> dict[str, Any]:
         raise _no_report(file, f"It has no {', '.join(lacking[:3])}")
     if report["schema"] != SCHEMA:
         raise _no_report(file, f"Its schema is {report['schema']}, and this version of dlf reads {SCHEMA}")
-    found: dict[str, Any] = report
+    found: Report = report
     return found
 
 
@@ -240,7 +221,7 @@ def _stage(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _other_values(values: Sequence[Mapping[str, Any]]) -> list[str]:
+def _other_values(values: Sequence[Mapping[str, ValueSummary]]) -> list[str]:
     """The variables that the backends have initialized to other values, before all got the same ones."""
     return [
         name.split(":", 1)[1]

@@ -24,6 +24,7 @@ import numpy as np
 from dlf.backend.registry import load_backend
 from dlf.backend.report import backend_environment
 from dlf.numerics.noise_floor import scale_of
+from dlf.parity._answers import BackendAnswer, BuildAnswer, CallAnswer, Evidence, Measured, Report, TraceAnswer
 from dlf.parity._judging.build import judge_build
 from dlf.parity._judging.measure import is_apart, measure_calls, measure_training, measure_whole
 from dlf.parity._judging.measurement import Measurement
@@ -56,7 +57,7 @@ def run_parity(
     keep: Path | None = None,
     workers: Workers | None = None,
     constants: Constants | None = None,
-) -> dict[str, Any]:
+) -> Report:
     """Compares a model across backends.
 
     Args:
@@ -164,10 +165,10 @@ class _Run:
         self._truth: str | None = None
         self._stages = set(options.stages)
         self._failed: dict[str, DlfError] = {}
-        self._built: dict[str, Any] = {}
-        self._calls: list[dict[str, Any]] = []
+        self._built: dict[str, BuildAnswer] = {}
+        self._calls: list[CallAnswer] = []
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         """Runs everything, in order."""
         evidence = self._evidence()
         report = judged(evidence, (), self._constants)
@@ -177,8 +178,8 @@ class _Run:
                 self._check_repeats()
         return report
 
-    def _evidence(self) -> dict[str, Any]:
-        """What the verdict rests on, in JSON's types."""
+    def _evidence(self) -> Evidence:
+        """What the verdict rests on."""
         self._workers.revive()
         self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._workers.sessions)
         built = next(iter(self._built.values()))
@@ -188,31 +189,40 @@ class _Run:
         if same_model:
             # Of another model, what follows would be of two different things.
             self._check_batches()
-        evidence: dict[str, Any] = {
-            "schema": SCHEMA,
-            **{name: getattr(self._options, name) for name in ("target", "seed", "dtype", "batch_size", "steps")},
-            "stages_asked": list(self._options.stages),
-            "backends": {name: _introduction(each) for name, each in self._built.items()},
-            "compiled": all(each["compiled"] for each in self._built.values()),
-            "optimizer": next(iter(self._built.values()))["optimizer"],
+        measured: Measured = {
             "measurements": [],
             "trajectory": None,
             "given_up": {},
             "called_unevenly": [],
             "fits": {},
-            "data_not_finite": built["data_not_finite"],
         }
         while same_model and self._stages - {"build"}:
             try:
-                evidence |= self._measured()
+                measured = self._measured()
                 break
             except _TruthLostError:
                 # Whose numbers the others were given: they begin again without it.
                 self._folder, self._truth = self._folder / "again", None
                 self._folder.mkdir()
-        return evidence | {"failed": {name: str(error) for name, error in self._failed.items()}, "calls": self._calls}
+        asked = self._options
+        return {
+            "schema": SCHEMA,
+            "target": asked.target,
+            "seed": asked.seed,
+            "dtype": asked.dtype,
+            "batch_size": asked.batch_size,
+            "steps": asked.steps,
+            "stages_asked": list(asked.stages),
+            "backends": {name: _introduction(each) for name, each in self._built.items()},
+            "compiled": all(each["compiled"] for each in self._built.values()),
+            "optimizer": built["optimizer"],
+            "data_not_finite": built["data_not_finite"],
+            "failed": {name: str(error) for name, error in self._failed.items()},
+            "calls": self._calls,
+            **measured,
+        }
 
-    def _measured(self) -> dict[str, Any]:
+    def _measured(self) -> Measured:
         leader, values = self._alive(self._built)[0], _claimed(self._folder / "values.npz")
         self._ask_all({"do": "save_values", "file": values}, [leader])
         self._ask_all({"do": "load_values", "file": values}, self._built)
@@ -376,7 +386,7 @@ class _Run:
 
     def _ask_all(
         self, request: Mapping[str, Any], names: Any, *, to: str | None = None, leader: str | None = None
-    ) -> dict[str, dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Asks the workers side by side, as far as memory allows; one that fails is left out from then on.
 
         Args:
@@ -385,7 +395,7 @@ class _Run:
             to: What their records are of.
             leader: The backend that replays from perturbed inputs too.
         """
-        answers: dict[str, dict[str, Any]] = {}
+        answers: dict[str, Any] = {}
         failed: dict[str, DlfError] = {}
         alive = self._alive(names)
 
@@ -498,11 +508,11 @@ def _cancelled(trace: Records) -> set[str]:
     return {name for name, size in sizes.items() if size <= CANCELLED * largest}
 
 
-def _keys(traced: Mapping[str, Any]) -> set[str]:
+def _keys(traced: TraceAnswer) -> set[str]:
     return {call["key"] for call in traced["calls"]}
 
 
-def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
+def _introduction(built: BuildAnswer) -> BackendAnswer:
     settings = built["numeric_settings"]
     return {
         "keras": built["versions"]["keras"],
@@ -511,21 +521,17 @@ def _introduction(built: Mapping[str, Any]) -> dict[str, Any]:
         "tensor_float_32": built["tensor_float_32"],
         "matmul_precision": next(iter(settings.values()), "unset"),
         "numeric_settings": settings,
-        **{
-            name: built[name]
-            for name in (
-                "layers",
-                "variables",
-                "outputs",
-                "given",
-                "functions",
-                "assigned",
-                "own_train_step",
-                "takes_training",
-                "values",
-                "own_draws",
-                "drawn_alike",
-                "optimizer_config",
-            )
-        },
+        "layers": built["layers"],
+        "variables": built["variables"],
+        "outputs": built["outputs"],
+        "given": built["given"],
+        "refused": built["refused"],
+        "functions": built["functions"],
+        "assigned": built["assigned"],
+        "own_train_step": built["own_train_step"],
+        "takes_training": built["takes_training"],
+        "values": built["values"],
+        "own_draws": built["own_draws"],
+        "drawn_alike": built["drawn_alike"],
+        "optimizer_config": built["optimizer_config"],
     }

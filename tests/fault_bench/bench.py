@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 from sweep import FACTORS, swept
 
+from dlf.parity._answers import Report
 from dlf.parity._records import Records
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
@@ -137,16 +138,14 @@ def _faulty(number: int, model: Fault | Sound) -> str:
     return where[number % len(where)]
 
 
-def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, workers: Workers) -> dict[str, Any]:
+def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, workers: Workers) -> Report:
     target = catalog.address(file, model, faulty)
     data = f"{target.rpartition(':')[0]}:{model.data}" if model.data else None
     names = getattr(model, "backends", ()) or BACKENDS
     return run_parity(ParityOptions(target, names, data=data), keep=keep, workers=workers)
 
 
-def _score(
-    scores: dict[str, dict[str, Score]], model: Fault | Sound, faulty: str, report: Mapping[str, Any], kept: Path
-) -> None:
+def _score(scores: dict[str, dict[str, Score]], model: Fault | Sound, faulty: str, report: Report, kept: Path) -> None:
     for names in SETTINGS:
         if not set(names) <= set(report["backends"]):
             continue
@@ -158,7 +157,7 @@ def _score(
             score.add(model, diverges=diverges, placed=is_placed, faulty=planted, said=words)
 
 
-def _sweep(scores: dict[str, dict[float, Score]], model: Fault | Sound, faulty: str, report: Mapping[str, Any]) -> None:
+def _sweep(scores: dict[str, dict[float, Score]], model: Fault | Sound, faulty: str, report: Report) -> None:
     names = tuple(report["backends"])
     for name, factor, one in swept(report, names):
         diverges, placed, said = _answer(one, model, faulty, names)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from typing import Any
 
+from dlf.parity._answers import Report
 from dlf.parity._judging.verdict import Constants
 from dlf.parity.evidence import judged
 
@@ -15,7 +15,7 @@ FACTORS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 """By which one constant at a time is multiplied."""
 
 
-def swept(report: Mapping[str, Any], backends: Sequence[str]) -> Iterator[tuple[str, float, dict[str, Any]]]:
+def swept(report: Report, backends: Sequence[str]) -> Iterator[tuple[str, float, Report]]:
     """Yields each constant's name, the factor, and what the measurements are judged to be with it."""
     constants = Constants()
     for name, value in asdict(constants).items():

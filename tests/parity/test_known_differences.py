@@ -59,7 +59,7 @@ def reasons_for(
     findings: list[Finding], layers: Any, optimizer: str | None, backends: list[str], variables: Any = None
 ) -> list[Finding]:
     """With reasons, where these layers are built on each backend and these variables on some."""
-    built = {name: {"layers": layers, "variables": (variables or {}).get(name, ())} for name in backends}
+    built: Any = {name: {"layers": layers, "variables": (variables or {}).get(name, ())} for name in backends}
     return with_reasons(findings, built, optimizer)
 
 
@@ -130,7 +130,7 @@ def test_a_divergence_that_is_known_says_why() -> None:
 
 
 def test_a_known_failure_says_why() -> None:
-    pool = {"path": "pool", "class": "AdaptiveMaxPooling2D", "config": {"output_size": [3, 1]}}
+    pool: Any = {"path": "pool", "class": "AdaptiveMaxPooling2D", "config": {"output_size": [3, 1]}}
     ended = {"tensorflow": "the worker of tensorflow ended with code -8, and said at last:"}
     assert "windows one larger" in reasons_of_failures(ended, [pool])["tensorflow"]
     for other in (
@@ -236,7 +236,7 @@ def test_a_function_is_known_wherever_it_is_called() -> None:
 
     def reason(stage: str, layer: str | None, functions: dict[str, Any], backend: str = "torch") -> str | None:
         layers = [{"path": "block", "class": "Own", "config": {}}]
-        built = {name: {"layers": layers, "functions": functions} for name in names}
+        built: Any = {name: {"layers": layers, "functions": functions} for name in names}
         (found,) = with_reasons([Finding(stage, layer, None, backend, "diverged", 0.1)], built, "SGD")
         return found.reason
 
@@ -258,7 +258,7 @@ def test_what_a_model_does_in_its_calls_is_known() -> None:
     layers = [{"path": "block", "class": "Own", "config": {}, "metrics": ["seen"]}]
 
     def reason(variable: str | None, kind: str | None = None, of: str | None = None, **does: Any) -> str | None:
-        built = {name: {"layers": layers, **does} for name in ("jax", "tensorflow", "torch")}
+        built: Any = {name: {"layers": layers, **does} for name in ("jax", "tensorflow", "torch")}
         wrong = Finding("trajectory", None, variable, "jax", "diverged", 0.1, kind=kind, of=of)
         (found,) = with_reasons([wrong], built, "SGD")
         return found.reason

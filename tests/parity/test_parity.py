@@ -270,7 +270,7 @@ def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
     return records
 
 
-CALL = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4, "sources": []}
+CALL: Any = {"key": "relu", "layer": "relu", "dtype": "float32", "longest": 4, "sources": []}
 
 
 SMOOTH = {"float64/relu|forward/0": ONES} | {f"{step}/relu|forward/0": ONES + size for step, size in STEPS.items()}
@@ -452,7 +452,7 @@ def test_a_free_run_that_goes_further_than_a_step_costs_is_chaos() -> None:
 
 
 def test_what_is_built_is_compared_by_name_shape_and_dtype() -> None:
-    def answer(**changes: Any) -> dict[str, Any]:
+    def answer(**changes: Any) -> Any:
         row = {"path": "m/d/kernel", "layer": "d", "shape": [2, 3], "dtype": "float32", "trainable": True}
         layers = [{"path": "d", "class": "Dense", "dtype": "float32"}]
         return {"variables": [row | changes], "layers": layers, "outputs": [["", [8, 3], "float32"]]}

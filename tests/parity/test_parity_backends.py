@@ -39,14 +39,14 @@ def workers() -> Iterator[Workers]:
 
 
 class Compare(Protocol):
-    def __call__(self, name: str, backends: list[str], *, on: str | None = None, **options: Any) -> dict[str, Any]: ...
+    def __call__(self, name: str, backends: list[str], *, on: str | None = None, **options: Any) -> Any: ...
 
 
 @pytest.fixture
 def compare(workers: Workers) -> Compare:
     """Compares one of `parity_models.py`, with its fault on a backend or with none, by workers that are there."""
 
-    def run(name: str, backends: list[str], *, on: str | None = None, **options: Any) -> dict[str, Any]:
+    def run(name: str, backends: list[str], *, on: str | None = None, **options: Any) -> Any:
         if "data" in options:
             options["data"] = f"{MODELS}:{options['data']}"
         workers.revive()
@@ -328,4 +328,5 @@ def test_a_model_as_people_write_it_gets_the_right_answer(workers: Workers, expe
         assert words in text
     if expected.place is not None:
         first = report["first_divergence"]
+        assert first is not None
         assert (first["stage"], first["layer"], name_of(first)) == expected.place

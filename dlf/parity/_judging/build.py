@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dlf.numerics.noise_floor import kind_of
+from dlf.parity._answers import Built, ValueSummary
 from dlf.parity._judging.verdict import Finding, outvoted
 
 __all__ = ["judge_build", "judge_values"]
 
 
-def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def judge_build(built: Mapping[str, Built]) -> list[Finding]:
     """Compares what each backend has built: layers, variables, outputs; who is in the minority is named.
 
     Args:
@@ -56,7 +57,7 @@ def judge_build(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
 
 
-def _first_other_call(built: Mapping[str, Mapping[str, Any]], *, with_dtype: bool) -> list[Finding]:
+def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[Finding]:
     """The first call of a layer that gives another shape, or another dtype, where that counts."""
     given = {name: {key: (layer, specs) for key, layer, specs in each.get("given", ())} for name, each in built.items()}
     for key, (layer, _) in next(iter(given.values())).items():
@@ -76,7 +77,7 @@ def _first_other_call(built: Mapping[str, Mapping[str, Any]], *, with_dtype: boo
     return []
 
 
-def judge_values(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def judge_values(built: Mapping[str, Built]) -> list[Finding]:
     """Compares initial values, which dlf draws alike wherever they are drawn by Keras's own means.
 
     Where a model draws by a framework's own, as the worker finds, other numbers are no difference; but a constant is,
@@ -109,7 +110,7 @@ def judge_values(built: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     return findings
 
 
-def _is_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None, *, drawn_alike: bool) -> bool:
+def _is_alike(one: ValueSummary | None, other: ValueSummary | None, *, drawn_alike: bool) -> bool:
     if one is None or other is None or one["digest"] == other["digest"]:
         return one is not None and other is not None
     if one["constant"] or other["constant"]:
@@ -119,10 +120,10 @@ def _is_alike(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None, *,
     return bool(abs(one["rms"] - other["rms"]) <= room * max(one["rms"], other["rms"]))
 
 
-def _rows(described: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str | None, str | None], Any]]:
+def _rows(described: Built) -> Iterator[tuple[tuple[str, str | None, str | None], Any]]:
     """What has to be the same, by its place: of a layer its class and dtype, of a variable its shape, dtype and use."""
-    for each in described["layers"]:
-        yield ("layer", each["path"], None), (each["class"], each["dtype"])
+    for layer in described["layers"]:
+        yield ("layer", layer["path"], None), (layer["class"], layer["dtype"])
     for each in described["variables"]:
         # How wide an integer is, as that of a seed or a count, is the framework's business.
         dtype = kind_of(each["dtype"])

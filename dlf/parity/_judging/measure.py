@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from dlf.numerics.noise_floor import (
     scale_of,
     widened,
 )
+from dlf.parity._answers import CallAnswer
 from dlf.parity._judging.measurement import Apart, Element, Lost, Measurement, Moves
 from dlf.parity._records import Records
 from dlf.utils.workers import cores_of_machine
@@ -61,7 +62,7 @@ _MOST = 1e300
 def measure_calls(
     records: Mapping[str, Records],
     truth: str,
-    calls: Sequence[Mapping[str, Any]],
+    calls: Sequence[CallAnswer],
     beside: Mapping[str, Records] | None = None,
 ) -> list[Measurement]:
     """Measures what every layer gives, by itself.
@@ -78,7 +79,7 @@ def measure_calls(
     """
     names = _names(records, truth) if calls else {}
 
-    def measured(call: Mapping[str, Any]) -> list[Measurement]:
+    def measured(call: CallAnswer) -> list[Measurement]:
         return list(_measure_call(records, truth, call, names.get(call["key"], []), beside or {}))
 
     # NumPy and zlib let others run while they compute.
@@ -92,7 +93,7 @@ def measure_calls(
 def _measure_call(
     records: Mapping[str, Records],
     truth: str,
-    call: Mapping[str, Any],
+    call: CallAnswer,
     names: Sequence[str],
     beside: Mapping[str, Records],
 ) -> Iterator[Measurement]:
@@ -131,7 +132,7 @@ def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[Moves
 
 
 def _add_beside(
-    found: list[Measurement], beside: Mapping[str, Records], truth: str, calls: Sequence[Mapping[str, Any]]
+    found: list[Measurement], beside: Mapping[str, Records], truth: str, calls: Sequence[CallAnswer]
 ) -> None:
     """Adds to each gradient and each output how far apart the backends are beside the point.
 
@@ -207,7 +208,7 @@ def measure_training(
 def measure_whole(
     records: Mapping[str, Records],
     truth: str,
-    calls: Sequence[Mapping[str, Any]],
+    calls: Sequence[CallAnswer],
     dtype: str,
     beside: Mapping[str, Records] | None = None,
 ) -> list[Measurement]:
@@ -224,7 +225,7 @@ def measure_whole(
     exact = records[truth]
 
     def add(
-        stage: str, name: str, variable: str | None, largest: float | None = None, **more: str | None
+        stage: str, name: str, variable: str | None, largest: float | None = None, what: Measurement | None = None
     ) -> Measurement:
         float64: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
         if "/mask:" in name:
@@ -242,7 +243,7 @@ def measure_whole(
         if moves:
             # Of what a model does between its layers, nobody knows how long the sums are.
             place |= {"moves": moves, "longest": 1}
-        place |= cast("Measurement", more)
+        place |= what or {}
         found.append(place | measure(float64, tested, floor_of(float64[truth], [], size, dtype), dtype))
         return found[-1]
 
@@ -256,13 +257,15 @@ def measure_whole(
             # A layer may give the same numbers, and not the mask that goes with them.
             mine = [name for name in masks if name.startswith(f"call/{call['key']}/mask:")]
             made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
-            mask = {"kind": "mask", "layer": made_by} if made_by else {"kind": "input mask", "of": call["key"]}
-            if any(is_apart(add("forward", name, None, **mask)) for name in mine):
+            of_input: Measurement = {"kind": "input mask", "of": call["key"]}
+            mask: Measurement = {"kind": "mask", "layer": made_by} if made_by else of_input
+            if any(is_apart(add("forward", name, None, what=mask)) for name in mine):
                 break
             # A mask that is handed over as an argument is one of them, where there is one.
             given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
             inputs = [name for name in given if all(name in each for each in records.values())]
-            if any(is_apart(add("forward", name, None, kind="input", of=call["key"])) for name in inputs):
+            of_call: Measurement = {"kind": "input", "of": call["key"]}
+            if any(is_apart(add("forward", name, None, what=of_call)) for name in inputs):
                 break
     if "loss" in exact:
         add("loss", "loss", None)

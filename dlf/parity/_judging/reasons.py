@@ -14,15 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dlf.parity._answers import Built, LayerAnswer, VariableAnswer
 from dlf.parity._judging.verdict import Finding
 from dlf.parity._known import KnownDifference, known_differences
 
 __all__ = ["reasons_of_failures", "with_reasons"]
 
 
-def with_reasons(
-    findings: Sequence[Finding], built: Mapping[str, Mapping[str, Any]], optimizer: str | None
-) -> list[Finding]:
+def with_reasons(findings: Sequence[Finding], built: Mapping[str, Built], optimizer: str | None) -> list[Finding]:
     """Returns findings with the reason, where a divergence is a known one.
 
     Args:
@@ -60,7 +59,7 @@ def with_reasons(
     return [replace(each, reason=reason_of(each)) if each.verdict == "diverged" else each for each in findings]
 
 
-def reasons_of_failures(failed: Mapping[str, str], layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def reasons_of_failures(failed: Mapping[str, str], layers: Sequence[LayerAnswer]) -> dict[str, str]:
     """Returns why backends did not come through, of those of which it is known.
 
     Args:
@@ -124,9 +123,7 @@ def _is_seed(variable: str | None) -> bool:
     return str(variable).endswith("seed_generator_state")
 
 
-def _is_of_calls(
-    known: KnownDifference, finding: Finding, built: Mapping[str, Mapping[str, Any]], *, draws: bool
-) -> bool:
+def _is_of_calls(known: KnownDifference, finding: Finding, built: Mapping[str, Built], *, draws: bool) -> bool:
     """Whether the model does in its calls what the difference is of, and draws more or less often than elsewhere."""
     if known.training:
         return draws and any(each.get("takes_training") for each in built.values())
@@ -146,7 +143,7 @@ def _calls_such(known: KnownDifference, layer: Mapping[str, Any]) -> bool:
 
 
 def _is_of_variables(
-    known: KnownDifference, finding: Finding, variables: Mapping[str, Sequence[Mapping[str, Any]]]
+    known: KnownDifference, finding: Finding, variables: Mapping[str, Sequence[VariableAnswer]]
 ) -> bool:
     theirs = [each for name in known.backends for each in variables.get(name, ())]
     named = (finding.variable or "").replace("/", "_")

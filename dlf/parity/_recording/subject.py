@@ -23,6 +23,7 @@ from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
 from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, loss_in_float64
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
+from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
 from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.utils.errors import InvalidArgumentError
@@ -107,7 +108,7 @@ class Subject:
         text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def outputs_for(self, batch: Any, argument: str) -> dict[str, Any]:
+    def outputs_for(self, batch: Any, argument: str) -> Outputs:
         """Returns what the model gives for a batch, in JSON's types.
 
         Args:
@@ -115,10 +116,7 @@ class Subject:
             argument: Where it comes from.
 
         Returns:
-            ``outputs``: of each its place, shape and dtype; ``given``: of each call of a layer its key, the layer's
-            path, and dtype and shape of all that it gives; ``refused``: why the loss has no value, where it has none;
-            ``functions``: what is called of Keras's functions that are known to differ, by the layer's path, and by
-            nothing of the loss; ``assigned``: the trainable variables that are assigned to on the way.
+            Its outputs, and what its layers give and call on the way.
 
         Raises:
             InvalidArgumentError: The model does not take it.
@@ -178,7 +176,7 @@ class Subject:
         model, loss = (self.reference, self.loss_in_float64()) if float64 else (self.model, self.loss)
         return loss_function(loss, model, self._loss_weights)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> Described:
         """Returns what `build` is compared by: variables and outputs, in JSON's types."""
         holders: dict[int, str] = {}
         for path, layer in self.layers.items():

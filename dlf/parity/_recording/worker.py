@@ -29,6 +29,7 @@ from dlf.models.synthetic_data import make_batch
 from dlf.models.targets import load_target
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of, widened, with_whole_kept
+from dlf.parity._answers import BuildAnswer, CallAnswer, Described, Outputs, TraceAnswer, ValueSummary
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.replay import (
     Inputs,
@@ -81,10 +82,11 @@ class Worker:
             *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_perturbed),
             *(self.fit, self.peak_memory),
         )
-        answers: dict[str, Callable[..., dict[str, Any]]] = {each.__name__: each for each in known}
-        return answers[request.pop("do")](**request)
+        answers: dict[str, Callable[..., Any]] = {each.__name__: each for each in known}
+        answer: dict[str, Any] = answers[request.pop("do")](**request)
+        return answer
 
-    def build(self, options: dict[str, Any]) -> dict[str, Any]:
+    def build(self, options: dict[str, Any]) -> BuildAnswer:
         """Builds the model and makes the batches; the same seed gives the same on every backend."""
         self.__init__()  # type: ignore[misc]  # Nothing of an earlier model is left.
         self._options = options
@@ -107,11 +109,12 @@ class Worker:
             make_batch(self._subject.model, self._subject.loss, options["batch_size"], random)
             for _ in range(options["steps"])
         ]
-        found = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        found: Outputs = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        described: Described = self._subject.describe()
         self._path = find_path(None)
         return {
             **description,
-            **self._subject.describe(),
+            **described,
             **found,
             "takes_training": takes_training(self._subject.model) and not getattr(self._subject.model, "inputs", None),
             "own_train_step": type(self._subject.model).train_step is not keras.Model.train_step,
@@ -150,7 +153,7 @@ class Worker:
             self._subject.assign(dict(stored))
         return {}
 
-    def trace(self, to: str, *, gradients: bool) -> dict[str, Any]:
+    def trace(self, to: str, *, gradients: bool) -> TraceAnswer:
         """Runs the whole model in float64, and records what every layer got and gave; then in the dtype under test."""
         report_progress("the whole model in float64")
         records, subject = Records(Path(to)), self._subject
@@ -251,7 +254,7 @@ class Worker:
             key, _, number = name.rpartition(":")
             records[f"call/{key}/incoming:{number}"] = to_numpy(gradients[f"tap/{name}"])
 
-    def _describe_call(self, call: Call) -> dict[str, Any]:
+    def _describe_call(self, call: Call) -> CallAnswer:
         layer, outputs = self._subject.layers[call.path], keras.tree.flatten(call.outputs)
         # Here are those of float64: what is narrower was made so by its name, as Keras makes complex64 of any numbers.
         given = [each for each in outputs if isinstance(each, keras.KerasTensor)]
@@ -478,7 +481,7 @@ def _record_outputs(records: Records, title: str, outputs: Any) -> None:
         records[f"{title}:{number}"] = to_numpy(each)
 
 
-def _summary(array: np.ndarray) -> dict[str, Any]:
+def _summary(array: np.ndarray) -> ValueSummary:
     """What initial values are compared by: their bits, or what they are drawn from."""
     if array.dtype.kind in "iu":
         array = array.astype("int64")  # The integers of a seed are of another dtype on each backend.
