@@ -1,9 +1,9 @@
-"""From evidence to a report: what was measured, and what the verdict makes of it, which can be made again.
+"""Makes a report from evidence: what was measured, and the verdict on it, which can be given again.
 
-What is asked of it:
+Requirements:
 
 * the report holds the evidence: `dlf parity --from FILE` needs nothing else;
-* it is judged on any of the backends that were measured, by any constants.
+* evidence can be judged on any of the backends that were measured, with any constants.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dlf.utils.errors import InvalidArgumentError, did_you_mean
 __all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 
 SCHEMA = 4
-"""Of the report; another version's is not judged again."""
+"""The version of the report's format; a report of another version is not judged again."""
 EVIDENCE = (
     "schema",
     "target",
@@ -51,12 +51,12 @@ NEWS = ("noisy", "precision", "unstable", "tie", "not finite", "not judged")
 def judged(
     evidence: Mapping[str, Any], backends: Sequence[str] = (), constants: Constants | None = None
 ) -> dict[str, Any]:
-    """Returns the report on some evidence.
+    """Judges evidence, and returns the report on it.
 
     Args:
         evidence: What was measured, or a report that holds it.
-        backends: Which of those that were measured are compared; none means all.
-        constants: What the verdict rests on.
+        backends: The backends to compare, of those that were measured; none means all.
+        constants: The thresholds of the verdict.
 
     Returns:
         The report, in JSON's types.
@@ -65,7 +65,7 @@ def judged(
         InvalidArgumentError: A backend was not measured.
     """
     constants = constants or Constants()
-    # One that did not come through is judged by what it answered.
+    # A backend that failed is judged by what it answered before.
     measured = list(evidence["backends"])
     unknown = [name for name in backends if name not in measured]
     if unknown:
@@ -76,7 +76,7 @@ def judged(
     built = {name: evidence["backends"][name] for name in names}
     findings = judge_build(built)
     if all(each.verdict != "diverged" for each in findings):
-        # Of another model, other values are no news.
+        # If the models themselves differ, other values say nothing.
         findings = judge_values(built) or findings
     measurements = told(evidence["measurements"], constants)
     findings += judge(measurements, names, constants)
@@ -112,7 +112,7 @@ def _verdict(wrong: Sequence[Finding], lost: Mapping[str, Any] | None, names: Se
 
 
 def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Where `fit` fails on some backends and not on all."""
+    """The findings on backends where `fit` fails, if it does not fail on all."""
     failed = {name: str(each["error"]) for name, each in fits.items() if "error" in each}
     if not failed or len(failed) == len(fits):
         return []
@@ -132,14 +132,17 @@ def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def _last_line(text: str) -> str:
-    """The line of a traceback that names the error, or what it ends with."""
+    """The line of a traceback that names the error, or else its last line."""
     lines = [each.strip() for each in text.splitlines() if each.strip()]
     named = [each for each in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", each)]
     return f" {(named or lines)[-1][:200]}" if lines else ""
 
 
 def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
-    """Where a result is not finite: what, on which backends, and where that began; infinity inside may be meant."""
+    """If a result of the model is not finite, the finding where that began, with its backends; otherwise None.
+
+    Infinity inside the model alone may be intended.
+    """
     found = [each for each in findings if each.verdict == "not finite"]
     results = [each for each in found if each.layer is None]
     if not results:
@@ -155,7 +158,7 @@ def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
 
 
 def _not_judged(evidence: Mapping[str, Any], names: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """The stages of which nothing can be said, or not all, and why."""
+    """The stages that could not be judged, or not in full, each with the reason."""
     blind: dict[str, str] = {}
     for each in findings:
         if each.verdict == "not judged":
@@ -178,7 +181,7 @@ def read_report(file: Path) -> dict[str, Any]:
         file: The file.
 
     Raises:
-        InvalidArgumentError: It is not there, or is no such report.
+        InvalidArgumentError: The file cannot be read, or is not such a report.
     """
     try:
         report: Any = json.loads(file.read_text(encoding="utf-8"))
@@ -199,10 +202,10 @@ def constants_of(changes: Sequence[str]) -> Constants:
     """Returns the constants with some of them changed.
 
     Args:
-        changes: ``name=number`` each.
+        changes: Changes of the form ``name=number``.
 
     Raises:
-        InvalidArgumentError: There is no such constant, or it is no number.
+        InvalidArgumentError: There is no such constant, or its value is not a positive number.
 
     Example:
         >>> constants_of(["noisy=100"]).noisy
@@ -241,7 +244,7 @@ def _stage(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _other_values(values: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The variables that the backends have initialized to other values, before all got the same ones."""
+    """The variables whose initial values differed between backends, before all were given the same ones."""
     return [
         name.split(":", 1)[1]
         for name in values[0]
