@@ -1,8 +1,8 @@
-"""Runs dlf on a GPU: devices, parity, precision, speed, gradients and tests; each part in a time limit of its own.
+"""Runs dlf on a GPU: devices, parity, precision, speed, gradients and tests; each part with a time limit of its own.
 
-``python tests/gpu/check.py --out FOLDER`` on a machine with a GPU, JAX and PyTorch. What is done is kept: after each
-part, ``FOLDER/check.json`` holds the machine and every answer so far; at the end, ``FOLDER/logs.tgz`` holds what was
-printed. With ``--device cpu --small`` it takes the same steps anywhere, on less.
+Call ``python tests/gpu/check.py --out FOLDER`` on a machine with a GPU, JAX and PyTorch. Results are kept: after each
+part, ``FOLDER/check.json`` describes the machine and holds every answer so far; at the end, ``FOLDER/logs.tgz`` holds
+what was printed. With ``--device cpu --small`` the same steps run on any machine, with smaller models and less data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FRAMEWORKS = ("jax", "torch")
 PRECISE = {"NVIDIA_TF32_OVERRIDE": "0", "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-"""Whole float32 products; both frameworks read it as they start."""
+"""Settings for products in full float32, which both frameworks read as they start."""
 DETERMINISTIC = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 SHARED = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # Two frameworks share the memory of one GPU.
@@ -38,7 +38,7 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Part:
-    """One command, what it may take, and the JSON that it leaves."""
+    """One command, its time limit, and the JSON file that it writes."""
 
     name: str
     seconds: int
@@ -49,7 +49,7 @@ class Part:
 
 
 def main() -> int:
-    """Runs the parts that are left time for; 0 where each that was run ended well."""
+    """Runs the parts that there is time for; returns 0 if each that was run succeeded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the folder for check.json and logs.tgz")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
@@ -82,13 +82,13 @@ def main() -> int:
 
 
 def parts(device: str, *, small: bool) -> Iterator[Part]:
-    """What is run, the most telling first."""
+    """The parts, the most informative first."""
     # To try the check itself, the quickest model stands for all.
     deep, wide, recurrent = ("mlp",) * 3 if small else ("transformer", "cnn", "lstm")
     yield Part("backends", 60, dlf("backends", "--json", "backends.json"), answer="backends.json")
     for title, model, seconds in (("mlp", "mlp", 70), ("cnn", wide, 90), ("transformer", deep, 110)):
         yield parity(title, model, seconds, "--device", device)
-    # A framework's own GPU against its own CPU: the same code by other kernels, with TF32 and without it.
+    # Each framework's GPU against its own CPU: the same code with other kernels, with TF32 and without it.
     for name in FRAMEWORKS:
         for title, environment in (("", {}), ("_no_tf32", PRECISE)):
             yield parity(f"cnn_{name}{title}", wide, 80, pair=f"{name},{name}_cpu", environment=environment)
@@ -118,18 +118,18 @@ def parity(
     pair: str = ",".join(FRAMEWORKS),
     environment: dict[str, str] | None = None,
 ) -> Part:
-    """A comparison of one of `models.py`."""
+    """A part that compares one of the models in `models.py`."""
     command = dlf("parity", f"{HERE / 'models.py'}:{model}", "--backends", pair, *options, "--json", f"{name}.json")
     return Part(name, seconds, command, environment or {}, f"{name}.json")
 
 
 def dlf(*arguments: str) -> list[str]:
-    """The command dlf of this Python."""
+    """A command line that runs dlf with this Python."""
     return [sys.executable, "-m", "dlf", *arguments]
 
 
 def run(part: Part, work: Path, shared: dict[str, str], end: float) -> dict[str, Any]:
-    """Runs a part in the time that is left for it, and returns how it ended and what it says in short."""
+    """Runs a part in the time that is left, and returns how it ended, a headline, and its answer."""
     limit = min(float(part.seconds), end - time.monotonic())
     if limit < 20:
         return {"exit": "skipped", "seconds": 0.0, "said": "no time was left"}
@@ -161,12 +161,12 @@ def run(part: Part, work: Path, shared: dict[str, str], end: float) -> dict[str,
 
 
 def headline(part: Part, lines: list[str]) -> str:
-    """The line of what was printed that says most: an answer stands first, a summary of tests last."""
+    """The most informative line of the output: the first one, or for tests the last one, which is their summary."""
     return (lines or [""])[-1 if part.name.startswith("tests") else 0][:200]
 
 
 def in_short(answer: Any) -> Any:
-    """What is kept of an answer: of a report of parity, its verdict and what is not rounding."""
+    """The part of an answer that is kept: of a parity report, the verdict and the findings beyond rounding."""
     if not isinstance(answer, dict) or "first_divergence" not in answer:
         return answer
     kept = ("verdict", "backends", "stages", "first_divergence", "not_finite", "not_judged", "failed", "known_failures")
@@ -174,7 +174,7 @@ def in_short(answer: Any) -> Any:
 
 
 def machine() -> dict[str, Any]:
-    """What it was run on."""
+    """A description of the machine."""
     asked = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         gpus = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip().splitlines()
@@ -190,14 +190,14 @@ def machine() -> dict[str, Any]:
 
 
 def install(wheels: Path, folder: Path) -> None:
-    """Installs wheels into a folder, without a network; what else they need is there."""
+    """Installs wheels into a folder without a network; their dependencies have to be installed already."""
     options = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--no-cache-dir", "--upgrade"]
     files = sorted(map(str, wheels.resolve().glob("*.whl")))
     subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", str(folder), *files], check=True)
 
 
 def declare(folder: Path, backends: dict[str, str]) -> None:
-    """Makes an installed distribution that declares backends."""
+    """Writes the metadata of an installed distribution that declares backends."""
     info = folder / "dlf_on_cpu-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dlf-on-cpu\nVersion: 1.0\n")

@@ -1,4 +1,4 @@
-"""Two backends more, JAX and PyTorch without their GPUs: what `dlf parity` holds a framework's own GPU against."""
+"""Two more backends, JAX and PyTorch on the CPU, with which `dlf parity` compares a framework's own GPU."""
 
 from __future__ import annotations
 

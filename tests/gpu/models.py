@@ -1,4 +1,4 @@
-"""Four small models, compiled, for the GPU check: what they do is done by other kernels on a GPU."""
+"""Four small compiled models for the GPU check, whose operations have other kernels on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The GPU check takes the same steps on a CPU."""
+"""The GPU check also runs on a CPU, with the same steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_part_comes_through_on_a_cpu(tmp_path: Path) -> None:
     assert list(found["parts"]) == [part.name for part in check.parts("cpu", small=True)]
     assert ended.returncode == 0, ended.stderr
     assert found["machine"]["cores"]
-    # A framework against itself: the same bits, and so nothing but that can be the answer.
+    # A framework is compared with itself, and gives the same bits.
     for name in check.FRAMEWORKS:
         answer = found["parts"][f"cnn_{name}"]["answer"]
         assert answer["verdict"] == "agree"

@@ -1,6 +1,6 @@
-"""Uses an installed dlf outside of its checkout, with JAX alone: what a wheel forgets shows here.
+"""Uses an installed dlf outside of its checkout, with JAX only: files that the wheel lacks show here.
 
-``python tests/wheel/check_wheel.py``, in an empty folder, by a Python that has the wheel, JAX and pytest.
+Call ``python tests/wheel/check_wheel.py`` in an empty folder, with a Python that has the wheel, JAX and pytest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DECLARE = "import check, pathlib; check.declare(pathlib.Path('site'), {'jax_cpu'
 
 
 def main() -> None:
-    """Takes the commands, the pages and the plug-in for pytest through what a user does."""
+    """Uses the commands, the pages and the pytest plug-in as a user does."""
     here = Path.cwd()
     package = Path(dlf.__file__).parent
     assert package != CHECKOUT / "dlf", f"dlf is imported from the checkout: {package}"
@@ -46,8 +46,8 @@ def main() -> None:
     assert len(known_differences()) > 10
     (here / "model.py").write_text(MODEL)
     (here / "test_model.py").write_text(TEST)
-    (here / "pytest.ini").write_text("[pytest]\n")  # Else a checkout's, where that is above this folder.
-    # JAX on its CPU under another name: a comparison takes two backends, and one framework is installed.
+    (here / "pytest.ini").write_text("[pytest]\n")  # Otherwise pytest reads that of a checkout above this folder.
+    # JAX on its CPU under another name: a comparison takes two backends, and only one framework is installed.
     run("-c", DECLARE)
     answers = {each["name"]: each for each in json.loads(run("-m", "dlf", "backends", "--json"))}
     assert answers["jax"]["devices"]

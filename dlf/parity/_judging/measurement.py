@@ -86,7 +86,7 @@ class Measurement(TypedDict, total=False):
     """The root mean square of the difference between the dtype under test and float64, by backend."""
     beside: Apart
 
-    # What is known of how it is computed.
+    # How it is computed.
     moves: dict[str, list[Moves]]
     longest: int
     """How many terms the longest sum in the layer may have."""

@@ -329,7 +329,7 @@ def _is_part(measured: Measurement) -> bool:
 def told(measurements: Sequence[Measurement], constants: Constants) -> list[Measurement]:
     """Returns the measurements, each with what others show: which parts lack a float64 form, and what amplifies.
 
-    A layer is told of the layers inside it, and the whole model and its training of all parts.
+    A layer gets what the layers inside it show; the whole model and its training get what all parts show.
 
     Args:
         measurements: Of the layers, the loss and the optimizer, of the whole model, and of its training.
@@ -394,7 +394,7 @@ def _bound(measured: Measurement, names: Sequence[str], constants: Constants, pa
 
 
 def outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
-    """Returns the names that are not in the largest group, or None alone where that group is no majority."""
+    """Returns the names that are not in the largest group, or a single None where that group is no majority."""
     return [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
 
 

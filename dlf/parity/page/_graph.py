@@ -71,7 +71,7 @@ def _card(call: Mapping[str, Any], layer: Layer, classes: Mapping[str, str]) -> 
 def _arrows(calls: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """Pairs of calls, by number, of which the first gives its outputs to the second.
 
-    A call that made others inside gets an arrow from the last of these, and not from what it was given itself.
+    A call that made others inside gets its arrows from the last of these, and not from the calls before it.
     """
     place = {each["key"]: number for number, each in enumerate(calls)}
     inside = _inside(calls)
