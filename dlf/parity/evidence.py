@@ -141,7 +141,7 @@ def _last_line(text: str) -> str:
 def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
     """If a result of the model is not finite, the finding where that began, with its backends; otherwise None.
 
-    Infinity inside the model alone may be intended.
+    Infinity that is only inside the model may be intended.
     """
     found = [each for each in findings if each.verdict == "not finite"]
     results = [each for each in found if each.layer is None]

@@ -282,7 +282,7 @@ class _Run:
     def _measure_layers(
         self, names: Any, truth: str, whole: Sequence[Measurement], *, gradients: bool
     ) -> list[Measurement]:
-        """Measures each layer; those that differ are measured again, also with inputs beside the point."""
+        """Measures each layer; those that differ are measured again, also with slightly moved inputs."""
         records = self._records("replay")
         measurements = measure_calls(records, truth, self._calls)
         found = [each for one in measurements for each in judge_each(one, list(records), self._constants)]

@@ -133,9 +133,9 @@ def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[Moves
 def _add_beside(
     found: list[Measurement], beside: Mapping[str, Records], truth: str, calls: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Adds to each gradient and each output how far apart the backends are beside the point, from moved inputs.
+    """Adds to each gradient and each output how far apart the backends are for slightly moved inputs ("beside").
 
-    There are no perturbed runs beside the point to show how far rounding moves an output. Instead, its floor is at
+    There are no perturbed runs for these inputs to show how far rounding moves an output. Instead, its floor is at
     least as large as its change where float32 inside the layer is replaced by float64.
     """
     at = {(each["call"], each["stage"], each["variable"], each["mode"]): each for each in found}
@@ -343,7 +343,7 @@ def _no_numbers(arrays: Arrays) -> dict[str, str]:
 
 
 def beside_of(found: Measurement) -> Apart:
-    """Returns the part of a measurement beside the point that is kept: it tells a tie from a difference."""
+    """Returns the part of a measurement from moved inputs that is kept: it tells a tie from a difference."""
     return {"distances": found["distances"], "floor": found["floor"], "dtype": found["dtype"]}
 
 
@@ -378,7 +378,7 @@ def _distance(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Returns the largest difference relative to the largest element, or None for other shapes or non-finite elements.
+    """Returns the largest difference relative to the largest element; None where shapes, NaN or infinity differ.
 
     Example:
         >>> difference(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
@@ -427,7 +427,7 @@ def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
 def _moves(records: Records, still: str) -> Moves | None:
     """How an output moves with its inputs: whether it is computed in float64, and whether it amplifies small changes.
 
-    The inputs are beside the point, away from any point without a derivative. A part that does not depend on them, such
+    The inputs are slightly moved, away from any point without a derivative. A part that does not depend on them, such
     as a table that is made in float32, does not show in the slopes: it changes where float32 is replaced by float64.
 
     Returns:

@@ -18,7 +18,7 @@ class Moves(TypedDict):
 
 
 class Apart(TypedDict):
-    """How far apart the backends are beside the point, from slightly moved inputs: it tells a tie from a difference."""
+    """How far apart the backends are for slightly moved inputs: it tells a tie from a difference."""
 
     distances: dict[str, float | None]
     floor: float
@@ -67,7 +67,7 @@ class Measurement(TypedDict, total=False):
     absent: list[str]
     """The backends that do not have it."""
     kinds: dict[str, str]
-    """The dtype by backend, as of `kind_of`, where the backends differ."""
+    """The name of the dtype by backend, as `kind_of` gives it, where the backends differ."""
     shapes: dict[str, str]
     digests: dict[str, str]
     not_finite: Lost

@@ -142,7 +142,7 @@ def judge(
     if not broken:
         # Only here: where a part differs, the whole model differs too.
         wrong = [each for each in of_whole if each.verdict == "diverged"]
-        # A tie makes gradients differ, but nothing that comes before them; training steps are taken beside it too.
+        # A tie makes gradients differ, but nothing before them; steps are taken with slightly moved weights too.
         wrong = [each for each in wrong if each.stage != "gradient" or not tied]
         findings += _where_it_begins(wrong)
         broken = bool(wrong)
@@ -176,7 +176,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     absent = [name for name in backends if name in measured.get("absent", ())]
     yield from (replace(place, backend=name, detail="which is not there") for name in absent)
     if _is_blind(measured, constants):
-        # At a tie, roundoff decides which side is taken; beside it, backends can be compared.
+        # At a tie, roundoff decides which side is taken; for slightly moved inputs, backends can be compared.
         measured = {**measured, "roundoff": 0.0}
         if "beside" not in measured or _odd_beside(measured, there, constants):
             blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
@@ -438,14 +438,14 @@ def _nearest(measured: Measurement, name: str, others: Sequence[str], constants:
 
 
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
-    """Whether backends differ at a point but not beside it, as gradients may: each of them is right then."""
+    """Whether backends differ, but not for slightly moved inputs, as gradients may: each of them is right then."""
     if measured["stage"] == "forward" or "beside" not in measured or None in measured["apart"].values():
         return False
     return not _odd_beside(measured, names, constants)
 
 
 def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
-    """Whether an output has to be compared beside the point too: float32 inside a layer may make it a step function.
+    """Whether an output is to be compared for moved inputs too: float32 inside a layer may make it a step function.
 
     At a step, as where a pixel becomes an integer, a unit in the last place moves the output so far that no difference
     would stand out.

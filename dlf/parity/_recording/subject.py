@@ -347,7 +347,7 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def stays_in_own_dtype(number: Any) -> bool:
-    """Tells whether a variable or a tensor of a float64 reference has another dtype than float64.
+    """Tells whether a variable or a tensor of a float64 reference stays in a narrower floating-point or complex dtype.
 
     The variables of LoRA are float32 whatever the policy is.
 

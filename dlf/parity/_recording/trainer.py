@@ -229,7 +229,7 @@ class Trainer:
 
 @contextmanager
 def _sparse_ones(optimizer: Any) -> Iterator[set[int]]:
-    """Collects the ids of variables for which an optimizer is given TensorFlow's `IndexedSlices`, while it lasts."""
+    """Collects the ids of variables whose gradients are `IndexedSlices`, for as long as the context lasts."""
     found: set[int] = set()
     apply = optimizer.apply
 

@@ -289,7 +289,7 @@ class Worker:
         return {}
 
     def replay_beside(self, truth: str, to: str, keys: list[str], *, gradients: bool) -> dict[str, Any]:
-        """Calls layers in float64 beside the point: from moved inputs, and from inputs tiny steps away from those.
+        """Calls layers in float64 from slightly moved inputs ("beside"), and from inputs tiny steps away from those.
 
         The moved inputs are off any point without a derivative. Then layers are called once more with float32 replaced
         by float64, which shows what has asked for float32 by name.
