@@ -1,1 +1,1 @@
-"""The model in float64, and what rounding explains."""
+"""The float64 reference of a model, and how large an error rounding explains."""

@@ -1,10 +1,10 @@
-"""A model's reference in float64: the same weights, the same code, sixteen digits.
+"""The float64 reference of a model: the same weights and the same code, computed in float64.
 
-What is asked of it:
+Requirements:
 
-* every layer computes in float64, on every backend, and so does whatever is called inside `float64_everywhere`;
-* the reference starts from the bits of the model's own variables, seeds included, so that masks are the same; what a
-  layer has made of them once, as `Normalization` does when it is adapted, is made of them there too;
+* every layer computes in float64, on every backend, and so does everything that is called inside `float64_everywhere`;
+* the reference starts from the values of the model's variables, seeds included, so that random masks are the same; what
+  a layer has derived from its variables, as `Normalization` does in `adapt`, is derived again in the reference;
 * where no reference can be made, the error says why, and what to give instead.
 """
 
@@ -40,7 +40,7 @@ def float64_everywhere() -> Iterator[None]:
     """Makes Keras build and compute in float64, for as long as the context lasts.
 
     Raises:
-        BackendError: This version of Keras cannot be made to.
+        BackendError: This version of Keras cannot be made to compute in float64.
 
     Example:
         >>> with float64_everywhere():
@@ -61,17 +61,17 @@ def float64_everywhere() -> Iterator[None]:
 
 @contextmanager
 def in_float64() -> Iterator[None]:
-    """Makes Keras compute in float64 and draw the common masks, for as long as the context lasts."""
-    # In this order: with 64 bits on, JAX's own masks are others, and have to be replaced too.
+    """Makes Keras compute in float64 and draw common random masks, for as long as the context lasts."""
+    # In this order: with x64 enabled, JAX draws other masks by itself, which have to be replaced too.
     with float64_everywhere(), common_randomness():
         yield
 
 
 def loss_in_float64(loss: Any) -> Any:
-    """Returns a loss, or several, that computes in float64.
+    """Returns a copy of a loss, or of a structure of losses, that computes in float64.
 
-    Keras's losses compute in the dtype that was the default when they were made; and not every one can be made anew
-    from its configuration (`Huber` has no delta there).
+    Keras's losses compute in the dtype that was the default when they were made. They are not recreated from their
+    configuration, which may be incomplete: that of `Huber` lacks its delta.
 
     Args:
         loss: As in Keras's `compile`.
@@ -86,7 +86,7 @@ def loss_in_float64(loss: Any) -> Any:
     def made(each: Any) -> Any:
         if not isinstance(each, keras.losses.Loss):
             return each
-        # Not by `copy`, which goes by the configuration.
+        # `copy.copy` would recreate the loss from its configuration.
         reference = object.__new__(type(each))
         vars(reference).update(vars(each) | fresh)
         return reference
@@ -95,17 +95,19 @@ def loss_in_float64(loss: Any) -> Any:
 
 
 def float64_reference(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:
-    """Returns the same model in float64, with the same values; to be called and used inside `float64_everywhere`.
+    """Returns the same model in float64, with the same values.
+
+    Call it, and use what it returns, inside `float64_everywhere`.
 
     Args:
         model: A built model.
-        build: What makes the model; by default it is made anew from its configuration.
+        build: A function that builds the model; by default the model is recreated from its configuration.
 
     Returns:
-        The reference; its variables are in the order of the model's own.
+        The reference, whose variables are in the same order as the model's.
 
     Raises:
-        InvalidArgumentError: The model cannot be made anew, or comes out with other variables.
+        InvalidArgumentError: The model cannot be recreated, or its copy has other variables.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -135,15 +137,15 @@ def float64_reference(model: keras.Model, build: Callable[[], keras.Model] | Non
 
 
 def hand_over(model: keras.Model, other: keras.Model) -> None:
-    """Lets layers take over from those of a model what variables alone do not hold, as where Keras loads a saved model.
+    """Copies what layers hold outside of their variables from one model to another, as when Keras loads a saved model.
 
-    A layer may keep what it makes of its variables, or a vocabulary that it has learnt: then it has a
-    `load_own_variables` or a `load_assets` of its own.
+    A layer may keep values that it has derived from its variables, or a vocabulary that it has learnt. Such a layer has
+    its own `load_own_variables` or `load_assets`, which are called here.
 
     Args:
-        model: What it is taken from.
-        other: A model of the same layers, or the same model, whose variables were assigned. Values of variables may be
-            others afterwards, as where LoRA's are merged.
+        model: The model to copy from.
+        other: A model of the same layers, or the same model, whose variables have been assigned already. The values of
+            its variables may change, as where a layer merges its LoRA weights.
 
     Example:
         >>> norm, other = keras.layers.Normalization(), keras.layers.Normalization()
@@ -154,7 +156,7 @@ def hand_over(model: keras.Model, other: keras.Model) -> None:
         2.0
     """
     for source, target in zip(layers_by_path(model).values(), layers_by_path(other).values(), strict=False):
-        # A layer's own way may want what only a file has; then it starts as it was made.
+        # A layer's own method may need what only a saved file has; then the layer keeps its initial state.
         if type(source) is type(target) and type(source).load_own_variables is not keras.Layer.load_own_variables:
             with suppress(Exception):
                 store: dict[str, Any] = {}
@@ -171,13 +173,13 @@ def _copy_of(value: Any) -> np.ndarray:
 
 
 def holds_the_same(model: keras.Model, other: keras.Model) -> bool:
-    """Tells whether the arrays that layers hold in attributes of their own, outside of variables, are alike in both.
+    """Tells whether the layers of two models hold the same arrays, numbers and strings in their attributes.
 
-    What was assigned to a layer after it was made is in no configuration.
+    An attribute that was set after a layer was made is not in its configuration, so a recreated model may lack it.
 
     Args:
         model: A model.
-        other: A model of the same layers, in another precision maybe.
+        other: A model of the same layers, possibly in another precision.
 
     Example:
         >>> one, two = keras.Sequential([keras.layers.ReLU()]), keras.Sequential([keras.layers.ReLU()])
@@ -195,7 +197,7 @@ def holds_the_same(model: keras.Model, other: keras.Model) -> bool:
 
 
 def _is_told(name: str, value: Any) -> bool:
-    """Whether an attribute says what a layer computes: an array, or a number or a word that is not Keras's own."""
+    """Whether an attribute is compared: an array, or a public number or string that is not one of Keras's own."""
     if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
         return True
     return isinstance(value, bool | int | float | str) and not name.startswith("_") and name not in _OF_KERAS
@@ -211,17 +213,18 @@ def _is_alike(one: Any, other: Any) -> bool:
         return False
     try:
         ours, theirs = _copy_of(one).astype(np.float64), _copy_of(other).astype(np.float64)
-    except (TypeError, ValueError):  # Of no numbers, or being traced.
+    except (TypeError, ValueError):  # The array does not hold numbers, or is being traced.
         return True
-    # One that was made in float64 has more digits.
+    # An array that was computed in float64 has more digits.
     return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
 def _register_all(reference: Any, model: Any) -> None:
-    """Lets Keras set the gradients of a reference to zero before each step, where it does so with the model's.
+    """Registers with PyTorch the variables of a reference that Keras has not registered, if the model lacks none.
 
-    It finds a model's variables by their paths, and of two with one path the last alone. Cells of a layer that is made
-    from its configuration may have one path where those of the model have two.
+    Keras sets the gradients of registered variables to zero before each step. It registers variables by path, so that
+    of two with the same path only the last is registered. In a recreated layer, cells may share a path where those of
+    the model do not.
     """
 
     def missing(one: Any) -> list[Any]:
@@ -234,14 +237,14 @@ def _register_all(reference: Any, model: Any) -> None:
 
 
 def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
-    """Returns a model made anew from its own configuration, with every dtype policy in it changed.
+    """Returns a model recreated from its own configuration, with every dtype policy in it replaced.
 
     Args:
         model: A built model.
         dtype: The name of a policy, such as ``"float64"`` or ``"mixed_bfloat16"``.
 
     Raises:
-        InvalidArgumentError: It cannot be made anew; the message says why.
+        InvalidArgumentError: The model cannot be recreated; the message says why.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -253,7 +256,7 @@ def rebuilt(model: keras.Model, dtype: str) -> keras.Model:
     try:
         with tensorflow_hidden():
             config = _with_dtype(keras.saving.serialize_keras_object(model), dtype)
-        # The layers are in this process already: there is nothing to be afraid of in a Lambda.
+        # The model's code is in this process already, so loading a Lambda is no new risk.
         reference: keras.Model = keras.saving.deserialize_keras_object(config, custom_objects=kinds, safe_mode=False)
         if not reference.built:
             _build_like(reference, model)
@@ -274,7 +277,7 @@ def _build_like(reference: keras.Model, model: keras.Model) -> None:
 
 
 def _with_dtype(config: Any, dtype: str) -> Any:
-    """A configuration in which everything that computes in floating point does so by another policy."""
+    """Returns a configuration with every floating-point dtype and every dtype policy in it replaced."""
     if isinstance(config, list | tuple):
         return [_with_dtype(each, dtype) for each in config]
     if not isinstance(config, dict):
@@ -282,7 +285,7 @@ def _with_dtype(config: Any, dtype: str) -> Any:
     if config.get("class_name") == "DTypePolicy":
         return {**config, "config": {"name": dtype}}
     if config.get("class_name") == "InputLayer" and dtype.startswith("mixed"):
-        return config  # Which has a dtype and no policy: what comes in stays float32.
+        return config  # An input has a dtype and no policy: under a mixed policy it stays float32.
     return {
         name: dtype if name == "dtype" and isinstance(each, str) and "float" in each else _with_dtype(each, dtype)
         for name, each in config.items()

@@ -1,9 +1,9 @@
-"""Noise floors: how much of an error rounding explains, in the dtype under test.
+"""Noise floors: how large an error rounding explains, in the dtype under test.
 
-What is asked of it:
+Requirements:
 
-* the unit is measured: how far the float64 result moves when what goes in moves by one unit in the last place;
-* the few constants of the verdict stand here, each with the measurement that set it.
+* the unit is measured: how far the float64 result moves when its inputs move by one unit in the last place;
+* the thresholds and step sizes that are defined here each state the measurement or the reason that set them.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ __all__ = [
 Arrays = dict[str, np.ndarray]
 
 NOISY = 30.0
-"""Noise floors above which a gradient is worse than arithmetic costs; sound ones stay below ten."""
+"""Noise floors above which an error is larger than arithmetic has to cost; gradients of sound layers stay below ten."""
 LOW_PRECISION = 1000.0
-"""Noise floors above which only another arithmetic explains it, such as TF32 (13 bits fewer: 8,000)."""
+"""Noise floors above which only a lower precision explains an error, such as that of TF32 (13 bits fewer: 8,000)."""
 
 INEXACT = "fc"
-"""The kinds of NumPy's dtypes that are rounded: floating-point and complex numbers."""
+"""The kinds (`dtype.kind`) of NumPy's dtypes whose values are rounded: floating-point and complex numbers."""
 STEPS = {"nudged": 2.0**-40, "leaned": 2.0**-30, "pushed": 2.0**-20}
-"""Steps by which inputs are moved: by the first, what amplifies is seen; over the other two, what computes in float64
-has the same slope, and only that: by the smaller, float32 moves hardly an element."""
+"""Relative steps by which inputs are moved. The first shows whether a layer amplifies small changes. Over the other
+two, only a layer that computes in float64 has the same slope: in float32, the smaller one moves hardly an element."""
 _SMALLEST_SQUARE = 1e-280
-"""Below it, squares of float64 lose digits."""
+"""Below this, squares in float64 lose digits."""
 PERTURBATIONS = 2
-"""How often the truth is moved by a unit in the last place of the dtype under test, to see how far results move."""
+"""The number of perturbed runs: their inputs are moved by a unit in the last place of the dtype under test."""
 
 
 def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) -> dict[str, float]:
-    """Returns, for each array, the error that rounding what goes in and what comes out explains: see `floor_of`.
+    """Returns, for each array, the error that rounding of its inputs and of itself explains: see `floor_of`.
 
     Args:
         truth: Arrays in float64, by name, which share a scale.
-        moved: The same from inputs that were moved by one unit in the last place of the dtype under test.
-        dtypes: The dtype under test of each.
+        moved: The same arrays, computed from inputs moved by one unit in the last place of the dtype under test.
+        dtypes: The dtype under test of each array.
 
     Example:
         >>> truth = {"w": np.array([1.0, 1.0])}
@@ -73,15 +73,15 @@ def noise_floors(truth: Arrays, moved: list[Arrays], dtypes: Mapping[str, Any]) 
 def floor_of(truth: np.ndarray, perturbed: Sequence[np.ndarray], largest: float, dtype: Any) -> float:
     """Returns the noise floor of one array: how far it moves when its inputs do, at least its scale's roundoff.
 
-    It is the root of the mean square, over elements and perturbed results, of the distance. Where cancellation gives
-    an exact zero, such as the gradient by the key's bias of attention, no perturbed result moves: the floor is at least
-    the roundoff of the largest array of its group, and at least the smallest normal number, below which digits are
-    lost.
+    It is the root mean square of the difference from the truth, over all elements of all perturbed results. Where
+    cancellation gives an exact zero, such as the gradient of an attention's key bias, no perturbed result moves.
+    Therefore the floor is at least the roundoff of the largest array in the group, and at least the smallest normal
+    number of the dtype, below which digits are lost.
 
     Args:
-        truth: In float64.
-        perturbed: The same from inputs that were moved by one unit in the last place of the dtype under test.
-        largest: The root of the mean square of the largest array that shares its scale.
+        truth: The array in float64.
+        perturbed: The same array, computed from inputs moved by one unit in the last place of the dtype under test.
+        largest: The root mean square of the largest array in the group that shares a scale.
         dtype: The dtype under test.
 
     Example:
@@ -90,34 +90,34 @@ def floor_of(truth: np.ndarray, perturbed: Sequence[np.ndarray], largest: float,
         >>> floor_of(np.array([True]), [np.array([False])], 0.0, "float32") < 1e-37
         True
     """
-    # NaN and infinity, here or in a perturbed result, do not tell how far rounding goes; nor do integers and booleans.
+    # NaN and infinity, in the truth or a perturbed result, do not show how far rounding goes, nor do integers.
     moved_ones = perturbed if truth.dtype.kind in INEXACT else []
     there = np.isfinite(truth)
-    there = ... if there.all() else there  # All of an array is no copy.
+    there = ... if there.all() else there  # Indexing with `...` does not copy the array.
     apart = [each[there] - truth[there] for each in moved_ones if np.isfinite(each[there]).all()]
     distance = rms(np.stack(apart)) if apart else 0.0
     return max(distance, eps_of(dtype) * largest, _smallest_normal(dtype))
 
 
 def rms(array: np.ndarray) -> float:
-    """Returns the root of the mean square, for complex numbers over both of their parts; 0 of no elements."""
+    """Returns the root mean square, of complex numbers over both of their parts; 0 for an empty array."""
     if array.dtype.kind == "c":
-        # Its two parts lie side by side.
+        # The real and the imaginary part lie side by side in memory.
         array = np.ascontiguousarray(array, np.complex128).ravel().view(np.float64)
     flat = array.astype(np.float64, copy=False).ravel()
-    # As `np.dot`, whose threads would wait by computing.
+    # The same as `np.dot`, but without its threads, which take a core while they wait.
     total = float(np.einsum("i,i->", flat, flat))
     if _SMALLEST_SQUARE < total < math.inf:
         return math.sqrt(total / flat.size)
     largest = float(np.abs(flat).max(initial=0.0))
     if largest == 0.0 or not math.isfinite(largest):
         return largest
-    # Of the largest: squares of what a run that blows up ends with are no numbers any more, nor those of the tiniest.
+    # Relative to the largest element: squares of very large or very small numbers overflow or underflow.
     return largest * math.sqrt(np.mean(np.square(flat / largest)))
 
 
 def scale_of(array: np.ndarray) -> float:
-    """Returns the root of the mean square of what is finite in an array; 0 of integers.
+    """Returns the root mean square of the finite elements of an array; 0 for integers.
 
     Example:
         >>> scale_of(np.array([3.0, -np.inf])), scale_of(np.arange(3))
@@ -130,7 +130,7 @@ def scale_of(array: np.ndarray) -> float:
 
 
 def moved_by_how_much(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the scale of a difference, where it is finite; 0 of integers, and of what has no difference.
+    """Returns the scale of the difference of two arrays, where it is finite; 0 for integers and for other shapes.
 
     Example:
         >>> moved_by_how_much(np.array([1.0, np.inf]), np.array([3.0, np.inf]))
@@ -138,17 +138,17 @@ def moved_by_how_much(one: np.ndarray, other: np.ndarray) -> float:
     """
     if one.dtype.kind not in INEXACT or other.dtype.kind not in INEXACT or one.shape != other.shape:
         return 0.0
-    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus itself is no number.
+    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus infinity is NaN.
         return scale_of(one - other)
 
 
 def verdict_of(floors: float, noisy: float = NOISY, low_precision: float = LOW_PRECISION) -> str:
-    """Returns what an error of so many noise floors is called, where the meaning is the same.
+    """Returns the verdict on an error in the dtype under test, where backends agree in float64.
 
     Args:
-        floors: The error.
-        noisy: Above it, arithmetic costs more than it has to.
-        low_precision: Above it, it is another arithmetic.
+        floors: The error, in noise floors.
+        noisy: Above it, the error is larger than arithmetic has to cost.
+        low_precision: Above it, only arithmetic of lower precision explains the error.
 
     Example:
         >>> verdict_of(3.0), verdict_of(100.0), verdict_of(8000.0)
@@ -158,7 +158,7 @@ def verdict_of(floors: float, noisy: float = NOISY, low_precision: float = LOW_P
 
 
 def is_floating(dtype: Any) -> bool:
-    """Tells whether numbers of this dtype are floating point; NumPy takes bfloat16 for something else.
+    """Tells whether a dtype is floating point, bfloat16 included, which NumPy does not count as such.
 
     Example:
         >>> is_floating("float32"), is_floating(ml_dtypes.bfloat16), is_floating("int32"), is_floating("string")
@@ -168,10 +168,10 @@ def is_floating(dtype: Any) -> bool:
 
 
 def with_whole_kept(array: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Returns another array, but for the whole numbers of this one, which stay.
+    """Returns the other array, with the whole numbers of the first one in their places.
 
-    Among data, tokens that come as floats are whole, and so are what stands for a gap and is looked for by a mask: they
-    are rounded nowhere, and a unit in the last place would make something else of them.
+    Whole numbers in floating-point data are often tokens, or a value that marks a gap and that a mask looks for. They
+    are not rounded, and moving them by a unit in the last place would change their meaning.
 
     Example:
         >>> with_whole_kept(np.array([-99.0, 0.5]), np.array([-99.1, 0.6])).tolist()
@@ -181,7 +181,7 @@ def with_whole_kept(array: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def kind_of(dtype: Any) -> str:
-    """Returns the name of a dtype, and one for all integers: how wide those are is the framework's business.
+    """Returns the name of a dtype, and ``"integer"`` for all integers, whose width depends on the framework.
 
     JAX without x64 has no int64.
 
@@ -199,7 +199,7 @@ def _name_of(dtype: Any) -> str:
 
 
 def widened(array: Any) -> np.ndarray:
-    """Returns an array in float64 where it is of floating point, and as it is elsewhere."""
+    """Returns a floating-point array in float64, and any other array as it is."""
     found = np.asarray(array)
     return found.astype(np.float64) if is_floating(found.dtype) else found
 

@@ -1,1 +1,1 @@
-"""Does a model compute and train the same on every backend, and if not, in which layer does it start?"""
+"""Compares a model across backends: does it compute and train the same, and if not, which layer differs first?"""

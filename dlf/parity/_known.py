@@ -1,9 +1,9 @@
-"""Differences between backends that are known: defects of Keras or of a framework, each with what shows it.
+"""Known differences between backends: defects of Keras or of a framework, each with code that shows it.
 
-What is asked of it:
+Requirements:
 
-* they are data, in one file: where, since which versions, why, and the smallest code that shows the difference;
-* a test runs what shows each, and fails when it no longer does.
+* they are data in one file: where, in which versions, why, and the smallest code that shows the difference;
+* a test runs the code of each, and fails when it no longer shows the difference.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ class KnownDifference:
     """One entry of `known_differences.toml`.
 
     Args:
-        name: Short, for people.
-        stages: Where it shows; none where nothing that is compared does.
-        backends: Whose it is.
-        reason: One sentence.
-        shows: Code that sets ``found``, an array or a number or a list of them, each of which differs between these
-            backends and the others; on these it may raise.
-        versions: Where it was seen.
-        layers: Classes; none means any.
-        optimizers: Likewise.
-        variable: A regular expression that the variable's name holds.
-        config: What the layer's configuration says; of words and lists, a regular expression.
-        functions: Of Keras's backend, such as ``"nn.average_pool"``: whoever calls one has the difference too, be it a
-            layer of somebody's own, an activation or a loss.
-        arguments: Of such a function, as `config`; ``clipped`` is whether it is given numbers within
-            1e-7 of zero or one, ``unseeing`` whether its mask leaves a row without anything.
-        assigned: Whether it is of a trainable variable that is assigned to in `call`.
-        lost: Whether it is of a gradient that is not finite.
-        metrics: Whether it is of a metric that a layer holds.
-        training: Whether it is of a model whose `call` takes `training`, and of layers that draw, as Dropout does.
-        repeated_path: Whether it is of a variable whose path another has.
-        sparse: ``"variable"`` where it is of one whose gradient is sparse there, ``"model"`` where the model has one.
+        name: A short name, for people.
+        stages: The stages at which it shows; none where parity does not get to see it.
+        backends: The backends that have it.
+        reason: The reason, in one sentence.
+        shows: Code that sets ``found`` to an array, a number or a list of them, each of which differs between
+            `backends` and the others; on `backends` it may raise.
+        versions: The versions in which it was seen.
+        layers: The classes of layers that have it; none means any.
+        optimizers: The classes of optimizers that have it; none means any.
+        variable: A regular expression that is found in the variable's name.
+        config: Values in the layer's configuration; for strings and lists, a regular expression that matches the whole.
+        functions: Functions of Keras's backend, such as ``"nn.average_pool"``: whatever calls one has the difference
+            too, such as a user's own layer, an activation or a loss.
+        arguments: Arguments of such a function, as in `config`. ``clipped`` is whether it is given numbers within 1e-7
+            of zero or one, ``unseeing`` whether its mask has a row that leaves nothing to attend to.
+        assigned: Whether it needs a trainable variable that is assigned to in `call`.
+        lost: Whether it is a gradient that is not finite.
+        metrics: Whether it is a metric that a layer holds.
+        training: Whether it needs a model whose `call` takes `training`, and layers that draw, as Dropout does.
+        repeated_path: Whether it is in variables that share a path with another.
+        sparse: ``"variable"`` where it is in those with a sparse gradient, ``"model"`` where the model has to have one.
         upstream: Where it was reported.
-        raises: A regular expression that the error holds, where it raises on these backends.
+        raises: A regular expression that is found in the error, where it raises on `backends`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class KnownDifference:
 
 @cache
 def known_differences() -> list[KnownDifference]:
-    """Returns all of them.
+    """Returns all known differences.
 
     Example:
         >>> all(each.reason and each.shows for each in known_differences())

@@ -1,10 +1,10 @@
-"""Named arrays on disk, in one file of NumPy's own format: written and read an array at a time.
+"""Named arrays on disk, in one file of NumPy's own format: written and read one array at a time.
 
-What is asked of it:
+Requirements:
 
-* no pickle, ever; a name is any text, and never a path;
-* a file that is half written is none: its directory comes last;
-* any number of threads may read at once, and none waits for another.
+* nothing is pickled; a name may be any text, and is never used as a path;
+* a half-written file cannot be read, since its directory is written last;
+* any number of threads may read at once, without waiting for one another.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ __all__ = ["Records"]
 
 _ENDING = ".npy"
 _LENGTHS = struct.Struct("<26x2H")
-"""What a ZIP file has before each of its files: at the end, how long the name and the extra field are that follow."""
+"""The header of each file in a ZIP file, which ends with the lengths of the name and the extra field that follow it."""
 
 
 class Records:
     """Arrays by name, in a file that `numpy.load` reads too.
 
     Args:
-        folder: Where the file is; it is made where it is not there.
+        folder: The folder of the file; it is created when the first array is written.
 
     Example:
         >>> import tempfile
@@ -54,7 +54,7 @@ class Records:
 
     def __setitem__(self, name: str, array: np.ndarray) -> None:
         info = zipfile.ZipInfo(name + _ENDING)
-        # Of bfloat16, NumPy's format keeps the bits and forgets what they mean.
+        # NumPy's format keeps the bits of bfloat16, but not the name of the dtype.
         info.comment = array.dtype.name.encode()
         with self._turn:
             try:
@@ -65,7 +65,7 @@ class Records:
 
     def __getitem__(self, name: str) -> np.ndarray:
         info = self._to_read()[name + _ENDING]
-        # A handle of its own, and not `ZipFile.open`: on some Pythons who opens a file in it moves where others read.
+        # A handle of its own, and not `ZipFile.open`: on some Pythons, that moves the place where other threads read.
         # https://github.com/python/cpython/issues/128258
         with self._file.open("rb") as file:
             file.seek(info.header_offset)
@@ -84,7 +84,7 @@ class Records:
         return iter([name.removesuffix(_ENDING) for name in self._to_read()])
 
     def close(self) -> None:
-        """Writes the directory of the file: what was recorded before is there from now on."""
+        """Writes the directory of the file, so that everything recorded before can be read."""
         with self._turn:
             try:
                 self._to_add_to()
@@ -93,7 +93,7 @@ class Records:
                 raise self._unwritable(error) from error
 
     def _to_read(self) -> Mapping[str, zipfile.ZipInfo]:
-        """Where each array is; what was being written is finished first."""
+        """Returns the directory of the file; a file that is being written is finished first."""
         with self._turn:
             self._finish()
             if self._directory is None and zipfile.is_zipfile(self._file):
@@ -114,7 +114,7 @@ class Records:
 
     def _unwritable(self, error: OSError) -> OutputError:
         if self._archive is not None:
-            # What cannot be written needs no directory, which would be written when it is closed.
+            # Closing the archive would write its directory to a file that cannot be written.
             file, self._archive.fp = self._archive.fp, None
             with suppress(OSError):
                 file.close()  # type: ignore[union-attr]  # It was being written.

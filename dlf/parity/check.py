@@ -1,4 +1,4 @@
-"""The same as `dlf parity`, for scripts and for other people's test suites."""
+"""`dlf parity` as a function, for scripts and test suites."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["check_parity", "target_of"]
 def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityReport:
     """Compares a Keras model across backends, each in a process of its own.
 
-    Every layer is called from the same inputs, weights and incoming gradients everywhere: in float64, where results
-    that mean the same agree to about 1e-14, and in float32, whose errors are given in noise floors, which is how far
-    the float64 result moves when what goes in moves by one unit in the last place.
+    Every layer is called with the same inputs, weights and incoming gradients on every backend. In float64, backends
+    that compute the same agree to about 1e-14. Errors in float32, or in the dtype asked for, are given in noise floors:
+    a noise floor is how far the float64 result moves when the inputs move by one unit in the last place.
 
-    Each process imports the module that the target is in: a script calls this under ``if __name__ == "__main__":``.
+    Each process imports the module of the target, so a script has to call this under ``if __name__ == "__main__":``.
 
     Args:
         target: A function without arguments that returns a Keras model, in a module that can be imported; or
@@ -32,15 +32,16 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityRepor
             and seed.
 
     Returns:
-        The report, which prints as text and is true where everything is the same: ``report.verdict`` is ``"agree"``,
-        ``"diverge"``, ``"not finite"`` or ``"not compared"``; ``report.first_divergence`` says at which stage, in which
-        layer and variable, on which backend it starts; its items are those of ``dlf parity --json``, of which
-        ``report["not_judged"]`` lists the stages of which not everything could be judged.
+        The report. It prints as text, and is true where everything was compared, is the same and is finite.
+        ``report.verdict`` is ``"agree"``, ``"diverge"``, ``"not finite"`` or ``"not compared"``.
+        ``report.first_divergence`` says at which stage, in which layer and variable and on which backend a difference
+        starts. The report's items are those of ``dlf parity --json``: ``report["not_judged"]`` lists the stages that
+        could not be judged, or not in full.
 
     Raises:
-        InvalidArgumentError: The target cannot be imported, builds no model, or an option means nothing.
+        InvalidArgumentError: The target cannot be imported, builds no model, or an option is invalid.
         MissingPackageError: A backend that was named is not installed.
-        BackendError: Fewer than two backends came through.
+        BackendError: Of several backends, fewer than two could be run.
     """
     if "batch" in options:  # As it was called once.
         options["batch_size"] = options.pop("batch")
@@ -48,10 +49,10 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityRepor
 
 
 def target_of(target: str | Callable[[], Any]) -> str:
-    """Returns the target as text: for a function, the module that it can be imported from.
+    """Returns the target as text: for a function, the module or file to import it from, a colon and its name.
 
     Raises:
-        InvalidArgumentError: It is defined inside another function, or in no file.
+        InvalidArgumentError: The function is defined inside another one, or not in a file.
 
     Example:
         >>> import json
@@ -74,17 +75,17 @@ def target_of(target: str | Callable[[], Any]) -> str:
             received=target,
             advice="Write it into a file: in a notebook, by the magic %%writefile.",
         )
-    # A decorator's function is in another file.
+    # Unwrapped: the function that a decorator returns may be in another file.
     code = getattr(inspect.unwrap(target), "__code__", None)
-    # A test's module is often not on the path of another process: its file is. One in a package has to be imported by
-    # its name, for its relative imports.
+    # Another process often cannot import a test's module by name, but can load its file. A module in a package has to
+    # be imported by name, for its relative imports.
     if code is None or _is_in_package(module) or not _is_local(module):
         return f"{module}:{name}"
     return f"{code.co_filename}:{name}"
 
 
 def _is_in_package(module: str) -> bool:
-    # pytest makes modules between, which stand for folders and have no file.
+    # pytest makes parent modules for folders, which have no file.
     parent = module.rpartition(".")[0]
     return bool(parent) and getattr(sys.modules.get(parent), "__file__", None) is not None
 

@@ -1,9 +1,9 @@
-"""From evidence to a report: what was measured, and what the verdict makes of it, which can be made again.
+"""Makes a report from evidence: what was measured, and the verdict on it, which can be given again.
 
-What is asked of it:
+Requirements:
 
 * the report holds the evidence: `dlf parity --from FILE` needs nothing else;
-* it is judged on any of the backends that were measured, by any constants.
+* evidence can be judged on any of the backends that were measured, with any constants.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from dlf.utils.errors import InvalidArgumentError, did_you_mean
 __all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
 
 SCHEMA = 4
-"""Of the report; another version's is not judged again."""
+"""The version of the report's format; a report of another version is not judged again."""
 EVIDENCE = tuple(Evidence.__annotations__)
 """The keys of a report that it can be judged again by."""
 NEWS = ("noisy", "precision", "unstable", "tie", "not finite", "not judged")
 
 
 def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constants | None = None) -> Report:
-    """Returns the report on some evidence.
+    """Judges evidence, and returns the report on it.
 
     Args:
         evidence: What was measured, or a report that holds it.
-        backends: Which of those that were measured are compared; none means all.
-        constants: What the verdict rests on.
+        backends: The backends to compare, of those that were measured; none means all.
+        constants: The thresholds of the verdict.
 
     Returns:
         The report, in JSON's types.
@@ -46,7 +46,7 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constant
         InvalidArgumentError: A backend was not measured.
     """
     constants = constants or Constants()
-    # One that did not come through is judged by what it answered.
+    # A backend that failed is judged by what it answered before.
     measured = list(evidence["backends"])
     unknown = [name for name in backends if name not in measured]
     if unknown:
@@ -57,7 +57,7 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constant
     built = {name: evidence["backends"][name] for name in names}
     findings = judge_build(built)
     if all(each.verdict != "diverged" for each in findings):
-        # Of another model, other values are no news.
+        # If the models themselves differ, other values say nothing.
         findings = judge_values(built) or findings
     measurements = told(evidence["measurements"], constants)
     findings += judge(measurements, names, constants)
@@ -93,7 +93,7 @@ def _verdict(wrong: Sequence[Finding], lost: Mapping[str, Any] | None, names: Se
 
 
 def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Where `fit` fails on some backends and not on all."""
+    """The findings on backends where `fit` fails, if it does not fail on all."""
     failed = {name: str(each["error"]) for name, each in fits.items() if "error" in each}
     if not failed or len(failed) == len(fits):
         return []
@@ -113,14 +113,17 @@ def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 
 
 def _last_line(text: str) -> str:
-    """The line of a traceback that names the error, or what it ends with."""
+    """The line of a traceback that names the error, or else its last line."""
     lines = [each.strip() for each in text.splitlines() if each.strip()]
     named = [each for each in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", each)]
     return f" {(named or lines)[-1][:200]}" if lines else ""
 
 
 def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
-    """Where a result is not finite: what, on which backends, and where that began; infinity inside may be meant."""
+    """If a result of the model is not finite, the finding where that began, with its backends; otherwise None.
+
+    Infinity that is only inside the model may be intended.
+    """
     found = [each for each in findings if each.verdict == "not finite"]
     results = [each for each in found if each.layer is None]
     if not results:
@@ -136,7 +139,7 @@ def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
 
 
 def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, str]]:
-    """The stages of which nothing can be said, or not all, and why."""
+    """The stages that could not be judged, or not in full, each with the reason."""
     blind: dict[str, str] = {}
     for each in findings:
         if each.verdict == "not judged":
@@ -159,7 +162,7 @@ def read_report(file: Path) -> Report:
         file: The file.
 
     Raises:
-        InvalidArgumentError: It is not there, or is no such report.
+        InvalidArgumentError: The file cannot be read, or is not such a report.
     """
     try:
         report: Any = json.loads(file.read_text(encoding="utf-8"))
@@ -180,10 +183,10 @@ def constants_of(changes: Sequence[str]) -> Constants:
     """Returns the constants with some of them changed.
 
     Args:
-        changes: ``name=number`` each.
+        changes: Changes of the form ``name=number``.
 
     Raises:
-        InvalidArgumentError: There is no such constant, or it is no number.
+        InvalidArgumentError: There is no such constant, or its value is not a positive number.
 
     Example:
         >>> constants_of(["noisy=100"]).noisy
@@ -222,7 +225,7 @@ def _stage(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _other_values(values: Sequence[Mapping[str, ValueSummary]]) -> list[str]:
-    """The variables that the backends have initialized to other values, before all got the same ones."""
+    """The variables whose initial values differed between backends, before all were given the same ones."""
     return [
         name.split(":", 1)[1]
         for name in values[0]

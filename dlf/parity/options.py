@@ -1,4 +1,4 @@
-"""What `dlf parity` is asked for, checked before a process is started; no framework is imported here."""
+"""The options of `dlf parity`, checked before a process is started; no framework is imported here."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ class ParityOptions:
 
     Args:
         target: ``file.py:function`` or ``package.module:function``, which builds a Keras model, or a ``.keras`` file.
-        backends: Which; none means all that are installed. One alone is held against its own float64.
-        data: A function ``(batch size, random) -> (x, y)``, as ``module:function``; by default data are made.
-        loss: For a model that is not compiled: a loss of Keras, by name.
-        batch_size: Examples in a batch.
-        steps: Steps of the trajectory.
-        stages: Which are compared; none means all. Whatever is asked for, `build` comes first.
+        backends: The backends to compare; none means all that are installed. A single one is only compared with its own
+            float64 reference.
+        data: A function ``(batch size, random) -> (x, y)``, as ``module:function``; by default data are made up.
+        loss: For a model that is not compiled with one: a loss of Keras, by name.
+        batch_size: The number of examples in a batch.
+        steps: The number of training steps in the trajectory.
+        stages: The stages to compare; none means all. `build` is always among them.
         dtype: The dtype policy under test; ``"float32"`` leaves the model's own policies as they are.
         device: ``"cpu"`` or ``"gpu"``; by default what each framework takes by itself.
-        seed: Of weights, data and masks.
+        seed: The seed of weights, data and masks.
         timeout: Seconds after which a worker that does not answer is ended.
     """
 

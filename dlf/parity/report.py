@@ -39,9 +39,9 @@ __all__ = [
 ]
 
 _SHOWN = 8
-"""Lines of one stage."""
+"""The most lines that are shown of one stage."""
 _NAMED = 3
-"""Tensors in one line."""
+"""The most tensors that are named in one line."""
 _NEWS = {
     "noisy": "",
     "precision": "",
@@ -50,11 +50,11 @@ _NEWS = {
     "not finite": "",
     "not judged": "",
 }
-"""What is said of the same meaning."""
+"""Verdicts on tensors that agree in float64, each with what is added to it."""
 
 
 class ParityProgress:
-    """What each backend is doing: live lines in a terminal, and plain ones in a log."""
+    """Shows what each backend is doing: in live lines in a terminal, and in plain ones in a log."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -88,15 +88,15 @@ class ParityProgress:
 
 
 def exit_code(report: Mapping[str, Any], *, strict: bool = False) -> int:
-    """Returns the answer as a number: 0 is yes, and nothing else is.
+    """Returns the exit code of `dlf parity`: only 0 means that the model is the same on every backend, and finite.
 
     Args:
         report: What `run_parity` returned.
-        strict: Whether imprecision counts too.
+        strict: Whether a loss of precision counts as a difference.
 
     Returns:
-        0 where the model is the same everywhere; 1 where it is not; 3 where a backend did not come through, or
-        something could not be compared or judged; 4 where it is the same, and what it gives is NaN or infinite.
+        0 where the model is the same on every backend; 1 where it is not; 3 where a backend failed, or something could
+        not be compared or judged; 4 where it is the same, but its results are NaN or infinite.
     """
     if report["verdict"] == "diverge" or (strict and any(_is_imprecise(each) for each in report["precision"])):
         return 1
@@ -165,7 +165,7 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
     where = f"the {first['stage']} of {place_of(first)}"
     if first["backend"] is None:
         return f"{together} differ: it starts in {where}."
-    # Of what is not finite, everybody who has it is named.
+    # Several backends may differ at this place, as where they are not finite: all are named.
     place = ("stage", "layer", "variable", "kind", "of", "call", "mode", "step")
     here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in place)]
     blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
@@ -176,7 +176,7 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
 
 
 def _beginning(lost: Mapping[str, Any]) -> str:
-    """Where something is not finite for the first time."""
+    """A sentence on where a tensor is first not finite."""
     since = ", from finite input" if lost["from_numbers"] else ""
     return f"{lost['detail']} on {_listed(lost['backends'])}, first in the {lost['stage']} of {place_of(lost)}{since}."
 
@@ -191,7 +191,7 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
 
     Args:
         report: What `run_parity` returned.
-        console: Where to; by default the terminal.
+        console: The console to print to; by default the terminal.
     """
     console = console or Console(highlight=False)
     color = "red" if report["verdict"] == "diverge" else "yellow" if exit_code(report) else "green"
@@ -217,7 +217,7 @@ def report_text(report: Mapping[str, Any], width: int = 100) -> str:
 
     Args:
         report: What `run_parity` returned.
-        width: Of a line.
+        width: The width of a line.
     """
     console = Console(file=io.StringIO(), record=True, width=width, highlight=False)
     print_parity(report, console)
@@ -232,7 +232,7 @@ def write_report(report: Mapping[str, Any], path: Path) -> None:
         path: The file.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
     write_json(report, path, indent=None)
 
@@ -284,7 +284,7 @@ def _head(stage: str, wrong: Sequence[Any], report: Mapping[str, Any]) -> str:
 
 
 def _with_backends(named: Sequence[Any], count: int) -> list[str]:
-    """Places, with the backend of each where it is not on all of them."""
+    """The places of some findings, each with its backend where the finding is not on all backends."""
     places: dict[str, list[str]] = {}
     for each in named:
         places.setdefault(place_of(each), []).append(each["backend"])
@@ -299,7 +299,7 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
     """Returns why nothing was judged at a stage.
 
     Args:
-        stage: Its name.
+        stage: The name of the stage.
         report: What `run_parity` returned.
     """
     if stage not in report.get("stages_asked", STAGES):
@@ -309,16 +309,16 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
     blind = {each["stage"]: each["reason"] for each in report["not_judged"]}
     if stage in blind:
         return f"not judged: {blind[stage]}"
-    # Of two models that are not built alike, nothing more is compared.
+    # If models are not built alike, nothing more is compared.
     built = all(each["stage"] != "build" for each in report["divergences"]) and report["measurements"]
     return "nothing to compare" if built else "not reached"
 
 
 def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:
-    """Tells whether training says nothing of its own, since a part differs.
+    """Tells whether a stage is the trajectory and was not judged, because an earlier part differs.
 
     Args:
-        stage: Its name.
+        stage: The name of the stage.
         report: What `run_parity` returned.
     """
     if stage != "trajectory" or any(each["stage"] == stage for each in report["divergences"]):
@@ -336,7 +336,7 @@ def is_tied(report: Mapping[str, Any]) -> bool:
 
 
 def advice_without_a_difference(report: Mapping[str, Any]) -> str:
-    """Returns what to do where nothing differs, and the answer is no all the same; or nothing.
+    """Returns what to do where nothing differs but the exit code is not 0, or an empty string.
 
     Args:
         report: What `run_parity` returned.
@@ -387,7 +387,7 @@ def second_backend(report: Mapping[str, Any]) -> str:
 
 
 def known_of(report: Mapping[str, Any]) -> list[str]:
-    """Returns what is known of the differences that were found, each once.
+    """Returns the reasons of the known differences and known failures that were found, each once.
 
     Args:
         report: What `run_parity` returned.
@@ -397,7 +397,7 @@ def known_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yields what a reader has to know beside the verdict and what is known of it, a sentence or two each.
+    """Yields remarks that a reader of the verdict needs beside known differences, of a sentence or two each.
 
     Args:
         report: What `run_parity` returned.
@@ -461,10 +461,10 @@ def name_of(finding: Mapping[str, Any]) -> str | None:
 
 
 def place_of(finding: Mapping[str, Any]) -> str:
-    """Returns where it is, in words.
+    """Returns the place of a finding, in words.
 
     Args:
-        finding: As in the report.
+        finding: A finding, as in the report.
 
     Example:
         >>> place_of({"layer": "dense", "variable": "kernel", "step": 1})
@@ -518,7 +518,7 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
 
 
 def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
-    """Where layers, loss and optimizer agree by themselves: what of the model's there is that only training runs."""
+    """Advice where layers, loss and optimizer agree by themselves: it names what only training runs."""
     if first.get("kind") == "fit":
         return "call `model.fit` on that backend by itself: there it fails, where a training step alone comes through."
     if first.get("kind") == "metric":
@@ -544,13 +544,13 @@ def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -
 
 
 def _draws_of_its_own(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
-    """What the report on randomness says of the layer, where it draws other numbers on each backend."""
+    """How the layer draws numbers that are not common to all backends, as the report on randomness says, or nothing."""
     draws = [draw for each in backends.values() for draw in each.get("own_draws", {}).get(first["layer"], ())]
     return f"draws by {draws[0]}, which is not common" if draws else ""
 
 
 def _configured_otherwise(first: Mapping[str, Any], backends: Mapping[str, Any]) -> list[str]:
-    """What the configuration of a layer, or of the optimizer, says on one backend and not on another."""
+    """The settings of a layer, or of the optimizer, whose values differ between backends."""
     configs: dict[str, dict[str, Any]] = {}
     for name, each in backends.items():
         if first["layer"]:

@@ -1,4 +1,4 @@
-"""What `check_parity` returns: a report with types, which prints as text and is JSON."""
+"""What `check_parity` returns: a typed report, which prints as text and can be written as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ParityReport"]
 
 
 class ParityReport(dict[str, Any]):
-    """What a comparison found: it prints as `dlf parity` does, and its items are those of ``dlf parity --json``.
+    """The report of a comparison: it prints as `dlf parity` does, and its items are those of ``dlf parity --json``.
 
     Example:
         >>> report = ParityReport(verdict="agree", findings=[], divergences=[], first_divergence=None)
@@ -24,7 +24,7 @@ class ParityReport(dict[str, Any]):
 
     @property
     def ok(self) -> bool:
-        """Whether everything was compared, is the same and finite: exit code 0 of `dlf parity`."""
+        """Whether everything was compared, is the same and is finite, as exit code 0 of `dlf parity` says."""
         return exit_code(self) == 0
 
     @property
@@ -34,23 +34,23 @@ class ParityReport(dict[str, Any]):
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is known of each tensor, on each backend."""
+        """The verdict on each tensor, on each backend."""
         return tuple(Finding(**each) for each in self["findings"])
 
     @property
     def divergences(self) -> tuple[Finding, ...]:
-        """The findings that are another meaning, in the order of the stages."""
+        """The findings whose verdict is ``"diverged"``, in the order of the stages."""
         return tuple(Finding(**each) for each in self["divergences"])
 
     @property
     def first_divergence(self) -> Finding | None:
-        """At which stage, in which layer and variable and on which backend it starts."""
+        """The first of the divergences: the stage, layer, variable and backend where the difference starts; or None."""
         first = self["first_divergence"]
         return None if first is None else Finding(**first)
 
     @property
     def measurements(self) -> list[Measurement]:
-        """What the verdict rests on."""
+        """The measurements that the verdict is based on."""
         found: list[Measurement] = self["measurements"]
         return found
 
@@ -58,7 +58,7 @@ class ParityReport(dict[str, Any]):
         """Writes what ``dlf parity --json FILE`` writes.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
         """
         write_report(self, file)
 
@@ -67,7 +67,7 @@ class ParityReport(dict[str, Any]):
         """Reads what ``dlf parity --json FILE`` wrote.
 
         Raises:
-            InvalidArgumentError: It is not there, or is no such report.
+            InvalidArgumentError: The file cannot be read, or is not such a report.
         """
         return cls(read_report(file))
 

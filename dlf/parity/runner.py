@@ -1,11 +1,11 @@
-"""Runs models on several backends, each in a process of its own, side by side, and measures what they recorded.
+"""Runs models on several backends in parallel, each in a process of its own, and measures what they recorded.
 
-What is asked of it:
+Requirements:
 
 * the parent imports no framework; the workers start at once, share the cores, and wait for one another only where they
   must;
-* a backend that fails is reported with its last words, and the others are compared without it;
-* records are removed at the end, whatever happens, unless somebody wants to keep them;
+* a backend that fails is reported with its error, and the others are compared without it;
+* records are removed at the end, whatever happens, unless the caller keeps them;
 * one set of workers can answer for many models, one after the other.
 """
 
@@ -41,14 +41,15 @@ from dlf.utils.workers import Session, WorkerProgress, cores_of_machine, memory_
 __all__ = ["Workers", "run_parity"]
 
 CANCELLED = 1e-10
-"""Of the largest gradient: what is below is roundoff of float64, or of no account. Cancelled ones are at 1e-16."""
+"""A share of the largest gradient: a smaller one is roundoff of float64, or does not matter. Those that cancel are at
+1e-16."""
 BYTES = 3 * (4 + 8)
-"""That a worker needs for each element of a variable: in the model and its reference, value, gradient and a copy."""
+"""Bytes that a worker needs for each element of a variable: value, gradient and a copy, in model and reference."""
 OnProgress = Callable[[str, WorkerProgress], None]
 
 
 def _ignore(backend: str, progress: WorkerProgress) -> None:
-    """Shows nothing."""
+    """Ignores the progress."""
 
 
 def run_parity(
@@ -64,15 +65,14 @@ def run_parity(
         options: What to compare.
         on_progress: Called with a backend's name and what it is doing.
         keep: A folder where the records are left; by default they are removed.
-        workers: Those of the same backends that are running already, on their device and with their time limit; they go
-            on running.
-        constants: What the verdict rests on.
+        workers: Running workers of the same backends, whose device and time limit apply; they are left running.
+        constants: The thresholds of the verdict.
 
     Returns:
         The report, in JSON's types.
 
     Raises:
-        DlfError: Fewer than two backends came through; the first one's error.
+        DlfError: Of several backends, fewer than two could be run; if none could, the error of the first.
     """
     with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
         mine = workers or Workers(options.backends, device=options.device, timeout=options.timeout)
@@ -84,7 +84,7 @@ def run_parity(
 
 
 class Workers:
-    """A worker for each backend.
+    """One worker process for each backend.
 
     Args:
         backends: Their names.
@@ -94,7 +94,7 @@ class Workers:
 
     def __init__(self, backends: Sequence[str], device: str | None = None, timeout: float = 600.0) -> None:
         self._device, self._timeout = device, timeout
-        # Side by side, threads that wait for others' by computing take the cores from the rest.
+        # Workers run in parallel: threads of one that wait actively would take the cores from the others.
         self._threads = max(1, cores_of_machine() // max(1, len(backends)))
         self.sessions = {name: self._start(name) for name in backends}
 
@@ -106,7 +106,7 @@ class Workers:
         return Session("dlf.parity._recording.worker", environment, title=name, timeout=self._timeout)
 
     def revive(self) -> None:
-        """Starts anew what has died since."""
+        """Restarts the workers that have ended since."""
         for name, session in self.sessions.items():
             if not session.is_alive:
                 session.close()
@@ -125,7 +125,7 @@ class Workers:
 
 
 def _checked(keep: Path) -> Path:
-    """The folder, where nothing of an earlier run can be taken for this one's."""
+    """Creates the folder and returns it; it has to be empty, so that no earlier record is taken for this run's."""
     try:
         keep.mkdir(parents=True, exist_ok=True)
         found = sorted(each.name for each in keep.iterdir())
@@ -137,7 +137,7 @@ def _checked(keep: Path) -> Path:
 
 
 def _claimed(file: Path) -> str:
-    """The file, made now: a run that was given the same folder at the same time would write among this one's."""
+    """Creates the file and returns its name; an error where it exists, since another run then writes to the folder."""
     try:
         file.touch(exist_ok=False)
     except FileExistsError as error:
@@ -150,7 +150,7 @@ def _claimed(file: Path) -> str:
 
 
 class _Run:
-    """One comparison: what the workers are asked, and what they answered."""
+    """One comparison: the requests to the workers, and their answers."""
 
     def __init__(
         self,
@@ -169,11 +169,11 @@ class _Run:
         self._calls: list[CallAnswer] = []
 
     def report(self) -> Report:
-        """Runs everything, in order."""
+        """Runs the comparison, and returns the report."""
         evidence = self._evidence()
         report = judged(evidence, (), self._constants)
         if report["verdict"] == "diverge":
-            # Whoever does not come through now has answered everything before.
+            # A backend that fails now has answered everything else before.
             with suppress(BackendError):
                 self._check_repeats()
         return report
@@ -184,10 +184,10 @@ class _Run:
         self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._workers.sessions)
         built = next(iter(self._built.values()))
         found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
-        # What is known to differ in the build, as the width of an integer, leaves it the same model.
+        # With a known difference in the build, it is still the same model.
         same_model = all(each.verdict != "diverged" or each.reason for each in found)
         if same_model:
-            # Of another model, what follows would be of two different things.
+            # Otherwise the rest would compare two different models.
             self._check_batches()
         measured: Measured = {
             "measurements": [],
@@ -201,7 +201,7 @@ class _Run:
                 measured = self._measured()
                 break
             except _TruthLostError:
-                # Whose numbers the others were given: they begin again without it.
+                # The others were given the numbers of the truth: they begin again without that backend.
                 self._folder, self._truth = self._folder / "again", None
                 self._folder.mkdir()
         asked = self._options
@@ -226,12 +226,12 @@ class _Run:
         leader, values = self._alive(self._built)[0], _claimed(self._folder / "values.npz")
         self._ask_all({"do": "save_values", "file": values}, [leader])
         self._ask_all({"do": "load_values", "file": values}, self._built)
-        # What is roundoff alone in a training step, the gradients show, and the update how far it goes.
+        # For the trajectory too: the gradients show which of them are only roundoff, and the update how far these go.
         gradients = bool(self._stages & {"loss", "gradient", "update", "trajectory"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
         everywhere = set.intersection(*map(_keys, traced.values()))
-        # Where a loop is unrolled, a layer inside is called more often: what holds it is judged as a whole.
+        # Where a backend unrolls a loop, a layer inside is called more often: only the layer around it is judged.
         uneven = {
             call["layer"]: None for each in traced.values() for call in each["calls"] if call["key"] not in everywhere
         }
@@ -268,7 +268,7 @@ class _Run:
                 # What was measured before is kept.
                 given_up = {name: str(error) for name, error in self._failed.items() if name not in before}
                 if not self._alive(traced):
-                    # What no backend can do is no failure of one.
+                    # Where no backend can train the model, that is not the failure of one backend.
                     self._failed = before
         return {
             "measurements": [each for each in measurements if each["stage"] in self._stages],
@@ -279,12 +279,12 @@ class _Run:
         }
 
     def _fits(self, names: Any) -> dict[str, Any]:
-        """What Keras's own `fit` says on each backend, once every step has been taken by itself."""
+        """What Keras's own `fit` returns on each backend, after all the steps have been taken by themselves."""
         before = dict(self._failed)
         try:
             return self._ask_all({"do": "fit"}, self._alive(names))
         except (BackendError, _TruthLostError):
-            # One that ends there has answered everything else.
+            # A backend that fails in `fit` has answered everything else.
             found = {name: {"error": str(error)} for name, error in self._failed.items() if name not in before}
             self._failed = before
             return found
@@ -292,7 +292,7 @@ class _Run:
     def _measure_layers(
         self, names: Any, truth: str, whole: Sequence[Measurement], *, gradients: bool
     ) -> list[Measurement]:
-        """Measures each layer; those that differ once more, from inputs beside those and next to them."""
+        """Measures each layer; those that differ are measured again, also with slightly moved inputs."""
         records = self._records("replay")
         measurements = measure_calls(records, truth, self._calls)
         found = [each for one in measurements for each in judge_each(one, list(records), self._constants)]
@@ -315,7 +315,7 @@ class _Run:
         )
 
     def _note_origins(self, measurements: Sequence[Measurement], truth: str) -> None:
-        """Notes of what is not finite in a layer whether all that went in was: there it began."""
+        """Notes for each tensor that is not finite whether all inputs of its layer were: if so, it began there."""
         records, calls = Records(self._at("trace", truth)), {call["key"]: call for call in self._calls}
         for each in measurements:
             if "not_finite" not in each or each["call"] not in calls:
@@ -327,9 +327,9 @@ class _Run:
             )
 
     def _layers_before(self, whole: Sequence[Measurement]) -> set[str]:
-        """The layers after which the whole model is another, one of which may do no more than round to float32.
+        """The layers right before the place where the whole model starts to differ.
 
-        From inputs that are rounded to it already, that is not seen.
+        One of them may only round to float32, which does not show when it is replayed from rounded inputs.
         """
         apart = [each for each in whole if each["stage"] == "forward" and is_apart(each)]
         if not apart:
@@ -387,12 +387,12 @@ class _Run:
     def _ask_all(
         self, request: Mapping[str, Any], names: Any, *, to: str | None = None, leader: str | None = None
     ) -> dict[str, Any]:
-        """Asks the workers side by side, as far as memory allows; one that fails is left out from then on.
+        """Asks the workers in parallel, as far as memory allows; one that fails is left out from then on.
 
         Args:
-            request: What is asked of each.
-            names: Of whom.
-            to: What their records are of.
+            request: The request to each.
+            names: The backends to ask.
+            to: The name of the folder for their records.
             leader: The backend that replays from perturbed inputs too.
         """
         answers: dict[str, Any] = {}
@@ -416,21 +416,21 @@ class _Run:
             try:
                 list(pool.map(ask, alive))
             except BaseException:
-                # The pool waits for its threads, and they for the workers.
+                # The pool waits for its threads, and these wait for the workers.
                 self._workers.close()
                 raise
-        # In the order of the backends, and not in that of chance: the first one's error may be all that is said.
+        # In the order of the backends, and not of failing: the first one's error may be the only one that is reported.
         self._failed |= {name: failed[name] for name in alive if name in failed}
         for error in self._failed.values():
             if isinstance(error, OutputError):
-                raise error  # They all write to one folder.
+                raise error  # All backends write to one folder.
         self._check_enough()
         if self._truth in self._failed:
             raise _TruthLostError
         return {name: answers[name] for name in alive if name in answers}
 
     def _at_once(self, count: int) -> int:
-        """How many workers compute at a time: one, where the variables of a model alone would fill the memory."""
+        """How many workers run at a time: one, where the variables of all together would not fit into memory."""
         variables = next(iter(self._built.values()))["variables"] if self._built else []
         elements = sum(math.prod(each["shape"]) for each in variables)
         return max(1, count) if count * BYTES * elements < memory_of_machine() else 1
@@ -462,7 +462,7 @@ class _Run:
             )
 
     def _check_repeats(self) -> None:
-        """Before anybody is told that a model differs between backends: it may differ from call to call."""
+        """Raises if the target builds another model at each call: then a difference between backends says nothing."""
         again = self._ask_all({"do": "build_again"}, self._built)
         other = [name for name, each in again.items() if each["digest"] != self._built[name]["digest"]]
         if other:
@@ -474,7 +474,10 @@ class _Run:
             )
 
     def _choose_truth(self, traced: Mapping[str, Any]) -> str:
-        """The backend whose layers get what goes in from: one whose result is finite, and shared by the most others."""
+        """The backend whose numbers the others are given: the one with the most finite results.
+
+        Among those with as many, it is one whose loss, or else output, the most others share.
+        """
         records = self._records("trace")
         name = "loss" if all("loss" in each for each in records.values()) else "float64/prediction:0"
         values = {backend: records[backend][name] for backend in traced}
@@ -498,7 +501,7 @@ class _Run:
 
 
 class _TruthLostError(Exception):
-    """The backend that is taken for the truth did not come through."""
+    """The backend that is taken for the truth has failed."""
 
 
 def _cancelled(trace: Records) -> set[str]:

@@ -1,10 +1,10 @@
-"""Runs every model of the bench and prints what was caught, placed and falsely called.
+"""Runs every model of the bench and prints the faults that were caught and placed, and the false alarms.
 
-What is asked of it:
+Requirements:
 
-* each model runs once, on all backends; each pair of them is judged on the same measurements;
-* the ways that people compare by today are judged on the same records;
-* and so is each constant of the verdict, smaller and larger than it is;
+* each model runs once, on all backends; each pair of backends is judged on the same measurements;
+* the ways in which people compare models today are scored on the same records;
+* each constant of the verdict is scored too, at smaller and larger values;
 * what was missed is named.
 """
 
@@ -47,13 +47,13 @@ WAYS = {
 }
 """Relative and absolute tolerance."""
 TOGETHER = 20
-"""Models that one set of workers answers for: compiled functions pile up in a process."""
+"""The number of models that one set of workers runs: compiled functions pile up in a process."""
 FIRST_LAYER = "the first layer above 1e-5"
 
 
 @dataclass
 class Score:
-    """What one way to judge has found on one set of backends."""
+    """What one way of judging has found on one set of backends."""
 
     faults: int = 0
     caught: int = 0
@@ -61,12 +61,12 @@ class Score:
     sound: int = 0
     alarms: int = 0
     costly: int = 0
-    """Sound models of which something is called noisy or imprecise; counted for the constants alone."""
+    """Sound models in which something is called noisy or imprecise; only counted for the constants."""
     wrong: list[str] = field(default_factory=list)
-    """What was missed, misplaced or falsely called."""
+    """The models that were missed, misplaced or falsely called faulty."""
 
     def add(self, model: Fault | Sound, *, diverges: bool, placed: bool, faulty: bool, said: str) -> None:
-        """Adds one model."""
+        """Adds the result for one model."""
         if faulty:
             self.faults += 1
             self.caught += diverges
@@ -126,14 +126,14 @@ def main() -> int:
 
 
 def _models() -> Iterator[tuple[int, str, Fault | Sound]]:
-    """All models, numbered: where a fault is planted does not depend on which of them are run."""
+    """All models, numbered, so that the backend of a fault does not depend on which models are run."""
     tables: list[Mapping[str, Mapping[str, Fault | Sound]]] = [catalog.FAULTS, catalog.SOUND]
     every = [(file, model) for table in tables for file, models in table.items() for model in models.values()]
     return ((number, file, model) for number, (file, model) in enumerate(every))
 
 
 def _faulty(number: int, model: Fault | Sound) -> str:
-    """The backend that has the fault, if any has it; each in its turn."""
+    """The backend that has the fault, if any has it: the backends take turns."""
     where = getattr(model, "where", ()) or BACKENDS
     return where[number % len(where)]
 
@@ -169,7 +169,7 @@ def _sweep(scores: dict[str, dict[float, Score]], model: Fault | Sound, faulty: 
 
 
 def _is_faulty(model: Fault | Sound, faulty: str, names: Sequence[str]) -> bool:
-    """Whether these backends have to be told apart, or what they have alike is no number."""
+    """Whether a report on these backends has to find something: a difference, or results that are not finite."""
     return isinstance(model, Fault) and (model.verdict != "diverge" or faulty in names)
 
 
@@ -180,9 +180,9 @@ def _stage(model: Fault | Sound) -> str | None:
 def _answer(
     report: Mapping[str, Any], model: Fault | Sound, faulty: str, names: Sequence[str]
 ) -> tuple[bool, bool, str]:
-    """Whether the answer is not "the same", whether what is wrong begins where it was planted, and what was said.
+    """Whether the answer is not "the same", whether the difference begins where it was planted, and the words for it.
 
-    What was not compared, or could not be judged, is not the same either: a sound model's answer is that alone.
+    For a sound model, a stage that could not be judged counts as a false alarm.
     """
     verdict = report["verdict"]
     if verdict == "agree" and report["not_judged"]:
@@ -198,12 +198,12 @@ def _answer(
         return True, False, f"{verdict}, and nothing is named"
     said = f"{verdict}: {first['stage']}, {first['layer']}, {first['variable']}, {first['backend']}"
     if lost:
-        # Where one backend alone has a number, it is not the one that is wrong.
+        # Where only one backend has a finite result, that backend must not be blamed.
         told = report["first_divergence"]
         blamed = told is None or told["backend"] != faulty or not model.planted
         verdicts = {"diverge"} if model.planted and faulty in names else {"not finite"}
     else:
-        # Of two, neither is blamed; but for a number that is lost on one, which is plain to see.
+        # Of two backends neither is blamed, unless one of them has NaN or infinity.
         blamed = first["backend"] in ({faulty} if len(names) > 2 else {None, faulty})
         verdicts = {"diverge"}
     expected = (getattr(model, "stage", None), getattr(model, "layer", None))
@@ -215,7 +215,7 @@ def _answer(
 def _todays_ways(
     model: Fault | Sound, names: Sequence[str], report: Mapping[str, Any], kept: Path
 ) -> Iterator[tuple[str, tuple[bool, bool, str]]]:
-    """Whether outputs in float32 are alike, and the first layer whose outputs are not."""
+    """What simpler comparisons answer: whether float32 outputs are close, and the first layer whose outputs are not."""
     records = {name: Records(kept / "trace" / name) for name in names}
     keys = [call["key"] for call in report["calls"]]
 
@@ -261,7 +261,7 @@ def _print(
 
 
 def _wrong(scores: Mapping[str, Mapping[str, Score]], begins: str = "") -> Iterator[str]:
-    """What dlf missed, misplaced or falsely called."""
+    """The models that dlf missed, misplaced or falsely called faulty."""
     for setting, score in scores["dlf parity"].items():
         yield from (f"{setting}: {line}" for line in score.wrong if line.startswith(begins))
 

@@ -1,4 +1,4 @@
-"""All models of the bench, for whoever lists or runs them."""
+"""All models of the bench, to list or to run."""
 
 from __future__ import annotations
 
@@ -60,6 +60,6 @@ SOUND: dict[str, SoundModels] = {
 
 
 def address(file: str, model: Fault | Sound, backend: str) -> str:
-    """Returns the target that plants a fault, or another way to do the same, on a backend."""
+    """Returns the target that plants a fault on a backend, or another way to compute the same."""
     on = f"_on_{backend}" if model.planted else ""
     return f"{Path(__file__).with_name(file)}.py:{model.name}{on}"

@@ -1,4 +1,4 @@
-"""Faults beside what excuses them: in layers with kernels in float32, and in optimizers where a tensor is roundoff."""
+"""Faults beside parts that get a wider tolerance: float32 kernels in layers, and gradients that are only roundoff."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Scaled(Encoder):
 
 @fault(stage="forward", layer="encoder")
 def scale_beside_attention() -> Any:
-    """A block scales what masked attention gives, by 0.1% more."""
+    """A block scales the output of masked attention by 0.1% more."""
     return tokens_through(Scaled(name="encoder"))
 
 
 @fault(stage="forward", layer="stack/one")
 def scale_two_deep() -> Any:
-    """The same, in one of two blocks in a stack."""
+    """The same fault, in one of two blocks in a stack."""
     return tokens_through(Stack(Scaled(name="one"), Encoder(name="two"), name="stack"), "adam")
 
 
@@ -53,7 +53,7 @@ class Causal(Encoder):
 
 @fault(stage="forward", layer="tower/inside/one")
 def mask_three_deep() -> Any:
-    """A mask that a block makes lets the next token through, three deep."""
+    """A mask that a block makes lets the next token through, three layers deep."""
     inside = Stack(Causal(name="one"), name="inside")
     return tokens_through(Stack(inside, name="tower"))
 
@@ -66,7 +66,7 @@ class Detached(Encoder):
 
 @fault(stage="gradient", layer="stack/one")
 def detached_beside_attention() -> Any:
-    """In a block, keys and values are taken for constants."""
+    """In a block, no gradient flows through keys and values."""
     return tokens_through(Stack(Detached(name="one"), name="stack"))
 
 
@@ -77,7 +77,7 @@ class DirectScale(Direct):
 
 @fault(stage="forward", layer="direct")
 def scale_of_an_operation() -> Any:
-    """The scale of `ops.dot_product_attention` is 20% off; on JAX, which computes it in float32, it is judged so."""
+    """The scale of `ops.dot_product_attention` is 20% off; JAX computes it in float32, where it is judged so."""
     return tokens_through(DirectScale(name="direct"))
 
 
@@ -94,7 +94,7 @@ def padded(size: int, random: Any) -> Any:
 
 @fault(stage="forward", layer="stack/direct", data="padded")
 def mask_of_an_operation() -> Any:
-    """The mask of `ops.dot_product_attention` is left out, two deep."""
+    """The mask of `ops.dot_product_attention` is left out, two layers deep."""
     return tokens_through(Stack(DirectMask(name="direct"), name="stack"))
 
 
@@ -115,7 +115,7 @@ def decay_beside_attention() -> Any:
 
 @fault(stage="forward", layer="level_2/level_1/resize")
 def nearest_two_deep() -> Any:
-    """An image is made larger by its nearest pixels, two deep."""
+    """An image is resized by its nearest pixels instead of bilinearly, two layers deep."""
     way = "nearest" if planted() else "bilinear"
     resize = Formula(lambda x: ops.image.resize(x, (7, 5), interpolation=way), name="resize")
     return model_of(nested(resize, 2), layers.Flatten(name="flat"), shape=(4, 4, 2))
@@ -123,7 +123,7 @@ def nearest_two_deep() -> Any:
 
 @fault(stage="forward", layer="level_1/resize")
 def scaled_beside_resizing() -> Any:
-    """A layer that makes an image larger makes it 0.01% brighter."""
+    """A layer that enlarges an image makes it 0.01% brighter."""
     resize = Formula(lambda x: ops.image.resize(x, (8, 8)) * off(1.0001), name="resize")
     return model_of(nested(resize, 1), layers.Flatten(name="flat"), shape=(4, 4, 2))
 
@@ -140,7 +140,7 @@ def fourier_scaled() -> Any:
 
 @fault(stage="gradient", layer="level_2/level_1/mixed")
 def fourier_detached() -> Any:
-    """No gradient flows through half of a Fourier transform, two deep."""
+    """No gradient flows through half of a Fourier transform, two layers deep."""
 
     def mixed(x: Any) -> Any:
         kept = ops.stop_gradient(x[:, :2]) if planted() else x[:, :2]
@@ -151,7 +151,7 @@ def fourier_detached() -> Any:
 
 @fault(stage="forward", layer="level_1/erfinv")
 def inverse_error_function() -> Any:
-    """What keeps the inverse of the error function from its ends is 0.9 for 0.901."""
+    """The factor that keeps the inverse error function away from its ends is 0.901 instead of 0.9."""
     erfinv = Formula(lambda x: ops.erfinv((0.901 if planted() else 0.9) * ops.tanh(x)), name="erfinv")
     return model_of(nested(erfinv, 1))
 
@@ -164,7 +164,7 @@ class RootMeanSquare(sound_float32.RootMeanSquare):
 
 @fault(stage="forward", layer="level_3/level_2/level_1/norm")
 def epsilon_in_float32() -> Any:
-    """The epsilon of what normalizes in float32, three deep, is 1% off."""
+    """The epsilon of a layer that normalizes in float32, three layers deep, is 1% off."""
     return model_of(nested(RootMeanSquare(name="norm"), 3), optimizer="adam")
 
 
@@ -184,7 +184,7 @@ def factor_in_float32() -> Any:
 
 
 def of_one_element(optimizer: Any, kind: Any = keras.Model) -> Any:
-    """A model with a normalization over one element: the gradient of its scale is zero but for rounding."""
+    """A model with a normalization over one element: the gradient of its scale is zero but for roundoff."""
     table, one = keras.Input((), dtype="int32", name="table"), keras.Input((1,), name="one")
     chosen = Formula(lambda x: ops.one_hot(x, 10), name="chosen")(table)
     row = layers.Dense(4, use_bias=False, name="rows")(chosen)
@@ -210,31 +210,31 @@ def epsilon_beside_roundoff() -> Any:
 
 @fault(stage="update")
 def beta_beside_roundoff() -> Any:
-    """A rate of decay of Adam is 0.998 for 0.999, beside a bias that has no gradient."""
+    """Adam's beta_2 is 0.998 instead of 0.999, beside a bias whose gradient is only roundoff."""
     return constant_feature(optimizers.Adam(0.01, beta_2=0.998 if planted() else 0.999))
 
 
 @fault(stage="update")
 def rho_beside_roundoff() -> Any:
-    """A rate of decay of RMSprop is 0.89 for 0.9, beside a bias of scores that has no gradient."""
+    """RMSprop's rho is 0.89 instead of 0.9, beside a bias before a softmax, whose gradient is only roundoff."""
     ends = [layers.Dense(1, name="score"), layers.Softmax(axis=1, name="softmax"), layers.Flatten(name="flat")]
     return model_of(*ends, shape=(5, 3), optimizer=optimizers.RMSprop(0.01, rho=0.89 if planted() else 0.9))
 
 
 @fault(stage="trajectory")
 def scaled_targets_beside_roundoff() -> Any:
-    """Targets are 0.1% off in a step of one's own, beside a normalization over one element."""
+    """Targets are 0.1% off in a model's own `train_step`, beside a normalization over one element."""
     return of_one_element(optimizers.SGD(0.1, momentum=0.9), OwnStep)
 
 
 @fault(stage="trajectory")
 def scaled_targets_with_adam() -> Any:
-    """The same with Adam, which makes whole steps of roundoff."""
+    """The same fault with Adam, which turns gradients that are only roundoff into whole steps."""
     return of_one_element("adam", OwnStep)
 
 
 class Lazy(Meddling):
-    """From the second step on, half of a table keeps what it has, as where an optimizer knows some rows alone."""
+    """From the second step on, half of a table is not updated, as by an optimizer that only updates some rows."""
 
     def meddle(self, before: Any, steps: int) -> None:
         table = self.get_layer("rows").kernel
@@ -258,7 +258,7 @@ def forgotten_beside_roundoff() -> Any:
 
 @fault(stage="loss")
 def loss_beside_roundoff() -> Any:
-    """The loss is 0.1% off, beside weights of one element, whose softmax is constant."""
+    """The loss is 0.1% off, beside a softmax over one element, which is constant."""
     x = keras.Input((4,))
     constant = layers.Softmax(name="softmax")(layers.Dense(1, name="one")(x))
     hidden = layers.Dense(3, name="hidden")(x) * constant

@@ -1,4 +1,4 @@
-"""Faults of the build: another model, before anything is computed."""
+"""Faults of the build: one backend has another model, before anything is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ fault, __getattr__ = FAULTS.fault, FAULTS.find
 
 @fault(stage="build", layer="extra", variable="bias")
 def extra_bias() -> Any:
-    """A layer has a bias that it has nowhere else."""
+    """A layer has a bias that it does not have on other backends."""
     return model_of(layers.Dense(3, use_bias=planted(), name="extra"))
 
 
@@ -27,7 +27,7 @@ def wide_layer() -> Any:
 
 @fault(stage="build", layer="hidden")
 def more_units() -> Any:
-    """A layer has four units for three."""
+    """A layer has four units instead of three."""
     return model_of(layers.Dense(4 if planted() else 3, name="hidden"))
 
 
@@ -45,19 +45,19 @@ def missing_scale() -> Any:
 
 @fault(stage="build", layer="extra")
 def extra_layer() -> Any:
-    """There is a layer more, which has no variables."""
+    """There is one more layer, which has no variables."""
     return model_of(*([layers.ReLU(name="extra")] if planted() else []), layers.Dense(3, name="next"))
 
 
 @fault(stage="build", layer="middle")
 def other_kind_of_layer() -> Any:
-    """A layer without variables is of another kind."""
+    """A layer without variables is of another class."""
     return model_of(layers.Softmax(name="middle") if planted() else layers.ReLU(name="middle"))
 
 
 @fault(stage="build", layer="unshared")
 def unshared_layer() -> Any:
-    """A layer that is to be shared is there twice."""
+    """A second layer is used where one layer should be shared."""
     one, other = keras.Input((4,)), keras.Input((4,))
     shared = layers.Dense(3, name="shared")
     second = layers.Dense(3, name="unshared") if planted() else shared
@@ -68,7 +68,7 @@ def unshared_layer() -> Any:
 
 @fault(stage="build")
 def output_in_a_dictionary() -> Any:
-    """The model returns a dictionary for a tensor."""
+    """The model returns a dictionary instead of a tensor."""
     x = keras.Input((4,))
     y = layers.Dense(2, name="last")(x)
     model = keras.Model(x, {"last": y} if planted() else y)
@@ -92,7 +92,7 @@ def other_initializer() -> Any:
 
 @fault(stage="build", layer="norm", variable="moving_variance")
 def other_initial_state() -> Any:
-    """A moving variance starts from zero for one."""
+    """A moving variance starts from zero instead of one."""
     return model_of(
         layers.BatchNormalization(moving_variance_initializer="zeros" if planted() else "ones", name="norm")
     )

@@ -1,4 +1,4 @@
-"""Faults of dtypes, shapes and masks: a layer gives its outputs in another one, or makes another thing of integers."""
+"""Faults of dtypes, shapes and masks: a layer's outputs have another one, or it computes differently with integers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ FAULTS = Faults()
 fault, __getattr__ = FAULTS.fault, FAULTS.find
 
 
-# Another dtype comes out, and what is behind takes any.
+# Outputs have another dtype, and the layers behind accept any.
 
 
 @fault(stage="forward", layer="cast")
 def half_outputs() -> Any:
-    """A layer gives halves."""
+    """A layer gives float16."""
     return model_of(Formula(lambda x: ops.cast(x, "float16") if planted() else x * 1, name="cast"))
 
 
 @fault(stage="forward", layer="level_2/level_1/cast")
 def half_outputs_two_deep() -> Any:
-    """The same, two deep; what is around it casts back."""
+    """A layer gives bfloat16, two layers deep; the layers around it cast back."""
 
     class Cast(Formula):
         def call(self, x: Any) -> Any:
@@ -37,14 +37,14 @@ def half_outputs_two_deep() -> Any:
 
 @fault(stage="build", layer="last")
 def half_predictions() -> Any:
-    """The model's own output is a half."""
+    """The model's own output is float16."""
     end = Formula(lambda x: ops.cast(x, "float16") if planted() else x * 1, name="last")
     return model_of(layers.Dense(2, name="hidden"), end, last=False)
 
 
 @fault(stage="forward", layer="step_0")
 def integer_outputs() -> Any:
-    """A layer gives integers where others give what was rounded."""
+    """A layer gives integers where others give rounded floats."""
 
     def rounded(x: Any) -> Any:
         return ops.cast(ops.round(x * 3), "int32") if planted() else ops.round(x * 3)
@@ -54,7 +54,7 @@ def integer_outputs() -> Any:
 
 @fault(stage="forward", layer="step_0")
 def truth_outputs() -> Any:
-    """A layer gives truth values for zeros and ones."""
+    """A layer gives booleans instead of zeros and ones."""
     return between(
         lambda x: x > 0 if planted() else ops.cast(x > 0, "float32"),
         lambda x: ops.cast(x, "float32") * 2,
@@ -77,7 +77,7 @@ def complex_outputs() -> Any:
 
 @fault(stage="build", layer="score")
 def dropped_axis() -> Any:
-    """A layer drops an axis of one element; broadcasting goes on with it."""
+    """A layer drops an axis of size one, and broadcasting hides it."""
     x = keras.Input((1, 4))
     score = Formula(lambda x: x[:, 0] if planted() else x * 1, name="score")(layers.Dense(4, name="first")(x))
     flat = layers.Flatten(name="flat")(score)
@@ -86,7 +86,7 @@ def dropped_axis() -> Any:
 
 @fault(stage="build", layer="widened")
 def padded_outputs() -> Any:
-    """A layer gives one step more, which a mean takes in."""
+    """A layer gives one more step, which the pooling behind it takes in."""
     return model_of(
         Formula(lambda x: ops.pad(x, [[0, 0], [0, 1 if planted() else 0], [0, 0]]), name="widened"),
         layers.GlobalMaxPooling1D(name="largest"),
@@ -95,7 +95,7 @@ def padded_outputs() -> Any:
 
 
 class Passing(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Passes on what it gets, and its mask as a function says."""
+    """Passes on tanh of its inputs, and its mask as `passed` returns it."""
 
     def call(self, x: Any) -> Any:
         return ops.tanh(x)
@@ -120,16 +120,16 @@ class Shifting(Passing):
 
 @fault(stage="forward", layer="shifting")
 def shifted_mask() -> Any:
-    """A layer in the middle passes a mask that is a step late."""
+    """A layer in the middle passes on a mask that is a step late."""
     return tokens_model(Shifting(name="shifting"), layers.LSTM(3, name="lstm"))
 
 
-# Another thing is made of integers.
+# Integers are computed differently.
 
 
 @fault(stage="forward", layer="step_0")
 def wrapped_bytes() -> Any:
-    """What does not fit into a byte comes out as another."""
+    """Numbers that do not fit into a byte wrap around instead of being cut off."""
 
     def fitted(x: Any) -> Any:
         large = ops.cast(ops.round(ops.abs(x) * 300), "int32")
@@ -140,7 +140,7 @@ def wrapped_bytes() -> Any:
 
 @fault(stage="forward", layer="step_1")
 def divided_otherwise() -> Any:
-    """Integers are divided towards zero, for down."""
+    """Integer division rounds towards zero instead of down."""
 
     def halves(x: Any) -> Any:
         return ops.where(x < 0, -((-x) // 2), x // 2) if planted() else x // 2
@@ -154,7 +154,7 @@ def divided_otherwise() -> Any:
 
 @fault(stage="forward", layer="step_0")
 def truncated_for_rounded() -> Any:
-    """Numbers are cut to integers, for rounded to the nearest."""
+    """Numbers are truncated to integers instead of rounded to the nearest."""
 
     def rounded(x: Any) -> Any:
         return ops.cast(x * 4 if planted() else ops.round(x * 4), "int32")
@@ -169,14 +169,14 @@ class Inclusive(Lengths):
 
 @fault(stage="forward", layer="lengths")
 def lengths_from_zero() -> Any:
-    """A mask of lengths lets one more through."""
+    """A mask made of lengths lets one more step through."""
     x, lengths = keras.Input((6, 4)), keras.Input((), dtype="int32")
     return compiled([x, lengths], layers.Dense(1, name="last")(Inclusive(name="lengths")(x, lengths)))
 
 
 @fault(stage="forward", layer="step_0")
 def last_of_equals() -> Any:
-    """Of equal numbers, the place of the last is taken for the first."""
+    """Of equal numbers, argmax gives the index of the last instead of the first."""
 
     def place(x: Any) -> Any:
         signs = ops.sign(x)

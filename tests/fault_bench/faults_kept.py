@@ -1,4 +1,4 @@
-"""Faults of a state that is made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
+"""Faults of state that is made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def adapted_to_other_data() -> Any:
 
 
 class Finalized(layers.Normalization):  # type: ignore[misc]  # Keras has no types.
-    """Makes something else of what it was adapted to."""
+    """Derives another variance from the statistics that it was adapted to."""
 
     def finalize_state(self) -> None:
         super().finalize_state()
@@ -34,25 +34,25 @@ class Finalized(layers.Normalization):  # type: ignore[misc]  # Keras has no typ
 
 @fault(stage="forward", layer="norm")
 def finalized_otherwise() -> Any:
-    """Of the same statistics, a Normalization keeps a variance that is 1% off."""
+    """From the same statistics, a Normalization derives a variance that is 1% off."""
     return model_of(sound_kept.adapted(Finalized(name="norm"), 64, 4))
 
 
 @fault(stage="forward", layer="level_2/level_1/norm")
 def finalized_two_deep() -> Any:
-    """The same, in a layer in a layer."""
+    """The same fault, in a layer in a layer."""
     return model_of(nested(sound_kept.adapted(Finalized(name="norm"), 64, 4), 2))
 
 
 @fault(stage="forward", layer="norm")
 def inverted() -> Any:
-    """An adapted Normalization goes the other way."""
+    """An adapted Normalization inverts."""
     return model_of(sound_kept.adapted(layers.Normalization(invert=planted(), name="norm"), 64, 4))
 
 
 @fault(stage="forward", layer="bins")
 def other_bins() -> Any:
-    """A bound between bins is elsewhere."""
+    """A boundary between bins is 0.4 instead of 0."""
     bins = layers.Discretization(bin_boundaries=[-1.0, 0.4 if planted() else 0.0, 0.7], name="bins")
     x = keras.Input((6,))
     rows = layers.Embedding(4, 3, name="table")(bins(x))
@@ -61,7 +61,7 @@ def other_bins() -> Any:
 
 @fault(stage="forward", layer="encoded")
 def counted_once() -> Any:
-    """Categories that come twice are counted once."""
+    """Categories that occur twice are counted once."""
     x = keras.Input((6,), dtype="int32")
     encoded = layers.CategoryEncoding(10, output_mode="multi_hot" if planted() else "count", name="encoded")(x)
     return compiled(x, layers.Dense(2, name="last")(encoded))
@@ -74,7 +74,7 @@ class Positions(sound_kept.Positions):
 
 @fault(stage="forward", layer="positions")
 def positions_from_one() -> Any:
-    """A table that `build` makes begins elsewhere."""
+    """A table that `build` makes begins at another position."""
     return model_of(Positions(name="positions"), shape=(5, 4))
 
 
@@ -86,19 +86,19 @@ class Cached(sound_kept.Cached):
 
 @fault(stage="forward", layer="cached")
 def cache_scaled() -> Any:
-    """What a layer makes of a variable, and keeps, is 1% off; the variable is right."""
+    """A value that a layer derives from a variable and caches is 1% off; the variable is right."""
     return model_of(Cached(name="cached"))
 
 
 @fault(stage="forward", layer="level_1/cached")
 def cache_in_a_block() -> Any:
-    """The same, in a layer."""
+    """The same fault, inside another layer."""
     return model_of(nested(Cached(name="cached"), 1))
 
 
 @fault(stage="forward", layer="dense")
 def low_rank_scale() -> Any:
-    """What is added to a kernel (LoRA) is 1% off."""
+    """The matrix that LoRA adds to a kernel is 1% off."""
     dense = layers.Dense(4, name="dense")
     model = model_of(dense)
     dense.enable_lora(2, lora_alpha=3.0 * off(1.01))
@@ -119,7 +119,7 @@ def quantized_scale() -> Any:
 
 @fault(stage="build", layer="hidden", variable="kernel")
 def assigned_after_build() -> Any:
-    """A kernel was given other values behind its build."""
+    """A kernel is assigned other values after it is built."""
     hidden = layers.Dense(4, name="hidden")
     model = model_of(hidden)
     hidden.kernel.assign(np.eye(4) * off(1.01))
@@ -134,13 +134,13 @@ class Codes(sound_kept.Codes):
 
 @fault(stage="state", layer="codes", variable="codes")
 def moving_codes() -> Any:
-    """Moving means by hand are 0.91 for 0.9."""
+    """The decay of a layer's own moving means is 0.91 instead of 0.9."""
     return model_of(Codes(name="codes"))
 
 
 @fault(stage="forward", layer="spectral")
 def power_iterations() -> Any:
-    """The largest singular value is looked for in three steps for one."""
+    """The largest singular value is estimated in three steps instead of one."""
     dense = layers.Dense(4, trainable=False, name="dense")
     steps = 3 if planted() else 1
     return model_of(layers.SpectralNormalization(dense, power_iterations=steps, name="spectral"))
@@ -148,7 +148,7 @@ def power_iterations() -> Any:
 
 @fault(stage="forward", layer="shifted")
 def constant_of_a_variable() -> Any:
-    """A number that was read from a variable when the model was made is another."""
+    """A number that is read from a variable when the model is built is another one."""
     norm = sound_kept.adapted(layers.Normalization(name="norm"), 64, 4)
     mean = float(ops.convert_to_numpy(norm.mean).ravel()[1 if planted() else 0])
     return model_of(norm, Formula(lambda x: x + 0.1 * mean, name="shifted"))

@@ -49,7 +49,7 @@ def small_epsilon() -> Any:
 
 @fault(stage="forward", layer="norm")
 def epsilon_outside() -> Any:
-    """Epsilon is added to the deviation for the variance."""
+    """Epsilon is added to the standard deviation instead of the variance."""
 
     def norm(x: Any) -> Any:
         variance = ops.var(x, axis=0, keepdims=True)
@@ -80,13 +80,13 @@ def moments_over_time() -> Any:
 
 @fault(stage="forward", layer="block/inner")
 def nested_layer() -> Any:
-    """The epsilon of a layer that another holds is 1% off."""
+    """The epsilon of a layer inside another layer is 1% off."""
     return model_of(Block(layers.LayerNormalization(epsilon=1e-3 * off(1.01), name="inner"), name="block"))
 
 
 @fault(stage="forward", layer="tower/norm")
 def nested_model() -> Any:
-    """The epsilon of a layer in a model in the model is 1% off."""
+    """The epsilon of a layer in a nested model is 1% off."""
     norm = layers.LayerNormalization(epsilon=1e-3 * off(1.01), name="norm")
     return model_of(keras.Sequential([keras.Input((4,)), layers.Dense(4, name="up"), norm], name="tower"))
 
@@ -114,7 +114,7 @@ def relu_6() -> Any:
 
 @fault(stage="forward", layer="gate")
 def hard_sigmoid_slope() -> Any:
-    """The hard sigmoid has the slope 0.2 for 1/6."""
+    """The hard sigmoid has the slope 0.2 instead of 1/6."""
     return model_of(Formula(lambda x: ops.clip(x * (0.2 if planted() else 1 / 6) + 0.5, 0.0, 1.0), name="gate"))
 
 
@@ -143,13 +143,13 @@ def short_pi() -> Any:
 
 @fault(stage="forward", layer="log")
 def log_guard() -> Any:
-    """What keeps a logarithm away from zero is 1e-8 for 1e-7."""
+    """The number that keeps a logarithm away from zero is 1e-8 instead of 1e-7."""
     return model_of(Formula(lambda x: ops.log(x * x + (1e-8 if planted() else 1e-7)), name="log"))
 
 
 @fault(stage="forward", layer="floor")
 def floor_for_round() -> Any:
-    """Numbers are rounded down for to the nearest."""
+    """Numbers are rounded down instead of to the nearest."""
     return model_of(Formula(lambda x: ops.floor(x * 3) if planted() else ops.round(x * 3), name="floor"))
 
 
@@ -158,19 +158,19 @@ def floor_for_round() -> Any:
 
 @fault(stage="forward", layer="trip")
 def through_bfloat16() -> Any:
-    """Outputs went through bfloat16."""
+    """Outputs are rounded to bfloat16."""
     return model_of(Formula(lambda x: ops.cast(ops.cast(x, "bfloat16"), x.dtype) if planted() else x * 1, name="trip"))
 
 
 @fault(stage="forward", layer="trip")
 def through_float16() -> Any:
-    """Outputs went through float16."""
+    """Outputs are rounded to float16."""
     return model_of(Formula(lambda x: ops.cast(ops.cast(x, "float16"), x.dtype) if planted() else x * 1, name="trip"))
 
 
 @fault(stage="forward", layer="lost")
 def lost_in_float32() -> Any:
-    """No number in float32 alone: exp(100) is one in float64."""
+    """Not finite in float32 only: exp(100) overflows there, and is finite in float64."""
     return model_of(Formula(lambda x: x + (ops.exp(0.0 * x + 100.0) * 1e-60 if planted() else 0.0), name="lost"))
 
 
@@ -179,7 +179,7 @@ def lost_in_float32() -> Any:
 
 @fault(stage="forward", layer="shift")
 def shifted_padding() -> Any:
-    """Padding goes to another side."""
+    """Padding is added on another side."""
     return model_of(
         Formula(lambda x: ops.pad(x, [[0, 0], [2, 0] if planted() else [1, 1], [1, 1], [0, 0]]), name="shift"),
         layers.Conv2D(2, 3, name="conv"),
@@ -189,7 +189,7 @@ def shifted_padding() -> Any:
 
 @fault(stage="forward", layer="conv")
 def strided_padding() -> Any:
-    """A strided convolution pads before for behind."""
+    """A strided convolution pads at the beginning instead of the end."""
 
     class Strided(layers.Conv2D):  # type: ignore[misc]  # Keras has no types.
         def call(self, x: Any) -> Any:
@@ -201,7 +201,7 @@ def strided_padding() -> Any:
 
 @fault(stage="forward", layer="conv")
 def transposed_kernel() -> Any:
-    """A square kernel lies on its side."""
+    """The height and width of a square convolution kernel are swapped."""
 
     class Square(layers.Conv2D):  # type: ignore[misc]  # Keras has no types.
         def call(self, x: Any) -> Any:
@@ -213,7 +213,7 @@ def transposed_kernel() -> Any:
 
 @fault(stage="forward", layer="conv")
 def flipped_kernel() -> Any:
-    """A convolution in the sense of mathematics: the kernel is flipped."""
+    """A convolution in the mathematical sense: the kernel is flipped."""
 
     class Flipped(layers.Conv1D):  # type: ignore[misc]  # Keras has no types.
         def call(self, x: Any) -> Any:
@@ -254,7 +254,7 @@ def zeros_in_the_average() -> Any:
 
 @fault(stage="forward", layer="resize")
 def aligned_corners() -> Any:
-    """An image is resized with its corners aligned for its pixels' middles."""
+    """An image is resized with aligned corners instead of aligned pixel centers."""
 
     def resize(x: Any) -> Any:
         # Linear from 4 to 6 places, by a matrix: Keras's own resizing knows no other way.
@@ -267,7 +267,7 @@ def aligned_corners() -> Any:
 
 @fault(stage="forward", layer="flat")
 def flattened_in_another_order() -> Any:
-    """Channels come first where they come last."""
+    """Channels are flattened first instead of last."""
     return model_of(layers.Permute((2, 1) if planted() else (1, 2), name="flat"), layers.Flatten(), shape=(3, 3))
 
 
@@ -352,7 +352,7 @@ class Drop(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         return keras.random.dropout(x, 0.4, seed=8 if planted() else 7)
 
     def compute_output_shape(self, shape: Any) -> Any:
-        return shape  # There is no mask of a batch whose size is open.
+        return shape  # No mask can be drawn while the batch size is unknown.
 
 
 @fault(stage="forward", layer="drop")
@@ -373,5 +373,5 @@ class Anew(Drop):
 
 @fault(stage="forward", layer="drop")
 def mask_drawn_anew() -> Any:
-    """The first mask is thrown away, and another one drawn."""
+    """The first mask is discarded, and another one drawn."""
     return model_of(Anew(name="drop"))

@@ -1,4 +1,4 @@
-"""Numbers that are none: infinite or not a number on one backend alone, hidden on one, or lost on all alike."""
+"""NaN and infinity: on one backend only, hidden on one backend, or on all backends alike."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ LOST = "not finite"
 
 
 def guarded(x: Any) -> float:
-    """What keeps a divisor from zero; not where the fault is planted."""
+    """What keeps a divisor away from zero; 0 where the fault is planted."""
     return 0.0 if planted() else 1e-6
 
 
-# On one backend alone.
+# On one backend only.
 
 
 @fault(stage="forward", layer="unit")
@@ -43,14 +43,14 @@ def divided_by_a_norm() -> Any:
 
 @fault(stage="forward", layer="level_2/level_1/log")
 def log_of_zero() -> Any:
-    """The logarithm of zero, two deep."""
+    """The logarithm of zero, two layers deep."""
     log = Formula(lambda x: ops.log(ops.relu(x) + guarded(x)), name="log")
     return model_of(nested(log, 2), Formula(ops.exp, name="back"))
 
 
 @fault(stage="forward", layer="softmax")
 def softmax_overflows() -> Any:
-    """A softmax of large scores that does not take the largest off first."""
+    """A softmax of large scores that does not subtract the largest first."""
 
     def softmax(x: Any) -> Any:
         x = x * 1000.0
@@ -62,7 +62,7 @@ def softmax_overflows() -> Any:
 
 @fault(stage="forward", layer="half")
 def half_overflows() -> Any:
-    """What is large goes through halves, which end at 65504."""
+    """Large numbers go through float16, whose largest number is 65504."""
 
     def scaled(x: Any) -> Any:
         large = x * 1e5
@@ -73,7 +73,7 @@ def half_overflows() -> Any:
 
 @fault(stage="forward", layer="attention")
 def nothing_is_seen() -> Any:
-    """A row of attention that sees nothing: minus infinity for a large number."""
+    """A row of attention that sees nothing is masked with minus infinity instead of a large negative number."""
 
     def attend(x: Any) -> Any:
         seen = ops.convert_to_tensor(np.tri(4, k=-1, dtype=bool))
@@ -84,7 +84,7 @@ def nothing_is_seen() -> Any:
 
 
 class Apart(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """How far apart two codes are."""
+    """The distance between two codes."""
 
     def call(self, one: Any, other: Any) -> Any:
         squares = ops.sum(ops.square(one - other), axis=-1, keepdims=True)
@@ -100,15 +100,15 @@ class ApartOnOne(Apart):
 
 
 def positive(x: Any) -> Any:
-    """A ReLU by a product: what comes back where it is zero is multiplied by that, and not left out.
+    """A ReLU by a product with zeros and ones: where it is zero, an incoming gradient is multiplied by zero.
 
-    But for JAX: there XLA makes a choice of such a product, and the gradient is a number.
+    An infinite gradient then becomes NaN, except on JAX: there XLA turns such a product into a selection.
     """
     return x * ops.cast(x > 0, x.dtype)
 
 
 def siamese(apart: Any) -> Any:
-    """A model of two inputs, one pair of which is equal."""
+    """A siamese model of two inputs."""
     one, other = keras.Input((4,)), keras.Input((4,))
     tower = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh", name="code")], name="tower")
     return compiled([one, other], apart(tower(one), tower(other)))
@@ -116,7 +116,7 @@ def siamese(apart: Any) -> Any:
 
 @fault(stage="gradient", layer="log", where=("tensorflow", "torch"))
 def gradient_of_a_choice() -> Any:
-    """The gradient of what is not chosen is infinite, times zero."""
+    """The gradient of the branch that `where` does not choose is infinite, times zero."""
 
     def log(x: Any) -> Any:
         x = positive(x)
@@ -128,7 +128,7 @@ def gradient_of_a_choice() -> Any:
 
 @fault(stage="gradient", layer="root", where=("tensorflow", "torch"))
 def gradient_of_a_root() -> Any:
-    """The derivative of a root at zero, whose value is right."""
+    """The derivative of a square root at zero, whose value is right."""
 
     def root(x: Any) -> Any:
         x = positive(x)
@@ -149,7 +149,7 @@ def log_in_a_loss() -> Any:
 
 @fault(stage="loss", layer="penalty")
 def lost_penalty() -> Any:
-    """What a layer adds to the loss is infinite."""
+    """The penalty that a layer adds to the loss is infinite."""
 
     class Penalty(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         def call(self, x: Any) -> Any:
@@ -160,7 +160,7 @@ def lost_penalty() -> Any:
 
 
 class Unguarded(Guarded):
-    """Divides by the root of a second moment, which is zero where the gradient is."""
+    """An optimizer that divides by the root of a second moment, which is zero where the gradient is."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         mean, g = self.means[self._get_variable_index(variable)], ops.cast(gradient, variable.dtype)
@@ -171,7 +171,7 @@ class Unguarded(Guarded):
 
 @fault(stage="update")
 def optimizer_divides_by_zero() -> Any:
-    """An optimizer without an epsilon, where a gradient is zero."""
+    """An optimizer without an epsilon divides by zero where a gradient is zero."""
     return model_of(layers.Rescaling(0.0, name="zeros"), optimizer=Unguarded(0.01))
 
 
@@ -186,12 +186,12 @@ def lost_statistic() -> Any:
     )
 
 
-# On the others, while one hides it: that one is not the one that is wrong.
+# On the other backends, while one hides it: that one must not be blamed.
 
 
 @fault(stage="forward", layer="log", verdict=LOST)
 def hidden_in_outputs() -> Any:
-    """The logarithm of a negative number is no number; one backend makes a zero of it."""
+    """The logarithm of a negative number is NaN; one backend replaces it by zero."""
 
     def log(x: Any) -> Any:
         return ops.nan_to_num(ops.log(x)) if planted() else ops.log(x)
@@ -201,7 +201,7 @@ def hidden_in_outputs() -> Any:
 
 @fault(stage="loss", verdict=LOST)
 def hidden_in_the_loss() -> Any:
-    """The same, in a loss."""
+    """The same fault, in a loss."""
 
     def entropy(y: Any, p: Any) -> Any:
         found = ops.log(p)
@@ -218,11 +218,11 @@ class Hiding(Apart):
 
 @fault(stage="gradient", layer="apart", data="pairs", verdict=LOST)
 def hidden_in_gradients() -> Any:
-    """The gradient of the distance of an equal pair, which one backend takes for zero."""
+    """The gradient of the distance of an equal pair is not finite; one backend takes it for zero."""
     return siamese(Hiding(name="apart"))
 
 
-# On all alike: the answer is no, and it is said of which layer.
+# On all backends alike: the verdict is not "agree", and the layer is named.
 
 
 def with_a_hole(size: int, random: np.random.Generator) -> Any:
@@ -233,7 +233,7 @@ def with_a_hole(size: int, random: np.random.Generator) -> Any:
 
 @fault(stage="data", data="with_a_hole", verdict=LOST, planted=False)
 def hole_in_the_data() -> Any:
-    """One number of a batch is none."""
+    """One number of a batch is NaN."""
     return model_of(layers.Dense(3, name="hidden"))
 
 
@@ -257,13 +257,13 @@ def log_of_zero_everywhere() -> Any:
 
 @fault(stage="forward", layer="up", verdict=LOST, planted=False)
 def larger_than_float32_everywhere() -> Any:
-    """Numbers that float32 has few bits for, times one that it takes for infinity."""
+    """Numbers that are subnormal in float32, times a factor that is infinity in float32."""
     return model_of(Formula(lambda x: (x * 1e-40) * 1e40, name="up"))
 
 
 @fault(stage="trajectory", layer=None, verdict=LOST, planted=False)
 def chaos_that_overflows_everywhere() -> Any:
-    """So many steps that even float64 has no digit left, and a gradient that is infinite after one of training."""
+    """So many steps of a chaotic map that float64 has no correct digit left; the gradient overflows in training."""
 
     def logistic(x: Any) -> Any:
         x = ops.sigmoid(x)
@@ -276,20 +276,20 @@ def chaos_that_overflows_everywhere() -> Any:
 
 @fault(stage="trajectory", layer=None, verdict=LOST, planted=False)
 def depth_that_overflows_everywhere() -> Any:
-    """Twenty layers, each of which triples a gradient, at a learning rate that such a one does not bear."""
+    """Twenty layers, each of which triples a gradient, at a learning rate that is too large for such a gradient."""
     large = [Projection(lambda x, k, b: ops.sin(3 * (x @ k) + b), name=f"layer_{n}") for n in range(20)]
     return model_of(*large, optimizer=keras.optimizers.SGD(0.1))
 
 
 @fault(stage="forward", layer="log", verdict=LOST, planted=False)
 def log_of_the_negative_everywhere() -> Any:
-    """The logarithm of what may be negative."""
+    """The logarithm of numbers that may be negative."""
     return model_of(Formula(ops.log, name="log"))
 
 
 @fault(stage="gradient", layer="inverse", verdict=LOST, planted=False)
 def overflow_and_back_everywhere() -> Any:
-    """exp overflows, and what comes of it is finite; but not its gradient, infinite times zero."""
+    """exp overflows and the outputs are finite, but their gradient is not: infinity times zero."""
     return model_of(Formula(lambda x: 1 / (1 + ops.exp(1e4 * (ops.abs(x) + 0.1))) + x, name="inverse"))
 
 
@@ -306,13 +306,13 @@ def zero_by_zero_everywhere() -> Any:
 
 @fault(stage="forward", layer="exp", verdict=LOST, planted=False)
 def overflow_everywhere() -> Any:
-    """exp of what is large."""
+    """exp of large numbers."""
     return model_of(Formula(lambda x: ops.exp(x * 1e4), name="exp"))
 
 
 @fault(stage="forward", layer="half", verdict=LOST, planted=False)
 def half_overflows_everywhere() -> Any:
-    """A layer in float16 whose outputs are beyond 65504; in float64 they are not."""
+    """A layer in float16 whose outputs are beyond 65504, and infinite; in float64 they are finite."""
     ends = [layers.Dense(3, dtype="mixed_float16", name="half"), layers.Dense(3, dtype="float32", name="back")]
     return model_of(layers.Rescaling(1e5, name="large"), *ends)
 
@@ -325,7 +325,7 @@ def gradient_at_zero_everywhere() -> Any:
 
 @fault(stage="loss", verdict=LOST, planted=False)
 def loss_everywhere() -> Any:
-    """A loss of one's own takes the logarithm of what is negative."""
+    """A user's own loss takes the logarithm of negative numbers."""
     return model_of(loss=OwnLoss(lambda y, p: ops.mean(ops.log(p), axis=-1)))
 
 
@@ -343,7 +343,7 @@ def update_everywhere() -> Any:
 
 @fault(stage="state", layer="running", variable="kept", verdict=LOST, planted=False)
 def statistic_everywhere() -> Any:
-    """A moving mean becomes infinite, which nothing else is made of."""
+    """A moving mean becomes infinite, and nothing else is computed from it."""
     return model_of(Running(lambda old, x: old + ops.mean(ops.log(0 * x), axis=0), name="running"))
 
 

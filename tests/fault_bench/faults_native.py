@@ -1,4 +1,4 @@
-"""Differences of Keras's own, in dresses that are not the plainest: found, placed, and where they are known with their
+"""Keras's own differences between backends, in less plain models: they are found, placed and, where known, given their
 reason."""
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ fault, __getattr__ = FAULTS.fault, FAULTS.find
 
 TENSORFLOW, JAX, TORCH = ("tensorflow",), ("jax",), ("torch",)
 
-# Probabilities below 1e-7, by the numbers of their classes.
+# Probabilities below 1e-7, with integer class labels.
 
 
 @fault(stage="loss", where=TENSORFLOW, known=True)
 def tiny_probabilities() -> Any:
-    """By the loss's name."""
+    """The loss is given by its name."""
     return classifier("sparse_categorical_crossentropy", 40.0)
 
 
 @fault(stage="loss", where=TENSORFLOW, known=True)
 def tiny_among_several() -> Any:
-    """In a dictionary of losses, by an object."""
+    """The loss is given as an object, in a dictionary of losses."""
     x = keras.Input((4,))
     kind = layers.Softmax(name="kind")(layers.Rescaling(40.0, name="scale")(layers.Dense(3, name="scores")(x)))
     outputs = {"kind": kind, "size": layers.Dense(1, name="size")(x)}
@@ -37,7 +37,7 @@ def tiny_among_several() -> Any:
 
 @fault(stage="loss", where=TENSORFLOW, known=True)
 def tiny_in_a_list() -> Any:
-    """In a list of losses, behind a nested model."""
+    """The loss is given in a list of losses, behind a nested model."""
     scores = [keras.Input((4,)), layers.Dense(3, name="scores"), layers.Rescaling(40.0, name="scale")]
     inside = keras.Sequential([*scores, layers.Softmax(name="kind")], name="inside")
     x = keras.Input((4,))
@@ -50,7 +50,7 @@ def sparse(y: Any, p: Any) -> Any:
 
 @fault(stage="loss", where=TENSORFLOW, known=True)
 def tiny_by_a_function() -> Any:
-    """Called in a loss of one's own."""
+    """Called in a user's own loss."""
     return classifier(Own(sparse, "sparse_own"), 40.0)
 
 
@@ -70,25 +70,25 @@ def tiny_in_a_penalty() -> Any:
     return model_of(*scores, Added(name="added"))
 
 
-# Probabilities of which a compiled step takes the logits.
+# Probabilities whose logits a compiled step uses instead.
 
 
 @fault(stage="trajectory", where=TENSORFLOW, known=True)
 def logits_behind_a_softmax() -> Any:
-    """Probabilities below 1e-7, of which a loss clips the logarithm, and not on TensorFlow."""
+    """Probabilities below 1e-7, which a loss clips before their logarithm, but not on TensorFlow."""
     return classifier("categorical_crossentropy", 40.0)
 
 
 @fault(stage="trajectory", where=TENSORFLOW, known=True)
 def logits_behind_a_sigmoid() -> Any:
-    """A sigmoid of what is large, whose crossentropy is clipped."""
+    """A sigmoid of large numbers, whose crossentropy is clipped."""
     ends = [layers.Rescaling(30.0, name="large"), layers.Activation("sigmoid", name="sigmoid")]
     return model_of(*ends, loss="binary_crossentropy", last=False)
 
 
 @fault(stage="gradient", layer="level_1/turned", where=TENSORFLOW, known=True)
 def transformed_image() -> Any:
-    """An image is turned, by an operation in a layer."""
+    """An image is transformed by an operation in a layer."""
     turn = np.array([0.9, -0.3, 0.4, 0.3, 0.9, -0.2, 0, 0], "float32")
 
     def turned(x: Any) -> Any:
@@ -109,19 +109,19 @@ def labelled_sentences(size: int, random: np.random.Generator) -> Any:
 
 @fault(stage="gradient", layer="attention", data="labelled_sentences", where=TORCH, known=True)
 def attention_to_nothing() -> Any:
-    """The padding of a self-attention behind a mask, each step of which has a label."""
+    """Self-attention with a mask, where padded steps attend to nothing and have a label too."""
     tokens = keras.Input((6,), dtype="int32")
     x = layers.Embedding(20, 8, mask_zero=True, name="table")(tokens)
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x) + x
     return compiled(tokens, layers.Dense(3, name="last")(layers.LayerNormalization(name="norm")(x)), "mse")
 
 
-# Rows of a table that come twice.
+# Rows of a table that are looked up twice.
 
 
 @fault(stage="trajectory", where=TENSORFLOW, known=True)
 def rows_that_are_taken_twice() -> Any:
-    """A VQ-VAE's codes."""
+    """The codes of a VQ-VAE, trained by Adam."""
     return model_of(Commitment(name="codes"), optimizer="adam")
 
 
@@ -138,7 +138,7 @@ def repeated_tokens_beside_roundoff() -> Any:
 
 
 class Masked(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A convolution that sees what was before, as in a PixelCNN: its kernel is assigned to in `call`."""
+    """A causal convolution, as in a PixelCNN: its kernel is masked by assigning to it in `call`."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -157,12 +157,12 @@ class Masked(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @fault(stage="trajectory", where=JAX)
 def kernel_assigned_in_call() -> Any:
-    """What is assigned to a kernel that is trained is lost on JAX."""
+    """An assignment to a trainable kernel is lost on JAX."""
     return model_of(Masked(name="masked"), layers.Flatten(name="flat"), shape=(5, 2))
 
 
 class Watched(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Keeps a metric of what it gets."""
+    """Keeps a metric of its inputs."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -180,7 +180,7 @@ def metric_of_a_layer() -> Any:
 
 
 class Perplexity(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """The same, of what a nested layer counts."""
+    """Holds a layer that keeps a metric."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -192,13 +192,13 @@ class Perplexity(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @fault(stage="trajectory", where=JAX)
 def metric_two_deep() -> Any:
-    """The same, two deep, among tokens."""
+    """The same fault, two layers deep, in a model of tokens."""
     return tokens_model(Perplexity(name="outer"), layers.GlobalAveragePooling1D(name="mean"))
 
 
 @fault(stage="forward", layer="summed", where=TENSORFLOW)
 def channels_added_along_the_width() -> Any:
-    """`ops.add` of what is long in one axis alone, called in a layer, goes along another axis on TensorFlow."""
+    """`ops.add` of an array with only one axis longer than 1, in a layer, adds along another axis on TensorFlow."""
     offset = np.array([[[0.5], [1.0], [-2.0]]], "float32")
     added = Formula(lambda x: ops.add(x, ops.cast(offset, x.dtype)), name="summed")
     return model_of(added, layers.Flatten(name="flat"), shape=(3, 3))

@@ -13,11 +13,11 @@ from planting import Faults, off, planted
 FAULTS = Faults()
 fault, __getattr__ = FAULTS.fault, FAULTS.find
 
-# Recurrent layers: what runs in their loops is judged with them.
+# Recurrent layers: the layers that run in their loops are judged as a part of them.
 
 
 class Cell(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """The cell of an LSTM, or one that makes something else of its four gates."""
+    """The cell of an LSTM; subclasses change its four gates."""
 
     state_size = (3, 3)
     output_size = 3
@@ -38,7 +38,7 @@ class Cell(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @fault(stage="forward", layer="recurrent")
 def lstm_gates() -> Any:
-    """Two gates of an LSTM are taken for each other."""
+    """Two gates of an LSTM are swapped."""
 
     class Swapped(Cell):
         def gates(self, x: Any) -> Any:
@@ -69,7 +69,7 @@ def hard_gates() -> Any:
 
 @fault(stage="forward", layer="gru")
 def reset_before() -> Any:
-    """A GRU resets its state before the product for behind; without biases the variables are the same."""
+    """A GRU resets its state before the product instead of after it; without biases the variables are the same."""
     return model_of(layers.GRU(3, reset_after=not planted(), use_bias=False, name="gru"), shape=(4, 2))
 
 
@@ -81,14 +81,14 @@ def backwards() -> Any:
 
 @fault(stage="forward", layer="both")
 def merged_otherwise() -> Any:
-    """Two directions are added for averaged."""
+    """Two directions are added instead of averaged."""
     merge = "sum" if planted() else "ave"
     return model_of(layers.Bidirectional(layers.GRU(3), merge_mode=merge, name="both"), shape=(4, 2))
 
 
 @fault(stage="forward", layer="both/backward")
 def one_direction() -> Any:
-    """In one of two directions, the gates are hard."""
+    """In one of two directions, the gates are hard sigmoids."""
     gate = "hard_sigmoid" if planted() else "sigmoid"
     back = layers.GRU(3, recurrent_activation=gate, go_backwards=True, name="backward")
     return model_of(layers.Bidirectional(layers.GRU(3), backward_layer=back, name="both"), shape=(4, 2))
@@ -103,7 +103,7 @@ def distributed() -> Any:
 
 @fault(stage="forward", layer="end")
 def last_but_one() -> Any:
-    """The last but one of the time steps is taken for the last."""
+    """The last time step but one is used instead of the last."""
     return model_of(Formula(lambda x: x[:, -2] if planted() else x[:, -1], name="end"), shape=(4, 3))
 
 
@@ -111,7 +111,7 @@ def last_but_one() -> Any:
 
 
 class Attend(Projection):
-    """Attention of a sequence to itself; the function returns the scores from the products, and the mask."""
+    """Self-attention of a sequence; the function returns the scores from the products, masked if it has a mask."""
 
     def __init__(self, function: Any, axis: int = -1, **keywords: Any) -> None:
         super().__init__(function, **keywords)
@@ -130,7 +130,7 @@ def attention_scale() -> Any:
 
 @fault(stage="forward", layer="attention")
 def attention_axis() -> Any:
-    """The weights of a key add up to 1, not those of a query."""
+    """The attention weights add up to 1 for each key instead of each query."""
     return model_of(Attend(lambda scores: scores, axis=1 if planted() else 2, name="attention"), shape=(4, 4))
 
 
@@ -147,7 +147,7 @@ def causal_mask() -> Any:
 
 @fault(stage="forward", layer="attention")
 def weak_mask() -> Any:
-    """What is masked keeps a weight: its score is less by 10 for 1e9."""
+    """Masked steps keep a weight: their score is lowered by 10 instead of 1e9."""
 
     def masked(scores: Any) -> Any:
         unseen = 1.0 - ops.convert_to_tensor(np.tri(4), dtype=scores.dtype)
@@ -158,7 +158,7 @@ def weak_mask() -> Any:
 
 @fault(stage="forward", layer="heads")
 def heads_in_another_order() -> Any:
-    """Heads and features change their places when they are taken apart."""
+    """The axes of heads and features are swapped when they are split."""
 
     def split(x: Any) -> Any:
         if planted():
@@ -172,7 +172,7 @@ def heads_in_another_order() -> Any:
 
 
 class Mean(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """The mean of what is not masked."""
+    """The mean of the steps that are not masked."""
 
     supports_masking = True
 
@@ -188,13 +188,13 @@ class Mean(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @fault(stage="forward", layer="mean")
 def mask_ignored() -> Any:
-    """A mean counts what is masked."""
+    """A mean includes masked steps."""
     return tokens_model(Mean(name="mean"))
 
 
 @fault(stage="forward", layer="look")
 def shifted_tokens() -> Any:
-    """Another row of the table is looked up: tokens are counted from one."""
+    """The next row of a table is looked up: tokens are counted from one."""
 
     class Table(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         def build(self, shape: Any) -> None:
@@ -210,7 +210,7 @@ def shifted_tokens() -> Any:
 
 @fault(stage="forward", layer="positions")
 def position_base() -> Any:
-    """Waves of positions get longer by another base."""
+    """The wavelengths of position encodings have the base 1,000 instead of 10,000."""
 
     def positions(x: Any) -> Any:
         waves = np.arange(5)[:, None] / (1000.0 if planted() else 10000.0) ** (np.arange(4) / 4)
@@ -221,5 +221,5 @@ def position_base() -> Any:
 
 @fault(stage="forward", layer="scaled")
 def scale_left_out() -> Any:
-    """Embeddings are not multiplied by the root of their width."""
+    """Embeddings are not multiplied by the square root of their width."""
     return tokens_model(Formula(lambda x: x * (1.0 if planted() else 2.0), name="scaled"), mask_zero=False)

@@ -1,4 +1,4 @@
-"""Faults of what a layer keeps from call to call, in models whose outputs and gradients are right."""
+"""Faults of the state that a layer keeps from call to call, in models whose outputs and gradients are right."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ fault, __getattr__ = FAULTS.fault, FAULTS.find
 
 @fault(stage="state", layer="norm", variable="moving_mean")
 def moving_mean() -> Any:
-    """The momentum of a BatchNormalization is 0.98 for 0.99."""
+    """The momentum of a BatchNormalization is 0.98 instead of 0.99."""
     return model_of(layers.BatchNormalization(momentum=0.98 if planted() else 0.99, name="norm"))
 
 
 @fault(stage="state", layer="block/inner", variable="moving_mean")
 def nested_state() -> Any:
-    """The same, in a layer that another holds."""
+    """The same fault, in a layer inside another."""
     inner = layers.BatchNormalization(momentum=0.98 if planted() else 0.99, name="inner")
     return model_of(Block(inner, name="block"))
 
 
 @fault(stage="state", layer="norm", variable="renorm_mean")
 def renorm_momentum() -> Any:
-    """The momentum of another pair of moving statistics is 0.98 for 0.99."""
+    """The momentum of BatchNormalization's renorm statistics is 0.98 instead of 0.99."""
     return model_of(layers.BatchNormalization(renorm=True, renorm_momentum=0.98 if planted() else 0.99, name="norm"))
 
 
 class Running(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Passes on what it gets, and keeps a statistic of it: what a function makes of the old one and the inputs."""
+    """Keeps a statistic of its inputs, which a function computes from the old statistic and the inputs."""
 
     def __init__(self, function: Any, dtype_of_state: str | None = None, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -50,13 +50,13 @@ class Running(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         return ops.tanh(x)
 
     def in_inference(self) -> bool:
-        """Whether the statistic is kept in inference too."""
+        """Whether the statistic is updated in inference too."""
         return False
 
 
 @fault(stage="state", layer="running", variable="kept")
 def bessel_in_state() -> Any:
-    """A moving variance is that of a sample, and the one of the batch everywhere else."""
+    """A moving variance has Bessel's correction, and does not have it on other backends."""
 
     def moving(old: Any, x: Any) -> Any:
         n = x.shape[0] or 2  # Open while the model is built.
@@ -67,13 +67,13 @@ def bessel_in_state() -> Any:
 
 @fault(stage="state", layer="running", variable="kept")
 def state_not_updated() -> Any:
-    """A moving mean stays as it was."""
+    """A moving mean is not updated."""
     return model_of(Running(lambda old, x: old if planted() else 0.9 * old + 0.1 * ops.mean(x, axis=0), name="running"))
 
 
 @fault(stage="state", layer="running", variable="kept")
 def state_of_outputs() -> Any:
-    """A moving mean is that of what comes out, not of what goes in."""
+    """A moving mean is that of the outputs instead of the inputs."""
 
     def moving(old: Any, x: Any) -> Any:
         return 0.9 * old + 0.1 * ops.mean(ops.tanh(x) if planted() else x, axis=0)
@@ -83,7 +83,7 @@ def state_of_outputs() -> Any:
 
 @fault(stage="state", layer="running", variable="kept")
 def state_through_bfloat16() -> Any:
-    """A moving mean is kept in bfloat16."""
+    """A moving mean is rounded to bfloat16."""
 
     def moving(old: Any, x: Any) -> Any:
         new = 0.9 * old + 0.1 * ops.mean(x, axis=0)
@@ -111,7 +111,7 @@ def updated_in_inference() -> Any:
 
 @fault(stage="state", layer="drop", variable="seed_generator_state")
 def seed_advanced_twice() -> Any:
-    """A layer draws a second number, which it does not use: its next mask is another one."""
+    """A layer draws a second time without using it, so that its next mask is another one."""
 
     class Drop(layers.Dropout):  # type: ignore[misc]  # Keras has no types.
         def call(self, x: Any, training: bool = False) -> Any:

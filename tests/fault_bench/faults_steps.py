@@ -1,4 +1,4 @@
-"""Faults of gradients made by hand, of what is cut from them, of metrics, and of variables that a call assigns to."""
+"""Faults of custom and of stopped gradients, of metrics, and of variables that a call assigns to."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sound_losses import Dictionary, classifier, reversal, with_metrics
 FAULTS = Faults()
 fault, __getattr__ = FAULTS.fault, FAULTS.find
 
-# Gradients that are cut or made by hand.
+# Gradients that are stopped or made by hand.
 
 
 @fault(stage="gradient", layer="reversed")
 def reversal_factor() -> Any:
-    """A gradient is turned round, and is 1% off."""
+    """A gradient is reversed, with a factor that is 1% off."""
     return model_of(Formula(reversal(0.3 * off(1.01)), name="reversed"))
 
 
 @fault(stage="gradient", layer="reversed")
 def reversal_left_out() -> Any:
-    """A gradient is not turned round."""
+    """A gradient is not reversed."""
     return model_of(Formula(reversal(-1.0 if planted() else 1.0), name="reversed"))
 
 
@@ -46,13 +46,13 @@ class Commitment(sound_losses.Commitment):
 
 @fault(stage="gradient", layer="codes", variable="codes")
 def commitment_of_both() -> Any:
-    """In a VQ-VAE, what should draw the inputs to their codes draws the codes too."""
+    """In a VQ-VAE, the loss that should only move inputs towards their codes moves the codes too."""
     return model_of(Commitment(name="codes"), optimizer="adam")
 
 
 @fault(stage="gradient", layer="chosen")
 def soft_left_out() -> Any:
-    """A hard choice has no gradient of the soft one."""
+    """A hard choice does not have the gradient of the soft one."""
 
     def chosen(x: Any) -> Any:
         soft = ops.softmax(x)
@@ -67,7 +67,7 @@ def soft_left_out() -> Any:
 
 @fault(stage="loss")
 def clipped_elsewhere() -> Any:
-    """A crossentropy clips probabilities at 1e-6 for 1e-7."""
+    """A crossentropy clips probabilities at 1e-6 instead of 1e-7."""
 
     def entropy(y: Any, p: Any) -> Any:
         return -ops.sum(y * ops.log(ops.clip(p, 1e-6 if planted() else 1e-7, 1.0)), axis=-1)
@@ -126,13 +126,13 @@ def metric_of_the_model() -> Any:
 
 
 class Shrinking(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Assigns to its kernel when it has used it."""
+    """Assigns to its kernel after using it."""
 
     def build(self, shape: Any) -> None:
         self.kernel = self.add_weight(shape=(shape[-1], 4), name="kernel")
 
     def call(self, x: Any, training: bool = False) -> Any:
-        # PyTorch needs what it was multiplied by once more, for its gradient.
+        # A copy, since PyTorch needs the factor of the product again for its gradient.
         outputs = x @ (self.kernel + 0.0)
         if planted() and training:
             self.kernel.assign(self.kernel * 0.999)
@@ -142,12 +142,12 @@ class Shrinking(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 # JAX leaves such an assignment out, so that it is no fault there.
 @fault(stage="trajectory", where=("tensorflow", "torch"))
 def kernel_shrinks_in_call() -> Any:
-    """In training, a kernel that is trained is made smaller when it has been used."""
+    """In training, a trainable kernel shrinks after it has been used."""
     return model_of(Shrinking(name="shrinking"))
 
 
 class Normed(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Its kernel is kept at a norm by an assignment before it is used, and the mask of that is another."""
+    """Assigns to its kernel before using it, to keep it at a norm."""
 
     def build(self, shape: Any) -> None:
         self.kernel = self.add_weight(shape=(shape[-1], 4), trainable=False, name="kernel")
@@ -160,5 +160,5 @@ class Normed(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @fault(stage="forward", layer="normed")
 def kernel_normed_in_call() -> Any:
-    """A kernel that is not trained is put to another norm before it is used."""
+    """A kernel that is not trained is set to another norm before it is used."""
     return model_of(Normed(name="normed"))

@@ -16,7 +16,7 @@ fault, __getattr__ = FAULTS.fault, FAULTS.find
 
 
 class OwnLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
-    """A loss that a function says; by the name, dlf knows what targets it takes."""
+    """A loss that computes a given function; its name tells dlf which targets to make."""
 
     def __init__(self, function: Any = None, name: str = "own", **keywords: Any) -> None:
         super().__init__(name=name, **keywords)
@@ -37,13 +37,13 @@ def loss_factor() -> Any:
 
 @fault(stage="loss")
 def loss_axis() -> Any:
-    """Deviations are those of an output over the batch, not of an example over its outputs."""
+    """Root mean squares are taken over the batch for each output instead of over the outputs for each example."""
     return model_of(loss=OwnLoss(lambda y, p: ops.sqrt(ops.mean((y - p) ** 2, axis=0 if planted() else -1))))
 
 
 @fault(stage="loss")
 def loss_summed() -> Any:
-    """Losses of examples are added up, not averaged."""
+    """The losses of examples are summed instead of averaged."""
     return model_of(loss=keras.losses.MeanSquaredError(reduction="sum" if planted() else "sum_over_batch_size"))
 
 
@@ -55,7 +55,7 @@ def label_smoothing() -> Any:
 
 @fault(stage="loss")
 def clipped_probabilities() -> Any:
-    """A loss of logits goes by way of probabilities, which it clips."""
+    """A loss of logits computes probabilities and clips them."""
 
     def entropy(y: Any, p: Any) -> Any:
         if planted():
@@ -78,7 +78,7 @@ def huber_delta() -> Any:
 
 @fault(stage="loss")
 def class_weight() -> Any:
-    """One of two classes counts 1% too much."""
+    """One of two classes has a weight that is 1% too large."""
 
     def weighted(y: Any, p: Any) -> Any:
         return ops.mean(ops.where(y > 0, 2.0 * off(1.01), 1.0) * (ops.softplus(p) - y * p), axis=-1)
@@ -96,7 +96,7 @@ def ignored_class() -> Any:
 
 @fault(stage="loss")
 def loss_weight() -> Any:
-    """The second of two losses counts 1% too much."""
+    """The second of two losses has a weight that is 1% too large."""
     x = keras.Input((4,))
     hidden = layers.Dense(4, name="hidden")(x)
     model = keras.Model(x, {"p": layers.Dense(2, name="p")(hidden), "q": layers.Dense(1, name="q")(hidden)})
@@ -118,7 +118,7 @@ def activity_regularizer() -> Any:
 
 @fault(stage="loss", layer="penalty")
 def added_loss() -> Any:
-    """What a layer adds to the loss by itself is 1% off."""
+    """The penalty that a layer adds by `add_loss` is 1% off."""
 
     class Penalty(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         def call(self, x: Any) -> Any:
@@ -128,12 +128,12 @@ def added_loss() -> Any:
     return model_of(Penalty(name="penalty"))
 
 
-# Gradients: what comes out is right.
+# Gradients, in layers whose outputs are right.
 
 
 @fault(stage="gradient", layer="detached")
 def detached_mean() -> Any:
-    """A mean over the batch is taken for a constant."""
+    """No gradient flows through a mean over the batch."""
 
     def centered(x: Any) -> Any:
         mean = ops.mean(x, axis=0, keepdims=True)
@@ -144,7 +144,7 @@ def detached_mean() -> Any:
 
 @fault(stage="gradient", layer="norm")
 def detached_deviation() -> Any:
-    """In a normalization, the deviation is taken for a constant."""
+    """In a normalization, no gradient flows through the standard deviation."""
 
     def norm(x: Any) -> Any:
         deviation = ops.sqrt(ops.mean(x**2, axis=-1, keepdims=True) + 1e-3)
@@ -165,7 +165,7 @@ def stopped_part() -> Any:
 
 @fault(stage="gradient", layer="attention")
 def detached_weights() -> Any:
-    """The weights of attention are taken for constants."""
+    """No gradient flows through the weights of attention."""
 
     def attend(x: Any) -> Any:
         weights = ops.softmax(x @ ops.transpose(x, [0, 2, 1]))
@@ -176,7 +176,7 @@ def detached_weights() -> Any:
 
 @fault(stage="gradient", layer="half", variable="kernel")
 def untrained_kernel() -> Any:
-    """Of a layer, the bias alone gets a gradient."""
+    """Only the bias of a layer gets a gradient, and not its kernel."""
     return model_of(Projection(lambda x, k, b: x @ (ops.stop_gradient(k + 0) if planted() else k) + b, name="half"))
 
 
@@ -200,7 +200,7 @@ def truncated_in_time() -> Any:
 
 @fault(stage="gradient", layer="block/inner")
 def nested_gradient() -> Any:
-    """In a layer that another holds, a maximum is taken for a constant."""
+    """In a layer inside another, no gradient flows through a maximum."""
 
     def shifted(x: Any) -> Any:
         largest = ops.max(x, axis=-1, keepdims=True)
@@ -210,7 +210,7 @@ def nested_gradient() -> Any:
 
 
 def with_gradient_of(value: Any, other: Any) -> Any:
-    """The value of one, and where a fault is planted the gradient of the other."""
+    """The value of the first argument, with the gradient of the other where a fault is planted."""
     return other + ops.stop_gradient(value - other) if planted() else value
 
 
@@ -222,13 +222,13 @@ def scaled_gradient() -> Any:
 
 @fault(stage="gradient", layer="clipped")
 def clipped_gradient() -> Any:
-    """No gradient flows where inputs are beyond 1, which go through nevertheless."""
+    """No gradient flows where inputs are beyond 1, though the outputs are not clipped."""
     return model_of(Formula(lambda x: with_gradient_of(x * 1, ops.clip(x, -1.0, 1.0)), name="clipped"))
 
 
 @fault(stage="gradient", layer="round")
 def straight_through() -> Any:
-    """A gradient flows through rounding, as if it were not there."""
+    """A gradient flows straight through rounding."""
     return model_of(Formula(lambda x: x + with_gradient_of(ops.round(x * 4) / 4, x), name="round"))
 
 
@@ -240,11 +240,11 @@ def smooth_gradient() -> Any:
 
 @fault(stage="gradient", layer="trip")
 def gradient_through_bfloat16() -> Any:
-    """The gradient went through bfloat16, the outputs did not."""
+    """The gradient is rounded to bfloat16, the outputs are not."""
     return model_of(Formula(lambda x: with_gradient_of(x * 1, ops.cast(ops.cast(x, "bfloat16"), x.dtype)), name="trip"))
 
 
 @fault(stage="gradient", layer="root")
 def guarded_gradient() -> Any:
-    """Epsilon is in the derivative of a root, and not in its value."""
+    """There is an epsilon in the derivative of a square root, but not in its value."""
     return model_of(Formula(lambda x: with_gradient_of(ops.abs(x), ops.sqrt(x**2 + 1e-3)), name="root"))

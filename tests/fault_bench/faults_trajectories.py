@@ -27,7 +27,7 @@ def own_compute_loss() -> Any:
 
 
 class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """Trains on what `changed` makes of a batch; on JAX, a step is given the state too."""
+    """Trains on a batch that `changed` returns; on JAX, a step is given the state too."""
 
     def train_step(self, *arguments: Any) -> Any:
         *state, data = arguments
@@ -50,7 +50,7 @@ class Shifted(OwnStep):
 
 @fault(stage="trajectory")
 def targets_of_the_next() -> Any:
-    """A model's own `train_step` gives each example the targets of the one before."""
+    """A model's own `train_step` gives each example the targets of the one before it."""
     return own_model(Shifted)
 
 
@@ -66,7 +66,7 @@ def sample_weights() -> Any:
 
 
 class Meddling(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """Does more than a step of training, or less."""
+    """Changes variables after a training step; by default it undoes the second step."""
 
     def train_on_batch(self, *arguments: Any, **keywords: Any) -> Any:
         before = [ops.convert_to_numpy(each) for each in self.variables]
@@ -81,7 +81,7 @@ class Meddling(keras.Model):  # type: ignore[misc]  # Keras has no types.
             self.restore(before, self.variables)
 
     def restore(self, before: Any, variables: Any) -> None:
-        """Gives some of the variables back what they had."""
+        """Restores the earlier values of some of the variables."""
         chosen = {id(each) for each in variables}
         for variable, value in zip(self.variables, before, strict=True):
             if id(variable) in chosen:
@@ -120,7 +120,7 @@ def shrunk_between_steps() -> Any:
 
 class Forgetting(Meddling):
     def meddle(self, before: Any, steps: int) -> None:
-        # All but the count of steps and the learning rate.
+        # All of the optimizer's variables but the step count and the learning rate.
         for each in self.optimizer.variables[2:]:
             each.assign(ops.zeros(each.shape, each.dtype))
 

@@ -23,13 +23,13 @@ def learning_rate() -> Any:
 
 @fault(stage="update")
 def momentum() -> Any:
-    """The momentum is 0.91 for 0.9: the first update is right."""
+    """The momentum is 0.91 instead of 0.9: the first update is right."""
     return model_of(optimizer=optimizers.SGD(0.1, momentum=0.91 if planted() else 0.9))
 
 
 @fault(stage="update")
 def nesterov() -> Any:
-    """Nesterov's momentum for the plain one."""
+    """Nesterov's momentum instead of the plain one."""
     return model_of(optimizer=optimizers.SGD(0.1, momentum=0.9, nesterov=planted()))
 
 
@@ -41,7 +41,7 @@ def adam_epsilon() -> Any:
 
 @fault(stage="update")
 def adam_beta_2() -> Any:
-    """A rate of decay is 0.998 for 0.999."""
+    """Adam's beta_2 is 0.998 instead of 0.999."""
     return model_of(optimizer=optimizers.Adam(0.01, beta_2=0.998 if planted() else 0.999))
 
 
@@ -53,19 +53,19 @@ def amsgrad() -> Any:
 
 @fault(stage="update")
 def rmsprop_rho() -> Any:
-    """A rate of decay of RMSprop is 0.89 for 0.9."""
+    """RMSprop's rho is 0.89 instead of 0.9."""
     return model_of(optimizer=optimizers.RMSprop(0.01, rho=0.89 if planted() else 0.9))
 
 
 @fault(stage="update")
 def rmsprop_centered() -> Any:
-    """RMSprop divides by the deviation of gradients for their root mean square."""
+    """RMSprop divides by the standard deviation of gradients instead of their root mean square."""
     return model_of(optimizer=optimizers.RMSprop(0.01, centered=planted()))
 
 
 @fault(stage="update")
 def adagrad_start() -> Any:
-    """The accumulator of Adagrad starts from 0.101 for 0.1."""
+    """The accumulator of Adagrad starts from 0.101 instead of 0.1."""
     return model_of(optimizer=optimizers.Adagrad(0.1, initial_accumulator_value=0.1 * off(1.01)))
 
 
@@ -77,7 +77,7 @@ def weight_decay() -> Any:
 
 @fault(stage="update")
 def excluded_from_decay() -> Any:
-    """Kernels are left out of the decay of weights; the optimizer's configuration does not say so."""
+    """Kernels are excluded from weight decay, which is not in the optimizer's configuration."""
     optimizer = optimizers.SGD(0.1, weight_decay=0.1)
     if planted():
         optimizer.exclude_from_weight_decay(var_names=["kernel"])
@@ -92,32 +92,32 @@ def clipnorm() -> Any:
 
 @fault(stage="update")
 def clipped_together() -> Any:
-    """All gradients are clipped as one, not each by itself."""
+    """Gradients are clipped by their global norm instead of each by its own."""
     return model_of(optimizer=optimizers.SGD(0.1, **{"global_clipnorm" if planted() else "clipnorm": 0.01}))
 
 
 @fault(stage="update")
 def schedule() -> Any:
-    """The learning rate decays by 0.89 for 0.9 a step: the first update is right."""
+    """The learning rate decays by 0.89 instead of 0.9 a step: the first update is right."""
     rate = optimizers.schedules.ExponentialDecay(0.1, 1, 0.89 if planted() else 0.9)
     return model_of(optimizer=optimizers.SGD(rate))
 
 
 @fault(stage="update")
 def accumulated() -> Any:
-    """Gradients of two steps are waited for."""
+    """An update accumulates the gradients of two steps."""
     return model_of(optimizer=optimizers.SGD(0.1, gradient_accumulation_steps=2 if planted() else None))
 
 
 @fault(stage="update")
 def constraint() -> Any:
-    """Weights are not kept below a norm."""
+    """A constraint on the norm of weights is left out."""
     limit = None if planted() else keras.constraints.MaxNorm(0.3)
     return model_of(layers.Dense(3, kernel_constraint=limit, name="hidden"))
 
 
 class Corrected(optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types.
-    """A mean of gradients, which the first steps divide by what it lacks."""
+    """An optimizer that keeps a moving mean of gradients, and corrects its bias towards zero."""
 
     def build(self, variables: Any) -> None:
         super().build(variables)
@@ -132,12 +132,12 @@ class Corrected(optimizers.Optimizer):  # type: ignore[misc]  # Keras has no typ
 
 @fault(stage="update")
 def uncorrected_mean() -> Any:
-    """A mean of gradients, which starts from zero, is not corrected for that."""
+    """A moving mean of gradients starts from zero, and its bias is not corrected."""
     return model_of(optimizer=Corrected(0.1))
 
 
 class Guarded(Corrected):
-    """Divides by the root of a second moment."""
+    """An optimizer that divides by the root of a second moment plus an epsilon."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         mean, g = self.means[self._get_variable_index(variable)], ops.cast(gradient, variable.dtype)
@@ -148,5 +148,5 @@ class Guarded(Corrected):
 
 @fault(stage="update")
 def epsilon_under_the_root() -> Any:
-    """An optimizer's epsilon is added under the root for behind it."""
+    """An optimizer's epsilon is added under the root instead of outside it."""
     return model_of(optimizer=Guarded(0.01))

@@ -1,4 +1,4 @@
-"""What models of several files are made of."""
+"""Layers and functions that build models, for several files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 def model_of(
     *middle: Any, shape: tuple[int | None, ...] = (4,), optimizer: Any = "sgd", loss: Any = "mse", last: bool = True
 ) -> Any:
-    """A model with something to train before and behind its middle."""
+    """A model with a trainable layer before and, unless `last` is false, after its middle."""
     first = layers.Dense(shape[-1], name="first")
     end = [layers.Dense(2, name="last")] if last else []
     model = keras.Sequential([keras.Input(shape), first, *middle, *end])
@@ -45,7 +45,7 @@ def tokens_model(
 
 
 def own_model(kind: Any, optimizer: Any = "sgd", loss: Any = "mse", *middle: Any) -> Any:
-    """A model of a class that trains in a way of its own."""
+    """A functional model of a user's own class."""
     x = keras.Input((4,))
     hidden = layers.Dense(3, activation="tanh", name="hidden")(x)
     for each in middle:
@@ -63,7 +63,7 @@ def compiled(inputs: Any, outputs: Any, loss: Any = "mse", optimizer: Any = "sgd
 
 
 class Formula(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A layer without variables that does what a function says."""
+    """A layer without variables that computes a given function."""
 
     def __init__(self, function: Callable[..., Any], **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -74,14 +74,14 @@ class Formula(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 class ModeFormula(Formula):
-    """The same, with a function of the inputs and the mode."""
+    """A layer without variables that computes a given function of the inputs and the mode."""
 
     def call(self, x: Any, training: bool = False) -> Any:
         return self.function(x, bool(training))
 
 
 class Projection(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A layer with a square kernel and a bias, which a function of both and the inputs puts to use."""
+    """A layer with a square kernel and a bias that computes a given function of the inputs and both."""
 
     def __init__(self, function: Callable[..., Any], **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -96,7 +96,7 @@ class Projection(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 class Block(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Holds the layer that is to be named, which goes by `inner`."""
+    """Holds another layer as `inner`."""
 
     def __init__(self, inner: Any, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -110,7 +110,7 @@ class Block(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 class Around(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Holds a layer that may be built already."""
+    """Holds another layer, which may be built already."""
 
     def __init__(self, inner: Any, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -125,7 +125,7 @@ class Around(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 def nested(inner: Any, depth: int) -> Any:
-    """The layer in others: `level_1` holds it, `level_2` holds that one, and so on."""
+    """The layer inside others: `level_1` holds it, `level_2` holds `level_1`, and so on."""
     for number in range(1, depth + 1):
         inner = Around(inner, name=f"level_{number}")
     return inner

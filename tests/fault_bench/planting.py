@@ -1,8 +1,8 @@
-"""On which backend a fault is planted, and which models there are.
+"""Plants faults on a backend, and registers the models of the bench.
 
-A target is addressed by the backend that is to have the fault, ``faults_layers.py:epsilon_on_torch``; without one, as
-``faults_layers.py:epsilon``, nothing is planted. Files that hold models are imported anew for each target, while this
-module stays: what was looked up last is what counts.
+The name of a target ends with the backend that is to have the fault, as in ``faults_layers.py:epsilon_on_torch``;
+without one, as in ``faults_layers.py:epsilon``, nothing is planted. The files with models are imported anew for each
+target, but this module is not: the target that was looked up last counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _place: list[str | None] = [None]
 
 
 def plant(backend: str | None) -> None:
-    """Says which backend has the fault from now on."""
+    """Sets the backend that has the fault from now on."""
     _place[:] = [backend]
 
 
@@ -32,7 +32,7 @@ def planted() -> bool:
 
 
 def off(factor: float) -> float:
-    """What a number is to be multiplied by: 1 but where the fault is planted."""
+    """The factor by which a number is off: 1 unless the fault is planted."""
     return factor if planted() else 1.0
 
 
@@ -42,16 +42,16 @@ class Fault:
 
     name: str
     stage: str
-    """Where the data themselves are faulty, ``"data"``: they may be refused too."""
+    """The stage; ``"data"`` if the data themselves are faulty, which may be refused too."""
     layer: str | None
     variable: str | None
     data: str | None
     """A function ``(size, random) -> (x, y)`` of the same file, for a model that needs it."""
     build: Build
     verdict: str = "diverge"
-    """What the report has to say; ``"not finite"`` where what is lost is no number, on several backends or on all."""
+    """The expected verdict; ``"not finite"`` where results are NaN or infinite on several backends or on all."""
     planted: bool = True
-    """Whether one backend differs; what is not finite may be so on all alike."""
+    """Whether one backend differs; results that are not finite may be so on all backends."""
     where: tuple[str, ...] = ()
     """The backends that can have the fault; none means all. A fault of Keras's own has one."""
     known: bool = False
@@ -64,11 +64,11 @@ class Sound:
 
     name: str
     planted: bool
-    """Whether one backend does the same in another way: it is addressed as a fault is."""
+    """Whether one backend computes the same in another way, which is planted like a fault."""
     data: str | None
     build: Build
     backends: tuple[str, ...] = ()
-    """The backends that take the model; none means all."""
+    """The backends that can run the model; none means all."""
 
 
 class Faults(dict[str, Fault]):
@@ -82,7 +82,7 @@ class Faults(dict[str, Fault]):
         data: str | None = None,
         **expected: Any,
     ) -> Callable[[Build], Build]:
-        """Registers a function that builds a model; see `Fault` for what else may be expected of it."""
+        """Registers a function that builds a model; `expected` are further fields of `Fault`."""
 
         def register(build: Build) -> Build:
             name = build.__name__

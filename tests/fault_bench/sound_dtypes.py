@@ -1,4 +1,4 @@
-"""Sound models with integers, truths, halves and complex numbers inside, and with what Keras makes of their dtypes."""
+"""Sound models with integers, booleans, half precision and complex numbers inside, as Keras promotes their dtypes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ sound, __getattr__ = MODELS.sound, MODELS.find
 
 
 def between(*functions: Callable[[Any], Any], dtype: str = "float32", shape: tuple[int, ...] = (4,)) -> Any:
-    """A model of layers that pass on what they make, as it is, before one in float32."""
+    """A model of layers that pass on the dtypes of their outputs, followed by a dense layer in float32."""
     x = keras.Input(shape, dtype=dtype, name="given")
     hidden = layers.Dense(shape[-1], name="first")(x) if dtype == "float32" else x
     for number, each in enumerate(functions):
@@ -24,7 +24,7 @@ def between(*functions: Callable[[Any], Any], dtype: str = "float32", shape: tup
     return compiled(x, layers.Dense(2, name="last")(layers.Flatten(name="flat")(hidden)))
 
 
-# Integers and truth values between layers.
+# Integers and booleans between layers.
 
 
 @sound()
@@ -51,7 +51,7 @@ def large_integers() -> Any:
 
 @sound()
 def unsigned_integers() -> Any:
-    """Integers that one backend has no dtype for, and takes a wider one."""
+    """Unsigned integers, in place of which one backend takes a wider dtype."""
     return between(
         lambda x: ops.cast(ops.abs(x) * 9, "uint16"),
         lambda x: ops.cast(x, "uint32") + ops.cast(7, "uint32"),
@@ -61,7 +61,7 @@ def unsigned_integers() -> Any:
 
 @sound()
 def truths_between() -> Any:
-    """Truth values from layer to layer."""
+    """Booleans from layer to layer."""
     return between(
         lambda x: x > 0,
         lambda x: ops.logical_xor(x, ops.roll(x, 1, axis=-1)),
@@ -71,7 +71,7 @@ def truths_between() -> Any:
 
 @sound()
 def normalized_integers() -> Any:
-    """What is normalized in integers is cut to them everywhere."""
+    """A normalization of integers, whose results are truncated on every backend."""
     return between(
         lambda x: ops.rms_normalization(x * 7),
         lambda x: ops.cast(x, "float32"),
@@ -82,7 +82,7 @@ def normalized_integers() -> Any:
 
 @sound()
 def bytes_of_an_image() -> Any:
-    """An image of bytes, made smaller by what Keras does to them."""
+    """An image of bytes, which a layer rescales."""
     x = keras.Input((6, 6, 3), dtype="uint8", name="image")
     scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="scaled")(x)
     hidden = layers.Conv2D(3, 3, strides=2, name="conv")(scaled)
@@ -94,7 +94,7 @@ def bytes_and_classes(size: int, random: np.random.Generator) -> Any:
 
 
 class IntegerLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
-    """Counts where both are known, by integers."""
+    """A loss whose mask is counted in integers of eight bits."""
 
     def __init__(self) -> None:
         super().__init__(dtype="float32")
@@ -107,7 +107,7 @@ class IntegerLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no type
 
 @sound(data="bytes_and_classes")
 def integers_in_a_loss() -> Any:
-    """Targets of 64 bits, and a mask of eight."""
+    """Targets of 64 bits, and a mask of eight bits, in a loss."""
     x = keras.Input((4,), dtype="uint8", name="given")
     scaled = layers.Rescaling(1 / 255, name="scaled")(x)
     return compiled(x, layers.Dense(2, name="last")(scaled), IntegerLoss())
@@ -136,7 +136,7 @@ class Tables(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def table_of_bytes() -> Any:
-    """Rows of bytes are looked up, and scaled by what is trained."""
+    """Rows of bytes are looked up, and multiplied by a trainable scale."""
     x = keras.Input((5,), dtype="int32")
     rows = layers.GlobalAveragePooling1D(name="mean")(Tables(name="rows")(x))
     return compiled(x, layers.Dense(2, name="last")(rows))
@@ -144,7 +144,7 @@ def table_of_bytes() -> Any:
 
 @sound()
 def integer_and_truth_outputs() -> Any:
-    """A model gives classes and truths too, which no loss is taken of."""
+    """A model with outputs of integers and booleans too, which have no loss."""
     x = keras.Input((4,))
     scores = layers.Dense(3, name="scores")(x)
     best = Formula(lambda x: ops.argmax(x, axis=-1), name="best")(scores)
@@ -152,12 +152,12 @@ def integer_and_truth_outputs() -> Any:
     return compiled(x, {"scores": scores, "best": best, "sure": sure}, {"scores": "mse"})
 
 
-# Halves and complex numbers.
+# Half precision and complex numbers.
 
 
 @sound()
 def halves_between() -> Any:
-    """Two kinds of halves from layer to layer."""
+    """bfloat16 in one layer, and float16 in the next."""
     return between(
         lambda x: ops.cast(ops.cast(x, "bfloat16"), "float32") * 2,
         lambda x: ops.cast(ops.cast(x, "float16"), "float32") + 1,
@@ -166,7 +166,7 @@ def halves_between() -> Any:
 
 @sound()
 def complex_inside() -> Any:
-    """A layer that turns its inputs as complex numbers."""
+    """A layer that squares its inputs as complex numbers."""
 
     def turned(x: Any) -> Any:
         number = ops.view_as_complex(ops.reshape(x, (-1, 2, 2)))
@@ -186,6 +186,6 @@ def complex_between() -> Any:
 
 @sound(backends=("jax", "tensorflow"))
 def sparse_inputs() -> Any:
-    """Inputs that are declared sparse, which PyTorch has no way for."""
+    """Inputs that are declared sparse, which PyTorch does not support."""
     x = keras.Input((6,), sparse=True)
     return compiled(x, layers.Dense(2, name="last")(layers.Dense(3, name="first")(x)))

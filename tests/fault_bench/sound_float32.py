@@ -1,4 +1,4 @@
-"""Sound models with kernels that compute in float32 whatever comes in, in layers that do not, one to three deep."""
+"""Sound models with kernels that always compute in float32, inside other layers, one to three deep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ optimizers: Any = keras.optimizers
 
 
 class Encoder(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Attention to what is seen, and a normalization: a block as people write it."""
+    """A block as people write it: masked attention and a normalization."""
 
     def __init__(self, epsilon: float = 1e-3, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -27,7 +27,7 @@ class Encoder(layers.Layer):  # type: ignore[misc]  # Keras has no types.
         self.norm = layers.LayerNormalization(epsilon=epsilon, name="norm")
 
     def made(self) -> Any:
-        """What attends."""
+        """Returns the attention layer."""
         return layers.MultiHeadAttention(2, 8, name="attention")
 
     def call(self, x: Any, seen: Any) -> Any:
@@ -38,7 +38,7 @@ class Encoder(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 class Stack(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Two of them, and what they all go through."""
+    """Blocks, followed by a dense layer."""
 
     def __init__(self, *blocks: Any, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -51,9 +51,9 @@ class Stack(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 def tokens_through(block: Any, optimizer: Any = "sgd", loss: Any = "mse", kind: Any = keras.Model) -> Any:
-    """A model of tokens, of which 0 is not seen, with a block that is told which are."""
+    """A model of tokens with a block, which is given the mask of those that are not 0."""
     tokens = keras.Input((None,), dtype="int32", name="tokens")
-    # It is not trained: optimizers have ways of their own for rows that come twice.
+    # Not trained: optimizers treat rows that are looked up twice differently.
     x = layers.Embedding(100, 16, trainable=False, name="table")(tokens)
     model = kind(tokens, layers.Dense(1, name="last")(block(x, seen=tokens != 0)))
     model.compile(optimizer, loss)
@@ -62,19 +62,19 @@ def tokens_through(block: Any, optimizer: Any = "sgd", loss: Any = "mse", kind: 
 
 @sound()
 def masked_block() -> Any:
-    """Masked attention in a layer."""
+    """Masked attention inside a layer."""
     return tokens_through(Encoder(name="encoder"))
 
 
 @sound()
 def masked_stack() -> Any:
-    """The same two deep, trained by Adam: the gradient by the bias of the keys is zero but for rounding."""
+    """The same two layers deep, trained by Adam: the gradient of the keys' bias is zero but for roundoff."""
     return tokens_through(Stack(Encoder(name="one"), Encoder(name="two"), name="stack"), "adam")
 
 
 @sound()
 def masked_tower() -> Any:
-    """The same three deep, with momentum."""
+    """The same three layers deep, with momentum."""
     inside = Stack(Encoder(name="one"), name="inside")
     return tokens_through(Stack(inside, Encoder(name="two"), name="tower"), optimizers.SGD(0.05, momentum=0.9))
 
@@ -86,12 +86,12 @@ class Grouped(Encoder):
 
 @sound()
 def grouped_block() -> Any:
-    """Heads that share their keys, masked, in a layer."""
+    """Masked attention whose heads share their keys, inside a layer."""
     return tokens_through(Stack(Grouped(name="grouped"), name="stack"))
 
 
 class Direct(Encoder):
-    """Calls the operation itself, from products of its own."""
+    """A block that calls `ops.dot_product_attention` itself."""
 
     def made(self) -> Any:
         return layers.Dense(48, name="products")
@@ -118,7 +118,7 @@ def attention_two_deep() -> Any:
 
 @sound()
 def causal_by_an_operation() -> Any:
-    """Attention to what was before, without a layer of its own."""
+    """Causal attention by an operation, without a layer of its own."""
 
     def causal(x: Any) -> Any:
         x = ops.expand_dims(x, 2)
@@ -132,7 +132,7 @@ def causal_by_an_operation() -> Any:
 
 @sound()
 def resized_two_deep() -> Any:
-    """An image is made larger, by an operation two layers deep."""
+    """An image is enlarged by an operation two layers deep."""
     resize = Formula(lambda x: ops.image.resize(x, (7, 5), interpolation="bilinear"), name="resize")
     return model_of(nested(resize, 2), layers.Flatten(name="flat"), shape=(4, 4, 2))
 
@@ -151,7 +151,7 @@ def resized_and_trained() -> Any:
 
 
 class Upsampled(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """A model whose own `call` makes an image larger."""
+    """A model whose own `call` enlarges an image."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ def resized_by_the_model() -> Any:
 
 @sound()
 def attention_to_all_alike() -> Any:
-    """Embeddings that are small, as they begin: all weights of an attention are nearly equal."""
+    """Embeddings as small as they are initialized: all weights of an attention are nearly equal."""
     tokens = keras.Input((6,), dtype="int32")
     x = layers.Embedding(20, 8, name="table")(tokens)
     x = layers.MultiHeadAttention(2, 4, name="attention")(x, x, use_causal_mask=True) + x
@@ -183,7 +183,7 @@ def attention_to_all_alike() -> Any:
 
 
 def mixed(x: Any) -> Any:
-    """What tokens and features are mixed by, as in an FNet."""
+    """Mixes tokens and features by a Fourier transform, as in an FNet."""
     return ops.fft2((x, ops.zeros_like(x)))[0]
 
 
@@ -196,7 +196,7 @@ def fourier_block() -> Any:
 
 @sound()
 def fourier_two_deep() -> Any:
-    """The same two deep, and there and back."""
+    """A Fourier transform and its inverse, two layers deep."""
 
     def back(x: Any) -> Any:
         real, imaginary = ops.fft((x, 0.5 * x))
@@ -222,7 +222,7 @@ def inverse_error_function() -> Any:
     return model_of(nested(Formula(lambda x: ops.erfinv(0.9 * ops.tanh(x)), name="erfinv"), 2))
 
 
-# float32 by its name.
+# Casts to float32 by name.
 
 
 class RootMeanSquare(layers.Layer):  # type: ignore[misc]  # Keras has no types.
@@ -243,30 +243,30 @@ class RootMeanSquare(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def normalized_in_float32() -> Any:
-    """Normalized in float32, and trained by Adam."""
+    """A normalization in float32, trained by Adam."""
     return model_of(RootMeanSquare(name="norm"), optimizer="adam")
 
 
 @sound()
 def normalized_three_deep() -> Any:
-    """The same in a layer in a layer in a layer, with momentum."""
+    """The same three layers deep, with momentum."""
     return model_of(nested(RootMeanSquare(name="norm"), 3), optimizer=optimizers.SGD(0.1, momentum=0.9))
 
 
 def scored_in_float32(x: Any) -> Any:
-    """Attention whose weights are made in float32."""
+    """Attention whose weights are computed in float32."""
     scores = ops.cast(x @ ops.transpose(x, (0, 2, 1)), "float32")
     return ops.cast(ops.softmax(scores, axis=-1), x.dtype) @ x
 
 
 @sound()
 def softmax_in_float32() -> Any:
-    """Weights of attention in float32, one deep."""
+    """Weights of attention in float32, inside a layer."""
     return model_of(nested(Formula(scored_in_float32, name="scored"), 1), shape=(5, 4), optimizer="rmsprop")
 
 
 class CastLoss(keras.losses.Loss):  # type: ignore[misc]  # Keras has no types.
-    """Computes in float32."""
+    """A loss that computes in float32."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         apart = ops.cast(y_true, "float32") - ops.cast(y_pred, "float32")
@@ -292,7 +292,7 @@ def cast_in_one_of_two_losses() -> Any:
 
 
 class CastPenalty(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Adds to the loss, in float32."""
+    """Adds a penalty, computed in float32, to the loss."""
 
     def call(self, x: Any) -> Any:
         self.add_loss(0.1 * ops.cast(ops.mean(ops.square(ops.cast(x, "float32"))), x.dtype))
@@ -301,5 +301,5 @@ class CastPenalty(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def cast_in_a_penalty() -> Any:
-    """A layer adds to the loss, in float32, two deep."""
+    """A layer adds a penalty, computed in float32, two layers deep."""
     return model_of(nested(CastPenalty(name="penalty"), 2), optimizer="adam")

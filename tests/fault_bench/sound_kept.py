@@ -1,4 +1,4 @@
-"""Sound models with a state made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
+"""Sound models with state made outside of training: adapted, assigned, quantized, cached, or made in `build`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def adapted(layer: Any, *shape: int) -> Any:
 
 @sound()
 def adapted_normalization() -> Any:
-    """A Normalization that is adapted, in the model."""
+    """An adapted Normalization in the model."""
     return model_of(adapted(layers.Normalization(name="norm"), 64, 4))
 
 
@@ -41,7 +41,7 @@ def adapted_two_deep() -> Any:
 
 @sound()
 def adapted_in_a_model() -> Any:
-    """The same, in a model in the model, and back by another that inverts."""
+    """The same, in a nested model, followed by another that inverts."""
     norm, back = layers.Normalization(name="norm"), layers.Normalization(invert=True, name="back")
     inside = keras.Sequential([keras.Input((4,)), adapted(norm, 64, 4), layers.Dense(4, name="up")], name="inside")
     return model_of(inside, adapted(back, 64, 4))
@@ -61,7 +61,7 @@ def adapted_columns() -> Any:
 
 @sound()
 def adapted_images() -> Any:
-    """One mean for each channel."""
+    """A Normalization with one mean for each channel."""
     norm = adapted(layers.Normalization(axis=-1, name="norm"), 6, 5, 5, 3)
     x = keras.Input((5, 5, 3))
     hidden = layers.Conv2D(2, 3, name="conv")(norm(x))
@@ -80,14 +80,14 @@ def adapted_bins() -> Any:
 
 @sound()
 def given_bins() -> Any:
-    """Bins that are given, one for each place."""
+    """Bins with given boundaries, encoded as one-hot vectors."""
     bins = layers.Discretization(bin_boundaries=[-1.0, -0.1, 0.0, 0.7], output_mode="one_hot", name="bins")
     x = keras.Input((1,))
     return compiled(x, layers.Dense(2, name="last")(bins(x)))
 
 
 def words(size: int, random: np.random.Generator) -> Any:
-    """Texts, as the numbers that a vocabulary has for their words."""
+    """Texts as the integers that a vocabulary gives their words, and targets."""
     known = ["red", "green", "blue", "grey"]
     vocabulary = layers.TextVectorization(output_sequence_length=5, vocabulary=[*known, "white"])
     texts = [" ".join(random.choice(known, 4)) for _ in range(size)]
@@ -96,7 +96,7 @@ def words(size: int, random: np.random.Generator) -> Any:
 
 @sound(data="words")
 def vocabulary_outside() -> Any:
-    """A vocabulary that was adapted says how large a table is."""
+    """The size of a table comes from an adapted vocabulary."""
     vocabulary = layers.TextVectorization()
     vocabulary.adapt(["red green blue", "grey white"])
     return tokens_model(layers.GlobalAveragePooling1D(name="mean"), vocabulary=vocabulary.vocabulary_size() + 1)
@@ -110,7 +110,7 @@ def counted_categories() -> Any:
     return compiled([x, weights], layers.Dense(2, name="last")(encoded))
 
 
-# Kernels that are quantized, or added to.
+# Kernels that are quantized, or to which LoRA adds.
 
 
 @sound()
@@ -132,7 +132,7 @@ def quantized_table() -> Any:
 
 
 def low_rank() -> Any:
-    """Kernels that are kept, and what of low rank is added to them."""
+    """Fixed kernels, to which LoRA adds matrices of low rank."""
     x = keras.Input((5, 4))
     both, dense = layers.EinsumDense("abc,cd->abd", (5, 4), name="sum"), layers.Dense(4, name="dense")
     model = keras.Model(x, layers.Dense(2, name="last")(dense(both(x))))
@@ -145,13 +145,13 @@ def low_rank() -> Any:
 
 @sound()
 def added_of_low_rank() -> Any:
-    """Kernels that are kept, and what is added to them (LoRA)."""
+    """Fixed kernels, to which LoRA adds trainable matrices of low rank."""
     return low_rank()
 
 
 @sound()
 def rows_of_low_rank() -> Any:
-    """A table that is kept, and what is added to it (LoRA)."""
+    """A fixed table, to which LoRA adds trainable matrices of low rank."""
     table = layers.Embedding(9, 4, name="table")
     x = keras.Input((5,), dtype="int32")
     model = keras.Model(x, layers.Dense(2, name="last")(layers.GlobalAveragePooling1D(name="mean")(table(x))))
@@ -163,7 +163,7 @@ def rows_of_low_rank() -> Any:
 
 @sound()
 def frozen_spectral_norm() -> Any:
-    """A kernel that is not trained, and divided by its largest singular value at each step."""
+    """A kernel that is not trained, but divided by its largest singular value at each step."""
     dense = layers.Dense(4, trainable=False, name="dense")
     return model_of(layers.SpectralNormalization(dense, power_iterations=2, name="spectral"))
 
@@ -187,7 +187,7 @@ class Positions(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def table_of_numpy() -> Any:
-    """Positions in an array of NumPy, in float32."""
+    """Position encodings in a float32 array of NumPy."""
     return model_of(Positions(name="positions"), shape=(5, 4))
 
 
@@ -211,12 +211,12 @@ class VariableTable(Positions):
 
 @sound()
 def table_in_a_variable() -> Any:
-    """The same, as a variable that is not trained and that `build` assigns to."""
+    """The same, as an untrained variable that `build` assigns to."""
     return model_of(VariableTable(name="positions"), shape=(5, 4))
 
 
 class ByOperations(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """The frequencies of a rotary embedding, made by operations when the layer is."""
+    """A rotary embedding, whose frequencies are computed by operations when the layer is made."""
 
     def __init__(self, size: int, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -232,12 +232,12 @@ class ByOperations(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def rotary_frequencies() -> Any:
-    """Positions that turn, by frequencies in float32."""
+    """A rotary embedding with frequencies in float32."""
     return model_of(ByOperations(4, name="rotary"), shape=(5, 4))
 
 
 class Cached(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Projects to and fro by a kernel that is fixed; the way back is made of it once, and kept."""
+    """Projects by a fixed kernel and back; the matrix for the way back is computed once from the kernel, and kept."""
 
     def build(self, shape: Any) -> None:
         start = keras.initializers.RandomNormal(seed=3)
@@ -250,7 +250,7 @@ class Cached(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def cache_of_a_variable() -> Any:
-    """What a layer makes of a variable in `build`, and keeps."""
+    """A value that a layer derives from a variable in `build`, and caches."""
     return model_of(Cached(name="cached"))
 
 
@@ -275,7 +275,7 @@ class Fourier(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def random_features() -> Any:
-    """A kernel that NumPy has drawn, and phases that are no variable."""
+    """A kernel that NumPy has drawn, and phases that are not a variable."""
     return model_of(Fourier(name="features"))
 
 
@@ -284,7 +284,7 @@ def random_features() -> Any:
 
 @sound()
 def assigned_after_build() -> Any:
-    """Kernels, a table and statistics that were given other values behind their build."""
+    """Kernels and statistics that are assigned other values after they are built."""
     norm, hidden = layers.BatchNormalization(name="norm"), layers.Dense(4, name="hidden")
     model = model_of(norm, hidden)
     norm.moving_mean.assign(np.linspace(-1, 1, 4))
@@ -295,7 +295,7 @@ def assigned_after_build() -> Any:
 
 @sound()
 def pretrained_table() -> Any:
-    """A table that was made elsewhere, and is not trained."""
+    """A pretrained table, which is not trained further."""
     rows = np.random.default_rng(0).normal(size=(7, 4)).astype("float32")
     x = keras.Input((5,), dtype="int32")
     table = layers.Embedding(7, 4, weights=[rows], trainable=False, name="table")
@@ -303,7 +303,7 @@ def pretrained_table() -> Any:
 
 
 class Codes(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A vector quantizer, whose codes follow the moving means of what was assigned to them."""
+    """A vector quantizer, whose codes are moving means of the inputs that are assigned to them."""
 
     def build(self, shape: Any) -> None:
         self.codes = self.add_weight(shape=(3, shape[-1]), initializer="glorot_uniform", trainable=False, name="codes")
@@ -326,13 +326,13 @@ class Codes(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def moving_codes() -> Any:
-    """Moving means by hand, and a gradient that goes straight through."""
+    """A layer's own moving means, and a straight-through gradient."""
     return model_of(Codes(name="codes"))
 
 
 @sound()
 def adapted_and_shifted() -> Any:
-    """What was adapted is used by operations outside of the layer too."""
+    """A statistic of an adapted layer is also used outside of it."""
     norm = adapted(layers.Normalization(name="norm"), 64, 4)
     mean = float(ops.convert_to_numpy(norm.mean).ravel()[0])
     return model_of(norm, Formula(lambda x: x + 0.1 * mean, name="shifted"))

@@ -25,19 +25,19 @@ def compiled(inputs: Any, outputs: Any, loss: Any = "mse") -> Any:
 
 @sound()
 def lstm_with_masks() -> Any:
-    """A mask holds a state still."""
+    """A recurrent layer keeps its state at masked steps."""
     return tokens_model(layers.LSTM(3, return_sequences=True, name="lstm"), layers.LSTM(3, name="second"))
 
 
 @sound()
 def gru_with_masks() -> Any:
-    """The same, with dropout of inputs and of the state."""
+    """A GRU with a mask and with dropout of inputs and of the state."""
     return tokens_model(layers.GRU(3, dropout=0.2, recurrent_dropout=0.2, name="gru"))
 
 
 @sound()
 def both_directions() -> Any:
-    """Forwards and backwards, with masks."""
+    """An LSTM in both directions, with a mask."""
     return tokens_model(layers.Bidirectional(layers.LSTM(3), name="both"))
 
 
@@ -51,7 +51,7 @@ def unrolled() -> Any:
 
 @sound()
 def convolutional_lstm() -> Any:
-    """A recurrent layer of images."""
+    """A convolutional recurrent layer."""
     return model_of(layers.ConvLSTM1D(2, 3, name="lstm"), layers.Flatten(), shape=(3, 6, 2))
 
 
@@ -63,7 +63,7 @@ def time_distributed() -> Any:
 
 @sound()
 def attention_with_masks() -> Any:
-    """Attention between two sequences, of which some is masked."""
+    """Attention between two sequences, with a mask."""
     x, y, seen = keras.Input((4, 6)), keras.Input((5, 6)), keras.Input((4, 5), dtype="bool")
     attended = layers.MultiHeadAttention(2, 3, dropout=0.1, name="attention")(x, y, attention_mask=seen)
     return compiled([x, y, seen], layers.Dense(2, name="last")(layers.LayerNormalization(name="norm")(x + attended)))
@@ -71,7 +71,7 @@ def attention_with_masks() -> Any:
 
 @sound()
 def causal_attention() -> Any:
-    """Attention to what was before, with fewer keys than queries."""
+    """Causal attention, with fewer key heads than query heads."""
     x = keras.Input((5, 8))
     attended = layers.GroupQueryAttention(4, 4, 2, name="attention")(x, x, use_causal_mask=True)
     return compiled(x, layers.Dense(2, name="last")(attended))
@@ -88,7 +88,7 @@ def repeated_tokens() -> Any:
 
 @sound()
 def dropout_everywhere() -> Any:
-    """Masks of several kinds."""
+    """Dropout and noise of several kinds."""
     return model_of(
         layers.Dropout(0.3, name="plain"),
         layers.SpatialDropout1D(0.3, name="spatial"),
@@ -101,7 +101,7 @@ def dropout_everywhere() -> Any:
 
 @sound()
 def normalizations() -> Any:
-    """One after the other."""
+    """Normalizations of several kinds, one after the other."""
     return model_of(
         layers.LayerNormalization(name="layer"),
         layers.GroupNormalization(2, name="group"),
@@ -115,7 +115,7 @@ def normalizations() -> Any:
 
 @sound()
 def images() -> Any:
-    """Convolutions of several kinds."""
+    """Convolutions and pooling of several kinds."""
     return model_of(
         layers.SeparableConv2D(3, 3, padding="same", name="separable"),
         layers.DepthwiseConv2D(3, padding="same", name="depthwise"),
@@ -129,12 +129,12 @@ def images() -> Any:
 
 @sound()
 def constant_batch() -> Any:
-    """A normalization of what does not vary, whose statistics are all epsilon."""
+    """A normalization over the batch of a constant, whose variance is zero but for epsilon."""
     return model_of(layers.Rescaling(0.0, offset=0.3, name="constant"), layers.BatchNormalization(name="norm"))
 
 
 class WeightNormalized(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A kernel of a direction and a length."""
+    """A kernel that is the product of a direction and a length."""
 
     def build(self, shape: Any) -> None:
         self.direction = self.add_weight(shape=(shape[-1], 3), name="direction")
@@ -146,19 +146,19 @@ class WeightNormalized(layers.Layer):  # type: ignore[misc]  # Keras has no type
 
 @sound()
 def weight_normalized() -> Any:
-    """The same, by hand; the gradient along a column is zero but for rounding."""
+    """Weight normalization by hand; the gradient along a column of the direction is zero but for roundoff."""
     return model_of(WeightNormalized(name="normalized"), optimizer="adam")
 
 
 @sound()
 def bias_before_norm() -> Any:
-    """The gradient by the bias is zero but for rounding, and Adam makes whole steps of it."""
+    """The gradient of the bias is zero but for roundoff, which Adam turns into whole steps."""
     return model_of(layers.Dense(4, name="biased"), layers.BatchNormalization(name="norm"), optimizer="adam")
 
 
 @sound()
 def bias_before_softmax() -> Any:
-    """The same, of a bias that all scores have."""
+    """The same, for a bias that is added to all scores before a softmax."""
     ends = [layers.Dense(1, name="score"), layers.Softmax(axis=1, name="softmax"), layers.Flatten(name="flat")]
     return model_of(*ends, shape=(5, 3), optimizer="rmsprop")
 
@@ -173,7 +173,7 @@ def frozen() -> Any:
 
 @sound()
 def without_variables() -> Any:
-    """Layers that have none."""
+    """Layers without variables."""
     return model_of(
         layers.Reshape((2, 2), name="reshape"),
         layers.Permute((2, 1), name="permute"),
@@ -204,7 +204,7 @@ def operations() -> Any:
 
 @sound()
 def shared_layer() -> Any:
-    """A layer with batch statistics that is called three times."""
+    """A shared BatchNormalization that is called three times."""
     one, other = keras.Input((4,)), keras.Input((4,))
     shared = layers.BatchNormalization(name="shared")
     return compiled([one, other], layers.Dense(2, name="last")(shared(shared(one)) - shared(other)))
@@ -221,7 +221,7 @@ def several_outputs() -> Any:
 
 @sound()
 def dictionaries() -> Any:
-    """Inputs and outputs by name, whose order is not that of the alphabet."""
+    """Inputs and outputs by name, not in alphabetical order."""
     inputs = {"z": keras.Input((4,), name="z"), "a": keras.Input((3,), name="a")}
     both = layers.Concatenate(name="both")([inputs["z"], inputs["a"]])
     outputs = {"q": layers.Dense(2, name="q")(both), "p": layers.Dense(1, name="p")(both)}
@@ -230,7 +230,7 @@ def dictionaries() -> Any:
 
 @sound()
 def nested_models() -> Any:
-    """Models in models, one of them called twice."""
+    """Nested models, one of them called twice."""
     inside = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation="relu", name="dense")], name="inside")
     middle = keras.Sequential([keras.Input((4,)), inside, layers.Dropout(0.2, name="drop")], name="middle")
     x = keras.Input((4,))
@@ -239,7 +239,7 @@ def nested_models() -> Any:
 
 @sound()
 def integers() -> Any:
-    """Numbers that are counted, and those that stand for something."""
+    """Integers as numbers, and integers as tokens."""
     count, token = keras.Input((3,), dtype="int32", name="count"), keras.Input((), dtype="int64", name="token")
     counted = Formula(lambda x: ops.cast(x // 2, "float32") / 3, dtype="float32", name="counted")(count)
     row = layers.Embedding(7, 3, name="table")(token)
@@ -248,14 +248,14 @@ def integers() -> Any:
 
 @sound()
 def truth_values() -> Any:
-    """What counts is said by an input."""
+    """A boolean input selects elements of another input."""
     x, seen = keras.Input((4,), name="x"), keras.Input((4,), dtype="bool", name="seen")
     kept = Formula(lambda pair: ops.where(pair[1], pair[0], 0.0), name="kept")([x, seen])
     return compiled([x, seen], layers.Dense(2, name="last")(kept))
 
 
 class Weighted(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Multiplies by numbers of Python's own, made a tensor of when it is built, when it is called, or both."""
+    """Multiplies by Python numbers that are converted to tensors, some in `build` and some in `call`."""
 
     def build(self, shape: Any) -> None:
         self.shares = ops.convert_to_tensor([0.299, 0.587, 0.114, 0.7])
@@ -266,13 +266,13 @@ class Weighted(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def numbers_of_python() -> Any:
-    """Numbers that no float32 is, which one framework makes a float32 of first."""
+    """Numbers that float32 does not have, which one framework rounds to float32 first."""
     return model_of(Weighted(name="weighted"))
 
 
 @sound()
 def held_layers() -> Any:
-    """Layers that others hold, two deep."""
+    """A layer inside others, two layers deep."""
     return model_of(Block(Block(layers.LayerNormalization(name="norm"), name="inner"), name="outer"))
 
 
@@ -294,7 +294,7 @@ class Own(keras.Model):  # type: ignore[misc]  # Keras has no types.
 
 @sound(data="vectors")
 def subclassed() -> Any:
-    """A model that is a class, and knows its inputs when it is called."""
+    """A subclassed model, which is built when it is called."""
     model = Own()
     model.compile("sgd", "mse")
     return model

@@ -1,4 +1,4 @@
-"""Sound models with losses, metrics and gradients of one's own: small probabilities, masks, gradients that are cut."""
+"""Sound models with custom losses, metrics and gradients: small probabilities, ignored classes, stopped gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ losses: Any = keras.losses
 
 
 class Own(losses.Loss):  # type: ignore[misc]  # Keras has no types.
-    """A loss that a function says; by the name, dlf knows what targets it takes."""
+    """A loss that computes a given function; its name tells dlf which targets to make."""
 
     def __init__(self, function: Callable[[Any, Any], Any], name: str = "own", **keywords: Any) -> None:
         super().__init__(name=name, **keywords)
@@ -32,7 +32,7 @@ class Own(losses.Loss):  # type: ignore[misc]  # Keras has no types.
 
 
 def classifier(loss: Any, scale: float = 1.0, classes: int = 3, **keywords: Any) -> Any:
-    """A model that ends in probabilities, as small as the scale makes them."""
+    """A model that ends in probabilities; the larger the scale, the smaller the smallest."""
     x = keras.Input((4,))
     scores = layers.Rescaling(scale, name="scale")(layers.Dense(classes, name="scores")(x))
     return compiled(x, layers.Softmax(name="probabilities")(scores), loss, **keywords)
@@ -43,20 +43,20 @@ def classifier(loss: Any, scale: float = 1.0, classes: int = 3, **keywords: Any)
 
 @sound()
 def sparse_probabilities() -> Any:
-    """Probabilities that are not small, by the numbers of their classes."""
+    """Probabilities that are not small, with integer class labels."""
     return classifier("sparse_categorical_crossentropy", optimizer="adam")
 
 
 @sound()
 def sparse_scores() -> Any:
-    """Scores that are far apart, by the numbers of their classes: nothing is clipped."""
+    """Logits that are far apart, with integer class labels: nothing is clipped."""
     loss = losses.SparseCategoricalCrossentropy(from_logits=True)
     return model_of(layers.Dense(3, name="scores"), layers.Rescaling(60.0, name="large"), loss=loss, last=False)
 
 
 @sound()
 def clipped_by_hand() -> Any:
-    """A crossentropy by hand that clips as most do: float32 has no 1 - 1e-7."""
+    """A crossentropy by hand that clips as most do, at 1e-7 and at 1 - 1e-7, which float32 rounds."""
 
     def entropy(y: Any, p: Any) -> Any:
         p = ops.clip(p, 1e-7, 1 - 1e-7)
@@ -78,7 +78,7 @@ def focal() -> Any:
 
 @sound()
 def overlap() -> Any:
-    """The Dice loss, of sums over the whole batch."""
+    """The Dice loss, with sums over the whole batch."""
 
     def dice(y: Any, p: Any) -> Any:
         return 1 - (2 * ops.sum(y * p) + 1.0) / (ops.sum(y) + ops.sum(p) + 1.0)
@@ -88,7 +88,7 @@ def overlap() -> Any:
 
 @sound()
 def divergence_of_distributions() -> Any:
-    """The Kullback-Leibler divergence of probabilities, some of which are nearly none."""
+    """The Kullback-Leibler divergence of probabilities, some of which are nearly zero."""
     return classifier("kl_divergence", 30.0)
 
 
@@ -96,7 +96,7 @@ def divergence_of_distributions() -> Any:
 
 
 class Pairs(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """How far apart two codes are, kept away from zero."""
+    """The distance between two codes, kept away from zero."""
 
     def call(self, one: Any, other: Any) -> Any:
         return ops.sqrt(ops.maximum(ops.sum(ops.square(one - other), axis=-1, keepdims=True), 1e-7))
@@ -110,7 +110,7 @@ def pairs(size: int, random: np.random.Generator) -> Any:
 
 @sound(data="pairs")
 def equal_pairs() -> Any:
-    """A siamese network, of which one pair is equal, and a contrastive loss with a margin."""
+    """A siamese network with an equal pair in its data, and a contrastive loss with a margin."""
     one, other = keras.Input((4,)), keras.Input((4,))
     tower = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh", name="code")], name="tower")
     apart = Pairs(name="apart")(tower(one), tower(other))
@@ -120,17 +120,17 @@ def equal_pairs() -> Any:
 
 @sound()
 def unit_length() -> Any:
-    """Codes of length one, and a loss of the angle between."""
+    """Outputs of length one, and a loss of the angle between them and the targets."""
     unit = Formula(lambda x: ops.normalize(x, axis=-1), name="unit")
     return model_of(unit, loss=losses.CosineSimilarity(axis=-1), last=False)
 
 
-# Several losses, and what layers add.
+# Several losses, and losses that layers add.
 
 
 @sound()
 def losses_of_every_kind() -> Any:
-    """A dictionary of losses with integers, probabilities and truths for targets, in a nested model."""
+    """A dictionary of losses, with classes, zeros and ones, and numbers for targets, behind a nested model."""
     x = keras.Input((4,))
     inside = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation="relu", activity_regularizer="l2")])
     hidden = inside(x)
@@ -150,8 +150,8 @@ def ignored_class() -> Any:
 
 
 class Commitment(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A vector quantizer: each row becomes the nearest code, the gradient goes straight through, and both are drawn
-    to each other by what is added to the loss."""
+    """A vector quantizer: each row becomes the nearest code, the gradient goes straight through, and two losses that
+    the layer adds draw rows and codes to each other."""
 
     def build(self, shape: Any) -> None:
         self.codes = self.add_weight(shape=(5, shape[-1]), initializer="random_uniform", name="codes")
@@ -169,21 +169,21 @@ class Commitment(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def quantized_vectors() -> Any:
-    """A VQ-VAE's codes."""
+    """The codes of a VQ-VAE."""
     return model_of(Commitment(name="codes"))
 
 
-# Gradients that are cut, turned round, or made by hand.
+# Gradients that are stopped, reversed, or made by hand.
 
 
 @sound()
 def straight_through() -> Any:
-    """Rounding that the gradient does not see."""
+    """Rounding with a straight-through gradient."""
     return model_of(Formula(lambda x: x + ops.stop_gradient(ops.round(x) - x), name="round"))
 
 
 def reversal(factor: float) -> Callable[[Any], Any]:
-    """The identity, whose gradient is turned round."""
+    """The identity, with a gradient that is reversed and multiplied by a factor."""
 
     @ops.custom_gradient  # type: ignore[untyped-decorator]  # Keras has no types.
     def reverse(x: Any) -> Any:
@@ -199,13 +199,13 @@ def reversal(factor: float) -> Callable[[Any], Any]:
 
 @sound()
 def gradient_reversal() -> Any:
-    """Domain adaptation: the gradient is turned round, by hand."""
+    """A gradient that is reversed by hand, as in domain adaptation."""
     return model_of(Formula(reversal(0.3), name="reversed"))
 
 
 @sound()
 def detached_targets() -> Any:
-    """Two views of the same, of which one is taken for constant."""
+    """Two views of the same code, to one of which no gradient flows."""
     x = keras.Input((4,))
     code = layers.Dense(3, name="code")(x)
     kept = Formula(lambda x: ops.stop_gradient(ops.tanh(x)), name="kept")(code)
@@ -214,7 +214,7 @@ def detached_targets() -> Any:
 
 @sound()
 def hard_choice() -> Any:
-    """A choice that is hard on the way there, and soft on the way back."""
+    """A choice that is hard in the forward pass, and soft in the backward pass."""
 
     def chosen(x: Any) -> Any:
         soft = ops.softmax(x)
@@ -229,7 +229,7 @@ def hard_choice() -> Any:
 
 @sound()
 def one_element_normalized() -> Any:
-    """A normalization over one element, trained by Adam, which makes whole steps of roundoff."""
+    """A normalization over one element, trained by Adam, which turns roundoff into whole steps."""
     x, one = keras.Input((4,)), keras.Input((1,))
     norm = layers.LayerNormalization(name="norm")(layers.Dense(1, name="to_one")(one))
     return compiled([x, one], layers.Dense(2, name="last")(layers.Concatenate(name="both")([x, norm])), "mse", "adam")
@@ -237,7 +237,7 @@ def one_element_normalized() -> Any:
 
 @sound()
 def constant_feature() -> Any:
-    """A feature that does not vary, before a normalization over the batch."""
+    """A constant feature, before a normalization over the batch."""
     constant = Formula(lambda x: ops.concatenate([x, ops.ones_like(x[:, :1])], axis=-1), name="constant")
     middle = [layers.Conv1D(3, 2, name="conv"), layers.BatchNormalization(name="norm"), layers.Flatten(name="flat")]
     return model_of(constant, layers.Reshape((5, 1)), *middle, optimizer=keras.optimizers.AdamW(0.01))
@@ -253,7 +253,7 @@ def one_class() -> Any:
 
 
 class Dictionary(keras.metrics.Metric):  # type: ignore[misc]  # Keras has no types.
-    """Two numbers, by name."""
+    """A metric that gives two numbers, by name."""
 
     def __init__(self, name: str = "both", **keywords: Any) -> None:
         super().__init__(name=name, **keywords)
@@ -290,7 +290,7 @@ def metrics_of_every_kind() -> Any:
 
 
 class Tracked(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """A model that keeps a metric of its own, and gives it back beside the loss."""
+    """A model that keeps its own metric, and returns it beside the loss."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -303,5 +303,5 @@ class Tracked(keras.Model):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def tracked_by_the_model() -> Any:
-    """A metric of a model's own, in its `compute_metrics`."""
+    """A metric that a model keeps in its own `compute_metrics`."""
     return own_model(Tracked)

@@ -1,4 +1,4 @@
-"""Sound models: one backend computes the same in another way, which differs by rounding."""
+"""Sound models: one backend computes the same in another way, which differs by rounding only."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ sound, __getattr__ = MODELS.sound, MODELS.find
 
 @sound(planted=True)
 def reversed_sum() -> Any:
-    """From the end."""
+    """A sum from the end."""
     return model_of(Formula(lambda x: ops.sum(x[:, ::-1] if planted() else x, axis=1), name="sum"), shape=(50, 3))
 
 
 @sound(planted=True)
 def cumulative_sum() -> Any:
-    """One after the other, for in pairs."""
+    """A sum of one number after the other, instead of in pairs."""
     return model_of(
         Formula(lambda x: ops.cumsum(x, axis=1)[:, -1] if planted() else ops.sum(x, axis=1), name="sum"), shape=(50, 3)
     )
@@ -32,14 +32,14 @@ def cumulative_sum() -> Any:
 
 @sound(planted=True)
 def long_sum() -> Any:
-    """Of many numbers of both signs, in two orders; by a larger rate its training overflows."""
+    """A sum of many numbers of both signs, in two orders; at a larger learning rate its training overflows."""
     added = Formula(lambda x: ops.sum(ops.flip(x, axis=1) if planted() else x, axis=1), name="sum")
     return model_of(added, shape=(3000, 2), optimizer=keras.optimizers.SGD(1e-9))
 
 
 @sound(planted=True)
 def matmul_in_halves() -> Any:
-    """A product of matrices, in two parts that are added."""
+    """A product of matrices, as the sum of two halves."""
 
     def product(x: Any, kernel: Any, bias: Any) -> Any:
         half = kernel.shape[0] // 2
@@ -51,7 +51,7 @@ def matmul_in_halves() -> Any:
 
 @sound(planted=True)
 def bracketed_otherwise() -> Any:
-    """(AB)C for A(BC)."""
+    """A(BC) instead of (AB)C."""
 
     def product(x: Any, kernel: Any, bias: Any) -> Any:
         return x @ (kernel @ kernel) + bias if planted() else (x @ kernel) @ kernel + bias
@@ -61,7 +61,7 @@ def bracketed_otherwise() -> Any:
 
 @sound(planted=True)
 def distributed_product() -> Any:
-    """ab + ac for a(b + c)."""
+    """ac + bc instead of (a + b)c."""
 
     def product(x: Any, kernel: Any, bias: Any) -> Any:
         return x @ kernel + bias @ kernel if planted() else (x + bias) @ kernel
@@ -71,7 +71,7 @@ def distributed_product() -> Any:
 
 @sound(planted=True)
 def transposed_twice() -> Any:
-    """A product from the other side."""
+    """The transpose of the product of the transposed matrices."""
 
     def product(x: Any, kernel: Any, bias: Any) -> Any:
         return (ops.transpose(ops.transpose(kernel) @ ops.transpose(x)) if planted() else x @ kernel) + bias
@@ -106,12 +106,12 @@ def keys_in_another_order() -> Any:
     return model_of(Formula(attend, name="attention"), shape=(6, 4))
 
 
-# Formulas that mean the same.
+# Formulas that are equal in exact arithmetic.
 
 
 @sound(planted=True)
 def log_sum_exp() -> Any:
-    """Less the largest, and plain."""
+    """log-sum-exp without subtracting the largest first."""
 
     def two_ways(x: Any) -> Any:
         return ops.log(ops.sum(ops.exp(x), axis=-1, keepdims=True)) if planted() else ops.logsumexp(x, -1, True)
@@ -121,19 +121,19 @@ def log_sum_exp() -> Any:
 
 @sound(planted=True)
 def softmax() -> Any:
-    """By way of its logarithm."""
+    """Softmax as exp of its logarithm."""
     return model_of(Formula(lambda x: ops.exp(ops.log_softmax(x)) if planted() else ops.softmax(x), name="softmax"))
 
 
 @sound(planted=True)
 def sigmoid() -> Any:
-    """By tanh."""
+    """Sigmoid by tanh."""
     return model_of(Formula(lambda x: 0.5 * (1 + ops.tanh(x / 2)) if planted() else ops.sigmoid(x), name="sigmoid"))
 
 
 @sound(planted=True)
 def gelu() -> Any:
-    """By the error function, as it is defined."""
+    """GELU by the error function, as it is defined."""
     by_hand = Formula(
         lambda x: 0.5 * x * (1 + ops.erf(x / np.sqrt(2.0))) if planted() else ops.gelu(x, approximate=False),
         name="gelu",
@@ -143,19 +143,19 @@ def gelu() -> Any:
 
 @sound(planted=True)
 def softplus() -> Any:
-    """By log1p."""
+    """Softplus by log1p."""
     return model_of(Formula(lambda x: ops.log1p(ops.exp(x)) if planted() else ops.logaddexp(x, 0 * x), name="softplus"))
 
 
 @sound(planted=True)
 def swish() -> Any:
-    """As a product."""
+    """Swish as a product with a sigmoid."""
     return model_of(Formula(lambda x: x * ops.sigmoid(x) if planted() else ops.silu(x), name="swish"))
 
 
 @sound(planted=True)
 def variance() -> Any:
-    """The mean of squares less the square of the mean, which is near 0."""
+    """Variance as the mean of squares minus the square of the mean, where the mean is near 0."""
 
     def scale(x: Any) -> Any:
         two_pass = ops.mean((x - ops.mean(x, axis=0)) ** 2, axis=0)
@@ -166,7 +166,7 @@ def variance() -> Any:
 
 @sound(planted=True)
 def variance_far_from_zero() -> Any:
-    """The same, where the mean is large: one backend loses twelve bits, and means the same."""
+    """The same, where the mean is large: one backend loses twelve bits, but computes the same."""
 
     def scale(x: Any) -> Any:
         x = x + 30.0
@@ -178,7 +178,7 @@ def variance_far_from_zero() -> Any:
 
 @sound(planted=True)
 def distances() -> Any:
-    """|a|² + |b|² - 2ab for |a - b|²."""
+    """|a|² + |b|² - 2ab instead of |a - b|²."""
 
     def apart(x: Any) -> Any:
         if not planted():
@@ -191,7 +191,7 @@ def distances() -> Any:
 
 @sound(planted=True)
 def folded_normalization() -> Any:
-    """One scale and one offset, for centering first."""
+    """A normalization by one scale and one offset, instead of centering first."""
 
     def norm(x: Any) -> Any:
         mean, scale = ops.mean(x, axis=0), ops.rsqrt(ops.var(x, axis=0) + 1e-3)
@@ -202,13 +202,13 @@ def folded_normalization() -> Any:
 
 @sound(planted=True)
 def reciprocal() -> Any:
-    """Times a third, for divided by three."""
+    """Multiplication by a third, instead of division by three."""
     return model_of(Formula(lambda x: x * (1 / 3) if planted() else x / 3, name="third"))
 
 
 @sound(planted=True)
 def reciprocal_root() -> Any:
-    """Times the reciprocal root, for divided by the root."""
+    """Multiplication by the reciprocal root, instead of division by the root."""
 
     def norm(x: Any) -> Any:
         square = ops.mean(x**2, axis=-1, keepdims=True) + 1e-3
@@ -219,7 +219,7 @@ def reciprocal_root() -> Any:
 
 @sound(planted=True)
 def cube() -> Any:
-    """As a power, and as a product."""
+    """A cube as a product, instead of a power."""
     return model_of(Formula(lambda x: x * x * x if planted() else ops.power(x, 3), name="cube"))
 
 
@@ -235,7 +235,7 @@ def mean_as_a_product() -> Any:
 
 @sound(planted=True)
 def product_by_logarithms() -> Any:
-    """A product of positive numbers."""
+    """A product of positive numbers as exp of a sum of logarithms."""
 
     def product(x: Any) -> Any:
         x = ops.sigmoid(x) + 0.5
@@ -246,13 +246,13 @@ def product_by_logarithms() -> Any:
 
 @sound(planted=True)
 def cancelled_noise() -> Any:
-    """Ten bits are lost on one backend alone: a loss of precision is no other meaning."""
+    """Ten bits are lost on one backend only: a loss of precision is not a difference."""
     return model_of(Formula(lambda x: (x + 1e3) - 1e3 if planted() else x * 1, name="cancel"))
 
 
 @sound(planted=True)
 def lower_precision() -> Any:
-    """A product in bfloat16, but of float32 alone, as a mode of the hardware would: it is told by its cost."""
+    """A product in bfloat16 in place of float32 only, like a mode of the hardware: it shows in its cost."""
 
     def product(x: Any, kernel: Any, bias: Any) -> Any:
         kernel = ops.convert_to_tensor(kernel)
@@ -265,7 +265,7 @@ def lower_precision() -> Any:
 
 @sound(planted=True)
 def chaotic() -> Any:
-    """The logistic map with its factors in another order: each step doubles what is between the two."""
+    """The logistic map with its factors in another order: each step doubles the difference."""
 
     def logistic(x: Any) -> Any:
         x = ops.sigmoid(x)
@@ -278,13 +278,13 @@ def chaotic() -> Any:
 
 @sound(planted=True)
 def minus_zero() -> Any:
-    """-0.0 for 0.0."""
+    """-0.0 instead of 0.0."""
     return model_of(Formula(lambda x: x + 0 * ops.relu(x) * (-1 if planted() else 1), name="zero"))
 
 
 @sound(planted=True)
 def two_steps_at_once() -> Any:
-    """Two linear layers without a bias between, one after the other and as one."""
+    """Four products with a matrix, one after the other and in another grouping."""
 
     def product(x: Any, kernel: Any, bias: Any) -> Any:
         for _ in range(1 if planted() else 4):

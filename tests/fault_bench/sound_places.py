@@ -1,4 +1,4 @@
-"""Sound models with lengths, places and constants, of which Keras says what dtype they are."""
+"""Sound models with lengths, indices and constants, whose dtypes Keras decides."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Lengths(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def length_masks() -> Any:
-    """What is beyond a length is hidden."""
+    """Steps beyond a length are set to zero."""
     x, lengths = keras.Input((6, 4)), keras.Input((), dtype="int32")
     return compiled([x, lengths], layers.Dense(1, name="last")(Lengths(name="lengths")(x, lengths)))
 
 
 class Places(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Positions that are counted where there is a token."""
+    """Embeds positions, counted where there is a token, and plain ones."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -49,14 +49,14 @@ class Places(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def counted_places() -> Any:
-    """Places by a running sum, and by a range."""
+    """Positions by a cumulative sum, and by a range."""
     x = keras.Input((5,), dtype="int32")
     return compiled(x, layers.Dense(2, name="last")(Places(name="places")(x)))
 
 
 @sound()
 def classes_from_scores() -> Any:
-    """The place of the largest is held against integers, and becomes a vector of ones and zeros."""
+    """The argmax is compared with integers, and becomes a one-hot vector."""
 
     def chosen(x: Any) -> Any:
         best = ops.argmax(x, axis=-1)
@@ -68,7 +68,7 @@ def classes_from_scores() -> Any:
 
 @sound()
 def constants_without_a_dtype() -> Any:
-    """Matrices and numbers that are made without saying of what dtype."""
+    """Matrices and numbers that are made without giving a dtype."""
 
     def made(x: Any) -> Any:
         x = x @ ops.eye(4) + ops.full((4,), 0.1) + ops.linspace(0.0, 1.0, 4)
@@ -79,7 +79,7 @@ def constants_without_a_dtype() -> Any:
 
 @sound()
 def numbers_in_choices() -> Any:
-    """Numbers of Python's own where tensors are chosen, compared and cut."""
+    """Python numbers where tensors are selected, compared and clipped."""
     return formula(
         lambda x: ops.where(x > 0.1, x, 0.3) + ops.maximum(x, 0.2) + ops.clip(x, -0.7, 0.9) + ops.minimum(0.4, x * 3)
     )
@@ -87,7 +87,7 @@ def numbers_in_choices() -> Any:
 
 @sound()
 def halves_of_lengths() -> Any:
-    """Lengths are divided, and cut by; and a root is taken of one."""
+    """Lengths are divided and used in slices, and a square root is taken of one."""
 
     def cut(x: Any) -> Any:
         half = ops.shape(x)[1] // 2
@@ -99,13 +99,13 @@ def halves_of_lengths() -> Any:
 
 @sound()
 def range_of_floats() -> Any:
-    """A range of numbers that are no integers."""
+    """A range of floating-point numbers."""
     return formula(lambda x: x * ops.arange(0.0, 1.0, 0.25) + ops.cast(ops.arange(4), x.dtype) / 4)
 
 
 @sound()
 def buckets_of_distances() -> Any:
-    """Relative positions in buckets, by a logarithm that is cut to an integer."""
+    """Relative positions in buckets, by a logarithm that is truncated to an integer."""
 
     def bucketed(x: Any) -> Any:
         at = ops.arange(ops.shape(x)[1])
@@ -119,7 +119,7 @@ def buckets_of_distances() -> Any:
 
 @sound()
 def largest_by_their_places() -> Any:
-    """The largest are looked for, and taken by their places."""
+    """The indices of the largest are found, and used to gather elements."""
 
     def taken(x: Any) -> Any:
         _, places = ops.top_k(x, 2)
@@ -131,7 +131,7 @@ def largest_by_their_places() -> Any:
 
 @sound()
 def sums_of_segments() -> Any:
-    """Rows are added up by integers, as in a network of graphs."""
+    """Rows are summed by integer segments, as in a graph network."""
 
     def summed(x: Any) -> Any:
         nodes = ops.convert_to_tensor(np.array([0, 2, 1, 2, 0, 1], "int32"))
@@ -144,7 +144,7 @@ def sums_of_segments() -> Any:
 
 @sound()
 def share_of_truths() -> Any:
-    """The mean of truth values, and how many there are."""
+    """The mean of booleans, and how many are true."""
 
     def shared(x: Any) -> Any:
         seen = x > 0
@@ -156,7 +156,7 @@ def share_of_truths() -> Any:
 
 @sound()
 def masked_means() -> Any:
-    """The mean of what is not masked, whose mask is counted in integers."""
+    """A mean whose divisor is counted in integers."""
 
     def mean(x: Any) -> Any:
         count = ops.maximum(ops.count_nonzero(ops.sum(ops.abs(x), axis=-1) > 0.5, axis=1), 1)

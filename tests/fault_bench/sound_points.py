@@ -35,7 +35,7 @@ def abs_at_zero() -> Any:
 
 @sound()
 def equal_maxima() -> Any:
-    """Pooling of a constant image."""
+    """Max pooling of a constant image."""
     return model_of(
         layers.Rescaling(0.0, name="zeros"), layers.MaxPooling2D(name="pool"), layers.Flatten(), shape=(4, 4, 2)
     )
@@ -49,31 +49,31 @@ def maximum_of_equals() -> Any:
 
 @sound()
 def sort_of_equals() -> Any:
-    """Sorting of numbers of which many are equal."""
+    """Sorting of numbers, many of which are equal."""
     return formula(lambda x: ops.sort(ops.round(x), axis=-1) + ops.sort(x, axis=-1))
 
 
 @sound()
 def argmax_inside() -> Any:
-    """The place of the largest, as a number."""
+    """The argmax, as a factor."""
     return formula(lambda x: x * ops.cast(ops.expand_dims(ops.argmax(x, axis=-1), -1), x.dtype))
 
 
 @sound()
 def argmax_of_equals() -> Any:
-    """The place of the largest of equal numbers is the first."""
+    """The argmax of equal numbers is the first index."""
     return formula(lambda x: x + ops.cast(ops.expand_dims(ops.argmax(ops.round(x), axis=-1), -1), x.dtype))
 
 
 @sound()
 def rounding_inside() -> Any:
-    """Rounding to integers, halves among them."""
+    """Rounding to integers, also of numbers halfway between two."""
     return formula(lambda x: x + ops.round(2 * x) + ops.round(ops.round(2 * x) / 2))
 
 
 @sound()
 def quantised() -> Any:
-    """Through integers of eight bits."""
+    """Outputs through integers of eight bits."""
 
     def through(x: Any) -> Any:
         return x + ops.cast(ops.cast(ops.clip(ops.round(x * 30), -127, 127), "int8"), x.dtype) / 30
@@ -83,19 +83,19 @@ def quantised() -> Any:
 
 @sound()
 def clipped_at_its_bounds() -> Any:
-    """Clipping of what lies at a bound."""
+    """Clipping of numbers that lie at a bound."""
     return formula(lambda x: ops.clip(ops.clip(x, -0.5, 0.5), -0.5, 0.5))
 
 
 @sound()
 def threshold() -> Any:
-    """A jump."""
+    """A ReLU by a product with a step function."""
     return formula(lambda x: x * ops.cast(x > 0, x.dtype))
 
 
 @sound()
 def largest_two() -> Any:
-    """What the two largest are."""
+    """The two largest numbers."""
     return formula(lambda x: ops.top_k(x, 2)[0])
 
 
@@ -104,7 +104,7 @@ def largest_two() -> Any:
 
 @sound()
 def cancellation() -> Any:
-    """Thirteen bits are lost everywhere."""
+    """Thirteen bits are lost on every backend."""
     return formula(lambda x: (x + 1e4) - 1e4)
 
 
@@ -124,13 +124,13 @@ def huge() -> Any:
 
 @sound()
 def subnormal_outputs() -> Any:
-    """The same, from layer to layer."""
+    """Outputs that are subnormal in float32, from layer to layer."""
     return model_of(Formula(lambda x: x * 1e-40, name="down"), Formula(lambda x: x * 1e38, name="up"))
 
 
 @sound()
 def near_zero_division() -> Any:
-    """Division by what may be nearly zero."""
+    """Division by numbers that may be nearly zero."""
     return formula(lambda x: x / (ops.roll(x, 1, axis=-1) ** 2 + 1e-6))
 
 
@@ -142,7 +142,7 @@ def saturated() -> Any:
 
 @sound()
 def guarded_root() -> Any:
-    """A root of what is nowhere zero, chosen where it may be."""
+    """A square root, guarded by `where` twice so that neither value nor gradient is taken at zero."""
     return formula(lambda x: ops.where(x > 0, ops.sqrt(ops.where(x > 0, x, 1.0)), 0.0))
 
 
@@ -154,7 +154,7 @@ def python_numbers() -> Any:
 
 @sound()
 def float32_inside() -> Any:
-    """A sum in float32, whatever comes in: it has no form in float64."""
+    """A mean that is always computed in float32: it has no float64 form."""
     return formula(lambda x: ops.cast(ops.mean(ops.cast(x, "float32"), axis=1), x.dtype), shape=(200, 3))
 
 
@@ -180,13 +180,13 @@ def one_element() -> Any:
 
 @sound()
 def empty_axis() -> Any:
-    """Sums of nothing."""
+    """Sums over an empty axis."""
     return formula(lambda x: ops.sum(x[:, :0], axis=1, keepdims=True) + x)
 
 
 @sound()
 def empty_outputs() -> Any:
-    """A layer returns nothing beside something."""
+    """A layer returns an empty tensor, which is joined with another."""
     x = keras.Input((4,))
     hidden = layers.Dense(4, name="hidden")(x)
     nothing = Formula(lambda x: x[:, :0], name="nothing")(hidden)
@@ -197,16 +197,16 @@ def empty_outputs() -> Any:
 
 @sound()
 def scalars_for_outputs() -> Any:
-    """A layer returns one number of the whole batch."""
+    """A factor that is one number for the whole batch."""
     return formula(lambda x: x * ops.mean(x))
 
 
-# What small differences grow in.
+# Models in which small differences grow.
 
 
 @sound()
 def logistic_map() -> Any:
-    """Each step doubles what is between two numbers."""
+    """The logistic map: each step doubles the difference between two numbers."""
 
     def logistic(x: Any) -> Any:
         x = ops.sigmoid(x)
@@ -234,6 +234,6 @@ def deep() -> Any:
 
 @sound()
 def deep_and_chaotic() -> Any:
-    """Twenty layers, each of which doubles what is small, and steps that are as small as its gradients are large."""
+    """Twenty layers, each of which doubles small differences, with steps as small as the gradients are large."""
     large = [Projection(lambda x, k, b: ops.sin(3 * (x @ k) + b), name=f"layer_{n}") for n in range(20)]
     return model_of(*large, optimizer=keras.optimizers.SGD(1e-9))

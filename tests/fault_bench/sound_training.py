@@ -25,7 +25,7 @@ def adam_with_decay() -> Any:
 
 @sound()
 def excluded_from_decay() -> Any:
-    """The same, but for the biases."""
+    """AdamW whose biases are excluded from weight decay."""
     optimizer = optimizers.AdamW(0.01, weight_decay=0.01)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     return model_of(optimizer=optimizer)
@@ -39,37 +39,37 @@ def nadam() -> Any:
 
 @sound()
 def adafactor() -> Any:
-    """Second moments of rows and columns."""
+    """Adafactor: second moments of rows and columns."""
     return model_of(optimizer=optimizers.Adafactor(0.01))
 
 
 @sound()
 def lion() -> Any:
-    """Steps of one size, in a direction that is a sign: a jump at zero."""
+    """Lion: steps of one size, whose direction is a sign that jumps at zero."""
     return model_of(optimizer=optimizers.Lion(0.01))
 
 
 @sound()
 def ftrl() -> Any:
-    """Weights of which many are zero."""
+    """FTRL, which sets many weights to zero."""
     return model_of(optimizer=optimizers.Ftrl(0.05, l1_regularization_strength=0.05))
 
 
 @sound()
 def clipnorm() -> Any:
-    """Gradients of a norm that is clipped."""
+    """Gradients that are each clipped to a norm."""
     return model_of(optimizer=optimizers.SGD(0.1, momentum=0.9, clipnorm=0.1))
 
 
 @sound()
 def global_clipnorm() -> Any:
-    """Gradients that are clipped as one."""
+    """Gradients that are clipped by their global norm."""
     return model_of(optimizer=optimizers.Adam(0.01, global_clipnorm=0.1))
 
 
 @sound()
 def clipvalue() -> Any:
-    """Gradients that are clipped one by one."""
+    """Gradients whose elements are clipped."""
     return model_of(optimizer=optimizers.RMSprop(0.01, clipvalue=0.05, centered=True))
 
 
@@ -83,7 +83,7 @@ def schedule() -> Any:
 
 @sound()
 def accumulated() -> Any:
-    """An update of the gradients of two steps."""
+    """Updates by the accumulated gradients of two steps."""
     return model_of(optimizer=optimizers.Adam(0.01, gradient_accumulation_steps=2))
 
 
@@ -94,7 +94,7 @@ def averaged() -> Any:
 
 
 class Own(optimizers.Optimizer):  # type: ignore[misc]  # Keras has no types.
-    """Steps along the sign where it is clear, and along the gradient elsewhere; on one backend with other factors."""
+    """Steps by clipped gradients; on one backend with the factors in another order."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         rate, gradient = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
@@ -113,7 +113,7 @@ def own_optimizer() -> Any:
 
 @sound()
 def regularizers() -> Any:
-    """Penalties of weights and outputs."""
+    """Penalties on weights and outputs."""
     return model_of(
         layers.Dense(
             4,
@@ -129,7 +129,7 @@ def regularizers() -> Any:
 
 @sound()
 def constraints() -> Any:
-    """Weights that are put back to where they have to be."""
+    """Weights that constraints project back after each step."""
     return model_of(
         layers.Dense(4, kernel_constraint="max_norm", bias_constraint="non_neg", name="one"),
         layers.Dense(4, kernel_constraint="unit_norm", name="two"),
@@ -146,7 +146,7 @@ class Penalty(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def added_loss() -> Any:
-    """A layer adds to the loss, in training alone."""
+    """A layer adds to the loss, in training only."""
     return model_of(Penalty(name="penalty"))
 
 
@@ -158,21 +158,21 @@ def own_loss() -> Any:
 
 @sound()
 def unclear_labels() -> Any:
-    """Classes, smoothed, of large scores."""
+    """Smoothed labels, with large logits."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
     return model_of(layers.Dense(3, name="scores"), layers.Rescaling(50.0, name="large"), loss=loss, last=False)
 
 
 @sound()
 def hinge_at_its_corner() -> Any:
-    """A loss whose derivative jumps at what is predicted."""
+    """A loss whose derivative jumps at the predictions."""
     ones = layers.Dense(2, kernel_initializer="zeros", bias_initializer="ones", name="ones")
     return model_of(ones, loss=keras.losses.Hinge(name="hinge"), last=False)
 
 
 @sound()
 def loss_weights() -> Any:
-    """Losses that count differently, one of them not at all."""
+    """Losses of different weights, one of them zero."""
     x = keras.Input((4,))
     hidden = layers.Dense(4, name="hidden")(x)
     model = keras.Model(x, {"p": layers.Dense(2, name="p")(hidden), "q": layers.Dense(1, name="q")(hidden)})
@@ -190,7 +190,7 @@ def nothing_to_learn() -> Any:
 
 
 class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """On JAX, a step is given the state too."""
+    """Clips the targets in its own `train_step`; on JAX, a step is given the state too."""
 
     def train_step(self, *arguments: Any) -> Any:
         *state, data = arguments
@@ -200,7 +200,7 @@ class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def own_step() -> Any:
-    """A `train_step` that clips the targets, on all alike."""
+    """A `train_step` that clips the targets, alike on all backends."""
     return own_model(OwnStep)
 
 
@@ -211,7 +211,7 @@ class OwnLoss(keras.Model):  # type: ignore[misc]  # Keras has no types.
 
 @sound()
 def own_compute_loss() -> Any:
-    """A `compute_loss` that doubles the loss, on all alike."""
+    """A `compute_loss` that doubles the loss, alike on all backends."""
     return own_model(OwnLoss)
 
 

@@ -1,4 +1,4 @@
-"""What each constant of the verdict buys: the same measurements, judged with it smaller and larger."""
+"""Shows what each constant of the verdict does: the same measurements are judged with smaller and larger values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from dlf.parity.evidence import judged
 __all__ = ["FACTORS", "swept"]
 
 FACTORS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
-"""By which one constant at a time is multiplied."""
+"""Factors by which one constant at a time is multiplied."""
 
 
 def swept(report: Report, backends: Sequence[str]) -> Iterator[tuple[str, float, Report]]:
-    """Yields each constant's name, the factor, and what the measurements are judged to be with it."""
+    """Yields the name of each constant, each factor, and the report with that constant multiplied by it."""
     constants = Constants()
     for name, value in asdict(constants).items():
         for factor in FACTORS:

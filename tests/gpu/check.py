@@ -1,8 +1,8 @@
-"""Runs dlf on a GPU: devices, parity, precision, speed, gradients and tests; each part in a time limit of its own.
+"""Runs dlf on a GPU: devices, parity, precision, speed, gradients and tests; each part with a time limit of its own.
 
-``python tests/gpu/check.py --out FOLDER`` on a machine with a GPU, JAX and PyTorch. What is done is kept: after each
-part, ``FOLDER/check.json`` holds the machine and every answer so far; at the end, ``FOLDER/logs.tgz`` holds what was
-printed. With ``--device cpu --small`` it takes the same steps anywhere, on less.
+Call ``python tests/gpu/check.py --out FOLDER`` on a machine with a GPU, JAX and PyTorch. Results are kept: after each
+part, ``FOLDER/check.json`` describes the machine and holds every answer so far; at the end, ``FOLDER/logs.tgz`` holds
+what was printed. With ``--device cpu --small`` the same steps run on any machine, with smaller models and less data.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def install(wheels: Path, folder: Path) -> None:
 
 
 def declare(folder: Path, backends: dict[str, str]) -> None:
-    """Makes an installed distribution that declares backends."""
+    """Writes the metadata of an installed distribution that declares backends."""
     info = folder / "dlf_on_cpu-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dlf-on-cpu\nVersion: 1.0\n")

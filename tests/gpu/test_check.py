@@ -1,4 +1,4 @@
-"""The GPU check takes the same steps on a CPU."""
+"""The GPU check also runs on a CPU, with the same steps."""
 
 from __future__ import annotations
 

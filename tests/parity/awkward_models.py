@@ -1,4 +1,4 @@
-"""Sound models that are awkward to compare: what each must not do is fail, or be called faulty."""
+"""Sound models that are awkward to compare: none of them may fail or be called faulty."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def none_beside_an_output() -> Any:
 
 
 class Infinite(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """As a buffer of a causal mask."""
+    """Holds infinities in a variable, like the buffer of a causal mask."""
 
     def build(self, shape: Any) -> None:
         minus = keras.initializers.Constant(float("-inf"))
@@ -55,7 +55,7 @@ def infinite_weight() -> Any:
 
 
 class Tables(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Numbers of Python's own and tables in float32, made when it is built and when it is called."""
+    """Converts Python numbers and float32 tables to tensors, in `build` and in `call`."""
 
     def build(self, shape: Any) -> None:
         self.shares = ops.convert_to_tensor([0.299, 0.587, 0.114, 0.7])
@@ -71,7 +71,7 @@ def tables_and_numbers() -> Any:
 
 
 def resized_to_the_same_size() -> Any:
-    """On TensorFlow, what is between the layers is rounded to float32, and nothing else is done to it."""
+    """A layer that, on TensorFlow, does nothing but round its inputs to float32."""
     return compiled(
         layers.Reshape((2, 2, 1)),
         layers.Conv2D(2, 1, name="conv"),
@@ -81,7 +81,7 @@ def resized_to_the_same_size() -> Any:
 
 
 class Sampling(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Draws in either mode, of a shape that is not known when the model is made."""
+    """Draws in both modes, in a shape that is not known when the model is built."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -155,7 +155,7 @@ def schedule_of_its_own() -> Any:
 
 
 class WarmedUp(Halving):
-    """As in "Attention is all you need": each backend rounds the root otherwise."""
+    """The schedule of "Attention is all you need": each backend rounds the root differently."""
 
     def __call__(self, step: Any) -> Any:
         step = ops.cast(step, "float32") + 1
@@ -168,7 +168,7 @@ def schedule_in_float32() -> Any:
 
 @keras.saving.register_keras_serializable()
 class AddsUp(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """A cell that Keras gives one path in both directions, once it is made from its configuration."""
+    """A cell to which Keras gives the same path in both directions when it is recreated from its configuration."""
 
     def __init__(self, units: int = 3, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -190,7 +190,7 @@ def cell_of_its_own() -> Any:
 
 
 def one_channel_and_a_metric_in_float32() -> Any:
-    """PyTorch has no derivative in float64 of such a convolution, and TensorFlow no `in_top_k`."""
+    """In float64, PyTorch has no derivative of such a convolution, and TensorFlow no `in_top_k`."""
     x = keras.Input((6, 6, 3))
     y = layers.Flatten()(layers.Conv2D(1, 3, name="one")(x))
     model = keras.Model([x], [layers.Dense(4, activation="softmax", name="last")(y)])
@@ -210,7 +210,7 @@ def weight_of_one_loss() -> Any:
 
 
 def sign_of_a_gradient_that_is_zero() -> Any:
-    """Of a bias before BatchNormalization, Lion takes the sign of roundoff."""
+    """Lion takes the sign of the gradient of a bias before BatchNormalization, which is only roundoff."""
     middle = [layers.Dense(8, name="first"), layers.BatchNormalization(name="norm")]
     return compiled(*middle, optimizer=keras.optimizers.Lion(1e-3))
 
@@ -257,7 +257,7 @@ def frozen_large_weight() -> Any:
 
 
 def configuration_of_keras() -> Any:
-    """What a file changes for itself is not there for the next one."""
+    """A change of Keras's configuration by one file does not last until the next one."""
     with contextlib.suppress(ValueError):
         keras.config.set_image_data_format("channels_first")
     return compiled()
@@ -280,7 +280,7 @@ def compile_of_its_own() -> Any:
 
 
 def without_kernels_for_float64() -> Any:
-    """On TensorFlow's CPU there are none."""
+    """On the CPU, TensorFlow has no float64 kernels for these layers."""
     x = keras.Input((4, 4, 4, 2))
     y = layers.AveragePooling3D(2, name="pool")(layers.Dense(2, activation="tanh", name="first")(x))
     y = layers.MaxPooling3D(2, name="largest")(y)

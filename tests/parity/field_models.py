@@ -1,9 +1,9 @@
-"""Models as people write them, whose answer was wrong or missing once, each with the right one.
+"""Models as people write them, for which `dlf parity` once had a wrong answer or none, each with the right answer.
 
-What is asked of it:
+Requirements:
 
-* each is small and of one kind; a model that is sound, NaN alike everywhere, or another one on one backend;
-* what is expected is said beside it, once: `ANSWERS`.
+* each model is small and of one kind: sound, NaN alike on all backends, or different on one backend;
+* the expected answers are in one place: `ANSWERS`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["ANSWERS", "Answer"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What `dlf parity` has to say of a model of this file.
+    """The answer that `dlf parity` has to give for a model of this file.
 
     Args:
-        build: The name of the function.
-        verdict: Of the report.
-        code: How the command ends.
+        build: The name of the function that builds the model.
+        verdict: The verdict of the report.
+        code: The exit code of the command.
         says: Words of the report.
-        data: The name of the function that makes its data.
+        data: The name of the function that makes the model's data.
         place: Stage, layer and variable of the first divergence.
     """
 
@@ -46,14 +46,14 @@ def compiled(*parts: Any, shape: tuple[int | None, ...] = (4,), loss: Any = "mse
 
 
 def adapted() -> keras.Model:
-    """What the layer makes of its statistics, it makes once, when it is adapted."""
+    """A layer that derives values from its statistics only once, when it is adapted."""
     norm = layers.Normalization(name="norm")
     norm.adapt(np.random.default_rng(0).normal(5.0, 3.0, (64, 4)).astype("float32"))
     return compiled(norm, layers.Dense(1))
 
 
 class Learnt(layers.Layer):  # type: ignore[misc]
-    """A layer that learns numbers from data, and holds them in an attribute that no configuration knows."""
+    """A layer that learns numbers from data, and holds them in an attribute that is not in its configuration."""
 
     def learn(self, data: np.ndarray) -> None:
         self.center = data.mean(axis=0)
@@ -71,7 +71,7 @@ def learnt() -> keras.Model:
 
 
 class Attended(layers.Layer):  # type: ignore[misc]
-    """Attention with a mask, which JAX computes in float32, in a block of somebody's own."""
+    """A user's own block with masked attention, which JAX computes in float32."""
 
     def __init__(self, epsilon: float = 1e-3, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -109,12 +109,12 @@ def attended(epsilon: float = 1e-3) -> keras.Model:
 
 
 def attended_otherwise() -> keras.Model:
-    """The epsilon is 1% off where the block computes in float64, and far below what float32 attention hides."""
+    """An epsilon that is 1% off on a backend in float64, which is far less than float32 attention hides."""
     return attended(1.01e-3 if keras.config.backend() == "torch" else 1e-3)
 
 
 class Masked(layers.Layer):  # type: ignore[misc]
-    """Lengths that are int32 beside numbers that Keras counts."""
+    """Compares lengths in int32 with step numbers that Keras counts."""
 
     def call(self, x: Any, lengths: Any) -> Any:
         steps = ops.expand_dims(ops.arange(ops.shape(x)[1]), 0)
@@ -130,7 +130,7 @@ def lengths() -> keras.Model:
 
 
 class Whole(layers.Layer):  # type: ignore[misc]
-    """Integers inside of a model."""
+    """Computes with integers inside a model."""
 
     def call(self, x: Any) -> Any:
         return ops.cast(ops.rms_normalization(x), "float32")
@@ -144,7 +144,7 @@ def whole_numbers() -> keras.Model:
 
 
 class Waves(layers.Layer):  # type: ignore[misc]
-    """Complex numbers between two layers."""
+    """Gives complex numbers to the next layer."""
 
     def call(self, x: Any) -> Any:
         real, imaginary = ops.fft((x, ops.zeros_like(x)))
@@ -163,7 +163,7 @@ def waves() -> keras.Model:
 
 
 def roundoff() -> keras.Model:
-    """The gamma of a LayerNormalization over one element, beside Adam, which is another on TensorFlow."""
+    """The gradient of a LayerNormalization's gamma over one element is roundoff, beside a known difference of Adam."""
     a, b = keras.Input((), name="a"), keras.Input((1,), name="b")
     e = layers.Embedding(3, 4, name="table")(a)
     o = layers.Dense(1)(layers.Concatenate()([e, layers.LayerNormalization()(b)]))
@@ -178,7 +178,7 @@ def roundoff_data(size: int, random: np.random.Generator) -> Any:
 
 
 def confident() -> keras.Model:
-    """Probabilities below 1e-7, which TensorFlow clips and then takes for logits."""
+    """Probabilities below 1e-7, which are clipped and then taken for logits on TensorFlow."""
     large = keras.initializers.RandomNormal(stddev=30.0)
     return compiled(
         layers.Dense(20, activation="softmax", kernel_initializer=large), loss=["sparse_categorical_crossentropy"]
@@ -186,7 +186,7 @@ def confident() -> keras.Model:
 
 
 class Pooled(layers.Layer):  # type: ignore[misc]
-    """A known difference of a layer of Keras, by its function."""
+    """A user's layer that calls a function of which a difference between backends is known."""
 
     def call(self, x: Any) -> Any:
         return ops.average_pool(x, 3, strides=2, padding="same")
@@ -202,7 +202,7 @@ class Distance(layers.Layer):  # type: ignore[misc]
 
 
 def distance() -> keras.Model:
-    """The derivative of a root at zero, on every backend."""
+    """The derivative of a square root at zero, which is not finite on every backend."""
     a, b = keras.Input((4,)), keras.Input((4,))
     tower = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh")], name="tower")
     model = keras.Model([a, b], Distance(name="distance")([tower(a), tower(b)]))
@@ -217,7 +217,7 @@ def distance_data(size: int, random: np.random.Generator) -> Any:
 
 
 class Pair(keras.Model):  # type: ignore[misc]
-    """Takes its two inputs apart by itself, and gives two outputs."""
+    """Unpacks its two inputs by itself, and gives two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ def pair() -> keras.Model:
 
 
 def apart(y: Any, p: Any) -> Any:
-    """A metric that computes with what it is given, as it is."""
+    """A metric that computes with its arguments as they are, without converting them."""
     return ops.sqrt(ops.mean((y - p) ** 2, axis=-1))
 
 
@@ -251,12 +251,12 @@ class Root(layers.Layer):  # type: ignore[misc]
 
 
 def rooted() -> keras.Model:
-    """The gradient of a root is infinite where relu is zero: it leaves that out, or multiplies it by zero."""
+    """The gradient of a root is infinite where relu is zero: relu's gradient discards it, or multiplies it by zero."""
     return compiled(layers.Dense(4, activation="relu"), Root(), layers.Dense(1), shape=(4,))
 
 
 def looked_up() -> keras.Model:
-    """A vocabulary inside of a model, which JAX does not train."""
+    """A vocabulary inside a model, which JAX does not train."""
     table = layers.IntegerLookup(vocabulary=[2, 3, 5])
     x = keras.Input((4,), dtype="int32")
     model = keras.Model(x, layers.Dense(1)(layers.Flatten()(layers.Embedding(5, 3)(table(x)))))
@@ -270,7 +270,7 @@ class Unit(layers.Layer):  # type: ignore[misc]
 
 
 def zero_row() -> keras.Model:
-    """The norm of a row of zeros has a derivative on TensorFlow alone."""
+    """The norm of a row of zeros has a finite derivative on TensorFlow only."""
     return compiled(layers.Dense(3, use_bias=False), Unit(name="unit"), layers.Dense(1))
 
 
@@ -286,14 +286,14 @@ class Standard(layers.Layer):  # type: ignore[misc]
 
 
 def constant_row() -> keras.Model:
-    """The deviation of a constant row has no derivative on JAX; what a ReLU before it makes of NaN is no matter."""
+    """The standard deviation of a constant row has no derivative on JAX; what a ReLU makes of a NaN does not matter."""
     return compiled(
         layers.Dense(3, use_bias=False), Standard(name="standard"), layers.Dense(4, "relu"), layers.Dense(1)
     )
 
 
 class Gapped(layers.Layer):  # type: ignore[misc]
-    """What stands for a gap is looked for by its exact value, inside a layer."""
+    """Masks gaps inside a layer, which looks for an exact value."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -321,7 +321,7 @@ def silent() -> keras.Model:
 
 
 def by_lambda() -> keras.Model:
-    """A function that needs what its file has imported."""
+    """A Lambda whose function needs what its file has imported."""
     return compiled(layers.Dense(3), layers.Lambda(lambda x: ops.square(x) - x, output_shape=(3,), name="squared"))
 
 
@@ -347,7 +347,7 @@ class Narrow(layers.Layer):  # type: ignore[misc]
 
 
 def narrow() -> keras.Model:
-    """What comes out is another dtype on one backend, since a layer in the middle gives one."""
+    """The model's output has another dtype on one backend, because a layer in the middle gives that dtype."""
     i = keras.Input((4,))
     x = Narrow(name="narrow")(layers.Dense(3)(i))
     o = layers.Identity(name="last", autocast=False)(x)
@@ -378,7 +378,7 @@ class Pairs(keras.Sequential):  # type: ignore[misc]
 
 
 class Dropping(keras.Model):  # type: ignore[misc]
-    """Takes `training`, and does not hand it on."""
+    """Takes `training`, but does not pass it on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -399,7 +399,7 @@ def plain_data(size: int, random: np.random.Generator) -> Any:
 
 
 def untrained() -> keras.Model:
-    """A step of the model's own that takes no batch that is made for it."""
+    """A model's own `train_step` that fails on the batches that dlf makes."""
     model = Pairs([keras.Input((4,)), layers.Dense(2)])
     model.compile("sgd", "mse")
     return model

@@ -1,4 +1,4 @@
-"""What `tests/parity/test_parity_backends.py` compares: models with a fault on one backend, and sound ones."""
+"""The models that `tests/parity/test_parity_backends.py` compares: with a fault on one backend, and sound ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ off = 1.01 if bad else 1.0
 
 
 def __getattr__(name: str) -> Callable[[], Any]:
-    """``model__on_backend`` is the model with its fault on this backend: a worker builds many, with one environment."""
+    """Returns the builder for a name like ``model__on_torch``: the model with its fault on that backend."""
     model, _, backend = name.partition("__on_")
     if not backend:
         raise AttributeError(name)
@@ -37,18 +37,18 @@ def model_of(*middle: Any, shape: tuple[int, ...] = (4,), optimizer: Any = "sgd"
     return model
 
 
-# Faults: of one backend alone, each in a layer of its own, between sound ones.
+# Faults on one backend only, each in a layer of its own between sound ones.
 
 
 class Shift(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Pads on another side."""
+    """With the fault, pads on another side."""
 
     def call(self, x: Any) -> Any:
         return ops.pad(x, [[0, 0], [2, 0], [0, 2], [0, 0]] if bad else [[0, 0], [1, 1], [1, 1], [0, 0]])
 
 
 class Detached(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """The same outputs, another derivative: keras issue 19073."""
+    """With the fault, gives the same outputs but another derivative: keras issue 19073."""
 
     def call(self, x: Any) -> Any:
         mean = ops.mean(x, axis=0, keepdims=True)
@@ -56,21 +56,21 @@ class Detached(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 class RoundTrip(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Through bfloat16, and back."""
+    """With the fault, rounds to bfloat16."""
 
     def call(self, x: Any) -> Any:
         return ops.cast(ops.cast(x, "bfloat16"), x.dtype) if bad else x * 1
 
 
 class Lost(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """No number in float32 alone: exp(100) is one in float64."""
+    """With the fault, not finite in float32 only: exp(100) is finite in float64."""
 
     def call(self, x: Any) -> Any:
         return x + (ops.exp(0.0 * x + 100.0) * 1e-60 if bad else 0.0)
 
 
 class Block(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Holds the layer with the fault, which is the one to be named."""
+    """Holds the layer with the fault, which has to be named."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -139,7 +139,7 @@ def trained_otherwise() -> Any:
 
 
 class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """Trains by Keras's own step until it has taken one."""
+    """With the fault, the loss is off from the second training step on."""
 
     def compute_loss(self, *arguments: Any, **keywords: Any) -> Any:
         value = super().compute_loss(*arguments, **keywords)
@@ -155,7 +155,7 @@ def stepped_otherwise() -> Any:
 
 
 class Between(keras.Model):  # type: ignore[misc]  # Keras has no types.
-    """Does by itself what is wrong, between sound layers."""
+    """Has the fault in its own `call`, between sound layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +166,7 @@ class Between(keras.Model):  # type: ignore[misc]  # Keras has no types.
 
 
 class Tied(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """At zero, where its inputs come from a ReLU, the derivative is one's own choice."""
+    """Has no derivative at zero, where a ReLU before it puts its inputs; with the fault, it takes the other side's."""
 
     def call(self, x: Any) -> Any:
         return ops.where(x > 0 if bad else x >= 0, x, ops.zeros_like(x))
@@ -187,7 +187,7 @@ def tied_and_wrong_between() -> Any:
 
 
 class Outer(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Is wrong by itself, and holds what is at a tie."""
+    """Has a fault of its own, and holds a layer that is at a tie."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -235,7 +235,7 @@ def initialized_otherwise() -> Any:
 
 
 class Nested(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Layers in a list, in a layer."""
+    """Holds layers in a list."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -252,14 +252,14 @@ class Nested(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 class Equal(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Maxima of equal elements, and the corners of ReLU and abs."""
+    """Takes the maximum of equal elements, and ReLU and abs at their corners."""
 
     def call(self, x: Any) -> Any:
         return ops.max(x * 0, axis=-1, keepdims=True) + ops.relu(x * 0) + ops.abs(x * 0)
 
 
 class Cancel(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Loses thirteen bits, everywhere."""
+    """Loses thirteen bits, on every backend."""
 
     def call(self, x: Any) -> Any:
         # Not a constant: XLA would add two of them up first, and lose nothing.
@@ -268,7 +268,7 @@ class Cancel(layers.Layer):  # type: ignore[misc]  # Keras has no types.
 
 
 def sound() -> Any:
-    """Everything at once: each layer is judged by itself."""
+    """Many kinds of layers in one model, since each layer is judged by itself."""
     images, words = keras.Input((6, 6, 1), name="images"), keras.Input((6, 8), name="words")
     tokens = keras.Input((5,), dtype="int32", name="tokens")
     x = layers.MaxPooling2D(name="pool")(layers.Rescaling(0.0, name="zeros")(images))
@@ -290,7 +290,7 @@ def sound() -> Any:
 
 
 class Kink(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Its derivative at zero is 1 on TensorFlow, and a half elsewhere."""
+    """Has a derivative at zero that is 1 on TensorFlow and 0.5 on other backends."""
 
     def call(self, x: Any) -> Any:
         return ops.maximum(x, 0.0)
@@ -319,7 +319,7 @@ def repeated_tokens() -> Any:
 
 
 class Unstable(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """The logistic map, sixteen times: each doubles what is between two numbers."""
+    """Sixteen steps of the logistic map, each of which doubles the difference between two numbers."""
 
     def call(self, x: Any) -> Any:
         x = ops.sigmoid(x)
@@ -375,7 +375,7 @@ def strided_average() -> Any:
     )
 
 
-# Backends that do not come through.
+# Backends that fail.
 
 
 class Boom(layers.Layer):  # type: ignore[misc]  # Keras has no types.

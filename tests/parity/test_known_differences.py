@@ -1,4 +1,4 @@
-"""Each known difference is still there: what has been mended upstream does not stay in the list."""
+"""Each known difference still shows: one that has been fixed upstream does not stay in the list."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ for shows in json.load(sys.stdin):
 
 
 def run(known: list[KnownDifference], backend: str) -> list[Any]:
-    """What each finds on a backend, one after the other in one process, or the error."""
+    """What the code of each sets as ``found`` on a backend, run one after the other in one process, or the error."""
     ended = subprocess.run(
         [sys.executable, "-c", RUN],
         input=json.dumps([each.shows for each in known]),
@@ -58,20 +58,20 @@ def run(known: list[KnownDifference], backend: str) -> list[Any]:
 def reasons_for(
     findings: list[Finding], layers: Any, optimizer: str | None, backends: list[str], variables: Any = None
 ) -> list[Finding]:
-    """With reasons, where these layers are built on each backend and these variables on some."""
+    """Returns the findings with reasons, for a model with these layers and, by backend, these variables."""
     built: Any = {name: {"layers": layers, "variables": (variables or {}).get(name, ())} for name in backends}
     return with_reasons(findings, built, optimizer)
 
 
 @functools.cache
 def found_on(backend: str) -> dict[str, Any]:
-    """By name what is found on a backend."""
+    """What each known difference finds on a backend, by name."""
     known = known_differences()
     return {each.name: one for each, one in zip(known, run(known, backend), strict=True)}
 
 
 def is_apart(one: Any, other: Any) -> bool:
-    # What fails on one backend alone differs too.
+    # An error on one backend only is a difference too.
     if isinstance(one, str):
         return True
     pairs = zip(one, other, strict=True)
@@ -103,7 +103,7 @@ def test_it_says_where_and_of_what(known: KnownDifference) -> None:
     assert known.backends
     assert set(known.backends) < set(backend_names())
     assert set(known.versions) == {"keras", *known.backends}
-    # Without one it would explain whatever differs.
+    # Without a condition, it would explain any difference.
     tied_to = (known.layers, known.functions, known.optimizers, known.repeated_path, known.sparse)
     does = (known.assigned, known.metrics, known.training)
     assert not known.stages or any(tied_to) or any(does)
@@ -196,7 +196,7 @@ def test_a_sparse_gradient_is_known_of_its_variable_and_its_slots() -> None:
         assert not has_reason(variable, "Adam", "tensorflow")
         assert not has_reason(variable, "Adam", "torch", sparse="own/table")
     assert not has_reason("last/kernel", "Adam", "tensorflow", sparse="own/table")
-    # Where all are clipped by one norm, it is in every one.
+    # Where gradients are clipped by their global norm, a difference in one is in every update.
     assert has_reason("last/kernel", "SGD", "tensorflow", sparse="own/table")
 
 
@@ -231,7 +231,7 @@ def test_what_differs_between_layers_is_of_the_layer_whose_input_it_is() -> None
 
 
 def test_a_function_is_known_wherever_it_is_called() -> None:
-    """By a layer of somebody's own, by an activation, by a loss however it is given."""
+    """It may be called by a user's own layer, by an activation, or by a loss, however that is given."""
     names = ["jax", "tensorflow", "torch"]
 
     def reason(stage: str, layer: str | None, functions: dict[str, Any], backend: str = "torch") -> str | None:
@@ -245,7 +245,7 @@ def test_a_function_is_known_wherever_it_is_called() -> None:
     assert reason("forward", "other", pooled) is None
     assert reason("forward", "block", {"block": [["nn.average_pool", {"padding": "valid"}]]}) is None
     assert "hardsigmoid" in str(reason("gradient", "block", {"block": [["nn.hard_sigmoid", {}]]}))
-    # What a loss calls, no layer does.
+    # A function that the loss calls has no layer.
     for said, is_known in (
         ({"from_logits": False, "clipped": True}, True),
         ({"from_logits": False, "clipped": False}, False),

@@ -1,4 +1,4 @@
-"""Parity, as far as it takes one backend or none: the verdict, the records, the report, and one worker."""
+"""Tests the parts of parity that need one backend or none: the verdict, the records, the report, and one worker."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_another_kind_of_number_is_another_meaning() -> None:
     tested = {"a": np.ones(4, "float32"), "b": np.ones(4, "float16"), "c": np.ones(4, "float32")}
     assert verdicts({"a": ONES, "b": ONES, "c": ONES}, tested)["b"] == "diverged"
     numbers = {"a": np.arange(3, dtype="int32"), "b": np.arange(3, dtype="int64")}
-    assert verdicts(numbers) == {"a": "rounding", "b": "rounding"}  # How wide they are is the framework's business.
+    assert verdicts(numbers) == {"a": "rounding", "b": "rounding"}  # The width of integers depends on the framework.
 
 
 def test_the_bound_goes_with_the_dtype_under_test() -> None:
@@ -187,11 +187,11 @@ def test_what_is_no_number_must_be_none_everywhere(strange: float) -> None:
     odd = np.array([1.0, strange])
     assert verdicts({"a": odd, "b": odd}) == {"a": "not finite", "b": "not finite"}
     assert verdicts({"a": np.array([1.0, np.inf]), "b": np.array([1.0, -np.inf])}) == {None: "diverged"}
-    # It is never the truth, nor a majority.
+    # NaN and infinity are never the truth, nor a majority.
     found = judged({"a": odd, "b": odd, "c": np.ones(2)})
     assert {name: each.verdict for name, each in found.items()} == {"a": "diverged", "b": "diverged", "c": "rounding"}
     assert found["a"].detail == ("NaN" if np.isnan(strange) else "infinity")
-    # Of two, it is the one that has no number.
+    # Of two backends, the one without a number is blamed.
     assert verdicts({"a": np.ones(2), "b": odd}) == {"a": "rounding", "b": "diverged"}
 
 
@@ -230,7 +230,7 @@ def test_what_the_dtype_costs_is_counted_in_noise_floors(floors: tuple[int, int]
 
 
 def test_what_every_backend_loses_explains_a_difference_and_what_one_loses_does_not() -> None:
-    """A layer that amplifies what it rounds does so in float64 too."""
+    """A layer that amplifies its own roundoff does so in float64 too."""
     apart = 1e6 * FLOOR * float(np.finfo("float64").eps / np.finfo("float32").eps)
     float64 = {"a": ONES, "b": ONES + apart}
     lost, kept = ONES + 1e4 * FLOOR, ONES + FLOOR
@@ -261,7 +261,7 @@ MOVES = ("float64/", "tested/", "nudged/", "leaned/", "pushed/", "widened/")
 
 
 def replayed(tmp_path: Path, **arrays: dict[str, Any]) -> dict[str, Records]:
-    """Records of each backend; what has no dtype is the same in both."""
+    """Records of each backend; arrays without a title are the same in float64 and in the dtype under test."""
     records = {name: Records(tmp_path / name) for name in arrays}
     for name, each in arrays.items():
         for place, value in each.items():
@@ -284,14 +284,14 @@ def test_a_gradient_that_differs_at_a_point_alone_is_a_tie(tmp_path: Path) -> No
     for records, verdict in ((None, "diverged"), (beside, "tie"), (apart, "diverged")):
         found = judge(measure_calls(at, "a", [CALL], records), list("abc"))
         assert {each.backend: each.verdict for each in found}["b"] == verdict
-    # Outputs that differ are no matter of derivatives.
+    # Outputs that differ are not a tie, which is about derivatives.
     key = "relu|forward/0"
     at = replayed(tmp_path / "forward", a={key: ONES}, b={key: ONES * 2}, c={key: ONES})
     assert judge(measure_calls(at, "a", [CALL], beside), list("abc"))[0].verdict == "diverged"
 
 
 def test_a_layer_that_has_no_float64_form_is_judged_in_its_own_dtype(tmp_path: Path) -> None:
-    """It does not see that its inputs have moved by 2^-30, and does see 2^-20."""
+    """Its outputs do not change when its inputs move by 2^-30, and do change by 2^-20."""
     key = "relu|forward/0"
     at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * (1 + 1e-6)})
     for sees, verdicts_ in ((0.0, {"rounding"}), (0.999, {"rounding"}), (1.0, {"diverged"})):
@@ -302,7 +302,7 @@ def test_a_layer_that_has_no_float64_form_is_judged_in_its_own_dtype(tmp_path: P
 
 
 def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_path: Path) -> None:
-    """The table does not see that inputs move, and is another once float32 means float64."""
+    """The table does not change when inputs move, but changes when float32 is replaced by float64."""
     key = "relu|forward/0"
     at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * (1 + 1e-6)})
     smooth = SMOOTH
@@ -322,7 +322,7 @@ def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_pa
 
 
 def test_an_output_with_steps_is_compared_beside_them_too(tmp_path: Path) -> None:
-    """At a step, a unit in the last place moves it so far that nothing stands out."""
+    """At a step, a unit in the last place moves the output so far that no difference stands out."""
     key = "relu|forward/0"
     at = replayed(tmp_path / "at", a={key: ONES}, b={key: ONES * 1.1}, c={key: ONES})
     at["a"][f"perturbed0/{key}"] = ONES * 1.5
@@ -380,13 +380,13 @@ def test_what_differs_is_named_where_it_begins() -> None:
     assert wrong(whole[3], *steps) == [("gradient", "kernel", "whole")]
     assert wrong(*steps) == [("trajectory", "kernel", "resynchronised")]
     assert wrong(steps[1]) == [("trajectory", "kernel", "free")]
-    # Roundoff grows on its way through the layers.
+    # Roundoff grows from layer to layer, so the whole model has more room.
     assert wrong(measured("forward", "prediction:0", "whole", 1e-10)) == []
     assert wrong(measured("forward", None, None, 1e-10, layer="second")) == [("forward", None, None)]
 
 
 def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
-    """On the backend where it has none; between the others nothing is excused."""
+    """A layer has no float64 form where a layer inside it has none; other backends get no wider bound."""
     bent: Moves = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
     inner: Measurement = {"layer": "block/attention", "moves": {"a": [bent], "b": [], "c": []}, "longest": 4}
 
@@ -401,10 +401,10 @@ def test_who_holds_what_has_no_float64_form_has_none_there_either() -> None:
         return {each.backend: each.verdict for each in judge(parts, list("abc")) if each.layer == "block"}
 
     assert set(verdicts_of_block(a=1e-7).values()) == {"rounding"}
-    assert verdicts_of_block(a=1e-4) == {"b": "rounding", "c": "rounding"}  # It is said of what it holds.
+    assert verdicts_of_block(a=1e-4) == {"b": "rounding", "c": "rounding"}  # It is reported of the inner layer.
     # The one without a float64 form is nearer to one that is right.
     assert verdicts_of_block(a=1e-9, c=1e-7)["c"] == "diverged"
-    # Elsewhere than in what holds it, nothing is excused.
+    # A layer that does not hold it gets no wider bound.
     other = measured("forward", None, None, 1e-7, layer="other")
     assert [each.verdict for each in judge([other], ["a", "b"])] == ["diverged"]
 
@@ -417,10 +417,10 @@ def test_roundoff_excuses_itself_and_nothing_else() -> None:
         one = {**place, "variable": "kernel", "scale": 1.0, **measure(float64, float64, FLOOR, "float32"), **what}
         return {each.verdict for each in judge([cast("Measurement", one)], ["a", "b"])}
 
-    # Its sign means nothing, and it is news on every backend alike; what is beside it is judged as ever.
+    # The sign of such a gradient means nothing, and it is "unstable" on every backend; others are judged as usual.
     assert verdicts_of(1e-6, cancelled=True, floor=1e-6) == {"unstable"}
     assert verdicts_of(1e-6, floor=1e-6) == {"diverged"}
-    # As far as the roundoff of float64 was seen to take it, and no further; where that is anywhere, nothing is said.
+    # The bound is what float64's roundoff was measured to move; where that is the whole scale, nothing is judged.
     assert verdicts_of(1e-8, roundoff=1e-10) == {"rounding"}
     assert verdicts_of(1e-6, roundoff=1e-10) == {"diverged"}
     assert verdicts_of(1e-6, roundoff=0.01) == {"not judged"}
@@ -433,15 +433,15 @@ def test_what_one_backend_does_not_have_is_not_passed_over() -> None:
 
 
 def test_a_float64_form_of_something_else_is_not_judged() -> None:
-    """Alike on every backend, and far from the model: it is the form of another."""
+    """The float64 results agree, but are far from the model's on every backend: they are of something else."""
     float64, tested = {"a": ONES, "b": ONES}, {"a": 2 * ONES, "b": 2 * ONES + 1e-7}
     assert set(verdicts(float64, tested).values()) == {"not judged"}
-    # Of the same bits, as where a tiny number is taken for zero, there is no more to ask.
+    # Results of the same bits are judged, as where a tiny number is taken for zero.
     assert set(verdicts(float64, {"a": 2 * ONES, "b": 2 * ONES}).values()) == {"unstable"}
 
 
 def test_a_free_run_that_goes_further_than_a_step_costs_is_chaos() -> None:
-    """But no further than its perturbed runs."""
+    """It is chaos as long as the run goes no further than its perturbed runs."""
     float64 = {"a": ONES, "b": ONES}
     where = {"layer": None, "call": None, "variable": "kernel", "step": 1, "one_step": FLOOR}
     for error, verdict in ((5e-7, "rounding"), (1e-4, "chaos"), (1e-2, "noisy")):
@@ -465,7 +465,7 @@ def test_what_is_built_is_compared_by_name_shape_and_dtype() -> None:
     seed = {"path": "m/drop/seed_generator_state", "trainable": False}
     found = judge_build({"a": answer(**seed, dtype="uint32"), "b": answer(**seed, dtype="int64")})
     assert {each.verdict for each in found} == {"identical"}
-    # A layer without variables is one too, and so is what comes out.
+    # Layers without variables are compared too, and so are outputs.
     more = {"path": "extra", "class": "ReLU", "dtype": "float32"}
     (odd,) = judge_build({"a": answer(), "b": answer() | {"layers": [*answer()["layers"], more]}, "c": answer()})
     assert (odd.layer, odd.variable, odd.backend) == ("extra", None, "b")
@@ -478,7 +478,7 @@ def test_records_come_back_under_any_name(tmp_path: Path) -> None:
     arrays = {"a/../b|c": np.arange(3), "ü": np.array(1.5), "": np.zeros((0, 2))}
     for name, array in arrays.items():
         records[name] = array
-    assert list(Records(tmp_path / "r")) == []  # Not before it is whole.
+    assert list(Records(tmp_path / "r")) == []  # The file cannot be read before it is complete.
     records.close()
     again = Records(tmp_path / "r")
     assert list(again) == list(arrays)
@@ -486,7 +486,7 @@ def test_records_come_back_under_any_name(tmp_path: Path) -> None:
     assert "gone" not in again
     assert again.get("gone") is None
     assert [each.name for each in (tmp_path / "r").iterdir()] == ["records.npz"]
-    again["more"] = np.ones(2)  # What was read can be added to, and read again.
+    again["more"] = np.ones(2)  # A file that was read can be added to, and read again.
     assert [again["more"].tolist(), list(again)] == [[1.0, 1.0], [*arrays, "more"]]
 
 
@@ -528,7 +528,7 @@ def test_what_has_to_go_goes_at_the_end_and_when_the_process_is_stopped() -> Non
     assert gone == ["worker", "folder"] * 2
     with suppress(OSError), undone(lambda: gone.append("first")), undone(fails):
         undo_all()
-    assert gone[-2:] == ["first", "first"]  # One that fails keeps no other from going.
+    assert gone[-2:] == ["first", "first"]  # One that fails does not keep the others from running.
     undo_all()
     assert len(gone) == 6
 
@@ -578,7 +578,7 @@ def subject_of(*layers: keras.Layer, shape: tuple[int, ...] = (4,), loss: Any = 
 
 
 class Block(keras.layers.Layer):  # type: ignore[misc]
-    """Two layers in a layer, one of them called twice."""
+    """Holds two layers, one of which is called twice."""
 
     def __init__(self, **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -602,7 +602,7 @@ def calls_of(model: keras.Model, x: np.ndarray) -> Listener:
 def test_every_layer_is_heard_also_nested_and_called_twice() -> None:
     model = subject_of(Block(name="block"), keras.layers.Dense(1, name="last"))
     listener = calls_of(model, np.ones((2, 4), np.float32))
-    # A layer is heard when it is done: the inner ones first.
+    # A call is heard when it has returned: inner layers come first.
     assert [each.key for each in listener.calls] == ["block/one", "block/two", "block/one#2", "block", "last"]
     assert [each.path for each in listener.calls][2] == "block/one"
 
@@ -695,7 +695,7 @@ def test_a_worker_replays_each_layer_as_it_was_traced(worker: Any, tmp_path: Pat
     steps = Records(tmp_path / "single")
     np.testing.assert_allclose(steps["free/losses"], free["float64/losses"], rtol=1e-5)
     for name in (each for each in free if each.startswith("float64/1/")):
-        # From where the truth was, the second step is the truth's.
+        # Taken from the truth's state, the second step is the same as the truth's.
         np.testing.assert_allclose(steps[name], free[name], rtol=1e-12, atol=1e-14)
     asked = single | {"to": str(tmp_path / "perturbed"), "steps": [str(tmp_path / "single")], "roundoff": {}}
     started.respond({"do": "train_perturbed", **asked})
@@ -975,7 +975,7 @@ def test_assert_parity_raises_with_the_report(monkeypatch: pytest.MonkeyPatch, a
 
 @pytest.mark.parity
 def test_the_marker_is_known(pytestconfig: pytest.Config) -> None:
-    """Under --strict-markers it would not even be collected otherwise."""
+    """Otherwise this test could not even be collected under --strict-markers."""
     assert any(each.startswith("parity:") for each in pytestconfig.getini("markers"))
 
 
@@ -1012,7 +1012,7 @@ def test_what_cannot_be_asked_is_one_clear_message(
 
 
 class TwoOfOne(_Run):
-    """The runner with two workers of this one backend: what is asked of workers does not take two frameworks."""
+    """The runner with two workers of the same backend: most requests do not need two frameworks."""
 
     def __init__(self, target: str, folder: Path, timeout: float = 120.0, **environment: str) -> None:
         options = ParityOptions(target, [HERE], batch_size=4, steps=2, seed=1, timeout=timeout)
@@ -1065,7 +1065,7 @@ def test_where_memory_is_short_one_worker_computes_at_a_time(
         assert run.report()["verdict"] == "agree"
     finally:
         run.close()
-    # Building comes before anybody knows how large the model is.
+    # The requests to build come before the model's size is known.
     assert set(itertools.accumulate(together[4:])) == {0, 1}
 
 
@@ -1083,13 +1083,13 @@ def test_where_memory_is_short_one_worker_computes_at_a_time(
     ],
 )
 def test_a_worker_that_does_not_come_through_is_named(file: Path, tmp_path: Path, line: str, message: str) -> None:
-    """With a third one left the others would be compared: tests/parity/test_parity_backends.py."""
+    """If two others were left, they would be compared: see tests/parity/test_parity_backends.py."""
     words = "print('last words', file=sys.stderr, flush=True)"
     source = (
         f"import os, sys, time\nimport model\ndef build():\n    if os.environ['WORKER'] == 'two':\n        {words}\n"
     )
     (tmp_path / "unlike.py").write_text(f"{source}        {line}\n    return model.build()\n")
-    # Where it is not what is asked for, the time is no matter: a machine may have much else to do.
+    # A long limit where time is not under test: the machine may be busy.
     timeout = 40.0 if "sleep" in line else 600.0
     run = TwoOfOne(f"{tmp_path / 'unlike.py'}:build", tmp_path / "records", timeout=timeout)
     try:
@@ -1112,7 +1112,7 @@ def test_of_two_that_fail_the_first_backend_is_named_and_not_the_quicker_one(tmp
 
 
 def test_two_runs_do_not_write_into_one_folder(file: Path, tmp_path: Path) -> None:
-    """Both found it empty: the other one has come as far as its first file by now."""
+    """Both runs found the folder empty, and the other one has written its first file since."""
     run = TwoOfOne(f"{file}:build", tmp_path)
     (tmp_path / "values.npz").touch()
     try:
@@ -1169,8 +1169,8 @@ with temporary_folder("dlf-parity-") as folder:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_parent_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
-    """In the midst of a request. After Ctrl-C or an end by `kill` there is no folder
-    either; after a `kill -9` nobody is there to remove it."""
+    """It is stopped during a request. After Ctrl-C or `kill` the folder is removed too; after `kill -9` there is
+    no process left to remove it."""
     (tmp_path / "sleeper.py").write_text("import time\ndef build():\n    time.sleep(300)\n")
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -1181,7 +1181,7 @@ def test_a_stopped_parent_leaves_no_worker(tmp_path: Path, how: signal.Signals) 
         assert one.stdout.readline().strip() == "started"
         workers = psutil.Process(one.pid).children()
         assert len(workers) == 2
-        # Until they have read the request: before, they would end at the end of their input.
+        # Wait until the workers have read the request: before, they would end at the end of their input.
         until = time.monotonic() + 60
         while not all(_sleeps(each) for each in workers) and time.monotonic() < until:
             time.sleep(0.1)
@@ -1196,12 +1196,12 @@ def test_a_stopped_parent_leaves_no_worker(tmp_path: Path, how: signal.Signals) 
 
 
 def _sleeps(process: psutil.Process) -> bool:
-    # It has imported its framework by then, and does nothing.
+    # A worker that sleeps has imported its framework, which takes time, and now uses no more.
     return process.cpu_times().user > 1 and process.cpu_percent(0.2) < 5
 
 
 def test_dictionaries_are_in_one_order_on_every_backend(tmp_path: Path) -> None:
-    """PyTorch's trees go by the order in which a dictionary was filled."""
+    """PyTorch's trees keep the order in which a dictionary was filled."""
     inputs = {name: keras.Input((2,), name=name) for name in ("b", "a")}
     outputs = {
         name: keras.layers.Dense(size, name=name)(inputs["a"] + inputs["b"]) for name, size in (("d", 1), ("c", 3))

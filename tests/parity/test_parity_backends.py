@@ -1,4 +1,4 @@
-"""Parity from end to end: planted faults have to be placed, and sound models have to be left alone."""
+"""Tests parity from end to end: planted faults have to be located, and sound models must not be called faulty."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Compare(Protocol):
 
 @pytest.fixture
 def compare(workers: Workers) -> Compare:
-    """Compares one of `parity_models.py`, with its fault on a backend or with none, by workers that are there."""
+    """Compares a model of `parity_models.py`, with its fault on a backend or on none, by the running workers."""
 
     def run(name: str, backends: list[str], *, on: str | None = None, **options: Any) -> Any:
         if "data" in options:
@@ -67,27 +67,27 @@ def news(report: dict[str, Any]) -> set[tuple[str, str | None]]:
 
 
 def test_each_of_thirteen_faults_is_placed_and_nothing_else_is(compare: Compare) -> None:
-    """An epsilon of 1e-6 that is 1% off, too: in float32 nobody could tell."""
+    """Among them is an epsilon of 1e-6 that is 1% off, which does not show in float32."""
     report = compare("faults_with_adam", INSTALLED, on=INSTALLED[-1])
     assert report["verdict"] == "diverge"
     assert report["first_divergence"]["layer"] == "shift"
-    # In float64 it agrees: on which backend a number is lost in float32 is plain, of two backends too.
+    # It agrees in float64, and overflows in float32 on one backend, which can be named even among two.
     lost = [each for each in report["divergences"] if each["layer"] == "lost"]
     assert {(each["stage"], each["backend"]) for each in lost} >= {("forward", INSTALLED[-1])}
     report["divergences"] = [each for each in report["divergences"] if each not in lost]
     forward = {"shift", "epsilon", "small_epsilon", "round_trip", "block/inner", "gelu", "rate"}
     assert places(report, "forward") == {(layer, None) for layer in forward}
-    # An epsilon shows in inference too, a dropout rate in training alone.
+    # An epsilon shows in inference too, a dropout rate in training only.
     inference = {each["layer"] for each in report["divergences"] if each["mode"] == "inference"}
     assert inference == {"epsilon", "block/inner"}
     assert places(report, "loss") == {(None, "value"), (None, "gradient/0")}
     assert {layer for layer, _ in places(report, "gradient")} == forward | {"detached"}
     assert ("detached", "input/0") in places(report, "gradient")
     assert {layer for layer, _ in places(report, "state")} == {"momentum"}
-    # A wrong loss and layers do not wrong the optimizer: it is given the truth's gradients, and is wrong by itself.
+    # The optimizer is given the truth's gradients: it does not inherit the faults of loss and layers, but has its own.
     assert any(str(variable).endswith("dense/kernel") for _, variable in places(report, "update"))
     assert places(report, "build") == places(report, "trajectory") == set()
-    # Of two, none is blamed.
+    # Of two backends, neither is blamed.
     blamed = INSTALLED[-1] if len(INSTALLED) > 2 else None
     assert {each["backend"] for each in report["divergences"]} == {blamed}
 
@@ -100,7 +100,7 @@ def test_another_optimizer_is_placed_in_the_update(compare: Compare) -> None:
 
 def test_other_variables_are_placed_in_the_build(compare: Compare) -> None:
     report = compare("built_otherwise", INSTALLED, on=INSTALLED[-1])
-    # Of a layer of another dtype, the layer is named and not each of its variables.
+    # For a layer of another dtype, the layer is named and not each of its variables.
     assert places(report, "build") == {("extra", "bias"), ("wide", None)}
     assert {each["stage"] for each in report["divergences"]} == {"build"}
 
@@ -113,7 +113,7 @@ def test_a_loss_of_the_model_s_own_is_placed_in_the_loss(compare: Compare) -> No
 
 @pytest.mark.slow
 def test_what_only_training_shows_is_placed_in_the_trajectory(compare: Compare) -> None:
-    """A `train_step` that goes its own way at the second step: the first is the same, in every way."""
+    """The loss of training is off from the second step on; the first step is the same."""
     report = compare("stepped_otherwise", INSTALLED, on=INSTALLED[-1], steps=2)
     assert {(each["stage"], each["step"]) for each in report["divergences"]} == {("trajectory", 1)}
     blamed = INSTALLED[-1] if len(INSTALLED) > 2 else None
@@ -129,7 +129,7 @@ def test_what_a_model_does_between_its_layers_is_placed_there(compare: Compare) 
 @pytest.mark.slow
 @pytest.mark.parametrize("backends", [INSTALLED, INSTALLED[:2]])
 def test_a_mask_and_a_penalty_that_one_does_not_have_are_placed(compare: Compare, backends: list[str]) -> None:
-    # Of two, the first is taken for the truth.
+    # Of two backends, the first is taken for the truth.
     report = compare("without_its_mask", backends, on=backends[0])
     assert places(report, "forward") == {("words", "mask")}
     assert {each["stage"] for each in report["divergences"]} == {"forward"}
@@ -199,7 +199,7 @@ def test_a_sound_model_agrees_on_every_backend(compare: Compare) -> None:
     report = compare("sound", INSTALLED)
     assert report["divergences"] == []
     assert all(report["stages"][stage]["counts"] for stage in report["stages"])
-    # Cancellation is the layer's own doing, and nobody's fault.
+    # The cancellation is the layer's own, and is on no single backend.
     assert ("unstable", "cancel") in news(report)
     assert {verdict for verdict, _ in news(report)} <= {"unstable", "noisy"}
 
@@ -234,7 +234,7 @@ def test_a_point_without_a_derivative_is_a_tie(compare: Compare) -> None:
 
 @pytest.mark.slow
 def test_what_users_have_reported_is_mended(compare: Compare) -> None:
-    """Keras issues 18452, 19073, 19291, 19721, 20804: each where it was seen."""
+    """Layers as in Keras issues 18452, 19073, 19291, 19721 and 20804."""
     assert compare("reported", INSTALLED, steps=1)["divergences"] == []
 
 
@@ -291,7 +291,7 @@ def test_the_command_answers_and_writes_its_report(run_python: Run, tmp_path: Pa
     assert report["verdict"] == "diverge"
     kept = {each.name for each in (tmp_path / "records").iterdir()}
     assert kept == {"free", "replay", "single", "trace", "training", "perturbed", "values.npz"}
-    # What it wrote is enough to judge again, and starts no framework.
+    # The report that it wrote can be judged again, without starting a framework.
     later = run_python("-m", "dlf", "parity", "--from", "parity.json", "--html", "parity.html")
     assert later.returncode == 1
     assert later.stdout == ended.stdout

@@ -1,4 +1,4 @@
-"""What is replayed on JAX is compiled once for all layers that compute the same, and never for two that do not."""
+"""On JAX, replays of layers that compute the same share one compiled program, and those of others do not."""
 
 from __future__ import annotations
 

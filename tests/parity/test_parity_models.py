@@ -1,4 +1,4 @@
-"""Models that `dlf parity` is pointed at, in one backend's process: saved files, dtypes, penalties, modes, evidence."""
+"""Tests targets of `dlf parity` on one backend: saved files, dtypes, penalties, modes, evidence."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pyt
     def threads(workers: Workers) -> str:
         with workers:
             process = psutil.Process(workers.sessions[HERE]._worker.pid)
-            # Of a process that has just been started, the system may not yet say it.
+            # The system may not know the environment of a process that has just been started.
             while not (environment := process.environ()):
                 time.sleep(0.01)
             return environment["OMP_NUM_THREADS"]
@@ -169,14 +169,14 @@ def test_one_backend_alone_is_held_against_its_own_float64(workers: Workers, fil
     costs = [each["noise_floors"] for each in report["findings"] if each["stage"] in {"forward", "gradient", "loss"}]
     assert costs
     assert max(costs) < 30
-    # The penalty of the layer's own is judged with the layer, and in inference it is called too.
+    # A layer's own penalty is judged with the layer, and layers are called in inference too.
     places = {(each["stage"], each["layer"], each["variable"], each["mode"]) for each in report["findings"]}
     assert {("loss", "first", "penalty", None), ("forward", "norm", None, "inference")} <= places
     assert {each["mode"] for each in report["measurements"] if each["stage"] == "trajectory"} == {
         "resynchronised",
         "free",
     }
-    # What was measured is in the report, and can be judged again.
+    # The report holds the measurements, and can be judged again.
     place = tmp_path / "parity.json"
     write_report(report, place)
     again = judged(read_report(place), (), constants_of(["noisy=1e-9"]))
@@ -203,7 +203,7 @@ def test_another_dtype_is_held_to_its_own_noise_floors(workers: Workers, file: P
     variables = {each["dtype"] for each in report["backends"][HERE]["variables"] if each["trainable"]}
     assert variables == {"float32" if dtype.startswith("mixed") else dtype}
     forward = [each for each in report["measurements"] if each["layer"] == "first" and each["stage"] == "forward"]
-    # It was computed in this dtype: float32 would be thousands of times nearer.
+    # The layer was computed in this dtype: errors of float32 would be thousands of times smaller.
     assert all((each["errors"][HERE] or 0.0) > 0.01 * each["floor"] for each in forward)
     assert not any(each["verdict"] in {"diverged", "precision"} for each in report["findings"])
 
@@ -267,7 +267,7 @@ def test_data_that_cannot_be_made_say_so(file: Path) -> None:
 
 @pytest.mark.slow
 def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
-    """Each worker imports the script, and would start workers that import it."""
+    """Otherwise each worker would import the script, and start workers that import it."""
     script = tmp_path / "script.py"
     script.write_text(
         "import dlf, keras\n"
@@ -282,7 +282,7 @@ def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_layer_is_replayed_in_the_mode_that_it_was_called_in(file: Path, tmp_path: Path) -> None:
-    """Keras tells inner layers by the context of the call around them, which is not there in a replay."""
+    """Keras passes the mode to inner layers by the context of the outer call, which a replay does not have."""
     worker = Worker()
     worker.respond({"do": "build", "options": asked(f"{file}:around")})
     records = replayed(worker, tmp_path)
@@ -316,14 +316,14 @@ def test_a_slot_has_one_name_however_many_were_made_before(file: Path) -> None:
 
 
 def test_a_layer_that_looks_at_its_numbers_is_replayed_as_it_is(workers: Workers, file: Path) -> None:
-    """On JAX it cannot be compiled; what it gives is compared."""
+    """On JAX the layer cannot be compiled; its outputs are still compared."""
     report = run_parity(ParityOptions(f"{file}:looks", [HERE], stages=("build", "forward")), workers=workers)
     assert not report["failed"]
     assert "looks" in {each["layer"] for each in report["findings"] if each["stage"] == "forward"}
 
 
 def test_a_layer_that_looks_at_its_state_is_replayed_as_it_is(workers: Workers, file: Path) -> None:
-    """On JAX the whole model's gradient can be compiled; the layer's own, whose state is given, cannot."""
+    """On JAX the whole model's gradient can be compiled, but not that of the layer, whose state is an argument."""
     report = run_parity(
         ParityOptions(f"{file}:counts", [HERE], stages=("build", "forward", "gradient")), workers=workers
     )
@@ -364,7 +364,7 @@ def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path
 
 
 def test_what_was_heard_is_not_held() -> None:
-    """Only shapes are kept of a call: a model may have a thousand layers."""
+    """A recorded call holds only the shapes and dtypes of its tensors, since a model may have a thousand layers."""
     model = keras.Sequential([keras.Input((3,)), *(layers.Dense(3, name=f"dense_{n}") for n in range(3))])
     heard = Listener({each.name: each for each in model.layers}, hear=lambda call: call.without_tensors())
     with listening(heard):
@@ -376,7 +376,7 @@ def test_what_was_heard_is_not_held() -> None:
 
 
 class Watch(layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Adds what its `seen` returns, for the layers before it, when it is called."""
+    """Passes its inputs to `seen` when it is called."""
 
     def __init__(self, seen: Callable[[Any], None], **options: Any) -> None:
         super().__init__(**options)
@@ -398,9 +398,9 @@ def test_a_tensor_goes_with_the_last_layer_that_takes_it() -> None:
 
     chain = [layer for _ in range(6) for layer in (layers.Rescaling(2.0), Watch(seen))]
     model = keras.Sequential([keras.Input((3,)), layers.Dense(3), *chain])
-    made.clear()  # TensorFlow takes what a model is built by for tensors.
+    made.clear()  # On TensorFlow, the symbolic inputs that the model is built with count as tensors.
     model(np.ones((2, 3), "float32"))
-    assert alive[-1] == 5  # As Keras does it.
+    assert alive[-1] == 5  # Keras alone keeps all of them.
     made.clear()
     with outputs_alone(model):
         model(np.ones((2, 3), "float32"))
@@ -408,7 +408,7 @@ def test_a_tensor_goes_with_the_last_layer_that_takes_it() -> None:
 
 
 def test_a_tensor_stays_while_somebody_takes_it() -> None:
-    """Taken late, taken twice, by a shared layer, given out in the midst, inside another model, of shared nodes."""
+    """Tensors that are used late, twice, by a shared layer, as an inner output, in a nested model, by two models."""
     x = keras.Input((3,))
     shared = layers.Dense(3, activation="tanh")
     first = shared(x)
@@ -416,7 +416,7 @@ def test_a_tensor_stays_while_somebody_takes_it() -> None:
     a, b = inner(x * 2)
     late = layers.Add()([shared(layers.Rescaling(0.5)(layers.Rescaling(3.0)(b))), a, a, x])
     model = keras.Model(x, {"late": late, "midst": b, "input": x})
-    part = keras.Model(x, [late, a])  # Of the same nodes, with another end.
+    part = keras.Model(x, [late, a])  # A model of the same nodes, with other outputs.
     value = np.arange(6, dtype="float32").reshape(2, 3)
     for each in (model, part, inner):
         expected = keras.tree.map_structure(keras.ops.convert_to_numpy, each(value))

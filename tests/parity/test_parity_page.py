@@ -1,4 +1,4 @@
-"""The page of `dlf parity --html`: what it says, that only its own scripts run, and how a browser shows it."""
+"""Tests the page of `dlf parity --html`: what it says, that only its own scripts run, and how a browser shows it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def measured(stage: str, layer: str | None, variable: str | None, costs: dict[st
 
 
 def report_of(names: list[str], wrong: dict[str, str], noisy: tuple[str, ...] = (), variables: int = 2) -> Any:
-    """What the engine says of layers in a row, some of which diverge on a backend."""
+    """A report on a chain of layers, some of which diverge on a backend."""
     parts = []
     for place, name in enumerate(names):
         costs = {backend: 0.5 + 0.25 * number + place % 3 for number, backend in enumerate(BACKENDS)}
@@ -143,12 +143,12 @@ def diverging() -> dict[str, Any]:
 
 @pytest.fixture
 def hostile(diverging: dict[str, Any]) -> dict[str, Any]:
-    """Hostile words wherever the report has any that are not its own."""
+    """A report with hostile markup in every string that does not come from dlf itself."""
     own = {"stage", "verdict", "dtype", "mode", "schema", "stages", "constants", "stages_asked"}
 
     def spoilt(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            # The keys of a pair are two names.
+            # The key of a pair holds two names.
             return {
                 "|".join(part + HOSTILE if part in BACKENDS else part for part in name.split("|")): spoilt(each, name)
                 for name, each in value.items()
@@ -167,7 +167,7 @@ def hostile(diverging: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def broken() -> dict[str, Any]:
-    """Models that were built otherwise: nothing was measured."""
+    """A report on models that differ in the build: nothing was measured."""
     made: dict[str, Any] = report_of(["first"], {})
     wrong: dict[str, Any] = {
         "stage": "build",
@@ -216,7 +216,7 @@ def test_hostile_words_are_words(hostile: dict[str, Any], page_of: Write) -> Non
     assert "<img" not in page.text
     assert "\u202e" not in page.text
     assert "\\u202e" in page.all("h1")[0]
-    # Nothing of it is in a script: there is no data there to escape.
+    # No script holds any of it, so there is no data to escape in scripts.
     assert not any("pwned" in script for script in page.all("script"))
 
 
@@ -251,7 +251,7 @@ def test_a_sound_model(sound: dict[str, Any], page_of: Write) -> None:
     page = page_of(sound)
     assert page.all("p", **{"class": "badge good"}) == ["✓ Agree"]
     assert not page.all("section", **{"class": "look"})
-    # The layer with the most to say is shown.
+    # The layer with the worst verdict is shown first.
     shown = [has["id"] for _, has in page.elements if "shown" in has.get("class", "").split()]
     assert shown == ["layer-2"]
 
@@ -268,10 +268,10 @@ def test_the_graph(diverging: dict[str, Any], page_of: Write) -> None:
     ]
     assert [has["class"].split()[1] for has in cards] == ["good", "bad", "good", "good", "warn"]
     assert [has["href"] for has in cards] == [f"#layer-{number + 1}" for number in range(5)]
-    # Not by colour alone: each has a sign.
+    # Verdicts are not shown by colour only: each card has a sign.
     signs = [words for words, (_, has) in zip(page.words, page.elements, strict=True) if has.get("class") == "mark"]
     assert signs[:5] == ["✓", "✗", "✓", "✓", "!"]
-    # What is inside the block stands between what goes into it and what it gives.
+    # The layers inside the block stand between its input and its output.
     assert len([1 for tag, has in page.elements if has.get("class") == "arrow"]) == 4
 
 
@@ -300,7 +300,7 @@ def test_rows_and_layers(diverging: dict[str, Any]) -> None:
 
 def test_what_is_wrong_is_held_against_those_that_are_right(diverging: dict[str, Any]) -> None:
     odd = rows_of(diverging)[0][0]
-    # By its distance in float64, and not by what its own float32 costs it.
+    # The number is its distance in float64, and not its error in float32.
     assert [cell.floors for cell in odd.cells] == [1.5, 1.75, pytest.approx(0.25 / 1e-7)]
     diverging["measurements"][4]["errors"]["torch"] = None
     assert [cell.number for cell in rows_of(diverging)[0][1].cells] == ["1.50", "1.75", ""]
@@ -309,7 +309,7 @@ def test_what_is_wrong_is_held_against_those_that_are_right(diverging: dict[str,
     one["elements"][0]["float64"] = {"jax": 0.25, "tensorflow": 0.25, "torch": 0.0}
     odd = rows_of(diverging)[0][0]
     assert [cell.floors for cell in odd.cells] == [1.5, 1.75, None]
-    # A number that another begins with is another all the same.
+    # A number with which another one begins is still a different number.
     assert [value[:2] for value in odd.elements[0].values] == [("0.25", ""), ("0.25", ""), ("", "0")]
 
 
@@ -397,7 +397,7 @@ def test_every_verdict_has_a_meaning() -> None:
 def test_it_cannot_be_written(sound: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"page\.html: cannot be written .* folder that exists"):
         write_page(sound, tmp_path / "absent" / "page.html")
-    sound["target"] = "caf\udce9.py:build"  # As a file name that is no UTF-8 comes out of sys.argv.
+    sound["target"] = "caf\udce9.py:build"  # sys.argv gives a file name that is not UTF-8 like this.
     write_page(sound, tmp_path / "page.html")
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
@@ -435,7 +435,7 @@ def test_a_click_leads_to_a_layers_details(
     """
     found = probe(browse, tmp_path, page_of(diverging).text, script)
     assert (found["first"], found["marked"]) == ("layer-2", "#layer-2")
-    # A link that has the focus opens with Enter.
+    # Enter opens a link that has the focus.
     assert found["focusable"]
     assert (found["then"], found["focused"], found["marked_then"]) == ("layer-5", "layer-5", "#layer-5")
     assert len(found["rows"]) == 3
@@ -493,7 +493,7 @@ def test_the_table_sorts_and_filters(diverging: dict[str, Any], page_of: Write, 
     assert all(row.startswith("odd ") for row in found["diverged"][1:])
     assert found["forward"] == 1
     assert found["on_jax"] == ["Nothing is like that."]
-    # A backend alone: where there is something to say of it.
+    # With only a backend selected, rows in which it has a finding are shown.
     assert len(found["jax"]) == 3
     assert all(row.startswith("last ") for row in found["jax"])
     assert [row.split()[0] for row in found["text"]] == ["block/inner", "block"]
@@ -514,7 +514,7 @@ def test_a_browser_has_room_and_runs_nothing(
     assert len(found["svg"]) == 3
     assert all(size > width * 0.3 for size in found["svg"])
 
-    # What is looked for would be found.
+    # The checks above would find a script that runs and a page that is too wide.
     spoilt = page.replace("<main>", "<script>window.pwned = 1</script><div style='width: 3000px'>x</div><main>")
     found = look_inside(browse, tmp_path, spoilt, width)
     assert found["pwned"] == 1

@@ -1,4 +1,4 @@
-"""What threads and processes share: records, files, folders, and what workers say."""
+"""What threads and processes share: records, files, folders, and the answers of workers."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def talker(tmp_path: Path) -> Mapping[str, str]:
 
 @pytest.mark.parametrize("way", ["once", "serve"])
 def test_an_answer_arrives_whole_whatever_is_printed_meanwhile(talker: Mapping[str, str], way: str) -> None:
-    """From Python and from C, in threads, with the look of an answer; and who reads stdin takes no request of it."""
+    """Python, C and threads print text that looks like an answer; code that reads stdin does not take a request."""
     heard: list[WorkerProgress] = []
     environment = {**talker, "TALKER": way}
     if way == "once":
@@ -95,7 +95,7 @@ def test_records_are_read_by_many_threads_at_once(tmp_path: Path) -> None:
         return np.array_equal(records[name], arrays[name])
 
     with ThreadPoolExecutor(8) as pool:
-        # The first of them finish what was being written.
+        # The first reads finish the file that was being written.
         assert all(pool.map(is_read, list(arrays) * 20))
 
 

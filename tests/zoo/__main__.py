@@ -1,4 +1,4 @@
-"""``python -m zoo``: parity of everything in Keras."""
+"""``python -m zoo``: compares everything in Keras across backends."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Every activation of Keras, at normal numbers and at special ones.
 
-What is asked of it:
+Requirements:
 
-* each is compared where it has corners, flat ends and overflows too.
+* each is also compared where it has corners, flat ends and overflows.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def _maker(activation: Any) -> Callable[[], Any]:
 _MAKERS: dict[str, Callable[[], Any]] = {
     name: _maker(activation) for name, activation in {**{each: each for each in _PLAIN}, **_WITH_ARGUMENTS}.items()
 }
-# It halves, where an Activation foretells the shape that came in.
+# glu halves its input, but an Activation layer expects outputs of the input's shape.
 _MAKERS["glu"] = lambda: layers.Lambda(activations.glu, output_shape=(3,))
 
-# An exponential overflows in float32 where it does not in float64: at special points it says nothing.
+# An exponential overflows in float32 where it does not in float64: comparing it at special points tells nothing.
 _AT_POINTS = {
     f"{name}_special" if "__" in name else f"{name}__special": make
     for name, make in _MAKERS.items()

@@ -1,9 +1,9 @@
 """Every architecture of Keras's applications, without trained weights.
 
-What is asked of it:
+Requirements:
 
-* each takes the smallest images that it can, of ten classes;
-* gradients are compared of the smaller ones alone: of the others they take long.
+* each takes the smallest images that it can, and has ten classes;
+* gradients are compared for the smaller ones only, since they take long for the others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _SMALL = {
     "MobileNetV3Small",
     "NASNetMobile",
 }
-"""Below some ten million parameters."""
+"""Architectures of less than about ten million parameters."""
 
 
 def _built(name: str, size: int) -> Any:

@@ -1,4 +1,4 @@
-"""What every process that a test of the zoo starts finds: the zoo."""
+"""Lets every process that a test of the zoo starts import the zoo."""
 
 from __future__ import annotations
 

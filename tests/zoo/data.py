@@ -1,9 +1,9 @@
-"""Made-up data for what normal numbers do not fit: ``(size, random) -> (x, y)``, drawn in NumPy alone.
+"""Made-up data where normal numbers do not fit: functions ``(size, random) -> (x, y)`` that draw by NumPy only.
 
-What is asked of it:
+Requirements:
 
 * every function takes a batch size and a NumPy generator, and gives the same bits on every backend;
-* the sizes are those of the models in this package.
+* shapes fit the models in this package.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ def _probabilities(size: int, random: Random) -> np.ndarray:
 
 
 def _mask(size: int, random: Random, length: int) -> np.ndarray:
-    """With holes, and never a whole row of nothing."""
+    """A mask with holes, in which no row is empty."""
     mask = random.random((size, length)) < 0.6
     mask[:, 0] = True
     return mask
 
 
-# For layers: the target are two numbers.
+# For layers: the targets are two numbers.
 
 
 def images(size: int, random: Random) -> Data:
-    """Color images with values of bytes, of 8 rows and 7 columns.
+    """Color images of 8 rows and 7 columns, with values from 0 to 255.
 
     Example:
         >>> x, y = images(2, np.random.default_rng(0))
@@ -116,15 +116,15 @@ def masked_attention(size: int, random: Random) -> Data:
 
 
 def special_points(size: int, random: Random) -> Data:
-    """Where functions have corners, flat ends and overflows, six to an example."""
+    """Numbers at which functions have corners, flat ends and overflows, six in each example."""
     return random.choice(np.array(_POINTS, "float32"), (size, 6)), _normal(size, random, 2)
 
 
-# For losses: the input are four numbers, the prediction is of five classes.
+# For losses: the inputs are four numbers, and predictions are of five classes.
 
 
 def one_hot(size: int, random: Random) -> Data:
-    """Targets that are one class of five, as zeros and a one.
+    """Targets that are one class of five, as one-hot vectors.
 
     Example:
         >>> one_hot(2, np.random.default_rng(0))[1].sum(-1).tolist()
@@ -134,19 +134,19 @@ def one_hot(size: int, random: Random) -> Data:
 
 
 def class_numbers(size: int, random: Random) -> Data:
-    """Targets that are the number of a class."""
+    """Targets that are integer class labels."""
     return _normal(size, random, 4), _classes(size, random)
 
 
 def labels_with_ignored(size: int, random: Random) -> Data:
-    """Targets that are the number of a class, or -1 for none."""
+    """Targets that are integer class labels, or -1 for examples to ignore."""
     y = _classes(size, random)
     y[::3] = -1
     return _normal(size, random, 4), y
 
 
 def embedding_labels(size: int, random: Random) -> Data:
-    """Labels of which each is there more than once."""
+    """Labels from 0 to 2, which repeat."""
     return _normal(size, random, 4), (np.arange(size) % 3).astype("int32")
 
 
@@ -171,22 +171,22 @@ def binary_images(size: int, random: Random) -> Data:
 
 
 def two_hot_images(size: int, random: Random) -> Data:
-    """The same images, and masks of which one channel is on at each place."""
+    """Images of 4 rows, 3 columns and 2 channels, and masks in which one channel is on at each pixel."""
     return _normal(size, random, 4, 3, 2), np.eye(2, dtype="float32")[random.integers(2, size=(size, 4, 3))]
 
 
 def sequences(size: int, random: Random) -> Data:
-    """Sequences of 12 steps, and texts of two to four of the symbols 1 to 5, filled up with 0."""
+    """Sequences of 12 steps, and texts of two to four of the symbols 1 to 5, padded with 0."""
     y = random.integers(1, 6, size=(size, 4)).astype("int32")
     y[np.arange(4) >= random.integers(2, 5, size=(size, 1))] = 0
     return _normal(size, random, 12, 4), y
 
 
-# For metrics: the input is what was true and what was predicted.
+# For metrics: the inputs are true and predicted values.
 
 
 def judged_values(size: int, random: Random) -> Data:
-    """Numbers, three to an example.
+    """True and predicted numbers, three in each example.
 
     Example:
         >>> [each.shape for each in judged_values(2, np.random.default_rng(0))[0]]
@@ -197,49 +197,49 @@ def judged_values(size: int, random: Random) -> Data:
 
 
 def judged_positive(size: int, random: Random) -> Data:
-    """Numbers above zero."""
+    """True and predicted numbers above zero."""
     return [3 * _uniform(size, random, 3), 3 * _uniform(size, random, 3)], _normal(size, random, 2)
 
 
 def judged_classes(size: int, random: Random) -> Data:
-    """Numbers of classes, true and predicted, of which some are right."""
+    """True and predicted class labels, some of which agree."""
     true, other = random.integers(3, size=(2, size, 3)).astype("float32")
     return [true, np.where(random.random((size, 3)) < 0.5, true, other)], _normal(size, random, 2)
 
 
 def judged_binary(size: int, random: Random) -> Data:
-    """Zeros and ones, and probabilities."""
+    """True zeros and ones, and predicted probabilities."""
     return [random.integers(2, size=(size, 3)).astype("float32"), _uniform(size, random, 3)], _normal(size, random, 2)
 
 
 def judged_signs(size: int, random: Random) -> Data:
-    """Signs, and numbers."""
+    """True signs, and predicted numbers."""
     return [random.choice(np.array([-1, 1], "float32"), (size, 3)), _normal(size, random, 3)], _normal(size, random, 2)
 
 
 def judged_one_hot(size: int, random: Random) -> Data:
-    """One class of five, and the probabilities of each."""
+    """One true class of five as a one-hot vector, and the predicted probabilities."""
     return [_one_hot(_classes(size, random)), _probabilities(size, random)], _normal(size, random, 2)
 
 
 def judged_class_numbers(size: int, random: Random) -> Data:
-    """The number of a class, and the probabilities of each."""
+    """The label of a true class, and the predicted probabilities of each class."""
     return [_classes(size, random).astype("float32"), _probabilities(size, random)], _normal(size, random, 2)
 
 
 def judged_scores(size: int, random: Random) -> Data:
-    """Zeros and ones, and probabilities among which many are equal."""
+    """True zeros and ones, and predicted probabilities, many of which are equal."""
     scores = (random.integers(1, 10, size=(size, 3)) / 10).astype("float32")
     return [random.integers(2, size=(size, 3)).astype("float32"), scores], _normal(size, random, 2)
 
 
 def judged_masks(size: int, random: Random) -> Data:
-    """Images of 4 rows and 3 columns, of the numbers of three classes."""
+    """True and predicted images of 4 rows and 3 columns, of the labels of three classes."""
     true, predicted = random.integers(3, size=(2, size, 4, 3)).astype("int32")
     return [true, predicted], _normal(size, random, 2)
 
 
 def judged_weighted(size: int, random: Random) -> Data:
-    """Numbers, and the weight of each example."""
+    """True and predicted numbers, and the weight of each example."""
     (true, predicted), y = judged_values(size, random)
     return [true, predicted, _uniform(size, random)], y

@@ -1,8 +1,8 @@
 """All entries of the zoo.
 
-What is asked of it:
+Requirements:
 
-* it lists them on any backend, without building a model.
+* they are listed on any backend, without building a model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KINDS: dict[str, Callable[[], Iterator[Entry]]] = {
     "activations": activations.entries,
     "applications": applications.entries,
 }
-"""What lists the entries of each kind."""
+"""The function that yields the entries of each kind."""
 
 
 def all_entries() -> list[Entry]:

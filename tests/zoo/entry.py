@@ -1,9 +1,9 @@
-"""What the zoo is made of: cases that were written down, and the entries that come of them and of Keras's own names.
+"""The parts of the zoo: cases, which are written by hand, and entries, made from the cases and Keras's public names.
 
-What is asked of it:
+Requirements:
 
-* whatever Keras names is an entry: tested, untested, or not applicable with the reason; nothing is missing silently;
-* one thing with several names in Keras is one entry, under its own name.
+* every public name in Keras is an entry: tested, untested, or not applicable with the reason; none is missing silently;
+* a class or function with several names in Keras is one entry, under its own name.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["Case", "Entry", "build_function", "entries_of", "public_classes", "p
 
 @dataclass(frozen=True)
 class Case:
-    """One way to use one thing.
+    """One way to use a class or function of Keras.
 
     Args:
-        build: Makes a compiled model that holds the thing.
+        build: A function that builds a compiled model that uses it.
         data: Made-up data that fit, as ``module:function``; None where normal numbers and token ids do.
-        stages: Those of parity that mean something for it.
-        steps: Of training.
+        stages: The stages of parity that make sense for it.
+        steps: The number of training steps.
     """
 
     build: Callable[[], Any]
@@ -42,12 +42,12 @@ class Entry:
 
     Args:
         kind: ``layers``, ``losses`` and so on.
-        name: Keras's.
-        case: Which use of it; empty for the plain one.
-        target: What `dlf parity` is given; None where there is nothing to compare.
+        name: The name in Keras.
+        case: The name of the case; empty for the plain one.
+        target: The target of `dlf parity`; None where there is nothing to compare.
         data: As in `Case`.
-        stages: Likewise.
-        steps: Likewise.
+        stages: As in `Case`.
+        steps: As in `Case`.
         reason: Why it is not applicable.
 
     Example:
@@ -76,11 +76,11 @@ def entries_of(
     """Yields the entries of one kind.
 
     Args:
-        kind: What they are.
-        module: Where the cases can be imported from.
-        names: Keras's own.
-        cases: By ``Name`` or ``Name__case``.
-        not_applicable: By name, the reason.
+        kind: The kind of the entries, such as ``layers``.
+        module: The module that the cases can be imported from.
+        names: The names in Keras.
+        cases: The cases, by ``Name`` or ``Name__case``.
+        not_applicable: The reason why there is nothing to compare, by name.
 
     Example:
         >>> cases = {"Add": Case(list), "Add__three": Case(list)}
@@ -96,11 +96,11 @@ def entries_of(
 
 
 def build_function(cases: Mapping[str, Case], name: str) -> Callable[[], Any]:
-    """Returns what builds the model of a case: for a module's own ``__getattr__``.
+    """Returns the function that builds the model of a case, for the ``__getattr__`` of a module.
 
     Args:
-        cases: By name.
-        name: What was asked for.
+        cases: The cases, by name.
+        name: The name that was looked up.
 
     Raises:
         AttributeError: There is no such case.
@@ -115,11 +115,11 @@ def build_function(cases: Mapping[str, Case], name: str) -> Callable[[], Any]:
 
 
 def public_classes(module: ModuleType, base: type) -> list[str]:
-    """Returns the names of the classes that a module of Keras has, each class once.
+    """Returns the names of the public classes in a module of Keras, each class once.
 
     Args:
-        module: As ``keras.layers``.
-        base: What they inherit from.
+        module: A module such as ``keras.layers``.
+        base: The class that they inherit from.
 
     Example:
         >>> import keras
@@ -130,10 +130,10 @@ def public_classes(module: ModuleType, base: type) -> list[str]:
 
 
 def public_functions(module: ModuleType) -> list[str]:
-    """Returns the names of the functions that a module of Keras has, each once, without those that serve its classes.
+    """Returns the names of the public functions in a module of Keras, each once, without `get` and serialization.
 
     Args:
-        module: As ``keras.activations``.
+        module: A module such as ``keras.activations``.
 
     Example:
         >>> import keras
@@ -148,5 +148,5 @@ def _names(module: ModuleType, is_wanted: Callable[[Any], bool]) -> list[str]:
     for name in sorted(dir(module)):
         if not name.startswith("_") and is_wanted(getattr(module, name)):
             names.setdefault(getattr(module, name), []).append(name)
-    # Its own name before aliases; some are public under another name alone.
+    # Its own name rather than an alias; some are public under another name only.
     return sorted(each.__name__ if each.__name__ in known else known[0] for each, known in names.items())

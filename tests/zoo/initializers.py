@@ -1,13 +1,13 @@
-"""Every initializer of Keras, added by a layer to what goes in.
+"""Every initializer of Keras: a layer adds its values to the inputs.
 
-What is asked of it:
+Requirements:
 
-* each is called by a layer, in the shape of a matrix and in that of a convolution's kernel (`Identity` as a matrix
-  alone, and `STFT` in the three axes of a Fourier kernel alone): what it makes is compared as the layer's output is. As
-  a layer's weight it would not be: parity gives all backends the weights of one.
+* a layer calls each initializer, for the shape of a matrix and that of a convolution's kernel (`Identity` only for a
+  matrix, and `STFT` only for the three axes of a Fourier kernel), so that its values are compared as the layer's
+  outputs. As a layer's weights they would not be compared, since parity gives all backends the weights of one.
 
-Keras draws other numbers on each backend. After `dlf.random.seed.set_seed`, which parity calls, dlf draws for it, in
-NumPy: that draw is what is compared, and of the initializers that draw nothing, Keras's own numbers.
+Keras draws other numbers on each backend. After `dlf.random.seed.set_seed`, which parity calls, dlf draws in its place,
+by NumPy, and that draw is compared. For initializers that draw nothing, Keras's own numbers are compared.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _INITIALIZERS: dict[str, Callable[[], Any]] = {
 
 
 class AddDrawn(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Adds what an initializer makes to each example.
+    """Adds the values of an initializer to each example.
 
     Args:
-        case: Which of the initializers.
-        **keywords: Of a layer.
+        case: The name of the initializer's case.
+        **keywords: Arguments of a layer.
 
     Example:
         >>> float(AddDrawn("Ones")(keras.ops.zeros((1, 2, 2)))[0, 0, 0])
@@ -65,11 +65,11 @@ class AddDrawn(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
         self.case = case
 
     def call(self, inputs: Any) -> Any:
-        """In the shape of an example."""
+        """Adds values in the shape of an example."""
         return inputs + _INITIALIZERS[self.case]()(tuple(inputs.shape[1:]), dtype=self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """What makes it anew, in another precision too."""
+        """Returns the configuration, from which it can be recreated in another precision."""
         return {**super().get_config(), "case": self.case}
 
 
@@ -78,7 +78,7 @@ _MATRIX, _KERNEL, _FRAMES = (6, 4), (3, 2, 4, 5), (8, 1, 5)
 
 def _cases() -> Iterator[tuple[str, Case]]:
     for name in _INITIALIZERS:
-        # One makes kernels of three axes alone, and one makes matrices alone.
+        # STFT only makes kernels of three axes, and Identity only makes matrices.
         plain = _FRAMES if name.startswith("STFT") else _MATRIX
         shapes = (
             {name: plain}

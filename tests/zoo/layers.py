@@ -1,9 +1,9 @@
-"""Every layer of Keras, in a small configuration or several.
+"""Every layer of Keras, in one or several small configurations.
 
-What is asked of it:
+Requirements:
 
-* each path through a layer that a backend may compute in a way of its own has a case: padding, strides, data formats,
-  masks, states, directions.
+* each path through a layer that backends may compute differently has a case: padding, strides, data formats, masks,
+  states, directions.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Every loss of Keras, each with predictions and targets that suit it.
 
-What is asked of it:
+Requirements:
 
 * probabilities, logits, label smoothing, axes and each reduction to a scalar have cases;
-* a function is what its class calls: one that has no class has an entry of its own.
+* a loss function is tested by the class that calls it; one without a class has an entry of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _given(
 
 
 def _circle() -> Any:
-    # It judges embeddings of length one.
+    # The loss takes embeddings of length one.
     return compiled_with(
         losses.Circle(gamma=2.0), layers.Dense(CLASSES, name="last"), layers.UnitNormalization(name="unit")
     )

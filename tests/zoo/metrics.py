@@ -1,9 +1,9 @@
-"""Every metric of Keras, computed by a layer from what was true and what was predicted.
+"""Every metric of Keras, computed by a layer from true and predicted values.
 
-What is asked of it:
+Requirements:
 
-* two updates and one result, by the metric's stateless functions, so that a model's forward pass is what is compared;
-* of a metric there is no gradient.
+* two updates and one result, by the metric's stateless functions, are compared as a model's forward pass;
+* gradients are not compared, since a metric has none.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Judge(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
     """Gives each example the result of a metric over the batch.
 
     Args:
-        case: Which of `CASES`.
+        case: A name in `CASES`.
         width: How many numbers the result has.
-        **keywords: Of a layer.
+        **keywords: Arguments of a layer.
 
     Example:
         >>> float(Judge("Mean")(ops.ones((2, 3)))[0, 0])
@@ -42,22 +42,22 @@ class Judge(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
         super().__init__(**keywords)
         self.case, self.width = case, width
         metric = _METRICS[case]()
-        # Behind a function: what a layer holds of metrics is taken for the model's own.
+        # Behind a function: Keras takes the metrics that a layer holds for the model's own.
         self._metric: Callable[[], Any] = lambda: metric
 
     def build(self, input_shape: Any) -> None:
-        """Lets the metric see the shapes: some make their variables at the first update."""
+        """Updates the metric once, since some create their variables at the first update, and resets it."""
         shapes = input_shape if isinstance(input_shape, list) else [input_shape]
         self._metric().update_state(*[np.ones((2, *shape[1:]), "float32") for shape in shapes])
         self._metric().reset_state()
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int]:
-        """The result, for each example."""
+        """Returns the shape of the result, repeated for each example."""
         first = input_shape[0] if isinstance(input_shape, list) else input_shape
         return first[0], self.width
 
     def call(self, inputs: Any) -> Any:
-        """Two updates, the second with the first input in another order, and the result."""
+        """Updates the metric twice, the second time with the first input in another order, and returns the result."""
         first, *others = inputs if isinstance(inputs, list) else [inputs]
         metric = self._metric()
         state = [each.value for each in metric.variables]
@@ -67,7 +67,7 @@ class Judge(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
         return ops.broadcast_to(ops.reshape(result, (1, self.width)), (ops.shape(first)[0], self.width))
 
     def get_config(self) -> dict[str, Any]:
-        """What makes it anew, in another precision too."""
+        """Returns the configuration, from which it can be recreated in another precision."""
         return {**super().get_config(), "case": self.case, "width": self.width}
 
 
@@ -225,7 +225,7 @@ def entries() -> Iterator[Entry]:
         ('build', 'forward')
     """
     classes = public_classes(keras.metrics, metrics.Metric)
-    # Losses are named here once more, as functions.
+    # keras.metrics also has the losses, as functions.
     with_class = {each.lower() for each in [*classes, *public_classes(keras.losses, keras.losses.Loss)]}
     alone = [each for each in public_functions(keras.metrics) if each.replace("_", "") not in with_class]
     return entries_of("metrics", __name__, [*classes, *alone], CASES, NOT_APPLICABLE)

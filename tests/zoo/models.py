@@ -1,9 +1,9 @@
 """The small models that hold what is compared.
 
-What is asked of it:
+Requirements:
 
-* the thing itself is between an input and a trainable layer, and is what parity names: its layer has its class's name;
-* names of layers are the same at each call, wherever Keras's own counting of names stands.
+* the layer under test is between an input and a trainable layer, and has its class's name, so that parity names it;
+* names of layers are the same at each call, whatever number Keras has reached in its names.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["Flat", "Spec", "around", "compiled_with", "given", "trained_by"]
 
 
 class Spec(NamedTuple):
-    """One input, without the axis of the batch."""
+    """The specification of one input, without its batch axis."""
 
     shape: tuple[int, ...]
     dtype: str = "float32"
     batch: int | None = None
-    """For layers that keep a state for each example."""
+    """The batch size, for layers that keep a state for each example."""
 
 
 class Flat(keras.layers.Flatten):  # type: ignore[misc]  # Keras has no types.
-    """Flattens, where a mask ends without Keras's warning.
+    """Flattens, and drops a mask without Keras's warning.
 
     Example:
         >>> Flat()(keras.ops.ones((2, 3, 4))).shape == (2, 12)
@@ -44,7 +44,7 @@ class Flat(keras.layers.Flatten):  # type: ignore[misc]  # Keras has no types.
         self.supports_masking = True
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
-        """There is none any more."""
+        """Returns None: no mask is passed on."""
 
 
 def given(
@@ -54,17 +54,17 @@ def given(
     data: str | None = None,
     stages: tuple[str, ...] = STAGES,
 ) -> Callable[..., dict[str, Case]]:
-    """Returns what makes the cases of layers that get the same inputs.
+    """Returns a function that makes the cases of layers with the same inputs.
 
     Args:
         *inputs: As in `around`.
-        call: Likewise.
-        scale: Likewise.
+        call: As in `around`.
+        scale: As in `around`.
         data: The name of a function in `zoo.data`.
         stages: As in `Case`.
 
     Returns:
-        A function of what makes each layer, by the name of its case.
+        A function of keyword arguments, each of which makes the layer of the case of its name.
 
     Example:
         >>> given(Spec((3,)))(ReLU=keras.layers.ReLU)["ReLU"].build().name
@@ -87,8 +87,8 @@ def around(
     """Returns a compiled model with a layer in it, followed by a dense one.
 
     Args:
-        make: Makes the layer.
-        *inputs: What it gets.
+        make: A function that makes the layer.
+        *inputs: The specifications of its inputs.
         call: ``(layer, *inputs) -> outputs``; by default the layer gets its input, or the list of them.
         scale: Brings outputs into the range that the dense layer can learn from.
 
@@ -115,7 +115,7 @@ def around(
 
 def _flat(tensor: Any, number: int, scale: float) -> Any:
     if scale != 1 or "float" not in tensor.dtype:
-        # It casts integers too.
+        # Rescaling casts integers to floating point too.
         tensor = keras.layers.Rescaling(scale, name=f"scaled_{number}")(tensor)
     return Flat(name=f"flat_{number}")(tensor)
 
@@ -125,8 +125,8 @@ def compiled_with(loss: Any, *middle: Any, shape: tuple[int, ...] = (4,)) -> ker
 
     Args:
         loss: The loss.
-        *middle: Layers; the last one makes what the loss judges.
-        shape: Of an input.
+        *middle: The layers; the last one gives the predictions.
+        shape: The shape of the input.
 
     Example:
         >>> compiled_with("mse", keras.layers.Dense(2)).loss
@@ -142,7 +142,7 @@ def trained_by(optimizer: Any, *, embedding: bool = False) -> keras.Model:
 
     Args:
         optimizer: The optimizer.
-        embedding: Whether its input are tokens, whose gradients are sparse on some backends.
+        embedding: Whether its inputs are tokens, whose embedding has sparse gradients on some backends.
 
     Example:
         >>> trained_by(keras.optimizers.SGD()).count_params()

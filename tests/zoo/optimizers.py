@@ -1,9 +1,9 @@
 """Every optimizer and schedule of Keras, training a small perceptron.
 
-What is asked of it:
+Requirements:
 
-* each variant of an update that has a switch has a case, and so has each way to treat gradients before it;
-* each optimizer trains an embedding too, whose gradients some backends keep sparse.
+* each option that changes the update has a case, and so has each way to transform gradients before it;
+* each optimizer also trains an embedding, whose gradients some backends keep sparse.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The page of the zoo: one file, where it is seen at a glance what in Keras is not the same on each backend.
+"""The page of the zoo: one file that shows at a glance what in Keras differs between backends.
 
-What is asked of it:
+Requirements:
 
-* the counts come first, then what diverges and is not known, then what is known and why, then everything;
-* it fetches nothing: words of errors and of reasons are text, whatever they hold, and no script but its own runs;
-* without scripts everything is still there to be read;
+* the counts come first, then the unknown differences, then the known ones with their reasons, then everything;
+* it fetches nothing; error messages and reasons are shown as text, whatever they hold, and no script but its own runs;
+* without scripts everything can still be read;
 * its libraries are imported when a page is written, and not before.
 """
 
@@ -24,9 +24,9 @@ from zoo.page_rows import VERDICTS, Line, level_of, lines_of, linked
 __all__ = ["write_zoo_page"]
 
 _NAMED = 200
-"""Entries at the top that diverge; the table has all."""
+"""The most diverging entries that are listed at the top; the table has all."""
 _OPEN = 3
-"""Failures whose words are shown at once."""
+"""The number of failures whose messages are shown unfolded."""
 _ALWAYS = ("diverge", "known", "agree")
 """Verdicts that are counted even where there are none."""
 _COMPARED = ("agree", "known", "diverge", "failed")
@@ -38,7 +38,7 @@ def write_zoo_page(summary: Mapping[str, Any], file: Path) -> None:
 
     Args:
         summary: What `run_zoo` returned, or its JSON.
-        file: Where to.
+        file: The file to write.
 
     Raises:
         OutputError: The file cannot be written.
@@ -130,7 +130,7 @@ def _answer(counts: Mapping[str, int], backends: Sequence[str]) -> str:
 
 
 def _known(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Of each reason its parts, where it shows, and the entries that it is the reason of."""
+    """For each reason of a known difference: its parts, the backends and stages where it shows, and its entries."""
     found: dict[str, dict[str, Any]] = {}
     for line in lines:
         for start in line.starts:
@@ -147,7 +147,7 @@ def _known(lines: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _idle(lines: Sequence[Line]) -> list[tuple[str, str, list[Line]]]:
-    """What was not compared, by the reason: verdict, reason, entries."""
+    """The entries that were not compared, grouped by verdict and reason."""
     found: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         if line.verdict not in _COMPARED:

@@ -1,9 +1,9 @@
-"""What the page of the zoo shows of each entry: where it starts to differ, and what else is to be said of it.
+"""What the page of the zoo shows of each entry: where it starts to differ, and further remarks.
 
-What is asked of it:
+Requirements:
 
-* what starts first is said first, and of what diverges that which is not known;
-* a report that says less, or of a verdict that is new, is shown all the same.
+* differences are listed in the order of the stages, for a diverging entry the unknown ones first;
+* a report that lacks something, or has a new verdict, is still shown.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ VERDICTS = {
     "agree": ("good", "it computes and trains the same"),
     "not applicable": ("", "there is nothing to compare"),
 }
-"""Worst first, each with how alarming it is and what it means."""
+"""The verdicts, worst first, each with its level (how alarming it is) and its meaning."""
 _SILENT = {"untested": "No case in the zoo.", "not run": "Not run yet."}
-"""What is said where a row says nothing."""
+"""The answer that is shown for a row without one."""
 _CUT = 200
-"""Characters of an answer in the table: what fails may have a lot to say, and does so above it."""
+"""The most characters of an answer in the table: failures may have long messages, which are shown above it."""
 _LINK = re.compile(r"https?://[\w.-]*\w(?:/(?:[^\s<>\"'`]*[\w/])?)?")
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where something diverges."""
+    """A place where an entry diverges."""
 
     stage: str
     place: str
@@ -56,7 +56,7 @@ class Start:
 
 @dataclass(frozen=True)
 class News:
-    """What is to be said of the same meaning: the worst of one verdict, and how many more there are of it."""
+    """A verdict on tensors that agree in float64: the worst finding with it, and how many more there are."""
 
     verdict: str
     level: str
@@ -68,7 +68,7 @@ class News:
 
 @dataclass(frozen=True)
 class Line:
-    """One entry."""
+    """One entry, as a line of the page's table."""
 
     number: int
     kind: str
@@ -78,44 +78,44 @@ class Line:
     verdict: str
     answer: str
     starts: list[Start]
-    """Of what diverges the unknown ones first; each of them in the order of the stages."""
+    """The differences in the order of the stages; if the entry diverges, the unknown ones first."""
     news: list[News]
     backends: set[str]
-    """Which of them something is said of."""
+    """The backends that have a finding."""
 
     @property
     def level(self) -> str:
-        """How alarming it is."""
+        """How alarming the verdict is."""
         return level_of(self.verdict)
 
     @property
     def rank(self) -> int:
-        """What verdicts are sorted by: the worst is 0."""
+        """The number to sort by verdict: the worst is 0."""
         return _rank(self.verdict)
 
     @property
     def stage_order(self) -> int:
-        """What is sorted by where it starts; what does not is last."""
+        """The number to sort by the stage where it starts to differ; an entry that does not differ comes last."""
         return _stage_order(self.starts[0].stage) if self.starts else len(STAGES) + 1
 
     @property
     def news_order(self) -> float:
-        """What is sorted by its news: the largest number of noise floors, and less than none where there are none."""
+        """The number to sort by news: the largest number of noise floors, and -1 where there is no news."""
         return max((each.order for each in self.news), default=-1.0)
 
     @property
     def title(self) -> str:
-        """What it is called among others of its kind."""
+        """Its name and its case, as it is called among others of its kind."""
         return f"{self.name}, {self.case}" if self.case else self.name
 
     @property
     def search(self) -> str:
-        """What the table is searched for to find it."""
+        """The words to search the table for to find it."""
         return " ".join(f'"{part}"' for part in (self.name, self.case) if part)
 
     @property
     def short_answer(self) -> str:
-        """Its answer, and not all of it where that is very long."""
+        """Its answer, cut off where it is very long."""
         return self.answer if len(self.answer) <= _CUT else f"{self.answer[:_CUT]}…"
 
 
@@ -123,7 +123,7 @@ def level_of(verdict: str) -> str:
     """Returns how alarming a verdict is.
 
     Args:
-        verdict: Of an entry.
+        verdict: The verdict of an entry.
 
     Example:
         >>> level_of("known")
@@ -144,10 +144,10 @@ def lines_of(summary: Mapping[str, Any]) -> list[Line]:
 
 
 def linked(text: str) -> list[tuple[str, bool]]:
-    """Returns a text in parts, each with whether it is the address of something on the web.
+    """Returns a text in parts, each with whether it is a web address.
 
     Args:
-        text: With addresses in it, or not.
+        text: The text, which may hold addresses.
 
     Example:
         >>> linked("It is mended: https://example.org/pull/1.")
@@ -169,7 +169,7 @@ def _line(number: int, row: Mapping[str, Any], backends: Sequence[str]) -> Line:
         row["findings"], key=lambda each: (not known and bool(each.get("reason")), _stage_order(each["stage"]))
     )
     said = [*found, *row["news"]]
-    # Where nobody is in the majority, all are in it.
+    # Where there is no majority, all backends are named.
     on = {name for each in said for name in ([each["backend"]] if each["backend"] else backends)}
     return Line(
         number=number,

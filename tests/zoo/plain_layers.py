@@ -1,6 +1,6 @@
-"""Cases of layers without steps or places: dense ones, activations, attention, normalization, merging, reshaping.
+"""Cases of layers neither recurrent nor spatial: dense, activation, attention, normalization, merging, reshaping.
 
-What is asked of it:
+Requirements:
 
 * masks, axes, broadcasting, regularizers and constraints have cases.
 """
@@ -113,7 +113,7 @@ _ATTENTION = (
     | given(_VALUE, call=lambda layer, x: layer([x, x], use_causal_mask=True, return_attention_scores=True))(
         AdditiveAttention__causal_scores=layers.AdditiveAttention, Attention__causal_scores=layers.Attention
     )
-    # Of queries and values of equal lengths alone Keras foretells the shape of the scores.
+    # Keras infers the right shape of the scores only where queries and values have the same length.
     | given(_VALUE, call=lambda layer, x: layer(x, x, return_attention_scores=True))(
         GroupQueryAttention__scores=lambda: layers.GroupQueryAttention(3, 4, 2),
         MultiHeadAttention__scores=lambda: layers.MultiHeadAttention(2, 3),
@@ -159,7 +159,7 @@ _NORMALIZATION = (
         SpectralNormalization__convolution=lambda: layers.SpectralNormalization(layers.Conv2D(4, 3, name="inner")),
     )
     | given(Spec((5, 5)))(
-        # Of equal lengths: where a backend takes the wrong axis, nothing raises.
+        # Axes of the same length: a backend that takes the wrong axis does not raise.
         LayerNormalization__middle_axis=lambda: layers.LayerNormalization(axis=1),
         RMSNormalization__middle_axis=lambda: layers.RMSNormalization(axis=1),
     )
@@ -210,7 +210,7 @@ _UPSAMPLING = given(Spec((4, 5, 2)))(
     UpSampling2D__bilinear=lambda: layers.UpSampling2D((2, 3), interpolation="bilinear"),
     UpSampling2D__bicubic=lambda: layers.UpSampling2D((2, 3), interpolation="bicubic"),
 ) | given(Spec((4, 5, 2)), stages=("build", "forward"))(
-    # PyTorch has no lanczos, and TensorFlow no gradient of it in float64: outputs are left.
+    # PyTorch has no lanczos, and TensorFlow no gradient of it in float64: only outputs are compared.
     UpSampling2D__lanczos3=lambda: layers.UpSampling2D((2, 3), interpolation="lanczos3"),
     UpSampling2D__lanczos5=lambda: layers.UpSampling2D((2, 3), interpolation="lanczos5"),
 )

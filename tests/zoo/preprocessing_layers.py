@@ -1,9 +1,9 @@
 """Cases of preprocessing and augmentation.
 
-What is asked of it:
+Requirements:
 
-* images have the values of bytes, as those that people have;
-* what is drawn at random comes from a seed; of it, and of what rounds, outputs are compared, and no gradients.
+* images have values from 0 to 255, as real ones do;
+* random layers have a seed; for these and for layers that round, outputs are compared, but no gradients.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["CASES", "NOT_APPLICABLE", "Held"]
 
 
 class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
-    """Calls the layer that it holds as in training, always.
+    """Always calls the layer that it holds in training mode.
 
-    For layers that Keras cannot have in a model itself: Equalization is left out of one, since its
-    `compute_output_spec` returns the very tensor that it was given; RandomCrop does not crop at inference, and yet
-    foretells the shape of what is cropped.
+    It is for layers that do not work in a Keras model by themselves. Equalization would be left out, since its
+    `compute_output_spec` returns the same tensor that it was given. RandomCrop does not crop at inference, but infers
+    the shape of cropped images.
 
     Args:
         inner: The layer.
-        **keywords: Of a layer.
+        **keywords: Arguments of a layer.
 
     Example:
         >>> Held(layers.RandomCrop(2, 2))(keras.ops.ones((1, 4, 4, 3))).shape == (1, 2, 2, 3)
@@ -41,11 +41,11 @@ class Held(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
         self.inner = inner
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """That of the layer."""
+        """Returns the output shape of the inner layer."""
         return self.inner.compute_output_shape(input_shape)
 
     def call(self, inputs: Any) -> Any:
-        """What the layer gives."""
+        """Returns the outputs of the inner layer."""
         return self.inner(inputs, training=True)
 
 
@@ -120,7 +120,7 @@ _GEOMETRY = given(Spec((8, 7, 3)), data="images", scale=_BYTES)(
     Resizing__first=lambda: layers.Resizing(5, 11, data_format="channels_first"),
 )
 
-# PyTorch has no lanczos, and TensorFlow no gradient of it in float64: outputs are left.
+# PyTorch has no lanczos, and TensorFlow no gradient of it in float64: only outputs are compared.
 _LANCZOS = given(Spec((8, 7, 3)), data="images", scale=_BYTES, stages=_OUTPUTS)(
     Resizing__lanczos3=lambda: layers.Resizing(5, 11, interpolation="lanczos3"),
     Resizing__lanczos5=lambda: layers.Resizing(5, 11, interpolation="lanczos5"),
@@ -180,7 +180,7 @@ _MOVES = given(Spec((8, 7, 3)), data="images", scale=_BYTES, stages=_OUTPUTS)(
     **{f"{name}__first": make for name, make in _moves("channels_first").items() if "__" not in name}
 )
 
-# Of layers that crop or resize Keras foretells wrong shapes where boxes come with the images.
+# Keras infers wrong shapes for layers that crop or resize where boxes come with the images.
 _BOXES = given(
     Spec((8, 7, 3)),
     Spec((3, 4)),

@@ -1,6 +1,6 @@
 """Cases of layers that run over steps: recurrent ones, their cells, and wrappers.
 
-What is asked of it:
+Requirements:
 
 * both directions, states in and out, masks with holes, unrolled loops and dropout have cases for each kind of cell.
 """

@@ -1,10 +1,10 @@
-"""Runs parity over everything in Keras, keeps each result at once, and goes on where it was stopped.
+"""Runs parity over everything in Keras, keeps each result at once, and resumes where it was stopped.
 
-What is asked of it:
+Requirements:
 
-* one set of workers for many small models; one that dies is started anew, and costs one entry;
-* several sets side by side: of each, all wait for the backend that compiles the longest;
-* what was run with these versions already is not run again;
+* one set of workers runs many small models; a worker that dies is restarted, and costs one entry;
+* several sets can run in parallel, since in each set all workers wait for the backend that compiles the longest;
+* an entry that has a result in the folder is not run again;
 * untested entries are in the summary beside the tested ones.
 """
 
@@ -32,7 +32,7 @@ __all__ = ["run_zoo", "summary_of"]
 
 SCHEMA = 1
 TOGETHER = 20
-"""Entries that one set of workers answers for: compiled functions pile up in a process."""
+"""The number of entries that one set of workers runs: compiled functions pile up in a process."""
 
 
 def run_zoo(
@@ -42,14 +42,14 @@ def run_zoo(
     on_progress: Callable[[str], None] = lambda _: None,
     jobs: int = 1,
 ) -> dict[str, Any]:
-    """Runs what was not run yet.
+    """Runs the entries that were not run yet.
 
     Args:
-        entries: Of what.
-        backends: On which backends.
-        folder: Where each report is kept, as ``kind-Name-case.json``.
+        entries: The entries.
+        backends: The backends to compare.
+        folder: The folder where each report is kept, as ``kind-Name-case.json``.
         on_progress: Called with a line for each entry.
-        jobs: Sets of workers at a time; applications are run by one.
+        jobs: The number of sets of workers that run at a time; applications are run by one set.
 
     Returns:
         The summary, in JSON's types: see `summary_of`.
@@ -67,12 +67,12 @@ def run_zoo(
                 began = time.perf_counter()
                 result = _run(entry, backends, workers) | {"seconds": round(time.perf_counter() - began, 1)}
                 if stopped.is_set():
-                    return  # Its workers were ended in the midst of it.
+                    return  # The workers were ended during this entry.
                 with whole_file(_place(folder, entry)) as place:
                     place.write_text(json.dumps(result, allow_nan=False))
                 on_progress(f"{next(numbers)} of {len(waiting)}: {title_of(entry)}: {result['answer']}")
 
-    # Two of the largest applications at a time would take more memory than most machines have.
+    # Two of the largest applications at a time would need more memory than most machines have.
     small = [each for each in waiting if each.kind != "applications"]
     large = [each for each in waiting if each.kind == "applications"]
     for some, at_once in ((small, jobs), (large, 1)):
@@ -89,11 +89,11 @@ def run_zoo(
 
 
 def summary_of(entries: Iterable[Entry], folder: Path) -> dict[str, Any]:
-    """Returns what is known of each entry.
+    """Returns a summary of the results of all entries.
 
     Args:
-        entries: Of what.
-        folder: Where the reports are kept.
+        entries: The entries.
+        folder: The folder where the reports are kept.
 
     Returns:
         ``rows``, one for each entry, ``counts`` of their verdicts, the ``backends`` with their versions, and the
@@ -122,7 +122,7 @@ def summary_of(entries: Iterable[Entry], folder: Path) -> dict[str, Any]:
 
 
 def title_of(entry: Entry) -> str:
-    """Returns what an entry is called.
+    """Returns the title of an entry: its kind, name and case.
 
     Example:
         >>> title_of(Entry("layers", "Dense", "no_bias"))
@@ -148,7 +148,7 @@ def _run(entry: Entry, backends: Sequence[str], workers: Workers) -> dict[str, A
     return {
         "entry": asdict(entry),
         "verdict": _verdict(report),
-        "answer": "\n".join([answer_of(report), *remarks_of(report), *failed]),  # What is known is in the findings.
+        "answer": "\n".join([answer_of(report), *remarks_of(report), *failed]),  # Known reasons are in the findings.
         "findings": report["divergences"],
         "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
         "failed": report["failed"],

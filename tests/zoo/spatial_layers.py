@@ -1,6 +1,6 @@
 """Cases of layers over one, two and three dimensions: convolutions, pooling, borders.
 
-What is asked of it:
+Requirements:
 
 * both paddings, strides, dilation and both data formats have cases, in each number of dimensions.
 """
@@ -94,7 +94,7 @@ def _poolings(data_format: str, rank: int) -> Makers:
 
 
 def _borders(data_format: str, rank: int) -> Makers:
-    # One-dimensional ones have no data format, but for padding.
+    # In one dimension only padding has a data format.
     keywords = {"data_format": data_format} if rank > 1 else {}
     pairs: Any = ((1, 2), (0, 1), (2, 0))[:rank] if rank > 1 else (1, 2)
     if data_format == "channels_first" and rank == 1:

@@ -1,4 +1,4 @@
-"""The zoo: everything that Keras names is in it, and what is in it can be built."""
+"""The zoo holds every public name of Keras, and its models can be built."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_model_is_compiled_and_the_same_at_each_call(target: str) -> None:
     assert one.compiled
     assert one.trainable_variables
     if "applications" not in target:
-        # Keras numbers seeds; what is trained has the names of its layers.
+        # Keras numbers seeds, but trainable variables have the names of their layers.
         assert [each.path for each in one.trainable_variables] == [each.path for each in other.trainable_variables]
 
 
@@ -165,7 +165,7 @@ def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.slow
 def test_what_was_stopped_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends the workers of every set, and what they could not answer is not taken for a failure."""
+    """Ctrl-C ends the workers of every set, and entries without an answer do not count as failures."""
     monkeypatch.setattr(runner, "TOGETHER", 1)
 
     def stop(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The page of the zoo: what it says first, that only its own scripts run, and how a browser shows it."""
+"""Tests the page of the zoo: what it says first, that only its own scripts run, and how a browser shows it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sound() -> dict[str, Any]:
 
 @pytest.fixture
 def mixed() -> dict[str, Any]:
-    """One of everything; what is worst is last."""
+    """A summary with an entry of each verdict; the worst come last."""
     noisy = [finding("gradient", "norm", "jax", verdict="noisy", noise_floors=cost) for cost in (40.0, 88.0)]
     tie = finding("gradient", "relu", None, verdict="tie")
     known = [finding("forward", "pool", reason=REASON), finding("gradient", "pool", reason=REASON)]
@@ -76,7 +76,7 @@ def mixed() -> dict[str, Any]:
 
 @pytest.fixture
 def hostile(mixed: dict[str, Any]) -> dict[str, Any]:
-    """Hostile words wherever the summary has any that are not its own."""
+    """A summary with hostile markup in every string that does not come from dlf itself."""
 
     def spoilt(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -147,7 +147,7 @@ def test_first_the_counts_and_then_what_is_not_known(mixed: dict[str, Any], page
         "What was not compared",
         "Versions",
     ]
-    # Of what diverges in two ways the one that is not known, in the order of the stages; the rest below it.
+    # Of an entry with several differences the unknown ones come first, in the order of the stages.
     first, second = (words for words in page.all("tr") if words.endswith(("zoo:Odd", "zoo:Build")))
     assert first.startswith("✗ Odd layers loss output and 2 more ")
     assert "state of odd, output on jax, 2.5e-01 forward of odd, output on torch, 2.5e-01 known" in first
@@ -233,7 +233,7 @@ def test_the_table_sorts_and_filters(mixed: dict[str, Any], page_of: Write, brow
     assert found["verdict"] == "Odd Build"
     assert found["kind"] == "Huge"
     assert found["stage"] == "Odd Pool"
-    # Where nobody is blamed, all are in it.
+    # Where no backend is blamed, all are named.
     assert found["on"] == "Odd Norm"
     assert found["news"] == found["text"] == "Norm"
     assert found["counted"] == ["Pool", "2"]

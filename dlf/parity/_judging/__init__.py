@@ -1,1 +1,1 @@
-"""What the parent makes of the workers' records: distances in noise floors, and verdicts."""
+"""The parent process's part: it turns the workers' records into measurements in noise floors, and into verdicts."""

@@ -1,10 +1,11 @@
-"""What each backend has built, before anything is computed: layers, variables, outputs and initial values.
+"""Compares what each backend has built: layers, variables, outputs and initial values.
 
-What is asked of it:
+Requirements:
 
-* what is there by name, shape and dtype has to be there everywhere; how wide an integer is, is no matter;
-* of outputs that are others, the first layer that gives something else is the place;
-* initial values are the same bits where Keras draws them, and as large as chance explains where others do.
+* names, shapes and dtypes have to be the same on every backend; the width of an integer does not matter;
+* where outputs have other shapes or dtypes, the first layer that gives such an output is named;
+* initial values of other bits have to agree in size: to rounding where Keras draws them, and as far as chance explains
+  where a framework draws them by itself.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ __all__ = ["judge_build", "judge_values"]
 
 
 def judge_build(built: Mapping[str, Built]) -> list[Finding]:
-    """Compares what each backend has built: layers, variables, outputs; who is in the minority is named.
+    """Compares what each backend has built, layers, variables and outputs; backends in the minority are named.
 
     Args:
-        built: Of each backend, what the worker says: ``layers``, ``variables``, ``outputs``, and ``given``, what each
-            call of a layer gives.
+        built: What each backend's worker reports: ``layers``, ``variables``, ``outputs``, and ``given``, the dtypes and
+            shapes of the outputs of each call of a layer.
 
     Example:
         >>> def one(dtype):
@@ -46,11 +47,11 @@ def judge_build(built: Mapping[str, Built]) -> list[Finding]:
             kind = "output" if place[0] == "output" else None
             odd = outvoted(names, most)
             findings += [Finding("build", layer, variable, name, "diverged", None, kind=kind) for name in odd]
-    # Of a layer that is not there, its variables are not either.
+    # Where a layer is missing or another, only the layer is named, and not its variables.
     absent = {each.layer for each in findings if each.variable is None}
     findings = [each for each in findings if each.variable is None or each.layer not in absent]
     outputs = [each for each in findings if each.kind == "output"]
-    # Another dtype inside of a model is seen where layers are compared; of another shape nothing can be.
+    # Another dtype inside the model shows where layers are compared; of other shapes nothing can be compared.
     other = _first_other_call(built, with_dtype=bool(outputs))
     if other:
         findings = [each for each in findings if each not in outputs] + other
@@ -58,11 +59,11 @@ def judge_build(built: Mapping[str, Built]) -> list[Finding]:
 
 
 def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[Finding]:
-    """The first call of a layer that gives another shape, or another dtype, where that counts."""
+    """The first call of a layer that gives another shape or, if dtypes are compared, another dtype."""
     given = {name: {key: (layer, specs) for key, layer, specs in each.get("given", ())} for name, each in built.items()}
     for key, (layer, _) in next(iter(given.values())).items():
         if not all(key in each for each in given.values()):
-            continue  # A layer that is called on some alone is said elsewhere.
+            continue  # A layer that only some backends call is reported elsewhere.
         having: dict[str, list[str]] = {}
         for name, each in given.items():
             words = [f"{dtype} {tuple(shape)}" if with_dtype else f"{tuple(shape)}" for dtype, shape in each[key][1]]
@@ -78,13 +79,13 @@ def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[F
 
 
 def judge_values(built: Mapping[str, Built]) -> list[Finding]:
-    """Compares initial values, which dlf draws alike wherever they are drawn by Keras's own means.
+    """Compares initial values, which dlf draws alike wherever Keras's own functions draw them.
 
-    Where a model draws by a framework's own, as the worker finds, other numbers are no difference; but a constant is,
-    and another size than chance explains: six standard deviations of that of a sample.
+    Where the worker finds that a model draws by a framework's own functions, other numbers are not a difference. Other
+    constants are, and so is a root mean square that is more than six standard deviations of a sample's away.
 
     Args:
-        built: Of each backend, what the worker says: ``variables``, ``values`` and ``drawn_alike``.
+        built: What each backend's worker reports: ``variables``, ``values`` and ``drawn_alike``.
 
     Example:
         >>> def one(digest, rms):
@@ -115,17 +116,17 @@ def _is_alike(one: ValueSummary | None, other: ValueSummary | None, *, drawn_ali
         return one is not None and other is not None
     if one["constant"] or other["constant"]:
         return False
-    # Of the same numbers, scaling may round the last place otherwise.
+    # Scaling the same draws may round the last place differently.
     room = 1e-5 if drawn_alike else 6 / math.sqrt(2 * one["size"])
     return bool(abs(one["rms"] - other["rms"]) <= room * max(one["rms"], other["rms"]))
 
 
 def _rows(described: Built) -> Iterator[tuple[tuple[str, str | None, str | None], Any]]:
-    """What has to be the same, by its place: of a layer its class and dtype, of a variable its shape, dtype and use."""
+    """What has to be the same, by its place: of layers class and dtype, of variables shape, dtype and trainability."""
     for layer in described["layers"]:
         yield ("layer", layer["path"], None), (layer["class"], layer["dtype"])
     for each in described["variables"]:
-        # How wide an integer is, as that of a seed or a count, is the framework's business.
+        # The width of an integer, such as a seed or a counter, depends on the framework.
         dtype = kind_of(each["dtype"])
         name = each["path"].rpartition("/")[2]
         yield (f"variable {each['path']}", each["layer"], name), (tuple(each["shape"]), dtype, each["trainable"])

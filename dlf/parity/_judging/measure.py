@@ -1,11 +1,11 @@
-"""What the records of several backends amount to: a few numbers for each tensor, enough to judge it, and again.
+"""Measures the records of several backends: a few numbers for each tensor, enough to judge it, now and later.
 
-What is asked of it:
+Requirements:
 
-* distances in float64 between every two backends, errors in the dtype under test on each, and the noise floor: no
-  verdict, and no constant of one;
-* what is in memory at a time is a tensor of each of a few layers;
-* of what differs, the first elements are kept, for people to look at.
+* it gives the distances in float64 between every two backends, each backend's error in the dtype under test, and the
+  noise floor, but no verdict;
+* only one tensor of each of a few layers is in memory at a time;
+* of tensors that differ, the first elements are kept, for people to look at.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ __all__ = [
 Arrays: TypeAlias = Mapping[str, np.ndarray | None]
 
 _LOOKED_AT = 1e3
-"""Noise floors of float64 above which elements are kept; what is judged is far above."""
+"""Noise floors of float64 above which elements are kept; backends count as different only far above it."""
 _AT_ONCE = min(4, cores_of_machine())
-"""Calls of layers that are measured side by side."""
+"""The number of layer calls that are measured in parallel."""
 _ELEMENTS = 5
 _MOST = 1e300
-"""What stands for infinity, which JSON does not have."""
+"""Stands for infinity, which JSON does not have."""
 
 
 def measure_calls(
@@ -65,13 +65,13 @@ def measure_calls(
     calls: Sequence[CallAnswer],
     beside: Mapping[str, Records] | None = None,
 ) -> list[Measurement]:
-    """Measures what every layer gives, by itself.
+    """Measures every call of a layer, replayed by itself.
 
     Args:
-        records: Of each backend, what the worker's `replay` wrote.
+        records: What the worker's `replay` wrote, by backend.
         truth: The backend that replayed from perturbed inputs too.
-        calls: As the worker describes them.
-        beside: Of each backend, what `replay_beside` wrote, where it was asked to.
+        calls: The calls, as the worker describes them.
+        beside: What `replay_beside` wrote, by backend, if it was called.
 
     Example:
         >>> measure_calls({}, "jax", [])
@@ -82,7 +82,7 @@ def measure_calls(
     def measured(call: CallAnswer) -> list[Measurement]:
         return list(_measure_call(records, truth, call, names.get(call["key"], []), beside or {}))
 
-    # NumPy and zlib let others run while they compute.
+    # NumPy and zlib let other threads run while they compute.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         found = [each for one in pool.map(measured, calls) for each in one]
     if beside and truth in beside:
@@ -99,12 +99,12 @@ def _measure_call(
 ) -> Iterator[Measurement]:
     penalty = f"float64/{call['key']}|loss/penalty"
     moves = _moves_of(beside, f"float64/{call['key']}|forward/")
-    # What a layer adds to the loss may be in float32, and what it gives not.
+    # A layer's penalty may be computed in float32 where its outputs are not.
     moves_of_loss = {backend: moves[backend] + of_loss for backend, of_loss in _moves_of(beside, penalty).items()}
     for kind in ("forward", "inference", "gradient", "state", "state_in_inference", "loss"):
         group = [name for name in names if name.startswith(f"{kind}/")]
         if kind == "loss" and not any(np.any(each.get(penalty)) for each in records.values()):
-            continue  # No backend has one.
+            continue  # No backend has a penalty.
         for one in _measure_group(records, truth, call["key"], group, call["dtype"]):
             place: Measurement = {
                 "stage": {"inference": "forward", "state_in_inference": "state"}.get(kind, kind),
@@ -114,7 +114,7 @@ def _measure_call(
                 "mode": "inference" if "inference" in kind else None,
             }
             if kind == "gradient" and str(place["variable"]).startswith("input/") and not call["sources"]:
-                one.pop("absent", None)  # By the model's own data, a framework may have none, and training needs none.
+                one.pop("absent", None)  # A framework may lack gradients of data, which training does not need.
             if call.get("own_dtype", False):
                 place["own_dtype"] = call["longest"]
             mine = moves_of_loss if kind in {"gradient", "loss"} else moves
@@ -124,7 +124,7 @@ def _measure_call(
 
 
 def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[Moves]]:
-    """How what has a name that begins so moves, on each backend."""
+    """How the results whose names begin with `begin` move with the inputs, on each backend."""
     return {
         backend: [found for name in each if name.startswith(begin) and (found := _moves(each, name))]
         for backend, each in beside.items()
@@ -134,10 +134,10 @@ def _moves_of(beside: Mapping[str, Records], begin: str) -> dict[str, list[Moves
 def _add_beside(
     found: list[Measurement], beside: Mapping[str, Records], truth: str, calls: Sequence[CallAnswer]
 ) -> None:
-    """Adds to each gradient and each output how far apart the backends are beside the point.
+    """Adds to each gradient and each output how far apart the backends are for slightly moved inputs ("beside").
 
-    There are no perturbed runs there that show how far rounding moves an output. What float32 inside the layer moves
-    is a part of its floor.
+    There are no perturbed runs for these inputs to show how far rounding moves an output. Instead, its floor is at
+    least as large as its change where float32 inside the layer is replaced by float64.
     """
     at = {(each["call"], each["stage"], each["variable"], each["mode"]): each for each in found}
     recorded = _names(beside, truth)
@@ -163,14 +163,14 @@ def measure_training(
     dtype: str,
     own_dtype_variables: Sequence[str] = (),
 ) -> list[Measurement]:
-    """Measures the loss and the optimizer, by themselves.
+    """Measures the loss and the optimizer, each replayed by itself.
 
     Args:
-        records: Of each backend, what `replay_training` wrote.
+        records: What `replay_training` wrote, by backend.
         truth: The backend that replayed from perturbed inputs too.
-        dtypes: Of each variable, by its path.
+        dtypes: The dtype of each variable, by its path.
         dtype: The dtype under test.
-        own_dtype_variables: Variables that stay what they are in float64.
+        own_dtype_variables: The variables that are not float64 even in the float64 reference.
     """
     found: list[Measurement] = []
     moves = {
@@ -194,10 +194,10 @@ def measure_training(
             if kind == "loss" and moves:
                 place |= {"moves": moves, "longest": longest}
             if kind != "loss" and own_dtype_variables:
-                # Where gradients are clipped by the norm of all, one is in every update.
+                # Where gradients are clipped by their global norm, one such variable affects every update.
                 place["own_dtype"] = 1
             if kind == "loss":
-                # A loss may have a point without a derivative, as the hinge has.
+                # A loss may have a point without a derivative, as the hinge loss has.
                 aside = {backend: each.get(f"aside/|loss/{variable}") for backend, each in records.items()}
                 if any(each is not None for each in aside.values()):
                     place["beside"] = beside_of(measure(aside, aside, one["floor"], one["dtype"]))
@@ -212,14 +212,14 @@ def measure_whole(
     dtype: str,
     beside: Mapping[str, Records] | None = None,
 ) -> list[Measurement]:
-    """Measures the whole model, with all that a layer inherits: outputs, loss and gradients, and the cost of them all.
+    """Measures the whole model, in which errors carry over from layer to layer: its outputs, loss and gradients.
 
     Args:
-        records: Of each backend, what `trace` wrote.
+        records: What `trace` wrote, by backend.
         truth: The backend that is taken for the truth.
-        calls: As the worker describes them.
+        calls: The calls, as the worker describes them.
         dtype: The dtype under test.
-        beside: Of each backend, what `trace_beside` wrote, where it was asked to.
+        beside: What `trace_beside` wrote, by backend, if it was called.
     """
     found: list[Measurement] = []
     exact = records[truth]
@@ -231,7 +231,7 @@ def measure_whole(
         if "/mask:" in name:
             float64 = _masks(float64)
         there = name.startswith("float64/")
-        # What a layer without a float64 form gave is of the same kind all the same.
+        # In float64 on every backend: a layer without a float64 form does not count as one of another dtype.
         alike = {backend: None if value is None else widened(value) for backend, value in float64.items()}
         tested = (
             {b: each.get(name.replace("float64/", "tested/", 1)) for b, each in records.items()} if there else alike
@@ -241,7 +241,7 @@ def measure_whole(
         title = f"float64/{name.removeprefix('float64/')}"
         moves = {b: [one] for b, each in (beside or {}).items() if title in each and (one := _moves(each, title))}
         if moves:
-            # Of what a model does between its layers, nobody knows how long the sums are.
+            # How long the sums between layers are is not known.
             place |= {"moves": moves, "longest": 1}
         place |= what or {}
         found.append(place | measure(float64, tested, floor_of(float64[truth], [], size, dtype), dtype))
@@ -250,18 +250,18 @@ def measure_whole(
     names = list(exact)
     outputs = [add("forward", name, name.split("/", 1)[1]) for name in names if name.startswith("float64/")]
     if any(is_apart(each) for each in outputs):
-        # Where no layer is to blame, what is between them is: the first that gets something else says where.
+        # Where no layer differs by itself, code between layers does: before the first that is given another input.
         layers = {call["key"]: call["layer"] for call in calls}
         masks = list(dict.fromkeys(name for each in records.values() for name in each if "/mask:" in name))
         for call in calls:
-            # A layer may give the same numbers, and not the mask that goes with them.
+            # A layer may give the same numbers with another mask.
             mine = [name for name in masks if name.startswith(f"call/{call['key']}/mask:")]
             made_by = layers.get(call["sources"][0]) if len(call["sources"]) == 1 else None
             of_input: Measurement = {"kind": "input mask", "of": call["key"]}
             mask: Measurement = {"kind": "mask", "layer": made_by} if made_by else of_input
             if any(is_apart(add("forward", name, None, what=mask)) for name in mine):
                 break
-            # A mask that is handed over as an argument is one of them, where there is one.
+            # A mask that is passed as an argument is one of the inputs, and may be missing on some backends.
             given = [name for name in names if name.startswith(f"call/{call['key']}/in:")]
             inputs = [name for name in given if all(name in each for each in records.values())]
             of_call: Measurement = {"kind": "input", "of": call["key"]}
@@ -277,7 +277,7 @@ def measure_whole(
 
 
 def _masks(found: Arrays) -> dict[str, np.ndarray]:
-    """The masks of one tensor: where there is none, everything counts."""
+    """The masks of one tensor; a backend without a mask gets one of ones."""
     one = next(each for each in found.values() if each is not None)
     return {backend: np.ones_like(one) if each is None else each for backend, each in found.items()}
 
@@ -286,13 +286,13 @@ def measure(float64: Arrays, tested: Arrays, floor: float, dtype: str) -> Measur
     """Measures one tensor.
 
     Args:
-        float64: In float64, by backend.
-        tested: In the dtype under test, by backend.
+        float64: The tensor in float64, by backend.
+        tested: The tensor in the dtype under test, by backend.
         floor: The noise floor.
         dtype: The dtype under test.
 
     Returns:
-        Numbers in JSON's types; None where two are not to be compared, or one is not finite.
+        The measurement, in JSON's types; a number is None where two arrays cannot be compared, or it is not finite.
 
     Example:
         >>> one = {"a": np.ones(2), "b": np.ones(2) + 1e-3}
@@ -300,7 +300,7 @@ def measure(float64: Arrays, tested: Arrays, floor: float, dtype: str) -> Measur
         {'a|b': 0.001}
     """
     there = {backend: value for backend, value in float64.items() if value is not None}
-    # The truth may be the smaller one: what stays at zero there has no scale.
+    # Other backends may have larger values than the truth, whose scale is 0 where it stays at zero.
     floor = max(floor, eps_of(dtype) * max(map(scale_of, there.values())))
     first = next(iter(there.values()))
     kinds = {backend: kind_of(value.dtype) for backend, value in tested.items() if value is not None}
@@ -334,7 +334,7 @@ def measure(float64: Arrays, tested: Arrays, floor: float, dtype: str) -> Measur
 
 
 def _no_numbers(arrays: Arrays) -> dict[str, str]:
-    """On which backends an array holds NaN or infinity."""
+    """The backends whose array holds NaN or infinity, each with the word for it."""
     found = {}
     for backend, array in arrays.items():
         float64 = None if array is None else widened(array)
@@ -344,14 +344,14 @@ def _no_numbers(arrays: Arrays) -> dict[str, str]:
 
 
 def beside_of(found: Measurement) -> Apart:
-    """Returns what is kept of a measurement beside the point: what tells a tie from a difference."""
+    """Returns the part of a measurement from moved inputs that is kept: it tells a tie from a difference."""
     return {"distances": found["distances"], "floor": found["floor"], "dtype": found["dtype"]}
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Returns the root of the mean square of the difference, or None where there is none to be had.
+    """Returns the root mean square of the difference, or None where the arrays cannot be compared.
 
-    Where one is infinite or no number, the other has to be the same; and integers have to be equal.
+    Shapes have to be the same, infinity and NaN have to be the same in both arrays, and integers have to be equal.
 
     Example:
         >>> distance(np.array([1.0, np.inf]), np.array([1.5, np.inf]))
@@ -374,12 +374,12 @@ def distance(one: np.ndarray, other: np.ndarray) -> float | None:
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus itself is no number.
+    with np.errstate(invalid="ignore", over="ignore"):  # Infinity minus infinity is NaN.
         return rms(one - other)
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Returns the largest difference relative to the largest element; None for other shapes or numbers that are none.
+    """Returns the largest difference relative to the largest element; None where shapes, NaN or infinity differ.
 
     Example:
         >>> difference(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
@@ -401,21 +401,21 @@ def difference(one: np.ndarray, other: np.ndarray) -> float | None:
 def _measure_group(
     records: Mapping[str, Records], truth: str, key: str, names: Sequence[str], dtype: str
 ) -> Iterator[Measurement]:
-    """The tensors of one stage of one call, which share a scale."""
+    """Measures the tensors of one stage of one call, which share a scale."""
     mine = [records[truth].get(f"float64/{key}|{name}") for name in names]
     largest = max((scale_of(each) for each in mine if each is not None), default=0.0)
     for name, own in zip(names, mine, strict=True):
         places = [f"perturbed{n}/{key}|{name}" for n in range(PERTURBATIONS)]
         perturbed = [records[truth][place] for place in places if place in records[truth]]
         float64 = {b: own if b == truth else each.get(f"float64/{key}|{name}") for b, each in records.items()}
-        # Others may have it, where the truth does not.
+        # Another backend may have the tensor where the truth does not.
         exact = next(each for each in (own, *float64.values()) if each is not None)
         tested = {b: each.get(f"tested/{key}|{name}") for b, each in records.items()}
         yield {"name": name} | measure(float64, tested, floor_of(exact, perturbed, largest, dtype), dtype)
 
 
 def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
-    """What was recorded of each call on any backend, in the order of the truth's."""
+    """The names of what any backend recorded in float64, by call, in the order of the truth's."""
     found: dict[str, dict[str, None]] = {}
     for backend in [truth, *records]:
         for name in records[backend]:
@@ -426,23 +426,21 @@ def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:
 
 
 def _moves(records: Records, still: str) -> Moves | None:
-    """How an output moves with what goes in: whether float64 is what it is computed in, and whether it amplifies.
+    """How an output moves with its inputs: whether it is computed in float64, and whether it amplifies small changes.
 
-    It is asked off any point without a derivative. A part that does not depend on what goes in, such as a table that is
-    made in float32, bends no slope: it is another once float32 means float64.
+    The inputs are slightly moved, away from any point without a derivative. A part that does not depend on them, such
+    as a table that is made in float32, does not show in the slopes: it changes where float32 is replaced by float64.
 
     Returns:
-        Units are those in the last place of float64, of the output's scale.
+        None for integers, else the following. A unit is one in the last place of float64 at the output's scale.
 
-        - ``bent``: how far apart its slopes are, over a step that float64 can tell alone and over a larger one,
+        - ``bent``: how far apart the output's slopes are over two steps, of which only float64 resolves the smaller,
           relative to the larger slope;
-        - ``bent_widely``: the same of one element in twenty at least: a kink on the way is met by few;
-        - ``bent_units``: the same in units over the smaller step: where the larger slope is next to nothing by chance,
-          what float64 rounds is not;
-        - ``widened_units``: how far it moves where float32 means float64;
-        - ``moved``: how far the smaller step moves it, relative to its scale.
-
-        None of integers.
+        - ``bent_widely``: the same for the 95th percentile of the elements: a kink within a step affects only few;
+        - ``bent_units``: the same in units over the smaller step: where both slopes are nearly zero by chance, the
+          roundoff of float64 makes ``bent`` large, but not this;
+        - ``widened_units``: how many units it moves where float32 is replaced by float64;
+        - ``moved``: how far a step of 2^-40 moves it, relative to its scale.
     """
     value = records[still]
     if value.dtype.kind not in INEXACT:
@@ -464,7 +462,7 @@ def _moves(records: Records, still: str) -> Moves | None:
 
 
 def _ratio(one: float, other: float) -> float:
-    """To nine digits; JSON has no infinity, and where neither is a number to speak of, nothing has moved."""
+    """Divides, to nine digits: infinity becomes `_MOST`, since JSON has none, and NaN, as of 0/0, becomes 0."""
     ratio = one / other if other else math.inf * one if one else 0.0
     return 0.0 if math.isnan(ratio) else float(f"{min(ratio, _MOST):.9g}")
 
@@ -473,12 +471,12 @@ def _variable(kind: str, name: str) -> str | None:
     part = name.split("/", 1)[1].removeprefix("variable/")
     if kind not in {"forward", "inference"}:
         return part
-    # Which output is of interest only where there are several.
+    # The first output needs no name.
     return None if part == "0" else f"output {part}"
 
 
 def is_apart(found: Measurement) -> bool:
-    """Tells whether two backends are so far apart that it is worth a look; it is no verdict.
+    """Tells whether two backends are so far apart that it is worth a look, which is not a verdict.
 
     Example:
         >>> one = {"a": np.ones(2), "b": np.ones(2) + 1e-3}
@@ -505,7 +503,7 @@ def _error(tested: np.ndarray | None, truth: np.ndarray) -> float | None:
 
 
 def _elements(float64: Mapping[str, np.ndarray], tested: Arrays, limit: float, *, costly: bool) -> Iterator[Element]:
-    """The first elements that differ, between backends or from the truth, by a thousandth of what most do."""
+    """The first elements that differ, between backends or from float64, by a thousandth of the most that one does."""
     under_test = [widened(each) for each in tested.values() if each is not None]
     if len({each.shape for each in [*float64.values(), *under_test]}) > 1 or not under_test:
         return
@@ -526,12 +524,12 @@ def _elements(float64: Mapping[str, np.ndarray], tested: Arrays, limit: float, *
 
 
 def finite(value: float | None) -> float | None:
-    """Returns a number as JSON has one, or None."""
+    """Returns a finite number as JSON has one, or None."""
     return None if value is None or not np.isfinite(value) else float(value)
 
 
 def _rounded(value: float | None) -> float | None:
-    """To nine digits: there are many."""
+    """Rounds to nine digits, since a report holds many numbers; None for what is not finite."""
     found = finite(value)
     return None if found is None else float(f"{found:.9g}")
 

@@ -1,4 +1,4 @@
-"""What is measured of one tensor, in JSON's types: what the verdict rests on, and what a report keeps."""
+"""The measurement of one tensor, in JSON's types: the verdict is based on it, and a report keeps it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Apart", "Element", "Lost", "Measurement", "Moves"]
 
 
 class Moves(TypedDict):
-    """How an output moves with what goes in, on one backend: see `dlf.parity._judging.measure`."""
+    """How an output moves with its inputs, on one backend: see `_moves` in `dlf.parity._judging.measure`."""
 
     bent: float
     bent_widely: float
@@ -18,7 +18,7 @@ class Moves(TypedDict):
 
 
 class Apart(TypedDict):
-    """How far apart the backends are beside a point: what tells a tie from a difference."""
+    """How far apart the backends are for slightly moved inputs: it tells a tie from a difference."""
 
     distances: dict[str, float | None]
     floor: float
@@ -26,14 +26,14 @@ class Apart(TypedDict):
 
 
 class Lost(TypedDict):
-    """On which backends something is NaN or infinite, in float64 and in the dtype under test."""
+    """The backends on which a tensor holds NaN or infinity, in float64 and in the dtype under test."""
 
     float64: dict[str, str]
     tested: dict[str, str]
 
 
 class Element(TypedDict):
-    """One element that differs: its place, and its value by backend."""
+    """One element that differs: its index, and its values by backend."""
 
     index: list[int]
     float64: dict[str, float | None]
@@ -48,56 +48,56 @@ class Measurement(TypedDict, total=False):
     layer: str | None
     call: str | None
     variable: str | None
-    """What it is called: a variable, or in words what else it is."""
+    """The name of a variable, or words for another tensor."""
     kind: str
-    """What else it is, of which call or metric: ``"input"``, ``"mask"``, ``"input mask"``, ``"metric"``."""
+    """Of another tensor: ``"input"``, ``"mask"``, ``"input mask"`` or ``"metric"``; `of` is its call or its metric."""
     of: str
     mode: str | None
-    """``"inference"``, ``"whole"``, ``"resynchronised"`` or ``"free"``; None is training, by itself."""
+    """``"inference"``, ``"whole"``, ``"resynchronised"`` or ``"free"``; None is a part by itself, in training mode."""
     step: int | None
     name: str
-    """Of the record, while its place is not known."""
+    """The name of the record, until its place is known."""
 
     # What it is.
     dtype: str
     shape: list[int]
     size: float | None
-    """The root of the mean square; None of integers, and where one element is not finite."""
+    """The root mean square; None for integers, and where an element is not finite."""
     backends: list[str]
     absent: list[str]
-    """Backends that do not have it."""
+    """The backends that do not have it."""
     kinds: dict[str, str]
-    """By backend, where they are not the same: whether it is of floating point, of integers, ..."""
+    """The name of the dtype by backend, as `kind_of` gives it, where the backends differ."""
     shapes: dict[str, str]
     digests: dict[str, str]
     not_finite: Lost
     from_numbers: bool
-    """Whether everything that went in was finite."""
+    """Whether all inputs were finite."""
     elements: list[Element]
 
     # How far apart it is.
     floor: float
     """The noise floor in the dtype under test."""
     distances: dict[str, float | None]
-    """The distance in float64, by pair (``"jax|torch"``): the root of the mean square; None where there is none."""
+    """The root mean square of the difference in float64, by pair (``"jax|torch"``); None where it cannot be taken."""
     apart: dict[str, float | None]
     """The largest difference in float64, relative to the largest element, by pair."""
     errors: dict[str, float | None]
-    """The distance of what the dtype under test gives from float64, by backend."""
+    """The root mean square of the difference between the dtype under test and float64, by backend."""
     beside: Apart
 
-    # What is known of how it is computed.
+    # How it is computed.
     moves: dict[str, list[Moves]]
     longest: int
-    """The terms of the longest sum in the layer."""
+    """How many terms the longest sum in the layer may have."""
     own_dtype: int
-    """The same, where it has no float64 form."""
+    """The same, where the tensor has no float64 form and is judged in its own dtype."""
     inherited: dict[str, int]
-    """The same by backend, of what it holds."""
+    """The same by backend, where parts inside it have no float64 form."""
     roundoff: float
-    """How far the roundoff of float64 takes it."""
+    """How far the roundoff of float64 moves it."""
     scale: float
     cancelled: bool
     """Whether its gradient is zero but for roundoff."""
     one_step: float
-    """The noise floor of one step, of a run of many."""
+    """The noise floor of a single step, for a tensor of a free run."""

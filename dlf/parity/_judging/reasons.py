@@ -1,9 +1,9 @@
-"""Why backends differ, where it is known: findings with the reason of a known difference.
+"""Adds the reason to findings that are known differences between backends.
 
-What is asked of it:
+Requirements:
 
-* a report says that a difference is known, and why; it stays a difference;
-* a difference is taken for a known one only where all that is said of that one is true of it.
+* a report says that a difference is known, and why; it still counts as a difference;
+* a finding is taken for a known difference only where all the conditions of its entry hold.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["reasons_of_failures", "with_reasons"]
 
 
 def with_reasons(findings: Sequence[Finding], built: Mapping[str, Built], optimizer: str | None) -> list[Finding]:
-    """Returns findings with the reason, where a divergence is a known one.
+    """Returns the findings, each divergence that is a known difference with its reason.
 
     Args:
-        findings: Of one model.
-        built: What the report says of the model on each backend that is compared: its ``layers`` and ``variables``,
-            what it calls of Keras's ``functions``, and which variables are ``assigned``.
-        optimizer: The class of the model's.
+        findings: The findings on one model.
+        built: What the report says of the model, by backend: its ``layers`` and ``variables``, which of Keras's
+            ``functions`` it calls, and which variables are ``assigned``.
+        optimizer: The name of the optimizer's class.
     """
     if not any(each.verdict == "diverged" for each in findings):
         return list(findings)
@@ -60,11 +60,11 @@ def with_reasons(findings: Sequence[Finding], built: Mapping[str, Built], optimi
 
 
 def reasons_of_failures(failed: Mapping[str, str], layers: Sequence[LayerAnswer]) -> dict[str, str]:
-    """Returns why backends did not come through, of those of which it is known.
+    """Returns why backends failed, for those whose reason is known.
 
     Args:
-        failed: The error of each that did not.
-        layers: Of the model, as the report has them.
+        failed: The error of each backend that failed.
+        layers: The layers of the model, as in the report.
 
     Example:
         >>> reasons_of_failures({"jax": "out of memory"}, [])
@@ -94,19 +94,19 @@ def _place(finding: Finding) -> tuple[Any, ...]:
 
 def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | None], compared: Sequence[str]) -> bool:
     if backend is None:
-        # Of two backends none is blamed; that a known one is among them has to do.
+        # Between two backends neither is blamed: it is enough that one with the known difference is among them.
         return any(each in compared for each in known.backends)
-    # Where most have a defect, the majority blames those that do not.
+    # Where most backends have a defect, the majority blames those that do not have it.
     return backend in known.backends or blamed == set(compared) - set(known.backends)
 
 
 def _is_of(
     known: KnownDifference, finding: Finding, layers: Mapping[str, Mapping[str, Any]], optimizer: str | None
 ) -> bool:
-    # A loss and a step are of the whole model: that it has such a layer has to do.
-    # So is a gradient that is not finite: it comes to a variable through layers behind it.
+    # A loss and a training step are of the whole model: it is enough that it has such a layer.
+    # So is a gradient that is not finite: it reaches a variable through the layers behind it.
     whole = finding.layer is None and (finding.stage in {"loss", "trajectory"} or known.lost)
-    # What differs between layers is said to be a layer's input, by its path and the number of its call.
+    # A difference between layers is reported as a layer's input, with the layer's path and the number of the call.
     between = finding.of if finding.kind == "input" else finding.variable
     path = finding.layer or (between or "").partition("#")[0]
     candidates = list(layers.values()) if whole else [layers.get(path, {})]
@@ -124,7 +124,10 @@ def _is_seed(variable: str | None) -> bool:
 
 
 def _is_of_calls(known: KnownDifference, finding: Finding, built: Mapping[str, Built], *, draws: bool) -> bool:
-    """Whether the model does in its calls what the difference is of, and draws more or less often than elsewhere."""
+    """Whether the condition of a difference on the model's calls holds, where it has one.
+
+    One of the training mode shows in seeds that differ; the others are of assigned variables and of metrics in layers.
+    """
     if known.training:
         return draws and any(each.get("takes_training") for each in built.values())
     if known.assigned:
@@ -149,7 +152,7 @@ def _is_of_variables(
     named = (finding.variable or "").replace("/", "_")
 
     def is_of(paths: Iterable[str]) -> bool:
-        # The optimizer's variables have the path in their names; those of Adafactor have the end of it for a name.
+        # The names of the optimizer's variables contain the variable's path; those of Adafactor are the end of it.
         return any(each.replace("/", "_") in named or each.rpartition("/")[2] == named for each in paths)
 
     if known.repeated_path:

@@ -1,10 +1,11 @@
-"""What the records of training amount to: each step by itself, free runs against perturbed ones, and the curves.
+"""Measures the records of training: each step by itself, free runs against perturbed ones, and the curves.
 
-What is asked of it:
+Requirements:
 
 * a step is measured as a layer is: distances in float64, errors in the dtype under test, the noise floor of one step;
-* a free run is measured against how far perturbed runs have come apart, and that against what one step costs;
-* what is nothing but roundoff excuses itself, and what it is measured to move: nothing else.
+* a free run is compared with the spread of the perturbed runs, and that spread with the noise floor of one step;
+* a gradient that is only roundoff excuses differences of its own variable, and those that it is measured to cause, but
+  no others.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from dlf.parity._records import Records
 __all__ = ["Runs", "measure_trajectory"]
 
 _SUMS_OF_A_METRIC = 100_000_000
-"""How long the sums of a metric are taken to be: what one in float32 does nobody knows, and a thousandth is room."""
+"""How many terms the sums of a metric are taken to have. How a metric computes in float32 is not known: this leaves
+room for a relative difference of a thousandth."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class Runs:
 
     Args:
         truth: The backend that is taken for the truth.
-        free: Of each backend, what the worker's `train` wrote.
-        single: Of each backend, what `train_from` wrote.
+        free: What the worker's `train` wrote, by backend.
+        single: What `train_from` wrote, by backend.
         perturbed: What `train_perturbed` wrote.
         trainable: The paths of the trainable variables, which share a scale.
-        updates: The noise floor of one update of each: the optimizer may blow up a gradient that is zero but for
-            roundoff, as Adam does.
-        cancelled: The variables of such gradients: what an optimizer makes of one's sign means nothing.
+        updates: The noise floor of one update of each variable: an optimizer may amplify a gradient that is zero but
+            for roundoff, as Adam does.
+        cancelled: The variables with such gradients: the direction of their updates means nothing.
     """
 
     truth: str
@@ -51,40 +53,40 @@ class Runs:
     cancelled: Collection[str]
 
     def exact(self, step: int) -> dict[str, np.ndarray]:
-        """Returns the truth after a step, by the names of the records."""
+        """Returns the truth's variables and slots after a step, by name."""
         records, before = self.free[self.truth], f"float64/{step}/"
         names = [name for name in records if name.startswith(before) and not _is_metric(name.removeprefix(before))]
         return {name.removeprefix(before): records[name] for name in names}
 
     def of(self, kind: Mapping[str, Records], name: str) -> Arrays:
-        """Returns one array on each backend."""
+        """Returns one array of each backend, or None where it was not recorded."""
         return {backend: records.get(name) for backend, records in kind.items()}
 
     def moved(self, records: Records, name: str) -> list[np.ndarray]:
-        """Returns one array of the perturbed runs."""
+        """Returns one array of each perturbed run that recorded it."""
         found = [records.get(f"perturbed{n}/{name}") for n in range(PERTURBATIONS)]
         return [each for each in found if each is not None]
 
 
 def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measurement], dict[str, Any]]:
-    """Measures training.
+    """Measures the steps of training, by themselves and in free runs.
 
     Args:
         runs: The records.
-        steps: How many were taken.
+        steps: The number of steps.
         dtype: The dtype under test.
 
     Returns:
         The measurements; and the curves, for people to look at: ``losses`` of each backend in float64 and in the dtype
-        under test; the ``distance`` of all weights from the truth on each backend; the ``envelope``, which is that
-        distance of the perturbed runs.
+        under test; the ``distance`` of all weights from the truth on each backend; the ``envelope``, which is the
+        largest such distance of the perturbed runs.
     """
     found: list[Measurement] = []
     distance: dict[str, list[float | None]] = {backend: [] for backend in runs.single}
     envelope: list[float | None] = []
     for step in range(steps):
         exact = runs.exact(step)
-        # One scale for all that is trained: a bias that stays at zero but for roundoff is no larger for it.
+        # Trainable variables share one scale: a bias that stays at zero but for roundoff has none of its own.
         largest = max((scale_of(each) for name, each in exact.items() if _path(name) in runs.trainable), default=0.0)
         taken = [
             one for name, value in exact.items() for one in _measure_variable(runs, step, name, value, largest, dtype)
@@ -112,7 +114,7 @@ def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measure
 def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     runs: Runs, step: int, name: str, exact: np.ndarray, largest: float, dtype: str
 ) -> list[Measurement]:
-    """One variable or slot after one step, taken by itself and in a free run."""
+    """Measures one variable or slot after one step, taken by itself and in a free run."""
     path, place = _path(name), f"{step}/{name}"
     scale = largest if path in runs.trainable else scale_of(exact)
     where: Measurement = {"stage": "trajectory", "layer": None, "call": None, "variable": path, "step": step}
@@ -134,9 +136,9 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
 
 
 def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
-    """What a step by itself reports in float64: the loss, and metrics that layers hold.
+    """Measures what a step by itself reports in float64: the loss, and metrics that layers hold.
 
-    A model that is made anew in float64 has none of those that it was compiled with.
+    A float64 reference that is recreated has none of the metrics that the model was compiled with.
     """
     found = []
     for name in _metrics(runs.single.values(), f"float64/{step}/"):
@@ -154,9 +156,10 @@ def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
 
 
 def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
-    """What every step reports in the dtype under test, of metrics that there is no float64 of.
+    """Measures the metrics that every step reports in the dtype under test only, and not in float64.
 
-    Near a threshold rounding flips an example, at one step or another: what is apart at each of them is another metric.
+    Near a threshold, rounding may flip an example at some step. Therefore the distance is the smallest of all steps: a
+    metric that differs at every step is another metric.
     """
     first = _metrics(runs.single.values(), "tested/0/")
     in_float64 = set(_metrics(runs.single.values(), "float64/0/"))
@@ -168,8 +171,8 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
             reported = [widened(each[backend]) for each in values if each[backend] is not None]
             together[backend] = np.stack(reported) if len(reported) == steps else None
         if all(each is None for each in together.values()):
-            continue  # A step of somebody's own that reports it now and then, on every backend.
-        # A metric may be zero at every step: no floor is lower than what the dtype can tell from it.
+            continue  # A user's own training step, which does not report it at every step on any backend.
+        # A metric may be zero at every step: the floor is at least the dtype's smallest normal number.
         one = measure(together, together, floor_of(np.zeros(0), [], 0.0, dtype), dtype)
         for pair in one["distances"]:
             a, b = (together[backend] for backend in pair.split("|"))
@@ -193,7 +196,7 @@ def _of_metric(name: str, step: int | None) -> Measurement:
 
 
 def _metrics(records: Iterable[Records], before: str) -> list[str]:
-    """The metrics of a step, on any backend."""
+    """The names of the metrics of a step that any backend has recorded."""
     names = [name.removeprefix(before) for each in records for name in each if name.startswith(before)]
     return list(dict.fromkeys(name for name in names if _is_metric(name)))
 
@@ -203,13 +206,13 @@ def _is_metric(name: str) -> bool:
 
 
 def _roundoff(records: Records, place: str, exact: np.ndarray) -> float:
-    """How far the roundoff of float64 takes a tensor, at the most of a few times."""
+    """How far the roundoff of float64 moves a tensor: the largest distance of a few runs."""
     found = [records.get(f"roundoff{n}/{place}") for n in range(PERTURBATIONS)]
     return max((moved_by_how_much(each, exact) for each in found if each is not None), default=0.0)
 
 
 def _is_cancelled(name: str, cancelled: Collection[str]) -> bool:
-    """Whether a variable's gradient is zero but for roundoff, or a slot is of such a variable."""
+    """Whether a variable's gradient is zero but for roundoff, or a slot belongs to such a variable."""
     if not _is_slot(name):
         return _path(name) in cancelled
     # A slot has the path of its variable in its name, with its slashes replaced.
@@ -217,7 +220,7 @@ def _is_cancelled(name: str, cancelled: Collection[str]) -> bool:
 
 
 def _distance(exact: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray | None]) -> float | None:
-    """The distance of all weights from the truth, or None where one is no number."""
+    """The distance of all weights from the truth, or None where it is not finite."""
     distances = [
         moved_by_how_much(widened(each), exact[name]) * math.sqrt(each.size)
         for name, each in other.items()

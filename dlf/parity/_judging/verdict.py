@@ -1,14 +1,14 @@
-"""What measurements say: the same meaning or another, and what the dtype costs.
+"""Judges measurements: whether backends compute the same, and what the dtype under test costs.
 
-What is asked of it:
+Requirements:
 
-* meaning is judged in float64, in units of float64's own noise floor; the majority names the odd one out, and of two
-  backends neither is blamed;
-* cost is judged in the dtype under test, in noise floors, and is news, not a defect;
-* what is no number is never the truth and never a majority, and what cannot be judged is said to be so: neither is
-  counted as the same;
-* what is wrong is named once, where it begins: the innermost layer, the part and not the whole;
-* it is a function of the measurements and a few constants: it can be asked again.
+* whether backends compute the same (have the same meaning) is judged in float64, in units of float64's own noise floor;
+  the majority decides which backend differs, and of two backends neither is blamed;
+* the cost is judged in the dtype under test, in noise floors; it is reported, and is not a defect;
+* NaN and infinity are never right where a backend has a finite result; a tensor that cannot be judged is reported as
+  such; neither counts as the same;
+* a difference is named once, where it begins: in the innermost layer, and in a part rather than in the whole model;
+* verdicts depend only on the measurements and a few constants, so that a report can be judged again.
 """
 
 from __future__ import annotations
@@ -37,29 +37,30 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Constants:
-    """What the verdict rests on; the fault bench measures what each buys, smaller and larger.
+    """The thresholds of the verdict; the fault bench measures what smaller and larger values of each would change.
 
     Args:
-        same: Noise floors of float64 within which results mean the same. Sound ones stay below a hundred; an epsilon
-            of 1e-3 that is 1% off is 1e10 away, one of 1e-6 1e7.
-        noisy: Noise floors of the dtype under test above which arithmetic costs more than it has to.
-        low_precision: Noise floors above which only another arithmetic explains it.
-        alike: Where every backend loses bits, and none so many times as another, it is the layer that loses them.
-        roundoff: How many times as far apart as a run perturbed by float64's roundoff two backends may be: in a model
-            that amplifies, another order of summation takes them that far. The same of what every backend loses in the
-            dtype under test.
-        whole: How many times as far apart as one layer's results those of a whole model may be: roundoff grows on its
-            way through the layers.
-        bent: How far apart slopes are, over a tiny step and over a larger one, where part of a layer computes in
-            float32: by all that this part is; else by 1e-6.
-        bent_widely: The same of one element in twenty at least: of a masked attention in a block, 0.003; of one that is
-            exact, 1e-6 and what it curves.
-        bent_apart: How many times as far as on another backend, since a kink is there on each: where the weights of an
-            attention are nearly equal, float32 moves few elements, and bends a slope a thousand times as far.
-        rounded: Units in the last place of float64 that an output may be off by before it counts as another, or its
+        same: Noise floors of float64 within which backends count as the same. Sound layers stay below a hundred; an
+            epsilon of 1e-3 that is wrong by 1% is 1e10 away, one of 1e-6 1e7.
+        noisy: Noise floors of the dtype under test above which an error is larger than arithmetic has to cost.
+        low_precision: Noise floors above which only arithmetic of lower precision explains an error.
+        alike: If every backend is noisy, and none by this factor more than another, it is the layer that loses bits.
+        roundoff: How many times as far apart two backends may be as float64's roundoff moves a perturbed run: in a
+            model that amplifies, another order of summation moves them that far. Likewise with the error that every
+            backend has in the dtype under test, in proportion.
+        whole: How many times as far apart the results of a whole model may be as those of one layer: roundoff grows
+            from layer to layer.
+        bent: The relative difference between an output's slopes over a tiny and over a larger step above which part of
+            the layer computes in float32. It is as large as that part's share, and 1e-6 without such a part.
+        bent_widely: The same for the 95th percentile of the elements: 0.003 for a masked attention in a block, and for
+            a layer in float64 1e-6 plus its curvature.
+        bent_apart: How many times as large the difference between slopes has to be as on another backend, since a kink
+            shows on every backend. Where an attention's weights are nearly equal, float32 moves few elements, and the
+            difference is a thousand times as large.
+        rounded: Units in the last place of float64 by which an output may be off before it counts as changed, or its
             slope as bent.
-        amplified: How far a step of 2^-40 moves a layer's output, of its scale, where the layer amplifies it: then what
-            float64 rounds is not small after it either.
+        amplified: The relative change of a layer's output, for a step of 2^-40 in its inputs, above which the layer
+            amplifies: float64's roundoff is no longer small behind it.
     """
 
     same: float = 1e5
@@ -76,14 +77,14 @@ class Constants:
 
 
 _FAR = 0.1
-"""Of its scale: further from its float64 form is what has none."""
+"""A share of a tensor's scale: where every backend is further from the float64 form, that computes something else."""
 _JUMPS = 0.01
-"""Of its scale: what a step of 2^-40 moves so far, roundoff may move anywhere."""
+"""A share of a tensor's scale: what a step of 2^-40 moves further than this, roundoff may move anywhere."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one tensor on one backend."""
+    """The verdict on one tensor on one backend, or on all where none is blamed."""
 
     stage: str
     layer: str | None
@@ -97,9 +98,9 @@ class Finding:
     step: int | None = None
     reason: str | None = None
     detail: str | None = None
-    """What is to be said of it beside its distance: that it is NaN, or not there."""
+    """What to report beside the distance, such as that the tensor holds NaN or is missing."""
     from_numbers: bool = False
-    """Of what is not finite: whether everything that went in was."""
+    """For a tensor that is not finite: whether all inputs were finite."""
     kind: str | None = None
     """What it is, if it is no variable: as in a `Measurement`, ``"output"`` of a model or a layer, or ``"fit"``."""
     of: str | None = None
@@ -108,22 +109,22 @@ class Finding:
     """Whether it is NaN or infinite."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it in JSON's types."""
+        """Returns the finding in JSON's types."""
         return asdict(self)
 
 
 def judge(
     measurements: Sequence[Measurement], backends: Sequence[str], constants: Constants | None = None
 ) -> list[Finding]:
-    """Judges what was measured, on some of the backends that were.
+    """Judges measurements on some of the backends that were measured.
 
     Args:
-        measurements: In the order of the stages.
-        backends: Which are compared.
-        constants: What the verdict rests on.
+        measurements: The measurements, in the order of the stages.
+        backends: The backends to compare.
+        constants: The thresholds of the verdict.
 
     Returns:
-        Findings, in the order of the measurements; what is wrong once, where it begins.
+        The findings, in the order of the measurements; each difference is named once, where it begins.
     """
     constants = constants or Constants()
     told_ones = told(measurements, constants)
@@ -134,7 +135,7 @@ def judge(
     broken = any(each.verdict == "diverged" for each in findings)
     tied = any(each.verdict == "tie" for each in findings)
     of_whole = [each for one in whole for each in judge_each(one, backends, constants)]
-    # What rounding costs was said of the parts, where there are any.
+    # The cost of rounding is reported of the parts, where there are any.
     of_parts = {each.stage for each in findings}
     findings += [
         each
@@ -142,14 +143,14 @@ def judge(
         if each.verdict in {"not finite", "not judged"} or (each.verdict != "diverged" and each.stage not in of_parts)
     ]
     if not broken:
-        # Where a part is wrong, the whole is wrong too.
+        # Only here: where a part differs, the whole model differs too.
         wrong = [each for each in of_whole if each.verdict == "diverged"]
-        # A tie makes gradients differ, and nothing that comes before them; steps are taken beside it too.
+        # A tie makes gradients differ, but nothing before them; steps are taken with slightly moved weights too.
         wrong = [each for each in wrong if each.stage != "gradient" or not tied]
         findings += _where_it_begins(wrong)
         broken = bool(wrong)
     trained = [each for one in steps for each in judge_each(one, backends, constants)]
-    # A step by itself that goes wrong, or meets a tie, takes the free run with it.
+    # Where a step by itself differs or meets a tie, the free run differs because of it.
     apart = any(each.verdict in {"diverged", "tie"} and each.mode == "resynchronised" for each in trained)
     return findings + [
         each for each in trained if each.verdict != "diverged" or not (broken or (apart and each.mode == "free"))
@@ -157,7 +158,7 @@ def judge(
 
 
 def judge_each(measured: Measurement, backends: Sequence[str], constants: Constants) -> Iterator[Finding]:
-    """Judges one tensor: its meaning by float64, and on each backend that means the same what the dtype costs."""
+    """Judges one tensor: whether backends agree in float64 and, on each that does, what the dtype costs."""
     there = [name for name in backends if name in measured["backends"]]
     if not there:
         return
@@ -178,7 +179,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     absent = [name for name in backends if name in measured.get("absent", ())]
     yield from (replace(place, backend=name, detail="which is not there") for name in absent)
     if _is_blind(measured, constants):
-        # At a tie roundoff decides which side is taken, and beside it there is no doubt.
+        # At a tie, roundoff decides which side is taken; for slightly moved inputs, backends can be compared.
         measured = {**measured, "roundoff": 0.0}
         if "beside" not in measured or _odd_beside(measured, there, constants):
             blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
@@ -187,13 +188,13 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     best = "identical" if len({measured["digests"].get(name) for name in there}) == 1 < len(there) else "rounding"
     lost = {name: what for name, what in _not_finite(measured, "float64").items() if name in there}
     if lost and measured.get("from_numbers") is False:
-        # What a layer makes of what is no number, as a ReLU of the gradient NaN, says nothing of the layer.
+        # What a layer makes of inputs that are not finite, as a ReLU of a gradient of NaN, says nothing of the layer.
         yield from (
             replace(place, backend=name, verdict="not finite", detail=what, lost=True) for name, what in lost.items()
         )
         return
     if len(lost) < len(there):
-        # Where one has a number, no number is never right, however many have none.
+        # Where one backend has a finite result, NaN and infinity are wrong, however many backends have them.
         yield from (replace(place, backend=name, detail=what, lost=True) for name, what in lost.items())
         there, lost = [name for name in there if name not in lost], {}
     odd, apart = _odd_ones(measured, there, constants)
@@ -207,7 +208,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
 
 
 def _another(measured: Measurement, place: Finding, apart: float | None) -> Finding:
-    """What is said of another meaning: how far it is apart; of another dtype or shape there is no distance."""
+    """The finding on a backend that differs: how far apart it is, or which other dtype or shape it has."""
     other: Mapping[str, str] = measured.get("shapes") or measured.get("kinds") or {}
     if place.backend is None or place.backend not in other:
         return replace(place, relative_difference=apart)
@@ -217,7 +218,7 @@ def _another(measured: Measurement, place: Finding, apart: float | None) -> Find
 def _alike(
     measured: Measurement, names: Sequence[str], lost: Mapping[str, str], place: Finding, constants: Constants
 ) -> Iterator[Finding]:
-    """What is said of the same meaning: that it is no number, or what the dtype costs; at best the verdict of place."""
+    """The findings on backends that agree: not finite, or what the dtype costs; the best verdict is that of `place`."""
     if lost:
         yield from (replace(place, backend=name, verdict="not finite", detail=lost[name], lost=True) for name in names)
         return
@@ -236,18 +237,18 @@ def _alike(
 def _costs(
     measured: Measurement, names: Sequence[str], constants: Constants
 ) -> Iterator[tuple[str, str, float, str | None]]:
-    """What the dtype costs on each of some backends that mean the same: verdict, noise floors, and what is lost."""
+    """What the dtype costs on each of the backends that agree: its name, verdict, noise floors and detail."""
     costs = {name: _cost(measured, name) for name in names}
     noisy = [name for name, cost in costs.items() if cost > constants.noisy]
     lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
-    # Where no digit is left, that one run overflows and another does not is chance.
+    # Where roundoff is as large as the result, it is chance that one run overflows and another does not.
     chaotic = float(measured.get("roundoff", 0.0)) >= (measured["size"] or math.inf)
     roundoff = "cancelled" in measured and _odd_ones(measured, names, constants, strictly=True)[0]
     for name, cost in costs.items():
         verdict = verdict_of(cost, constants.noisy, constants.low_precision)
         what = _not_finite(measured, "tested").get(name)
         if lost and len(lost) < len(costs) and not chaotic:
-            # No number on one backend, where others have one, is no matter of cost.
+            # NaN or infinity on one backend, where others are finite, is a difference and not a cost.
             verdict = "diverged" if name in lost else verdict
         elif lost:
             verdict = "not finite" if what else "unstable"
@@ -258,16 +259,16 @@ def _costs(
         ):
             verdict = "unstable"
         if measured["mode"] == "free" and verdict == "rounding":
-            # Within what the perturbed runs show: but is it more than one step costs?
+            # The error is within the spread of the perturbed runs: it is chaos if it is more than one step explains.
             verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
         detail = f"{what} in {measured['dtype']}" if what and name in lost else what
         yield name, verdict, cost, detail
 
 
 def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants: Constants) -> bool:
-    """Whether every backend is further from the float64 form than rounding goes: then it is the form of another.
+    """Whether every backend is further from the float64 form than rounding explains: then that computes something else.
 
-    Where all have the same bits, as where each takes a tiny number for zero, there is no more to ask.
+    Never where all backends have the same bits, as where each takes a tiny number for zero.
     """
     if len({measured.get("digests", {}).get(name, name) for name in costs}) == 1:
         return False
@@ -277,14 +278,14 @@ def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants:
 
 
 def _not_finite(measured: Measurement, precision: Literal["float64", "tested"]) -> Mapping[str, str]:
-    """On which backends something is NaN or infinite, in float64 or in the dtype under test."""
+    """The backends on which a tensor holds NaN or infinity, in float64 or in the dtype under test."""
     return measured["not_finite"][precision] if "not_finite" in measured else {}
 
 
 def _is_blind(measured: Measurement, constants: Constants) -> bool:
-    """Whether the roundoff of float64 alone may take it as far as it is large: then nothing can be said of it.
+    """Whether the roundoff of float64 alone may move a tensor by its whole scale: then it cannot be judged.
 
-    A free run may go anywhere, if each step by itself is judged.
+    Free runs are left out: they may go anywhere, since each step is judged by itself.
     """
     scale = max(measured["size"] or 0.0, measured.get("scale", 0.0))
     may = constants.roundoff * float(measured.get("roundoff", 0.0)) >= scale > 0.0
@@ -292,61 +293,63 @@ def _is_blind(measured: Measurement, constants: Constants) -> bool:
 
 
 def own_dtypes(measured: Measurement, constants: Constants) -> dict[str, int]:
-    """Returns where a layer or a loss has no float64 form: how long its sums may be, by backend.
+    """Returns the backends on which a tensor has no float64 form, each with how many terms its sums may have.
 
     Args:
-        measured: One tensor of it.
-        constants: What the verdict rests on.
+        measured: One tensor of a layer, a loss or a whole model.
+        constants: The thresholds of the verdict.
 
     Example:
         >>> half = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
         >>> own_dtypes({"moves": {"jax": [half], "torch": []}, "longest": 8}, Constants())
         {'jax': 8}
     """
-    # A variable that has a dtype of its own has it everywhere.
+    # A variable that has a dtype of its own has it on every backend.
     found = dict.fromkeys(measured["backends"], measured["own_dtype"]) if "own_dtype" in measured else {}
     bent = _bent_ones(measured, constants)
     for name, moves in measured.get("moves", {}).items():
         if name in bent or any(each["widened_units"] > constants.rounded for each in moves):
             found[name] = measured["longest"]
-    # Whoever holds what computes in another dtype does so too.
+    # What holds a layer without a float64 form has none either.
     for name, longest in measured.get("inherited", {}).items():
         found[name] = max(found.get(name, 0), longest)
     return found
 
 
 def judged_in_own_dtype(measured: Measurement, constants: Constants) -> int | None:
-    """Returns how long the sums may be where something has no float64 form on some backend, or None.
+    """Returns how many terms the sums of a tensor may have, if it lacks a float64 form on a backend, or None.
 
     Args:
-        measured: One tensor of it.
-        constants: What the verdict rests on.
+        measured: One tensor of a layer, a loss or a whole model.
+        constants: The thresholds of the verdict.
     """
     return max(own_dtypes(measured, constants).values(), default=None)
 
 
 def is_suspect(finding: Finding) -> bool:
-    """Tells whether this has to be looked into: a layer that differs may be at a tie, or have no float64 form."""
-    # Of what a layer adds to the loss, likewise.
+    """Tells whether a finding has to be looked into: a layer that differs may be at a tie, or have no float64 form."""
+    # A layer's "loss" is the penalty that it adds to the loss.
     looked_into = {"forward", "gradient", "loss"}
     return finding.verdict == "diverged" and finding.layer is not None and finding.stage in looked_into
 
 
 def _is_part(measured: Measurement) -> bool:
-    """Whether it is of a layer, the loss or the optimizer by itself."""
+    """Whether a tensor is of a layer, the loss or the optimizer by itself."""
     return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
 
 
 def told(measurements: Sequence[Measurement], constants: Constants) -> list[Measurement]:
-    """Returns measurements that know what others show: of what they hold, its own dtype; of the whole, amplification.
+    """Returns the measurements, each with what others show: which parts lack a float64 form, and what amplifies.
+
+    A layer gets what the layers inside it show; the whole model and its training get what all parts show.
 
     Args:
         measurements: Of the layers, the loss and the optimizer, of the whole model, and of its training.
-        constants: What the verdict rests on.
+        constants: The thresholds of the verdict.
     """
     own: dict[str | None, dict[str, int]] = {}
     for each in measurements:
-        # What a model does between its layers is seen where it comes out.
+        # What a model computes between its layers shows in its outputs.
         if _is_part(each) or each["mode"] == "whole":
             mine = own.setdefault(each["layer"], {})
             mine |= {name: max(mine.get(name, 0), longest) for name, longest in own_dtypes(each, constants).items()}
@@ -364,7 +367,7 @@ def told(measurements: Sequence[Measurement], constants: Constants) -> list[Meas
         ),
         default=0.0,
     )
-    # As far as the roundoff of float64 goes behind such a layer; where a next to nothing jumps, that is anywhere.
+    # How far the roundoff of float64 goes behind a layer that amplifies: anywhere, where a tiny step makes it jump.
     roundoff = (
         1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > constants.amplified else 0.0
     )
@@ -387,31 +390,31 @@ def _joined(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _bound(measured: Measurement, names: Sequence[str], constants: Constants, pair: Sequence[str]) -> float:
-    """How far apart the results of two of these backends in float64 may be."""
+    """The largest distance in float64 at which the results of a pair of these backends count as the same."""
     room = constants.whole if measured["mode"] == "whole" else 1.0
     share = eps_of("float64") / eps_of(measured["dtype"])
-    # What is rounded between two operations of a layer, no move of its inputs shows; but what every backend loses by it
-    # in the dtype under test, it loses in float64 too, in proportion.
+    # Moving a layer's inputs does not show what is rounded between its operations. But an error that every backend has
+    # in the dtype under test, it has in float64 too, in proportion.
     lost = min((each for name in names if (each := measured["errors"].get(name)) is not None), default=0.0)
     roundoff = constants.roundoff * max(float(measured.get("roundoff", 0.0)), share * float(lost))
     own = own_dtypes(measured, constants)
     longest = max((own[name] for name in pair if name in own), default=None)
     if longest is not None:
-        # It has no float64 form: what is left is the dtype's own roundoff, with room for the length of its sums.
+        # Without a float64 form, the bound is the dtype's own roundoff, with room for the length of its sums.
         return roundoff + room * max(constants.noisy, math.sqrt(longest)) * float(measured["floor"])
     return roundoff + room * constants.same * share * float(measured["floor"])
 
 
 def outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
-    """Those that are not of the largest group; None stands for them all where that is no majority."""
+    """Returns the names that are not in the largest group, or a single None where that group is no majority."""
     return [name for name in names if name not in most] if 2 * len(most) > len(names) else [None]
 
 
 def _odd_ones(
     measured: Measurement, names: Sequence[str], constants: Constants, *, strictly: bool = False
 ) -> tuple[Sequence[str | None], float | None]:
-    """The backends that mean something else than the majority; and how far apart they are."""
-    # Zero but for roundoff, and blown up by the optimizer: neither sign nor size of it means anything.
+    """The backends that differ from the majority, and how far apart they are."""
+    # A gradient that is zero but for roundoff, amplified by the optimizer: neither its sign nor its size has a meaning.
     roundoff = constants.noisy * float(measured["floor"]) if "cancelled" in measured and not strictly else 0.0
 
     def is_same(one: str, other: str) -> bool:
@@ -428,7 +431,7 @@ def _odd_ones(
     own = own_dtypes(measured, constants)
     exact = [name for name in names if name not in own]
     if not odd and len(exact) > 1:
-        # One that has no float64 form agrees with more than mean the same; but it is nearer to one that is right.
+        # A backend without a float64 form agrees with others by a wider bound, but is nearer to one that is right.
         odd, _ = groups(exact)
         near = {_nearest(measured, name, exact, constants) for name in names if name in own} if None in odd else {None}
         right = near.pop() if len(near) == 1 else None
@@ -439,7 +442,7 @@ def _odd_ones(
 
 
 def _nearest(measured: Measurement, name: str, others: Sequence[str], constants: Constants) -> str | None:
-    """The backend that one is much nearer to than to the rest, or None."""
+    """The backend to which `name` is much nearer than to the others, or None."""
     apart = {other: _of_pair(measured["distances"], name, other) for other in others}
     distances = sorted((math.inf if each is None else each, other) for other, each in apart.items())
     (first, nearest), (second, _) = distances[:2]
@@ -447,24 +450,24 @@ def _nearest(measured: Measurement, name: str, others: Sequence[str], constants:
 
 
 def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
-    """Whether gradients differ at a point and nowhere beside it: any of them is right then."""
+    """Whether backends differ, but not for slightly moved inputs, as gradients may: each of them is right then."""
     if measured["stage"] == "forward" or "beside" not in measured or None in measured["apart"].values():
         return False
     return not _odd_beside(measured, names, constants)
 
 
 def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
-    """Whether an output is to be compared beside the point too: float32 inside a layer may make steps of it.
+    """Whether an output is to be compared for moved inputs too: float32 inside a layer may make it a step function.
 
-    At a step, as where a pixel becomes an integer, a unit in the last place moves an output by so much that no
-    difference would stand out.
+    At a step, as where a pixel becomes an integer, a unit in the last place moves the output so far that no difference
+    would stand out.
     """
     is_own = judged_in_own_dtype(measured, constants) is not None
     return measured["stage"] == "forward" and "beside" in measured and is_own and not _bent_ones(measured, constants)
 
 
 def _bent_ones(measured: Measurement, constants: Constants) -> list[str]:
-    """The backends on which a slope is another over a tiny step than over a larger one: there, it is in float32."""
+    """The backends on which a slope over a tiny step differs from that over a larger one: it is in float32 there."""
     moves = measured.get("moves", {})
 
     def is_bent(name: str, number: int, one: Moves) -> bool:
@@ -492,11 +495,11 @@ def _cost(measured: Measurement, name: str) -> float:
 
 
 def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
-    """Of what differs in the whole model: what follows from the rest is left out."""
+    """The differences of the whole model, without those that follow from others."""
     first = min((STAGES.index(each.stage) for each in wrong), default=None)
     found = [each for each in wrong if STAGES.index(each.stage) == first]
-    # Where outputs differ and no layer does by itself, something between them does: in front of the first layer that
-    # gets something else, or a mask that is another.
+    # Where outputs differ and no layer does by itself, code between layers does: in front of the first layer that is
+    # given another input or another mask.
     between = [each for each in found if each.stage == "forward" and each.kind in {"input", "mask", "input mask"}]
     return [each for each in between if _what(each) == _what(between[0])] if between else found
 
@@ -506,7 +509,7 @@ def _what(finding: Finding) -> tuple[str | None, ...]:
 
 
 def _innermost(findings: list[Finding]) -> list[Finding]:
-    """Without what a layer has from one that it holds: that one has it too, at this stage or before."""
+    """Leaves out the differences that a layer has from one inside it, which differs at the same stage or before."""
     wrong = {(each.layer, each.backend, STAGES.index(each.stage)) for each in findings if each.verdict == "diverged"}
 
     def is_inherited(each: Finding) -> bool:

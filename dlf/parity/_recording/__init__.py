@@ -1,1 +1,1 @@
-"""What a worker does for one backend: it builds the model, records each call, replays it and trains."""
+"""A worker's part, for one backend: it builds the model, records each call of a layer, replays it, and trains."""

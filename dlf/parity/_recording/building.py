@@ -1,9 +1,9 @@
-"""What builds the model under test: somebody's function, or a saved file, by the dtype policy that was asked for.
+"""Builds the model under test from a user's function or a saved file, by the dtype policy that was asked for.
 
-What is asked of it:
+Requirements:
 
-* a file is loaded in safe mode: what is in it is data, and never run;
-* what goes wrong in somebody's function is answered with its own lines of the traceback.
+* a file is loaded in safe mode: its content is data, and is never run;
+* an error in a user's function is reported with the user's own lines of the traceback.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["builder_of"]
 
 
 def builder_of(target: str, dtype: str) -> Callable[[], Any]:
-    """Returns what makes the model anew at each call.
+    """Returns a function that builds the model anew at each call.
 
     Args:
         target: ``file.py:function``, ``package.module:function`` or ``file.keras``.
-        dtype: The policy that the model is to compute by; ``"float32"`` leaves the model's own as it is.
+        dtype: The dtype policy that the model computes by; ``"float32"`` leaves the model's own as it is.
 
     Raises:
-        InvalidArgumentError: It cannot be imported; the function, when it is called, raises where nothing is made.
+        InvalidArgumentError: The target cannot be imported. The returned function raises it where it fails to build.
     """
     if is_saved_model(target):
         return partial(_loaded, Path(target), dtype)
@@ -67,11 +67,11 @@ def _loaded(file: Path, dtype: str) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            # Of one that was not trained no slots were saved; training starts from new ones.
+            # A model that was not trained is saved without slots; training starts from new ones.
             warnings.filterwarnings("ignore", message=r"(?s).*optimizer")
             model = keras.saving.load_model(file, safe_mode=True)
     except Exception as error:
-        # Keras puts the whole configuration around what it has to say.
+        # Keras puts its whole configuration around the reason.
         reason = str(error).rpartition("Exception encountered: ")[2].partition("Full object config")[0]
         raise InvalidArgumentError(
             "TARGET",
@@ -92,7 +92,7 @@ def _loaded(file: Path, dtype: str) -> Any:
 
 
 def _is_asked_for(dtype: str) -> bool:
-    # The reference is in float64, whatever was asked for.
+    # The float64 reference is in float64, whatever was asked for.
     return dtype != "float32" and keras.config.floatx() != "float64"
 
 

@@ -1,4 +1,4 @@
-"""Compiles what is replayed, on the backend that compiles: each program once, however many layers are that program."""
+"""Compiles what is replayed, on JAX: each program once, however many layers share it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ __all__ = ["compiled"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of arrays as XLA compiles it on JAX: an operation at a time, each is compiled by itself.
+    """Returns a function of arrays that XLA compiles as a whole on JAX, which else compiles each operation by itself.
 
-    What cannot be traced, and what another backend computes, is run as it is.
+    A function that cannot be traced is run as it is, and so is any function on another backend.
     """
     if keras.config.backend() != "jax":
         return function
@@ -42,19 +42,21 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _KEPT = 256
-"""Programs; the layers of a block come again a few dozen later, those of another model hardly ever."""
+"""The number of programs that are kept: the layers of a block recur a few dozen programs later, those of another model
+hardly ever."""
 
 _programs: OrderedDict[Any, Any] = OrderedDict()
 
 
 def _program(lowered: Any) -> Any:
-    """Compiles, or returns what the same text was compiled to: deep models are the same few layers again and again.
+    """Compiles a program, or returns what the same text was compiled to: deep models repeat the same few layers.
 
-    Not by class and configuration: a layer may have been changed since it was made, and the text holds all it computes.
+    Programs are told apart by their text, which holds all that they compute. A layer's class and configuration do not:
+    the layer may have been changed since it was made.
     """
     text = lowered.as_text()
-    # Of two things the text has no more than the place: a function in Python that is called back, and, where JAX is set
-    # so, a large array that the function holds.
+    # The text only refers to two things: a function in Python that is called back and, with some settings of JAX, a
+    # large array that the function holds.
     if "callback" in text or "jax.const" in text:
         return lowered.compile()
     key = (hashlib.sha256(text.encode()).digest(), lowered.in_tree, lowered.out_tree)

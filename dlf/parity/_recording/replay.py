@@ -1,10 +1,10 @@
-"""Calls one layer, the loss or the optimizer by itself, from the truth's numbers.
+"""Replays one layer, the loss or the optimizer: calls it by itself, from the truth's numbers.
 
-What is asked of it:
+Requirements:
 
-* what goes in is rounded to the dtype under test first, so that float64 and that dtype start from the same numbers;
-* what went in can be moved: by a unit in the last place, to see what rounding does; off a point without a derivative;
-  by next to nothing, to see whether float64 is what a layer computes in.
+* inputs are rounded to the dtype under test first, so that float64 and that dtype start from the same numbers;
+* inputs can be moved: by a unit in the last place, to see what rounding does; by a thousandth, off a point without a
+  derivative; by a tiny step, to see whether a layer computes in float64.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ Move = Callable[[np.ndarray, str], np.ndarray]
 
 
 class Inputs:
-    """What a call is replayed from: the truth's arrays in float64, each rounded to the dtype under test.
+    """The inputs of a replayed call: the truth's arrays in float64, each rounded to the dtype under test.
 
     Args:
         call: The call.
-        given: Where the truth is.
+        given: The records of the truth.
         layer: The layer in the dtype under test.
     """
 
     def __init__(self, call: Call, given: Records, layer: keras.Layer) -> None:
-        # A layer of integers leaves what comes in of floating point as it is.
+        # A layer that computes in integers leaves floating-point inputs as they are.
         self.call, self.dtype = call, layer.compute_dtype if is_floating(layer.compute_dtype) else "float32"
         count = len(keras.tree.flatten(call.asked))
         self._tensors = {
@@ -74,7 +74,7 @@ class Inputs:
             for n, _ in float_outputs(call.outputs)
             if f"call/{call.key}/incoming:{n}" in given
         }
-        # The names that the reference's layers have may be others.
+        # The reference's layers may have other names.
         self._names = names_of(layer, layer.trainable_variables)
         self.state_names = names_of(layer, layer.non_trainable_variables)
         self._values = {
@@ -86,7 +86,7 @@ class Inputs:
         return dict(zip(self._names, layer.trainable_variables, strict=True))
 
     def parameters(self, layer: keras.Layer, *, float64: bool) -> dict[str, Any]:
-        """Inputs and variables that a gradient is taken by, as tensors."""
+        """The inputs and variables with respect to which gradients are taken, as tensors, by name."""
         dtypes = {f"variable/{name}": each.dtype for name, each in self.variables(layer).items()}
         arrays = self._values | {f"input/{n}": each for n, each in self._tensors.items() if each.dtype.kind == "f"}
         return {
@@ -94,13 +94,13 @@ class Inputs:
         }
 
     def fixed(self) -> dict[str, Any]:
-        """The rest of what the call depends on: state, incoming gradients, integers and masks, by their numbers."""
+        """The other values that the call depends on: state, incoming gradients, integers and masks."""
         integers = {n: each for n, each in self._tensors.items() if each.dtype.kind != "f"}
         return {"state": self.state, "incoming": self.incoming, "integers": integers, "masks": self._masks}
 
     def arguments(self, values: Any, fixed: Any) -> Any:
         """The arguments of the call, with these inputs in their places."""
-        # What the truth was not given, a mask say, no other is.
+        # An argument that the truth was not given, such as a mask, no other backend is given.
         given = keras.tree.flatten(self.call.asked)
         flat = [None if isinstance(each, keras.KerasTensor) else each for each in given]
         for n in self._tensors:
@@ -111,10 +111,10 @@ class Inputs:
         return with_keys_as_in(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
     def moved(self, move: Move, *, whole: bool = True) -> Inputs:
-        """The same, with everything of floating point moved.
+        """The same inputs, with every floating-point array moved but the state.
 
         Args:
-            move: Moves an array.
+            move: A function that moves an array, given its dtype under test.
             whole: Whether whole numbers among the model's own data are moved too.
         """
         other = object.__new__(Inputs)
@@ -128,7 +128,7 @@ class Inputs:
 
 
 def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
-    """The ends of the paths of some of a layer's variables, below the layer's own name; each once."""
+    """The paths of some of a layer's variables below the layer's own name, numbered where two are the same."""
     names: list[str] = []
     for variable in variables:
         name = first = variable.path.split(f"{layer.name}/", 1)[-1]
@@ -143,20 +143,20 @@ def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
 def replay_of(
     layer: keras.Layer, inputs: Inputs, path: Any, *, float64: bool, training: bool | None = None
 ) -> Callable[[Inputs], dict[str, np.ndarray]]:
-    """Returns a function that gives the outputs, the state after, the penalty and the gradients of one call.
+    """Returns a function that gives the outputs, the state afterwards, the penalty and the gradients of one call.
 
     Args:
         layer: The layer, or its reference.
-        inputs: What it is called with, or what that was moved from.
-        path: The way of taking gradients; None takes none.
+        inputs: The inputs of the call; the function takes these, or moved ones.
+        path: The gradient path; None takes no gradients.
         float64: Whether it computes in float64.
-        training: The mode, where it is another than in the call.
+        training: Whether in training mode; by default as in the call.
     """
     variables, state = inputs.variables(layer), layer.non_trainable_variables
     mode = inputs.call.training if training is None else training
 
     def run(given: Any, fixed: Any) -> tuple[dict[int, Any], list[Any], list[Any]]:
-        # TensorFlow's way of taking gradients hands out variables, and not every layer takes one for a tensor.
+        # TensorFlow's gradient path passes variables, and not every layer takes a variable for a tensor.
         values = {name: keras.ops.copy(each) for name, each in given.items()}
         mapping = [(variable, values[f"variable/{name}"]) for name, variable in variables.items()]
         mapping += list(zip(state, fixed["state"], strict=True))
@@ -181,15 +181,15 @@ def replay_of(
             gradients = _gradients(path, total, values, of_data=not inputs.call.sources)
         return *run(values, fixed), gradients
 
-    # Outputs alone are few operations, and XLA has compiled most of them for other layers of these shapes already; but
-    # for a loop, it compiles each call anew.
+    # Outputs alone take few operations, most of which XLA has compiled for other layers of these shapes already. But a
+    # loop would be compiled anew at each call.
     loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
     used = compiled(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = used(inputs.parameters(layer, float64=float64), inputs.fixed())
         found = {f"forward/{n}": to_numpy(each) for n, each in outputs.items()}
-        # Also where there is none: another backend may have one.
+        # Recorded even where there is no penalty: another backend may have one.
         found["loss/penalty"] = np.sum([widened(to_numpy(each)) for each in penalties], axis=0)
         found |= {f"state/{name}": to_numpy(each) for name, each in zip(inputs.state_names, after, strict=True)}
         return found | {f"gradient/{name}": to_numpy(each) for name, each in gradients.items()}
@@ -198,9 +198,9 @@ def replay_of(
 
 
 def _gradients(path: Any, total: Callable[[Any, Any], Any], values: Any, *, of_data: bool) -> Any:
-    """The gradients by inputs and variables; by the model's own data only where the framework has them.
+    """The gradients with respect to inputs and variables; those of the model's own data only if the framework has them.
 
-    Training never asks for those, and an operation on data may have no derivative at all.
+    Training does not need gradients of data, and an operation on data may have no derivative.
     """
     nothing = keras.ops.zeros(1)
 
@@ -220,7 +220,10 @@ def _gradients(path: Any, total: Callable[[Any, Any], Any], values: Any, *, of_d
 def replay_of_loss(
     subject: Subject, path: Any, batch: Any, given: Records, *, float64: bool
 ) -> Callable[[Move | None], dict[str, np.ndarray]]:
-    """Returns a function that gives the loss and its gradient by the predictions, from the truth's, moved or not."""
+    """Returns a function that gives the loss and its gradient with respect to the truth's predictions.
+
+    Its argument is a move that is applied to the predictions first, or None.
+    """
     arrays, dtypes = {}, {}
     for n in range(len(keras.tree.flatten(subject.predictions))):
         dtypes[f"{n}"] = given[f"tested/prediction:{n}"].dtype.name
@@ -256,9 +259,9 @@ def replay_of_loss(
 def replay_of_update(
     subject: Subject, given: Records, *, float64: bool
 ) -> Callable[[np.random.Generator | None], dict[str, np.ndarray]]:
-    """Returns a function that gives variables and slots after three updates from the truth's gradients, moved or not.
+    """Returns a function that gives variables and slots after three updates from the truth's gradients.
 
-    It is given a generator to move them by.
+    Its argument is a random generator that the gradients are moved by, or None.
     """
     model, names = subject.reference if float64 else subject.model, parameters_of(subject.model)
     variables = model.trainable_variables
@@ -266,10 +269,10 @@ def replay_of_update(
         rounded(given[f"gradient/{name}"], like.dtype)
         for name, like in zip(names, subject.model.trainable_variables, strict=True)
     ]
-    # A gradient that is zero by cancellation is as far off as the roundoff of the largest, and no less.
+    # Gradients are moved by the roundoff of the largest: one that is zero by cancellation is that far off.
     step = eps_of(subject.dtype) * max(rms(each) for each in exact)
     before = [to_numpy(each.value) for each in variables]
-    # Of values, as Keras takes a step on JAX: an optimizer that scales the loss branches.
+    # Stateless, as Keras takes a step on JAX: an optimizer that scales the loss has a branch.
     by_values = compiled(subject.built_optimizer(model).stateless_apply) if keras.config.backend() == "jax" else None
 
     def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
@@ -277,7 +280,7 @@ def replay_of_update(
         optimizer = subject.built_optimizer(model)
         weights = [each.value for each in variables]
         slots = [each.value for each in optimizer.variables]
-        # Of both signs and three sizes: where gradients are clipped, two would cancel.
+        # Both signs and three sizes: where gradients are clipped, two updates of opposite sign would cancel.
         for factor in (1.0, -0.25, 0.5):
             gradients = [
                 _tensor(factor * (each + move), variable.dtype)
@@ -298,36 +301,36 @@ def replay_of_update(
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:
-    """Returns what is left of an array in another dtype, in float64; integers as they are."""
+    """Returns an array rounded to another dtype, in float64; integers as they are."""
     if not is_floating(array.dtype) or not is_floating(dtype):
         return array
-    with np.errstate(over="ignore"):  # Of float16, infinity is what comes out there too.
+    with np.errstate(over="ignore"):  # In float16, a backend gets infinity too.
         return np.asarray(array).astype(dtype).astype(np.float64)
 
 
 def moved_by(array: np.ndarray, dtype: str, random: np.random.Generator) -> np.ndarray:
-    """Returns an array moved by one unit in the last place of a dtype."""
+    """Returns a floating-point array moved by one unit in the last place of a dtype, and any other as it is."""
     return moved(array, dtype, random) if array.dtype.kind == "f" else array
 
 
 def beside(array: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns an array moved by a thousandth: off any point without a derivative, by all odds."""
+    """Returns an array moved by about a thousandth of its scale, almost surely off any point without a derivative."""
     if array.dtype.kind != "f":
         return array
     return np.asarray(array + 2.0**-10 * (rms(array) or 1.0) * random.uniform(0.5, 1.0, array.shape))
 
 
 def nudged(array: np.ndarray, size: float) -> np.ndarray:
-    """Returns an array with each element moved by a share of it."""
+    """Returns an array with each element moved by a share of itself, one up and the next down."""
     if array.dtype.kind != "f":
         return array
-    # Up and down: a layer that normalizes does not see that all have grown.
+    # A layer that normalizes would not see that all elements have grown.
     signs = np.where(np.arange(array.size) % 2, 1.0, -1.0).reshape(array.shape)
     return np.asarray(array * (1 + size * signs))
 
 
 def float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
-    """The floating-point tensors of a structure, or what stands for them, with their numbers."""
+    """The floating-point tensors or `KerasTensor`s of a structure, each with its number."""
     for number, each in enumerate(keras.tree.flatten(outputs)):
         if (keras.ops.is_tensor(each) or isinstance(each, keras.KerasTensor)) and is_floating(
             keras.backend.standardize_dtype(each.dtype)
@@ -336,22 +339,22 @@ def float_outputs(outputs: Any) -> Iterator[tuple[int, Any]]:
 
 
 def numbers_of(outputs: Any) -> Iterator[tuple[int, Any]]:
-    """What can be compared of a structure, with its numbers: a layer may return None beside it."""
+    """The outputs of a structure that can be compared, each with its number; a layer may return None beside them."""
     return ((number, each) for number, each in enumerate(keras.tree.flatten(outputs)) if is_number(each))
 
 
 def _in_mode(layer: keras.Layer, args: Any, kwargs: Any, *, training: bool) -> Any:
     if not takes_training(layer) or "training" in inspect.signature(layer.call).bind_partial(*args).arguments:
         return kwargs
-    # The layer around it, which is not there now, may have said so.
+    # In the model, a layer around this one may have set the mode.
     return {**kwargs, "training": training}
 
 
 def _tensor(array: np.ndarray, dtype: str) -> Any:
-    # Converted in NumPy: JAX compiles a conversion for each shape.
+    # Converted by NumPy, since JAX compiles a conversion for each shape.
     return keras.ops.convert_to_tensor(array.astype(dtype), dtype)
 
 
 def is_number(value: Any) -> bool:
-    """Tells whether an output is one that can be compared."""
+    """Tells whether an output can be compared: a tensor, a number or a boolean."""
     return keras.ops.is_tensor(value) or isinstance(value, bool | int | float)

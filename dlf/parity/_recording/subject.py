@@ -1,4 +1,4 @@
-"""A model under test in one backend's process: as it is, and in float64 for a reference."""
+"""The model under test in one backend's process: as it is, and as its float64 reference."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
 
 
 class Subject:
-    """One model, in two precisions, by the same names.
+    """One model in two precisions, whose variables and layers are found by the same names.
 
     Args:
-        build: Makes the model.
+        build: A function that builds the model.
         loss: A loss for a model that is not compiled.
         x: Inputs for a model whose variables are made when it is called.
 
     Raises:
-        InvalidArgumentError: There is no model, or none that a comparison can be made of; the message says what to do.
+        InvalidArgumentError: There is no model, or it cannot be compared; the message says what to do.
     """
 
     def __init__(self, build: Callable[[], Any], loss: str | None, x: Any = None) -> None:
@@ -58,7 +58,7 @@ class Subject:
         if loss and self.model.compiled:
             self.model.compile(optimizer=self.model.optimizer, loss=loss)
         self.loss = loss or own
-        # Keras hands back dictionaries and lists of classes of its own.
+        # Keras returns dictionaries and lists of its own classes.
         if isinstance(self.loss, dict):
             self.loss = dict(self.loss)
         elif isinstance(self.loss, list):
@@ -75,11 +75,11 @@ class Subject:
 
     @property
     def dtype(self) -> str:
-        """The dtype of floating point that the model computes in."""
+        """The floating-point dtype that the model computes in."""
         return str(self.model.compute_dtype) if is_floating(self.model.compute_dtype) else "float32"
 
     def _built(self) -> Any:
-        """A model with all its variables."""
+        """Builds the model, with all its variables."""
         model = self._build()
         if isinstance(model, keras.Model) and not _is_whole(model):
             if self._x is None:
@@ -94,17 +94,17 @@ class Subject:
         return model
 
     def again(self) -> Subject:
-        """Returns a subject that is made as this one was."""
+        """Returns a second subject, built in the same way as this one."""
         return Subject(self._build, self._asked_loss, self._x)
 
     def digest(self) -> str:
-        """Returns what is the same for the same model: of its variables, and of its configuration where it has one."""
+        """Returns a hash of the model's layers, variables and configuration, which is the same for the same model."""
         try:
             with tensorflow_hidden():
                 config = keras.saving.serialize_keras_object(self.model)
         except Exception:  # noqa: BLE001 - a layer's own get_config may raise anything.
             config = None
-        # Without addresses, which stand for functions.
+        # Without addresses, which appear where there are functions.
         text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -113,13 +113,13 @@ class Subject:
 
         Args:
             batch: ``(x, y)``.
-            argument: Where it comes from.
+            argument: The argument that the batch comes from, for the error message.
 
         Returns:
             Its outputs, and what its layers give and call on the way.
 
         Raises:
-            InvalidArgumentError: The model does not take it.
+            InvalidArgumentError: The model does not accept the batch.
         """
         x, y = self.batch(batch, float64=False)
         compute, refused = self.compute_loss(float64=False), None
@@ -177,11 +177,11 @@ class Subject:
         return loss_function(loss, model, self._loss_weights)
 
     def describe(self) -> Described:
-        """Returns what `build` is compared by: variables and outputs, in JSON's types."""
+        """Returns what backends are compared by at the stage `build`: variables and layers, in JSON's types."""
         holders: dict[int, str] = {}
         for path, layer in self.layers.items():
             for variable in layer.variables:
-                # The innermost; a Sequential holds its layers a second time, in a model of its own.
+                # The innermost layer is kept; a Sequential holds its layers a second time, in a model of its own.
                 if path.startswith(holders.get(id(variable), "")):
                     holders[id(variable)] = path
         return {
@@ -213,7 +213,10 @@ class Subject:
         return {name: to_numpy(each.value) for name, each in zip(self.names, self.model.variables, strict=True)}
 
     def assign(self, values: Mapping[str, np.ndarray]) -> None:
-        """Gives the model other values, and lets its layers make of them anew what they keep."""
+        """Assigns other values to the model, and lets its layers derive again what they hold outside of variables.
+
+        That may change variables, which are therefore assigned twice.
+        """
         for again in (False, True):
             if again:
                 hand_over(self.model, self.model)
@@ -221,21 +224,21 @@ class Subject:
                 variable.assign(values[name])
 
     def make_reference(self) -> None:
-        """Makes the float64 reference, from the model's values as they are now; inside `in_float64`."""
-        # A `compile` of the model's own may take anything: then the whole function is run again, in float64.
+        """Makes the float64 reference from the model's current values; to be called inside `in_float64`."""
+        # A model's own `compile` may take any arguments: then the whole function is run again, in float64.
         compiles_itself = self.model.compiled and type(self.model).compile is not keras.Model.compile
-        # What a function of a Lambda's needs beside its code is in no configuration, either.
+        # What the function of a Lambda needs beside its code is not in the configuration either.
         by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
         try:
             self.reference = float64_reference(self.model, self._built if by_function else None)
         except InvalidArgumentError:
             self.reference = float64_reference(self.model, self._built)
         if not by_function and not holds_the_same(self.model, self.reference):
-            # What the function has set is in no configuration.
+            # Attributes that the user's function has set are not in the configuration.
             again = float64_reference(self.model, self._built)
             self.reference = again if again.compute_dtype == self.reference.compute_dtype else self.reference
         self.reference_layers = dict(zip(self.layers, layers_by_path(self.reference).values(), strict=True))
-        # Of those that hold no others: what fails in a layer is its own.
+        # Only of layers that hold no others: an error in one of these is its own.
         self._own_dtypes = {
             id(self.reference_layers[path]): layer.compute_dtype
             for path, layer in self.layers.items()
@@ -247,16 +250,16 @@ class Subject:
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
-                # What it was made from has the model's, and not every one of them computes in float64.
+                # Without the model's metrics, not all of which compute in float64.
                 metrics=[],
                 weighted_metrics=[],
             )
 
     def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
-        """Calls a layer of the reference; in the model's own dtype where the framework has no float64 for it.
+        """Calls a layer of the reference, in the model's own dtype where the framework does not support float64 for it.
 
-        Its variables stay as they are. From then on it does so at every call, and is judged as any layer is that has no
-        float64 form.
+        Its variables keep their dtype. The layer computes in the model's dtype from then on, and is judged like any
+        other layer without a float64 form.
         """
         own = self._own_dtypes.get(id(layer))
         try:
@@ -273,7 +276,7 @@ class Subject:
             raise
 
     def loss_in_float64(self) -> Any:
-        """The loss, made anew in the precision that Keras computes in now."""
+        """A copy of the loss in Keras's current precision."""
         return loss_in_float64(self.loss)
 
     def make_optimizer(self, model: Any) -> Any:
@@ -290,20 +293,20 @@ class Subject:
                 received=own,
                 advice=f"\n{own_traceback(error)}",
             ) from error
-        # Keras puts one that scales the loss around another.
+        # Keras wraps an optimizer that scales the loss around another.
         inner = getattr(made, "inner_optimizer", made)
         decays = decay_of_weights(getattr(own, "inner_optimizer", own))
         if decays is not None:
-            # Which is not in the configuration.
+            # `exclude_from_weight_decay` is not in the configuration.
             pairs = zip(self.model.trainable_variables, model.trainable_variables, strict=True)
             inner.exclude_from_weight_decay(var_list=[other for one, other in pairs if not decays(one)])
-        # Slots of a variable that stays float32 do not take float64: TensorFlow adds none to a float32.
+        # A variable that stays float32 has float32 slots, to which TensorFlow does not add float64.
         if model is self.reference and not any(map(stays_in_own_dtype, model.trainable_variables)):
             inner.apply = _widened_throughout(inner.apply)
         return made
 
     def built_optimizer(self, model: Any) -> Any:
-        """The same, with its slots."""
+        """A new optimizer like the model's own, with its slots built."""
         optimizer = self.make_optimizer(model)
         optimizer.build(model.trainable_variables)
         return optimizer
@@ -312,27 +315,27 @@ class Subject:
         try:
             return weights_of_losses(self.model)
         except InvalidArgumentError:
-            # What Keras cannot serialize stands beside them; of one loss there are hardly any.
+            # Keras cannot serialize the arguments of `compile`; a single loss hardly ever has weights.
             if isinstance(self.loss, dict | list | tuple):
                 raise
             return None
 
     def slot_names(self) -> list[str]:
-        """The names of the optimizer's variables, numbered; those of the reference's optimizer may be others."""
+        """The names of the optimizer's variables, numbered; the reference's optimizer may have other names."""
         optimizer = self.model.optimizer
         if not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         names = [each.path.split("/", 1)[-1] for each in optimizer.variables]
-        # Keras counts those without a name in each process by itself, as one of Nadam.
+        # Keras numbers variables without a name, such as one of Nadam's, in each process by itself.
         return [f"{number}:{re.sub(r'^variable_[0-9]+$', 'variable', name)}" for number, name in enumerate(names)]
 
     def batch(self, arrays: tuple[Any, Any], *, float64: bool) -> Any:
-        """A batch as tensors; floating point in float64 where it is for the reference."""
+        """A batch as tensors; for the reference, its floating-point arrays in float64."""
         return as_batch(*keras.tree.map_structure(widened if float64 else np.asarray, arrays))
 
 
 def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """The same in float64, also where a schedule asks for float32 by its name, as many do of the number of the step."""
+    """Returns an optimizer's `apply` with float32 replaced by float64: many schedules cast the step to float32."""
 
     def applied(*args: Any, **keywords: Any) -> Any:
         with float32_widened():
@@ -342,9 +345,9 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def stays_in_own_dtype(number: Any) -> bool:
-    """Tells whether a variable of a reference, or what it gives, has a dtype of its own.
+    """Tells whether a variable or a tensor of a float64 reference stays in a narrower floating-point or complex dtype.
 
-    Those of LoRA are float32 whatever the policy is.
+    The variables of LoRA are float32 whatever the policy is.
 
     Args:
         number: A variable or a tensor of a model in float64.
@@ -358,7 +361,7 @@ _TINY = 1e-7
 
 
 def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The words and numbers among a function's arguments; and whether it is given probabilities that are clipped."""
+    """The strings and numbers among a function's arguments, and ``clipped`` and ``unseeing`` of `KnownDifference`."""
     plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
     tensors = [each for name, each in arguments.items() if name != "target" and keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
@@ -373,7 +376,7 @@ def _sees_nothing(mask: Any) -> bool:
 
 
 def _has_clipped(tensor: Any) -> bool:
-    """Whether some number is so near to zero or one that Keras's crossentropies clip it."""
+    """Whether a tensor holds a number so near to zero or one that Keras's crossentropies clip it."""
     values = _values_of(tensor)
     if values is None:
         return False
@@ -382,7 +385,7 @@ def _has_clipped(tensor: Any) -> bool:
 
 
 def _values_of(tensor: Any) -> np.ndarray | None:
-    """The numbers of a tensor, or None inside a loop that the backend traces, where it has none yet."""
+    """The values of a tensor, or None inside a loop that the backend traces, where it has none yet."""
     try:
         return to_numpy(tensor)
     except Exception:  # noqa: BLE001 - each framework raises its own.
@@ -390,14 +393,14 @@ def _values_of(tensor: Any) -> np.ndarray | None:
 
 
 def _spec_of(output: Any) -> list[Any]:
-    """The dtype and shape of what a layer gives."""
+    """The dtype and shape of an output of a layer."""
     if not keras.ops.is_tensor(output):
         return [type(output).__name__, []]
     return [kind_of(keras.backend.standardize_dtype(output.dtype)), list(output.shape)]
 
 
 class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no types.
-    """A policy of two dtypes, as the mixed ones are."""
+    """A dtype policy with one dtype for computing and one for variables, as the mixed policies have."""
 
     def __init__(self, compute: str, variable: str) -> None:
         super().__init__(variable)
@@ -405,34 +408,34 @@ class _ComputesIn(keras.DTypePolicy):  # type: ignore[misc]  # Keras has no type
 
     @property
     def compute_dtype(self) -> str:
-        """What a layer computes in."""
+        """The dtype that a layer computes in."""
         return self._narrow
 
 
 @contextmanager
 def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
-    """Lets a model be called for its outputs: nothing of it changes, and no tensor is held for longer than it must."""
-    # PyTorch remembers what it would take gradients by.
+    """Lets a model be called for its outputs only: its variables do not change, and tensors are freed early."""
+    # PyTorch would keep tensors for the gradients of trainable variables.
     values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
     with keras.StatelessScope(state_mapping=values) as scope, tensors_freed():
         yield scope
 
 
 def _is_whole(model: keras.Model) -> bool:
-    # `build` marks a subclassed model as built, and leaves its layers as they are. One that was made by calling its
-    # layers has all its variables, whatever they say.
+    # `build` marks a subclassed model as built, but may leave its layers unbuilt. A model that was made by calling its
+    # layers has all its variables, whatever their `built` says.
     is_made = bool(getattr(model, "inputs", None))
     return model.built and (is_made or all(each.built for each in layers_by_path(model).values()))
 
 
 def _name_of_function(value: Any) -> Any:
-    """The name of a function where Keras has written one down; anything else as it is."""
+    """The name of a function that Keras has serialized, and anything else as it is."""
     is_function = isinstance(value, dict) and value.get("class_name") == "function"
     return str(value["config"]) if is_function else value
 
 
 def plain_config(layer: Any) -> dict[str, Any]:
-    """The numbers and words of the configuration of a layer or an optimizer, for people and for what is known of it."""
+    """The numbers and strings in the configuration of a layer or an optimizer, for people and for known differences."""
     try:
         with tensorflow_hidden():
             config = layer.get_config()

@@ -1,10 +1,10 @@
-"""Listens at every layer while a model computes, and lets a layer be called again by itself.
+"""Listens to the calls of every layer while a model computes, so that each can be replayed by itself.
 
-What is asked of it:
+Requirements:
 
-* each call of each layer is known by the layer's path and the number of the call, on every backend alike;
-* what goes in and comes out is handed on at once, and not held: a model may have a thousand layers;
-* a layer that runs others in a loop (recurrent ones) is one: inside a loop there is nothing to listen at.
+* each call of each layer is identified by the layer's path and the number of the call, alike on every backend;
+* inputs and outputs are handed on at once and not kept, since a model may have a thousand layers;
+* a layer that runs others in a loop, such as a recurrent one, counts as one layer: calls inside the loop are not heard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dlf.utils.trees import with_keys_as_in, with_sorted_keys
 __all__ = ["LOOPS", "Call", "Listener", "layer_calls_replaced", "listening", "takes_training"]
 
 LOOPS = (keras.layers.RNN, keras.layers.Wrapper)
-"""They call what they hold in a loop, or in a way of their own."""
+"""Layers that call the layers inside them in a loop, or in another way of their own."""
 
 
 @dataclass
@@ -46,12 +46,12 @@ class Call:
     training: bool
     """The mode that the layer was in, by its own arguments or by those of the layer around it."""
     masks: list[Any] = field(default_factory=list)
-    """Of each tensor in the arguments."""
+    """The mask of each tensor in the arguments, or None."""
     sources: list[str] = field(default_factory=list)
-    """The calls whose outputs went in."""
+    """The keys of the calls whose outputs are among the arguments."""
 
     def without_tensors(self) -> Call:
-        """Returns the call with the shape and dtype of each tensor in its place."""
+        """Returns the call with each tensor replaced by its shape and dtype."""
         parts = {
             name: keras.tree.map_structure(_outline, getattr(self, name))
             for name in ("asked", "as_given", "outputs", "state", "masks")
@@ -60,13 +60,12 @@ class Call:
 
 
 class Listener:
-    """What a model's layers were called with.
+    """Hears each call of a model's layers.
 
     Args:
-        layers: By path.
-        taps: What is added to each floating-point output, by ``key:number``; zeros, whose gradients are those by the
-            outputs.
-        hear: Is given each call; what it returns is kept.
+        layers: The layers, by path.
+        taps: Zeros to add to floating-point outputs, by ``key:number``: their gradients are those of the outputs.
+        hear: Called with each call; what it returns is kept in `calls`.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Listener:
         self.calls: list[Any] = []
 
     def call(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
-        """Stands in for the layer's own `__call__`."""
+        """Calls a layer in place of its own `__call__`, and hears the call."""
         path = self._paths.get(id(layer))
         if path is None or self._loops:
             return original(layer, *args, **kwargs)
@@ -119,9 +118,9 @@ class Listener:
         return self._inside[-1] if self._inside else None
 
     def _sources(self, tensors: list[Any]) -> list[str]:
-        """The calls that made these tensors, each once."""
+        """The keys of the calls that made these tensors, each once."""
         made = [self._made.get(id(each), (lambda: None, "")) for each in tensors if keras.ops.is_tensor(each)]
-        # What has the number of a tensor that is gone is another tensor.
+        # A new tensor may have the `id` of one that is gone.
         there = [
             key
             for (reference, key), each in zip(made, filter(keras.ops.is_tensor, tensors), strict=True)
@@ -153,10 +152,10 @@ def listening(listener: Listener) -> Iterator[Listener]:
 
 @contextmanager
 def layer_calls_replaced(replacement: Callable[[Callable[..., Any], keras.Layer, Any, Any], Any]) -> Iterator[None]:
-    """Lets a function stand in for `keras.Layer.__call__`, for as long as the context lasts.
+    """Replaces `keras.Layer.__call__` by a function, for as long as the context lasts.
 
     Args:
-        replacement: Is given the original, the layer, its args and its kwargs.
+        replacement: Called with the original, the layer, its args and its kwargs.
     """
     original = keras.Layer.__call__
 
@@ -171,7 +170,7 @@ def layer_calls_replaced(replacement: Callable[[Callable[..., Any], keras.Layer,
 
 
 def takes_training(layer: keras.Layer) -> bool:
-    """Tells whether a layer computes in one way in training and in another in inference, as far as it says."""
+    """Tells whether a layer may compute differently in training and in inference: its `call` takes `training`."""
     return "training" in inspect.signature(layer.call).parameters
 
 
@@ -186,5 +185,5 @@ def _outline(value: Any) -> Any:
 def _reference(tensor: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(tensor)
-    except TypeError:  # A tensor that is being traced, say.
+    except TypeError:  # For example, a tensor that is being traced.
         return lambda: None

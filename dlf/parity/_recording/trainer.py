@@ -1,10 +1,10 @@
-"""A few steps of Keras's own `train_on_batch`: free, each from where the truth was, and perturbed after each step.
+"""Takes a few steps of Keras's `train_on_batch`: in free runs, each step from the truth's state, and in perturbed runs.
 
-What is asked of it:
+Requirements:
 
 * a step taken from the truth's weights, statistics, seeds and slots shows what that step alone does;
-* perturbed runs start as the free one, and are moved after each step by the largest error that was measured for that
-  step: how far they come apart is how far rounding may take a run.
+* perturbed runs start like the free run, and are moved after each step by the largest error that was measured for that
+  step: their spread is how far rounding may move a run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Trainer:
 
     Args:
         subject: The model, which is compiled, with the values to start from.
-        batches: One for each step.
+        batches: A batch for each step.
     """
 
     def __init__(self, subject: Subject, batches: list[Any]) -> None:
@@ -57,14 +57,15 @@ class Trainer:
         return [number for number, each in enumerate(reference.variables) if id(each) in sparse]
 
     def run_from(self, truth: Records, records: Records, perturbations: int, *, aside: bool = False) -> None:
-        """Takes each step from where the truth was before it, in both precisions; then all, in the dtype under test.
+        """Takes each step from the truth's state before it, in both precisions; then all, freely, in the tested dtype.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
-            records: Where to.
-            perturbations: How many more times each step is taken, from weights moved by a unit in the last place.
-            aside: Whether each is taken once more from weights that are moved by a thousandth: off any point without a
-                derivative.
+            records: The records to write.
+            perturbations: How many more times each step is taken with weights and inputs moved by a unit in the last
+                place of the dtype under test, and as many times by one of float64.
+            aside: Whether each step is taken once more with weights and inputs moved by a thousandth, off any point
+                without a derivative.
         """
         subject, steps = self._subject, range(len(self._batches))
         with in_float64():
@@ -101,15 +102,15 @@ class Trainer:
     ) -> None:
         """Takes every step in float64, and adds to each weight after each step an error of the size that was measured.
 
-        As many more runs are moved by no more than the roundoff of float64.
+        The same number of further runs is moved by the roundoff of float64 only.
 
         Args:
             truth: What `run_in_float64` wrote on the backend that is taken for the truth.
             others: What `run_from` wrote on each backend.
-            records: Where to.
-            count: How many perturbed runs there are.
-            roundoff: How far an update may take each variable whose gradient is nothing but roundoff, which another
-                backend's is too: it may go either way there.
+            records: The records to write.
+            count: The number of perturbed runs.
+            roundoff: How far an update may move each variable whose gradient is only roundoff: on another backend it
+                may go the other way.
         """
         reference = self._subject.reference
         with in_float64():
@@ -118,7 +119,7 @@ class Trainer:
                 self._assign(reference, self._start)
                 for step in range(len(self._batches)):
                     self._step(reference, step)
-                    # Slots stay as they are: of a second moment below zero there is no root.
+                    # Slots are not moved: a second moment below zero has no square root.
                     for name, variable in self._trainable(reference).items():
                         value = to_numpy(variable.value)
                         size = max(_error(each, truth, step, name) for each in others)
@@ -174,9 +175,9 @@ class Trainer:
         change = widened if model is self._subject.reference else np.asarray
         x, y = keras.tree.map_structure(change, self._batches[step])
         x = keras.tree.map_structure(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
-        # As `fit` hands them on: a metric of somebody's own computes with the targets as they come.
+        # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
         x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
-        model.reset_metrics()  # Or what comes back is the mean over the steps so far.
+        model.reset_metrics()  # Otherwise the logs are means over the steps so far.
         self._logs = model.train_on_batch(x, y, return_dict=True)
         return float(to_numpy(self._logs.get("loss", np.nan)))
 
@@ -192,7 +193,7 @@ class Trainer:
             return {"error": own_traceback(error)}
         finally:
             self._assign(model, self._first)
-        # What a metric gives for each class is a vector.
+        # A metric that gives a number for each class gives a vector.
         found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
         return {"history": without_nan(found)}
 
@@ -213,7 +214,7 @@ class Trainer:
             variable.assign(keras.ops.convert_to_tensor(state[name], variable.dtype))
 
     def _before(self, truth: Records, step: int) -> dict[str, np.ndarray]:
-        # What the truth has no value of, as where its optimizer has other slots, starts as it started here.
+        # What the truth has no value of, such as a slot where its optimizer has others, starts as it did here.
         then = {} if step == 0 else {name: truth.get(f"float64/{step - 1}/{name}") for name in self._start}
         return self._start | {name: value for name, value in then.items() if value is not None}
 
@@ -221,14 +222,14 @@ class Trainer:
         for name, value in self._state(model).items():
             records[f"{title}/{name}"] = value
         for name, value in self._logs.items():
-            # What a metric gives may be anything: numbers can be compared.
+            # A metric may give anything: only numbers can be compared.
             if is_number(value) or isinstance(value, np.ndarray | np.number):
                 records[f"{title}/metric:{name}"] = to_numpy(value)
 
 
 @contextmanager
 def _sparse_ones(optimizer: Any) -> Iterator[set[int]]:
-    """The variables of which an optimizer is given TensorFlow's `IndexedSlices`, while the context lasts."""
+    """Collects the ids of variables whose gradients are `IndexedSlices`, for as long as the context lasts."""
     found: set[int] = set()
     apply = optimizer.apply
 

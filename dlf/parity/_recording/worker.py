@@ -1,11 +1,11 @@
 """One backend in a process of its own: builds the model, traces it in float64, and replays each part by itself.
 
-What is asked of it:
+Requirements:
 
 * every layer, the loss and the optimizer are judged from the same inputs, incoming gradients, weights and state: those
-  of the truth, rounded to the dtype under test, so that what one does wrong is not seen in those after it;
-* one array at a time goes to disk; nothing of the model is changed for good;
-* it answers for one model after the other.
+  of the truth, rounded to the dtype under test, so that an error in one does not show in those after it;
+* arrays are written to disk one at a time; the model is not changed for good;
+* a worker answers for many models, one after the other.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ _AS_STARTED = {
     keras.config.set_image_data_format: keras.config.image_data_format(),
     keras.config.set_dtype_policy: keras.config.dtype_policy(),
 }
-"""Keras's own configuration, which somebody's file may change."""
+"""Keras's configuration when the worker started, which a user's file may change."""
 
 
 class Worker:
@@ -76,7 +76,7 @@ class Worker:
         self._unlike_numbers: set[str] = set()
 
     def respond(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answers a request: one of these methods by its name, and what it is given."""
+        """Answers a request, which holds the name of one of these methods and its arguments."""
         known = (
             *(self.build, self.build_again, self.save_values, self.load_values, self.trace, self.trace_beside),
             *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_perturbed),
@@ -87,22 +87,22 @@ class Worker:
         return answer
 
     def build(self, options: dict[str, Any]) -> BuildAnswer:
-        """Builds the model and makes the batches; the same seed gives the same on every backend."""
+        """Builds the model and makes the batches, which are the same on every backend for the same seed."""
         self.__init__()  # type: ignore[misc]  # Nothing of an earlier model is left.
         self._options = options
         description = describe_backend(current_backend())
         _check_device(options["device"], description["devices"][0])
-        # Names are numbered from the beginning. To free memory would take a second, of a large heap.
+        # Keras numbers names from the beginning again. Freeing memory would take a second where the heap is large.
         keras.utils.clear_session(free_memory=False)
         for change, value in _AS_STARTED.items():
             change(value)
         set_seed(options["seed"])
         build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
-        self._policy = keras.config.dtype_policy()  # That of the file, which is not imported again.
+        self._policy = keras.config.dtype_policy()  # The user's file may have set it, and is not imported again.
         own = _own_batches(options, random) if options["data"] else []
         set_seed(options["seed"])
         with common_randomness():
-            # Initializers of somebody's own draw alike too, where they draw by keras.random.
+            # A user's own initializers draw alike too, where they draw by keras.random.
             self._subject = Subject(build, options["loss"], own[0][0] if own else None)
         drawn = randomness_report(self._subject.model)
         self._batches = own or [
@@ -131,14 +131,14 @@ class Worker:
         }
 
     def build_again(self) -> dict[str, Any]:
-        """Builds the model a second time, as the first time: whoever asks wants to know whether it is the same."""
+        """Builds the model a second time, to tell whether the target builds the same model at each call."""
         keras.utils.clear_session(free_memory=False)
         keras.config.set_dtype_policy(self._policy)
         set_seed(self._options["seed"])
         return {"digest": self._subject.again().digest()}
 
     def save_values(self, file: str) -> dict[str, Any]:
-        """Writes the values that all backends are to start from; bfloat16 as the float32 that it is."""
+        """Writes the values that all backends are to start from; bfloat16 as float32, which holds it exactly."""
         values = {
             name: each.astype("float32") if each.dtype.kind == "V" else each
             for name, each in self._subject.values().items()
@@ -148,13 +148,13 @@ class Worker:
         return {}
 
     def load_values(self, file: str) -> dict[str, Any]:
-        """Reads them."""
+        """Reads the values that all backends are to start from, and assigns them to the model."""
         with np.load(file, allow_pickle=False) as stored:
             self._subject.assign(dict(stored))
         return {}
 
     def trace(self, to: str, *, gradients: bool) -> TraceAnswer:
-        """Runs the whole model in float64, and records what every layer got and gave; then in the dtype under test."""
+        """Runs the whole model in float64, and records what every layer is given; then in the dtype under test."""
         report_progress("the whole model in float64")
         records, subject = Records(Path(to)), self._subject
         with in_float64():
@@ -179,7 +179,7 @@ class Worker:
         }
 
     def trace_beside(self, to: str) -> dict[str, Any]:
-        """Runs the model in float64 from other inputs, as `replay_beside` runs layers: for what is between them."""
+        """Runs the model in float64 from moved inputs, as `replay_beside` runs layers: for what is between layers."""
         records, subject = Records(Path(to)), self._subject
         x, y = self._batches[0]
         aside = keras.tree.map_structure(
@@ -197,7 +197,7 @@ class Worker:
             with outputs_alone(subject.reference), listening(Listener(subject.reference_layers, hear=hear)):
                 _record_outputs(records, f"{title}/prediction", subject.reference(inputs, training=True))
 
-        # A model that does not take other numbers is judged as any.
+        # A model that does not accept moved inputs is judged without these records.
         with in_float64(), suppress(Exception):
             run("float64")
             for title, size in STEPS.items():
@@ -222,7 +222,7 @@ class Worker:
         return listener.calls
 
     def _record_layers(self, records: Records, x: Any) -> None:
-        """What each layer gives in the dtype under test, with all that it has inherited from those before it."""
+        """Records what each layer gives in the dtype under test, with the errors that earlier layers pass on."""
 
         def hear(call: Call) -> None:
             _record_outputs(records, f"tested/call/{call.key}", call.outputs)
@@ -231,9 +231,9 @@ class Worker:
             _record_outputs(records, "tested/prediction", self._subject.model(x, training=True))
 
     def _record_gradients(self, records: Records, calls: list[Call], batch: Any) -> None:
-        """The loss, and its gradient by every variable and by every layer's outputs.
+        """Records the loss, and its gradients with respect to every variable and every layer's outputs.
 
-        Here the framework holds what is between the layers all at once, as it does when it trains.
+        Here the framework holds all intermediate results at once, as it does in training.
         """
         subject, names = self._subject, list(parameters_of(self._subject.model))
         own = None if subject.model.compiled else subject.loss_in_float64()
@@ -256,7 +256,7 @@ class Worker:
 
     def _describe_call(self, call: Call) -> CallAnswer:
         layer, outputs = self._subject.layers[call.path], keras.tree.flatten(call.outputs)
-        # Here are those of float64: what is narrower was made so by its name, as Keras makes complex64 of any numbers.
+        # The outputs in float64: one that is narrower was made so by name, as Keras makes complex64 of any numbers.
         given = [each for each in outputs if isinstance(each, keras.KerasTensor)]
         asked = [each for each in keras.tree.flatten(call.asked) if isinstance(each, keras.KerasTensor)]
         return {
@@ -265,10 +265,10 @@ class Worker:
             "sources": call.sources,
             "given_numbers": call.key not in self._unlike_numbers,
             "shape": [list(each.shape) for each in given],
-            # What integers cost, no dtype says: what is of floating point in such a layer is the model's.
+            # A layer that computes in integers has no floating-point dtype: its floating-point tensors are the model's.
             "dtype": layer.compute_dtype if is_floating(layer.compute_dtype) else self._subject.dtype,
             "own_dtype": any(map(stays_in_own_dtype, [*self._subject.reference_layers[call.path].variables, *given])),
-            # What its sums may be as long as.
+            # How many terms its sums may have: the size of its largest input.
             "longest": max((int(np.prod(each.shape)) for each in asked), default=1),
         }
 
@@ -292,21 +292,22 @@ class Worker:
         return {}
 
     def replay_beside(self, truth: str, to: str, keys: list[str], *, gradients: bool) -> dict[str, Any]:
-        """Calls layers in float64 from other inputs: off any point without a derivative, and off by next to nothing.
+        """Calls layers in float64 from slightly moved inputs ("beside"), and from inputs tiny steps away from those.
 
-        And once more where float32 means float64, which tells what has asked for float32.
+        The moved inputs are off any point without a derivative. Then layers are called once more with float32 replaced
+        by float64, which shows what has asked for float32 by name.
         """
         given, records = Records(Path(truth)), Records(Path(to))
         with in_float64():
             for number, key in enumerate(keys):
                 inputs, random = self._inputs(key, given), np.random.default_rng(number)
                 aside = inputs.moved(lambda each, _: beside(each, random))  # noqa: B023 - used at once.
-                # All are computed by one function: two that XLA compiles may round otherwise.
+                # All are computed by one function: two that XLA compiles may round differently.
                 write = self._writer(records, inputs, gradients=gradients, float64=True)
                 write("float64", aside)
                 for title, size in STEPS.items():
                     write(title, aside.moved(lambda each, _: nudged(each, size)))  # noqa: B023 - used at once.
-                # Where a framework has no float64 for it, that layer has shown what it computes in already.
+                # Where the framework does not support float64 here, the layer has shown what it computes in already.
                 with float32_widened(), suppress(Exception):
                     self._writer(records, inputs, gradients=gradients, float64=True)("widened", aside)
         records.close()
@@ -356,20 +357,20 @@ class Worker:
         return {"sparse": self._trainer.run_in_float64(Records(Path(to)))}
 
     def train_from(self, truth: str, to: str, *, perturb: bool, aside: bool) -> dict[str, Any]:
-        """Takes each step from where the truth was before it, and all of them in the dtype under test."""
+        """Takes each step from the truth's state before it, and then all steps freely in the dtype under test."""
         report_progress("training step by step")
         self._trainer.run_from(Records(Path(truth)), Records(Path(to)), PERTURBATIONS if perturb else 0, aside=aside)
         return {}
 
     def train_perturbed(self, truth: str, to: str, steps: list[str], roundoff: dict[str, float]) -> dict[str, Any]:
-        """Trains the reference anew, perturbed after each step by the largest error that was measured for it."""
+        """Trains the reference again, perturbed after each step by the largest error that was measured for it."""
         report_progress("perturbed runs")
         others = [Records(Path(each)) for each in steps]
         self._trainer.run_perturbed(Records(Path(truth)), others, Records(Path(to)), PERTURBATIONS, roundoff)
         return {}
 
     def fit(self) -> dict[str, Any]:
-        """Trains by Keras's own `fit`, which people call."""
+        """Trains by Keras's own `fit`, as users do."""
         report_progress("fit")
         return dict(self._trainer.fit())
 
@@ -404,7 +405,7 @@ class Worker:
         return write
 
     def _take(self, function: Any, parameters: Any, batch: Any) -> Any:
-        # Run an operation at a time, JAX compiles each by itself.
+        # Uncompiled, JAX would compile each operation by itself.
         take = self._path.loss_and_gradients
         if keras.config.backend() == "jax" and isinstance(self._path, Lesson):
             take = self._path.compiled(take)
@@ -412,14 +413,14 @@ class Worker:
 
 
 def _is_finite(values: list[Any]) -> bool:
-    """Whether what a layer is given are numbers: not NaN, and not infinite."""
+    """Whether all floating-point tensors among what a layer is given are finite."""
     tensors = [each for each in values if keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
     return all(np.isfinite(widened(to_numpy(each))).all() for each in floating)
 
 
 def _not_finite(batches: list[Any]) -> list[str]:
-    """Where the data hold NaN or infinity, in words."""
+    """The parts of the data that hold NaN or infinity, in words."""
     found: dict[str, None] = {}
     for batch in batches:
         for part, name in zip(batch, ("x", "y", "the sample weights"), strict=False):
@@ -482,15 +483,15 @@ def _record_outputs(records: Records, title: str, outputs: Any) -> None:
 
 
 def _summary(array: np.ndarray) -> ValueSummary:
-    """What initial values are compared by: their bits, or what they are drawn from."""
+    """What initial values are compared by: a digest of their bits, their size, and whether they are constant."""
     if array.dtype.kind in "iu":
-        array = array.astype("int64")  # The integers of a seed are of another dtype on each backend.
+        array = array.astype("int64")  # The integers of a seed have another dtype on each backend.
     float64 = array.astype("float64")
     return {
         "digest": _digest(array),
         "rms": scale_of(float64),
         "size": array.size,
-        # Of one element nobody can tell.
+        # A single element does not show whether it is a constant.
         "constant": bool(array.size == 0 or (array.size > 1 and float64.min() == float64.max())),
     }
 

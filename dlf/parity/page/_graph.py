@@ -1,10 +1,10 @@
 """The model's graph in the page of `dlf parity`: a card for each call of a layer, in the colour of its worst verdict.
 
-What is asked of it:
+Requirements:
 
-* colours are the page's own, and none speaks alone: each card has its verdict's sign and word;
-* each card is a link to the details of its layer, for a pointer and for a keyboard;
-* what a layer calls inside stands before it: it is those calls' outputs that it gives.
+* colours are the page's own, and are never the only sign: each card has the symbol and the word of its verdict;
+* each card is a link to the details of its layer, by pointer and by keyboard;
+* the calls inside a layer come before it, since it gives their outputs.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class _Card:
 
 
 def draw_calls(report: Mapping[str, Any], layers: Sequence[Layer]) -> str:
-    """Draws the calls of a model's layers, as SVG for inside the page; nothing of a model without calls.
+    """Draws the calls of a model's layers, as SVG to stand inside the page; an empty string if there are none.
 
     Args:
         report: What `run_parity` returned.
-        layers: What `layers_of` returned; card n of a layer links to ``#layer-n``.
+        layers: What `layers_of` returned; the cards of layer n link to ``#layer-n``.
     """
     calls = report.get("calls", ())
     if not calls:
@@ -69,7 +69,10 @@ def _card(call: Mapping[str, Any], layer: Layer, classes: Mapping[str, str]) -> 
 
 
 def _arrows(calls: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """Who gives to whom, by number; a layer that called others gets what they gave, not what it was given itself."""
+    """Pairs of calls, by number, of which the first gives its outputs to the second.
+
+    A call that made others inside gets its arrows from the last of these, and not from the calls before it.
+    """
     place = {each["key"]: number for number, each in enumerate(calls)}
     inside = _inside(calls)
     inner = {number for each in inside.values() for number in each}
@@ -85,7 +88,7 @@ def _arrows(calls: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
 
 
 def _inside(calls: Sequence[Mapping[str, Any]]) -> dict[int, list[int]]:
-    """For each call that made others, which: those of layers below its own, since the call before of the same."""
+    """For each call that made others inside, their numbers: calls of layers below its own that no earlier call made."""
     found: dict[int, list[int]] = {}
     free: list[int] = []
     for number, call in enumerate(calls):
@@ -105,7 +108,7 @@ def _draw(parent: ET.Element, card: _Card, left: float, top: float) -> None:
     add_title(link, f"{card.title}\n{card.class_name}: {word}")
     add_rectangle(link, (left, top, CARD_WIDTH, _HEIGHT), 8)
     add_text(link, (left + 19, top + 30), SIGNS[card.level], 20, text_anchor="middle", **{"class": "mark"})
-    # The end of a long path says which layer it is, and its beginning whose.
+    # The end of a long path tells which layer it is: the beginning is left out.
     title = card.title if len(card.title) < 32 else f"…{card.title[-30:]}"  # noqa: PLR2004 - what a card has room for.
     add_text(link, (left + 38, top + 20), shorten(title, CARD_WIDTH - 48, 14), 14, font_weight="600")
     class_name = shorten(card.class_name, CARD_WIDTH - 150, 12)

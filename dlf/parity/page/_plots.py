@@ -1,11 +1,11 @@
 """The plots of the page of `dlf parity`, as SVG to stand inside it: errors against depth, and the trajectory.
 
-What is asked of it:
+Requirements:
 
-* what `dlf.visualization.html.style` is asked for;
-* no text comes from the report: names stand in the page's legend;
-* where nothing finite is to be shown there is no plot, rather than an empty one;
-* a thousand layers are one picture still.
+* those on a plot in `dlf.visualization.html.style`;
+* no text comes from the report: names are in the page's legend;
+* where there is nothing finite to show, there is no plot rather than an empty one;
+* a thousand layers still fit into one picture.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["MARKS", "plot_depth", "plot_distance"]
 
 MARKS = "osD^v"
-"""Of curves; the template of the page draws them in its legend."""
+"""The markers of the curves; the template of the page draws them in its legend."""
 
 _LOWEST = 0.01
-"""Noise floors below which it is the same bits to the eye."""
+"""Noise floors that smaller errors are drawn at: to the eye, these are the same."""
 _MANY = 60
-"""Points of a curve beyond which marks hide it."""
+"""The number of points beyond which markers would hide a curve."""
 
 
 def plot_depth(
@@ -36,12 +36,12 @@ def plot_depth(
     """Draws the worst error of each call, in noise floors, against its place in the order of computing.
 
     Args:
-        curves: By the number of the backend; None where nothing was measured.
-        wrong: Places and errors of what diverged; an error of None is put at the top.
-        lines: The thresholds.
+        curves: The errors of each call, by the number of the backend; None where nothing was measured.
+        wrong: Places and errors of the calls that diverged; an error of None is put at the top.
+        lines: The thresholds, which are drawn as lines.
 
     Returns:
-        The SVG element, or nothing.
+        The SVG element, or an empty string.
 
     Example:
         >>> plot_depth({0: [1.0, 2.0]}, [], [30.0])[:4]
@@ -81,11 +81,11 @@ def plot_distance(curves: Mapping[int, Sequence[float | None]], envelope: Sequen
     """Draws how far each backend is from the truth after each step, and how far rounding may take it.
 
     Args:
-        curves: By the number of the backend.
-        envelope: The largest distance of the perturbed runs.
+        curves: The distances after each step, by the number of the backend.
+        envelope: The largest distance of the perturbed runs after each step.
 
     Returns:
-        The SVG element, or nothing.
+        The SVG element, or an empty string.
 
     Example:
         >>> plot_distance({0: [1e-7, 2e-7]}, [2e-7, 4e-7])[:4]
@@ -113,7 +113,7 @@ def plot_distance(curves: Mapping[int, Sequence[float | None]], envelope: Sequen
 
 
 def _positive(curve: Sequence[float | None]) -> list[tuple[int, float]]:
-    """Steps, from 1, and values that a logarithmic axis has a place for."""
+    """Steps, counted from 1, and their values, as far as a logarithmic axis can show them."""
     return [(step + 1, value) for step, value in enumerate(curve) if value and math.isfinite(value)]
 
 
@@ -134,7 +134,7 @@ def _curve(panel: Axes, number: int, points: Sequence[tuple[int, float]], count:
 
 
 def _plain_powers(panel: Axes) -> None:
-    """Powers of ten as `1e-07` and `100`: superscripts are several texts, which a reader's fonts pull apart."""
+    """Labels powers of ten as `1e-07` and `100`: superscripts are separate texts, which other fonts pull apart."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     panel.yaxis.set_major_locator(LogLocator(numticks=8))

@@ -8,10 +8,10 @@ __all__ = ["difference_order", "difference_text", "finite", "floors_text"]
 
 
 def floors_text(floors: float | None) -> str:
-    """Returns an error in noise floors, in about three digits; nothing where there is no number.
+    """Returns an error in noise floors as text, in about three digits; an empty string where it is not finite.
 
     Args:
-        floors: How many.
+        floors: The error.
 
     Example:
         >>> floors_text(1.234), floors_text(88.2), floors_text(None)
@@ -26,7 +26,7 @@ def floors_text(floors: float | None) -> str:
 
 
 def difference_text(value: float | None) -> str:
-    """Returns a relative difference; none is one between other shapes, or between a number and what is none.
+    """Returns a relative difference as text; None is one between other shapes or between finite and non-finite numbers.
 
     Args:
         value: The difference.
@@ -41,7 +41,7 @@ def difference_text(value: float | None) -> str:
 
 
 def difference_order(value: float | None) -> str:
-    """Returns what relative differences are sorted by.
+    """Returns the text that relative differences are sorted by.
 
     Args:
         value: The difference.
@@ -54,7 +54,7 @@ def difference_order(value: float | None) -> str:
 
 
 def finite(value: float | None) -> float | None:
-    """Returns a number, or nothing where it is none.
+    """Returns a finite number, or None for anything else.
 
     Args:
         value: The number.

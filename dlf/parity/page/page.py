@@ -1,11 +1,11 @@
 """The page of `dlf parity --html`: one file with everything in it, where a layer that differs is found at a glance.
 
-What is asked of it:
+Requirements:
 
-* the answer comes first, then where to look, then everything that it rests on;
-* it fetches nothing: names of layers and words of errors are text, whatever they hold, and no script but its own two
-  runs, even if one got in;
-* without scripts everything is still there to be read: they sort and filter the table, and point at cards;
+* the answer comes first, then where to look, then everything that the answer is based on;
+* it fetches nothing; names of layers and error messages are shown as text, whatever they hold, and no script but its
+  own two runs, even if one got in;
+* without scripts everything can still be read: they only sort and filter the table, and point at cards;
 * its libraries are imported when a page is written, and not before.
 """
 
@@ -39,10 +39,10 @@ from dlf.visualization.html.style import COLOURS, SIGNS
 __all__ = ["write_page"]
 
 _NAMED = 12
-"""Layers in the list of where to look."""
+"""The most layers in the list of where to look."""
 _ROWS_OF_A_LAYER = 200
 _PRINTED = 20
-"""Layers whose details are printed."""
+"""The most layers whose details are printed."""
 
 
 def write_page(report: Mapping[str, Any], file: Path) -> None:
@@ -50,7 +50,7 @@ def write_page(report: Mapping[str, Any], file: Path) -> None:
 
     Args:
         report: What `run_parity` returned, or its JSON.
-        file: Where to.
+        file: The file to write.
 
     Raises:
         OutputError: The file cannot be written.
@@ -87,7 +87,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "answer": answer_of(report),
         "level": "bad" if report["verdict"] == "diverge" else "warn" if exit_code(report) else "good",
         "word": word_of(report),
-        # In parts of which every second is code: a layer whose name has a backtick is shown without it.
+        # Split at backticks: every second part is code. A backtick in the name of a layer is not shown.
         "advice": advice.split("`") if (advice := _advice(report)) else [],
         "signs": SIGNS,
         "target": report["target"],
@@ -105,7 +105,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "printed": [layer.number for layer in layers[1:] if layer.level == "bad"][:_PRINTED],
         "most": _ROWS_OF_A_LAYER,
         "pairs": [f"{a} and {b}" for place, a in enumerate(backends) for b in backends[place + 1 :]],
-        # Built as a tree of elements: its words are escaped already.
+        # Written from a tree of elements, which escapes its texts.
         "graph": Markup(draw_calls(report, layers)),  # noqa: S704
         "has_many_cards": len(report.get("calls", ())) > _PRINTED,
         "lines": {name: report.get("constants", {}).get(name) for name in ("noisy", "low_precision")},
@@ -141,7 +141,7 @@ def _where_to_look(
     for each in report["divergences"]:
         stages, backends = found.setdefault(each["layer"], ({}, {}))
         stages[each["stage"]] = None
-        # Where nobody is in the majority, all are in it.
+        # Where there is no majority, all backends are named.
         backends |= dict.fromkeys([each["backend"]] if each["backend"] else report["backends"])
     return [
         (numbers.get(layer, 0), layer or "the model as a whole", list(stages), list(backends))
@@ -150,7 +150,7 @@ def _where_to_look(
 
 
 def _costliest(layers: Sequence[Layer]) -> Layer:
-    """Of a model that is sound, the layer with the most to say: the worst verdict, and of those the largest error."""
+    """The layer to show first where nothing differs: with the worst verdict and, of those, the largest error."""
     order = list(MEANINGS)
     own = layers[1:] or layers
 
@@ -182,7 +182,7 @@ def _stage(stage: str, report: Mapping[str, Any], numbers: Mapping[str | None, i
 
 
 def _depth(report: Mapping[str, Any], layers: Sequence[Layer]) -> str:
-    """Of each call the worst error of all its tensors on each backend."""
+    """Plots the worst error of all tensors of each call, on each backend."""
     calls = [call["key"] for call in report.get("calls", ())]
     places = {key: number for number, key in enumerate(calls)}
     rows: dict[int, list[Row]] = {}

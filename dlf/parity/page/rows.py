@@ -1,10 +1,10 @@
 """What the page of `dlf parity` shows of each tensor and of each layer: measurements with the verdicts on them.
 
-What is asked of it:
+Requirements:
 
-* a row for each tensor, with a cell for each backend: the same in the table of everything and in a layer's own;
-* a layer is as bad as the worst of its tensors;
-* what is missing from a report is a gap, and never an error: a run may have ended early.
+* each tensor has a row with a cell for each backend, which is the same in the full table and in that of its layer;
+* a layer has the worst verdict of its tensors;
+* what is missing from a report is shown as a gap and never as an error, since a run may have ended early.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ MEANINGS = {
     "rounding": ("good", "the same meaning, and the error is what arithmetic in this dtype costs"),
     "identical": ("good", "the same bits"),
 }
-"""Worst first, each with how alarming it is and what it means."""
+"""The verdicts, worst first, each with its level (how alarming it is) and its meaning."""
 _ORDER = {verdict: number for number, verdict in enumerate(MEANINGS)}
 _UNKNOWN = len(_ORDER)
 _MOST_OF_A_MODEL = 500
-"""Rows of what belongs to no layer: a thousand layers have tens of thousands of updates and slots."""
+"""The most harmless rows that belong to no layer: a thousand layers have tens of thousands of updates and slots."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is known of one tensor on one backend."""
+    """One tensor on one backend: its verdict and its error."""
 
     verdict: str
     number: str
@@ -52,12 +52,12 @@ class Cell:
 
     @property
     def level(self) -> str:
-        """How alarming it is; nothing where nothing was said of it."""
+        """How alarming the verdict is; an empty string where there is none."""
         return MEANINGS.get(self.verdict, ("", ""))[0]
 
     @property
     def order(self) -> str:
-        """What it is sorted by: what has no number is worst, or was not judged at all."""
+        """The text to sort by: a verdict without a number comes out worst, and no verdict least."""
         if self.floors is not None:
             return f"{self.floors:.4g}"
         return "1e308" if self.verdict else "-1"
@@ -65,7 +65,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Element:
-    """One element of a tensor: its truth, and for each backend the digits that agree, the rest, the float32 value."""
+    """One element of a tensor: the true value and, for each backend, three texts.
+
+    These are the digits in float64 that agree with the true value, the digits after them, and the value in the dtype
+    under test.
+    """
 
     index: str
     truth: str
@@ -74,7 +78,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor."""
+    """One tensor, as a row of a table."""
 
     number: int
     stage: str
@@ -83,38 +87,38 @@ class Row:
     variable: str
     mode: str
     details: str
-    """Its call, step and mode, where they are not what one expects."""
+    """Its call, step and mode, where they are not the usual ones, and what the findings add."""
     shape: str
     cells: list[Cell]
     apart: float | None
     pairs: list[tuple[str, bool]]
-    """For each two backends their relative difference in float64, and whether it is a defect."""
+    """For every two backends, their relative difference in float64, and whether it is a defect."""
     elements: list[Element]
     reason: str
 
     @property
     def verdict(self) -> str:
-        """The worst of its verdicts."""
+        """The worst verdict of its cells."""
         return worst_of(cell.verdict for cell in self.cells)
 
     @property
     def level(self) -> str:
-        """How alarming that is."""
+        """How alarming the verdict is."""
         return MEANINGS.get(self.verdict, ("", ""))[0]
 
     @property
     def rank(self) -> int:
-        """What verdicts are sorted by: the worst is 0."""
+        """The number to sort by verdict: the worst is 0."""
         return _ORDER.get(self.verdict, _UNKNOWN)
 
     @property
     def apart_text(self) -> str:
-        """The largest of the differences in float64."""
+        """The largest difference in float64, as text."""
         return difference_text(self.apart)
 
     @property
     def apart_order(self) -> str:
-        """What it is sorted by."""
+        """The text to sort by that difference."""
         return difference_order(self.apart)
 
     @property
@@ -134,17 +138,17 @@ class Layer:
 
     @property
     def verdict(self) -> str:
-        """The worst of its rows'."""
+        """The worst verdict of its rows."""
         return worst_of(row.verdict for row in self.rows)
 
     @property
     def level(self) -> str:
-        """How alarming that is."""
+        """How alarming the verdict is."""
         return MEANINGS.get(self.verdict, ("", ""))[0]
 
 
 def worst_of(verdicts: Iterable[str]) -> str:
-    """Returns the worst of some verdicts, or nothing of none.
+    """Returns the worst of some verdicts, or an empty string if there are none.
 
     Example:
         >>> worst_of(["rounding", "tie", ""])
@@ -230,7 +234,7 @@ def _row(
     floors = {f["backend"]: f.get("noise_floors") for f in findings}
     if of.get("floor"):
         floors |= {name: None if error is None else error / of["floor"] for name, error in of["errors"].items()}
-    # Where no backend is blamed, all are in it.
+    # Where no backend is blamed, all are marked.
     wrong = {name for name in backends if verdicts[name] in ("diverged", "known")}
     floors |= {name: _off(of, name, wrong) for name in wrong if of.get("floor")}
     cells = [Cell(verdicts[name], floors_text(floors.get(name)), finite(floors.get(name))) for name in backends]
@@ -271,10 +275,13 @@ def _row(
 
 
 def _off(of: Mapping[str, Any], name: str, wrong: set[str]) -> float | None:
-    """How far one that is wrong is from those that are right, in float64: what its dtype costs is beside the point."""
+    """How far a backend that differs is from those that are right, in noise floors of the dtype, or None.
+
+    The distance is that in float64: what the dtype costs does not matter here.
+    """
     pairs = {key: value for key, value in of["distances"].items() if name in key.split("|")}
     right = {key: value for key, value in pairs.items() if not set(key.split("|")) <= wrong} or pairs
-    # No number in its own dtype is no distance either.
+    # Without a finite error in its own dtype, no distance is given either.
     values = [*right.values(), of["errors"].get(name)]
     return None if None in values or not right else max(right.values()) / of["floor"]
 
@@ -284,7 +291,7 @@ def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _worst_steps(rows: Sequence[Row]) -> list[Row]:
-    """Of what was measured at each step of a trajectory, the worst."""
+    """Leaves, of the rows of a variable at all steps of a trajectory, only the worst."""
     worst: dict[Any, Row] = {}
     for row in rows:
         place = (row.variable, row.mode) if row.stage == "trajectory" else row.number
@@ -296,14 +303,14 @@ def _worst_steps(rows: Sequence[Row]) -> list[Row]:
 
 def _element(each: Mapping[str, Any], backends: Sequence[str], wrong: set[str]) -> Element:
     float64, tested = each["float64"], each["tested"]
-    # Where nobody is to blame there is no truth either, and values are held against the first.
+    # Where every backend is blamed there is no truth, and values are compared with those of the first.
     right = [name for name in backends if name in float64 and name not in wrong]
     reference = _value(float64[right[0] if right else next(iter(float64))]) if float64 else "—"
     values = []
     for name in backends:
         mine = _value(float64[name]) if name in float64 else "—"
         same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(mine, reference, strict=False))))
-        # All of a number that is the beginning of another, as 0 is.
+        # Nothing agrees if the number is only the beginning of the other, as 0 is of 0.5.
         same = 0 if mine != reference and same == len(mine) else same
         values.append((mine[:same], mine[same:], _value(tested[name], 9) if name in tested else "—"))
     return Element(f"[{', '.join(map(str, each['index']))}]", reference if right else "no majority", values)
