@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,8 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         **options: Anything else that Keras's `compile` or `fit` takes, such as ``batch_size=64`` or ``verbose=0``.
 
     Returns:
-        Keras's `History`; its attribute `engine` is the engine that was used.
+        Keras's `History`; its attribute `engine` is the engine that was used, and `engine_reason` says why that is
+        Keras's where it was not asked for.
 
     Raises:
         InvalidArgumentError: An argument is invalid, the labels do not fit the model's output, or ``engine="fused"`` is
@@ -179,7 +181,15 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         watch = _Watch(interrupt)
         fit_options |= {"epochs": epochs, "callbacks": [*_as_callbacks(callbacks), watch]}
         with _labels_out_of_range_named(), randomness_as_seeded():
-            history = run_training(model, train, validation_ds, fit_options, engine, memory_share)
+            history = run_training(
+                model,
+                train,
+                validation_ds,
+                fit_options,
+                engine=engine,
+                memory_share=memory_share,
+                check_first=partial(check_labels, "train", model=model, loss=loss),
+            )
     if interrupt.pressed:
         raise TrainingInterrupted
     if watch.not_finite:

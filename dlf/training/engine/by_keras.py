@@ -16,8 +16,9 @@ import keras
 from dlf.backend.keras_internals import data_adapter
 from dlf.data.array_dataset import BatchedDataset
 from dlf.data.conversion import as_backend_holds
+from dlf.data.tf_data import rows_of
 
-__all__ = ["as_arguments", "as_read"]
+__all__ = ["as_arguments", "as_read", "fit_by_keras"]
 
 
 def as_arguments(data: Any) -> dict[str, Any]:
@@ -87,3 +88,53 @@ def _as_tf_data(rows: BatchedDataset) -> Any:
         lambda: (rows[index] for index in range(len(rows))), output_signature=tf.nest.map_structure(signature, first)
     )
     return batches.apply(tf.data.experimental.assert_cardinality(len(rows))).prefetch(tf.data.AUTOTUNE)
+
+
+def fit_by_keras(
+    model: keras.Model, train: Any, validation: Any, options: dict[str, Any], reason: str
+) -> keras.callbacks.History:
+    """Trains by Keras's own `fit`, with dlf's order of the examples in each epoch.
+
+    Args:
+        model: A compiled model.
+        train: Batches or arrays.
+        validation: Batches or arrays, or None.
+        options: The options of Keras's `fit`.
+        reason: Why the fused engine does not train it; empty if that was asked for.
+
+    Returns:
+        Keras's `History`, with the attributes `engine` and `engine_reason`.
+    """
+    rows = train if isinstance(train, BatchedDataset) else rows_of(train)
+    if rows is not None:
+        options["callbacks"] = [*options["callbacks"], _EpochOrder(rows)]
+    weighed = any(options.get(name) is not None for name in ("class_weight", "sample_weight")) or options.get("shuffle")
+    arguments = {"x": train} if weighed and isinstance(train, BatchedDataset) else as_arguments(train)
+    history = model.fit(**arguments, validation_data=as_read(validation), **options)
+    history.engine, history.engine_reason = "keras", reason
+    return history
+
+
+class _EpochOrder(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types, so its classes are `Any`.
+    """Gives each epoch its own order, although Keras may begin and end an additional epoch while it builds the model.
+
+    The order is set before an epoch's iterator is made, since tf.data reads ahead from then on. It is set again when
+    the epoch begins, since Keras calls `on_epoch_end` of a `PyDataset` in between.
+    """
+
+    def __init__(self, rows: BatchedDataset) -> None:
+        super().__init__()
+        self._rows, self._next = rows, rows.epoch
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self._rows.begin(self._next)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._rows.begin(self._next)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self._next += 1
+        self._rows.begin(self._next)
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self._rows.begin(self._next)

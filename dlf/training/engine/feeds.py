@@ -23,13 +23,10 @@ from dlf.data.array_dataset import BatchedDataset
 from dlf.data.conversion import as_array, as_in_this_thread, as_keras_feeds
 from dlf.data.tf_data import rows_of
 from dlf.training.engine._opening import begin_as_keras_does_after_an_epoch, is_told_of_epochs, look_as_keras_does
+from dlf.training.engine._refusals import NotFusedError, check_readable
 from dlf.training.engine.arrays import ArrayBatches
 
-__all__ = ["Blocks", "Feed", "NotFusedError", "Piece", "Resident", "Stream", "check_readable", "find_feed"]
-
-
-class NotFusedError(Exception):
-    """Only Keras's own loop can do this; the message says why."""
+__all__ = ["Blocks", "Feed", "Piece", "Resident", "Stream", "find_feed"]
 
 
 @dataclass(frozen=True)
@@ -98,6 +95,24 @@ class Feed:
     def sample(self) -> Piece | None:
         """Returns a piece with the first batch, or None if there is no batch."""
         return next(self.pieces(), None)
+
+    def sampled(self) -> tuple[Feed, Piece]:
+        """Returns a feed that fits on the device, this one or a smaller one, and a piece with the first batch.
+
+        Raises:
+            NotFusedError: There is no batch.
+        """
+        feed: Feed = self
+        try:
+            piece = feed.sample()
+        except Exception as error:
+            smaller = feed.without_room() if self.runner.is_out_of_memory(error) else None
+            if smaller is None:
+                raise
+            feed, piece = smaller, smaller.sample()
+        if piece is None:
+            raise NotFusedError("there is no batch")
+        return feed, piece
 
     def without_room(self) -> Feed | None:
         """Returns a feed of the same batches that needs less memory on the device, or None if there is none."""
@@ -290,26 +305,6 @@ def find_feed(data: Any, runner: EpochRunner, room: int) -> Feed:
         return Stream(data, data.as_numpy_iterator, runner, remark, ahead=True)
     check_readable(data)
     return _stream(data, runner, "a keras.utils.PyDataset makes the batches")
-
-
-def check_readable(data: Any) -> None:
-    """Raises unless the data are a `PyDataset` that the fused engine can read.
-
-    Args:
-        data: A user's data set.
-
-    Raises:
-        NotFusedError: Only Keras's own loop can read them.
-    """
-    if not isinstance(data, keras.utils.PyDataset):
-        raise NotFusedError(f"a {type(data).__name__} is read by Keras alone")
-    if data.num_batches is None:
-        raise NotFusedError("the data set is endless")
-    if data.workers > 1 or data.use_multiprocessing:
-        raise NotFusedError("the data set is read by workers of its own")
-    if any(isinstance(each, keras.layers.Layer | keras.Variable) for each in vars(data).values()):
-        # Each batch may depend on what the model has learnt from the previous one.
-        raise NotFusedError("the data set holds a model")
 
 
 def _feed_rows(dataset: BatchedDataset, runner: EpochRunner, room: int) -> Feed:

@@ -68,7 +68,7 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
     Returns:
         Keras's `History`.
     """
-    epochs = _limited(epochs)
+    epochs, pace = _limited(epochs), _pace(feed, callbacks, "train")
     feed.reset()
     hooks = keras.callbacks.CallbackList(
         callbacks,
@@ -79,7 +79,6 @@ def fit(  # noqa: PLR0913 - as many things make up a training.
         steps=feed.steps,
         model=model,
     )
-    pace = _pace(feed, callbacks, "train")
     model.stop_training = False
     hooks.on_train_begin()
     logs: dict[str, Any] = {}

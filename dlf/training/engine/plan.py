@@ -17,15 +17,14 @@ from typing import Any
 import keras
 import psutil
 
-from dlf.backend.keras_internals import build_for, builds_while_tracing, call_symbolically, waits_for_a_batch
 from dlf.backend.protocol import EpochRunner
 from dlf.backend.registry import current_backend
-from dlf.training.engine._batch_hooks import watchers
-from dlf.training.engine.feeds import Feed, NotFusedError, Piece, Resident, find_feed
-from dlf.training.engine.python_state import leaving_no_trace
+from dlf.training.engine._preparing import prepared_feed
+from dlf.training.engine._refusals import NotFusedError, refuse_steps_per_execution
+from dlf.training.engine.feeds import Feed
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["ENGINES", "MEMORY_SHARE", "Plan", "check_engine", "forget_runner", "plan", "refuse_steps_per_execution"]
+__all__ = ["ENGINES", "MEMORY_SHARE", "Plan", "check_engine", "forget_runner", "plan"]
 
 ENGINES = ("auto", "fused", "keras")
 
@@ -84,7 +83,7 @@ def plan(  # noqa: PLR0913 - as many things decide.
         runner = runner_of(model)
         check()
         refuse_steps_per_execution(model, callbacks, phase)
-        return Plan(_find_feed(model, data, runner, _find_room(memory_share), phase))
+        return Plan(prepared_feed(model, data, runner, _free_memory(memory_share), phase))
     except NotFusedError as reason:
         if engine == "fused":
             raise InvalidArgumentError(
@@ -118,7 +117,7 @@ def check_engine(engine: Any, memory_share: Any) -> None:
         raise InvalidArgumentError("memory_share", expected="a number from 0 to 1", received=memory_share)
 
 
-def _find_room(memory_share: float) -> int:
+def _free_memory(memory_share: float) -> int:
     """Returns how many bytes the examples may take on the device."""
     free = current_backend().free_memory()
     return int(memory_share * (psutil.virtual_memory().available if free is None else free))
@@ -155,71 +154,9 @@ def runner_of(model: keras.Model) -> EpochRunner:
     return found
 
 
-def refuse_steps_per_execution(model: keras.Model, callbacks: Iterable[keras.callbacks.Callback], phase: str) -> None:
-    """Raises if the model is compiled with `steps_per_execution` above 1, and Keras refuses it or a callback can tell.
-
-    Args:
-        model: A compiled model.
-        callbacks: The callbacks.
-        phase: ``"train"``, ``"test"`` or ``"predict"``.
-
-    Raises:
-        NotFusedError: Keras on PyTorch refuses it, or a callback sees after how many steps Keras calls its batch hooks.
-    """
-    steps = getattr(model, "steps_per_execution", 1)
-    if steps > 1 and (keras.config.backend() == "torch" or watchers(callbacks, phase)):
-        raise NotFusedError(f"the model is compiled with steps_per_execution={steps}")
-
-
 def forget_runner(model: keras.Model) -> None:
     """Removes a model's runner; called after the model was compiled, since a new runner has to be made."""
     model.__dict__.pop(_ATTRIBUTE, None)
 
 
 _ATTRIBUTE = "_dlf_epoch_runner"
-
-
-def _find_feed(model: keras.Model, data: Any, runner: EpochRunner, room: int, phase: str) -> Feed:
-    """Returns the feed for these data, after building the model for them if needed."""
-    feed = find_feed(data, runner, room)
-    builds = waits_for_a_batch(model, compiled=phase != "predict")
-    feed.look(builds=builds)
-    if phase == "train" or builds or isinstance(feed, Resident):
-        feed, piece = _sampled(feed, runner)
-        if phase == "train" or builds:
-            _build(model, piece, runner, phase)
-    return feed
-
-
-def _sampled(feed: Feed, runner: EpochRunner) -> tuple[Feed, Piece]:
-    """Returns the feed, or one that needs less memory if the device has none left, and a piece with the first batch."""
-    try:
-        piece = feed.sample()
-    except Exception as error:
-        smaller = feed.without_room() if runner.is_out_of_memory(error) else None
-        if smaller is None:
-            raise
-        feed, piece = smaller, smaller.sample()
-    if piece is None:
-        raise NotFusedError("there is no batch")
-    return feed, piece
-
-
-def _build(model: keras.Model, piece: Piece, runner: EpochRunner, phase: str) -> None:
-    """Creates the model's variables and, for training, traces a step."""
-    batch = keras.tree.map_structure(lambda array: array[: piece.rows.shape[1]], piece.data)
-    # Where Keras itself builds the model at this point, an error of the build is raised as it is.
-    is_keras_s = phase != "predict" and keras.config.backend() != "tensorflow"
-    if is_keras_s:
-        build_for(model, batch, runner.begin_reading)
-    try:
-        if not is_keras_s:
-            if phase == "train" and builds_while_tracing(model):
-                # Side effects of a call must be found before the build: after it, Keras would trace more or less often.
-                leaving_no_trace(model, lambda: call_symbolically(model, batch))
-            build_for(model, batch, runner.begin_reading)
-        if phase == "train":
-            runner.trace(piece.data, piece.rows)
-    except Exception as error:
-        message = (str(error).strip().splitlines() or [""])[0][:200]
-        raise NotFusedError(f"the step cannot be traced ({type(error).__name__}: {message})") from error

@@ -176,7 +176,7 @@ def test_another_loss_is_another_training() -> None:
     model.compile(loss=nothing, optimizer="sgd")
     assert model.fit(X, Y.astype("int32"), verbose=0).history["loss"] == [0.0]  # Of 64 bits JAX warns from 0.12 on.
     history = compile_and_fit(model, (X, Y), loss=nothing, verbose=0)
-    assert (history.engine, history.history["loss"]) == ("fused", [0.0])
+    assert (history.engine, history.engine_reason, history.history["loss"]) == ("fused", "", [0.0])
 
 
 class Scaled(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types.
@@ -463,6 +463,7 @@ def test_a_step_that_cannot_be_traced_is_run_as_keras_runs_it(caplog: pytest.Log
             return
         history = compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, run_eagerly=True)
         assert (history.engine, "run_eagerly=True" in caplog.text) == ("keras", True)
+        assert history.engine_reason == "the model is compiled with run_eagerly=True"
         with pytest.raises(InvalidArgumentError, match="the step cannot be traced"):
             compile_and_fit(model, (X, Y), loss=LOSS, verbose=0, engine="fused")
 
