@@ -3,10 +3,10 @@
 Requirements:
 
 * from the same weights, in the same order, under the same dropout masks, the losses and the final weights must agree;
-* how far apart rounding alone can bring two runs is measured, not assumed: the bound comes from twins of the reference,
-  whose initial weights and inputs are moved by one unit in the last place;
-* a rounding accident that no twin had does not fail a contestant: one that disagrees in one order of the examples is
-  compared again in another order, with a bound measured in that order.
+* how far apart rounding alone can bring two runs is measured, not assumed: the bound comes from perturbed runs of
+  the reference, whose initial weights and inputs are moved by one unit in the last place;
+* a rounding accident that no perturbed run had does not fail a contestant: one that disagrees in one order of the
+  examples is compared again in another order, with a bound measured in that order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ EPOCHS = 2
 STEPS = 16
 """Steps in an epoch of the comparison; the last batch is half a batch."""
 FACTOR = 8.0
-"""How many times as far apart as the twins a contestant may be: it rounds in every sum, not only at the start."""
+"""How many times as far apart as perturbed runs a contestant may be: it rounds in every sum, not only at the start."""
 FLOOR = 1e-6
 """The smallest bound: about eight units in the last place of float32. The weights of a correct loop were 3.5e-7 apart
 (30 sets of images, the MLP on JAX)."""
@@ -62,8 +62,8 @@ class Judge:
         rows = np.arange(min(len(task.labels), (STEPS - 1) * task.batch_size + task.batch_size // 2))
         self._reference = reference
         # An input of a ReLU that is within rounding of 0 passes a gradient in one run and none in the other. In most
-        # runs of the MLP, and then in their twins too, there is no such input; in about one run of 50 there is. An
-        # example is the hand-written loop on JAX, where the input of 1 of 128 units was within 3e-7 of 0, for
+        # runs of the MLP, and then in the perturbed ones too, there is no such input; in about one run of 50 there is.
+        # An example is the hand-written loop on JAX, where the input of 1 of 128 units was within 3e-7 of 0, for
         # 1 of 64 images. The final weights were 2.5e-4 apart, with a bound of 3.5e-5; in other orders 3.4e-7.
         self._tasks = [_in_order(task, order) for order in (rows, rows[::-1])]
         self._expected = cache(self._train_reference)
@@ -103,10 +103,10 @@ class Judge:
     def _train_reference(self, context: Context, place: int, *, dropout: bool) -> tuple[Trained, list[float]]:
         task = replace(self._tasks[place], dropout=dropout)
         with context():
-            expected, *twins = (
+            expected, *perturbed = (
                 self._reference.train(each, EPOCHS) for each in (task, task.nudged(seed=1), task.nudged(seed=2))
             )
-        apart = [_distances(twin, expected, task.weights) for twin in twins]
+        apart = [_distances(each, expected, task.weights) for each in perturbed]
         return expected, [max(FLOOR, FACTOR * max(each)) for each in zip(*apart, strict=True)]
 
 

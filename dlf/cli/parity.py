@@ -14,7 +14,12 @@ from dlf.cli._options import Command, html_option, json_option, names, put_json
 __all__ = ["parity"]
 
 
-@click.command("parity", cls=Command, renamed={"--batch": "--batch-size"}, context_settings={"show_default": True})
+@click.command(
+    "parity",
+    cls=Command,
+    renamed={"--batch": "--batch-size", "--constant": "--threshold"},
+    context_settings={"show_default": True},
+)
 @click.argument("target", required=False)
 @click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
 @click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
@@ -49,11 +54,11 @@ __all__ = ["parity"]
     help="Judge a report of --json again, and run nothing; TARGET is left out.",
 )
 @click.option(
-    "--constant",
-    "constants",
+    "--threshold",
+    "thresholds",
     metavar="NAME=NUMBER",
     multiple=True,
-    help="Judge by another constant, such as noisy=100.",
+    help="Judge by another threshold, such as noisy=100.",
 )
 def parity(  # noqa: PLR0913 - one for each option.
     *,
@@ -65,7 +70,7 @@ def parity(  # noqa: PLR0913 - one for each option.
     file: Path | None,
     page: Path | None,
     earlier: Path | None,
-    constants: tuple[str, ...],
+    thresholds: tuple[str, ...],
     **options: Any,
 ) -> int:
     r"""Does a model compute and train the same on every backend, and if not, in which layer does it start?
@@ -78,9 +83,9 @@ def parity(  # noqa: PLR0913 - one for each option.
       dlf parity model.py:build
       dlf parity model.keras --loss mse --dtype mixed_bfloat16
       dlf parity package.models:build --backends jax,torch --json parity.json
-      dlf parity --from parity.json --html parity.html --constant noisy=100
+      dlf parity --from parity.json --html parity.html --threshold noisy=100
     """
-    from dlf.parity.evidence import constants_of, judged, read_report
+    from dlf.parity.evidence import judged, read_report, thresholds_of
     from dlf.parity.options import ParityOptions
     from dlf.parity.report import ParityProgress, exit_code, print_parity
 
@@ -91,7 +96,7 @@ def parity(  # noqa: PLR0913 - one for each option.
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option} changes what is run, and --from runs nothing: leave one of them out.")
-    judge_by = constants_of(constants)
+    judge_by = thresholds_of(thresholds)
     if earlier is not None:
         report = judged(read_report(earlier), names(backends), judge_by)
     else:
@@ -99,7 +104,7 @@ def parity(  # noqa: PLR0913 - one for each option.
         from dlf.parity.runner import run_parity
 
         with ParityProgress() as progress:
-            report = run_parity(asked, on_progress=progress.show, keep=keep, constants=judge_by)
+            report = run_parity(asked, on_progress=progress.show, keep=keep, thresholds=judge_by)
 
     def write() -> None:
         if page:

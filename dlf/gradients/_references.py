@@ -11,7 +11,7 @@ from dlf.gradients._finite_difference import slope_at_zero
 from dlf.gradients._problems import Problem
 from dlf.numerics.noise_floor import moved, widened
 
-__all__ = ["closed_form", "finite_differences", "on_paper", "twins_of"]
+__all__ = ["closed_form", "finite_differences", "on_paper", "perturbed_truths"]
 
 ELEMENTS = 24
 """How many elements of each parameter finite differences are taken of: for all of the MLP's, it would take minutes."""
@@ -41,37 +41,39 @@ def closed_form(problem: Problem) -> Arrays:
 
 def on_paper(problem: Problem, parameters: Mapping[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Arrays:
     """Returns the gradients for one batch by the formulas derived on paper, in float64."""
-    wide = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
-    _, gradients = _loss(problem)(wide, (x.astype(np.float64), widened(y)))
+    float64 = {name: np.asarray(value, np.float64) for name, value in parameters.items()}
+    _, gradients = _loss(problem)(float64, (x.astype(np.float64), widened(y)))
     return {name: np.asarray(value) for name, value in gradients.items()}
 
 
-def twins_of(problem: Problem, x: np.ndarray, y: np.ndarray, count: int = 4) -> list[Arrays]:
+def perturbed_truths(problem: Problem, x: np.ndarray, y: np.ndarray, count: int = 4) -> list[Arrays]:
     """Returns gradients, `count` times, from inputs and parameters moved by one unit in the last place of float32."""
     random = np.random.default_rng(0)
 
-    def twin(array: np.ndarray) -> np.ndarray:
+    def perturbed(array: np.ndarray) -> np.ndarray:
         return moved(widened(array), array.dtype, random)
 
     return [
-        on_paper(problem, {name: twin(value) for name, value in problem.parameters.items()}, twin(x), twin(y))
+        on_paper(
+            problem, {name: perturbed(value) for name, value in problem.parameters.items()}, perturbed(x), perturbed(y)
+        )
         for _ in range(count)
     ]
 
 
 def finite_differences(problem: Problem, x: np.ndarray, y: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns, for each parameter, which elements were moved, and the slopes of the loss along them, in float64."""
-    wide = {name: value.astype(np.float64) for name, value in problem.parameters.items()}
+    float64 = {name: value.astype(np.float64) for name, value in problem.parameters.items()}
     batch = (x.astype(np.float64), widened(y))
     random = np.random.default_rng(0)
     found = {}
-    for name, value in wide.items():
+    for name, value in float64.items():
         chosen = np.sort(random.permutation(value.size)[:ELEMENTS])
 
         def along(distance: float, element: int, name: str = name, value: np.ndarray = value) -> float:
             moved = value.copy()
             moved.flat[element] += distance
-            return float(_loss(problem)({**wide, name: moved}, batch)[0])
+            return float(_loss(problem)({**float64, name: moved}, batch)[0])
 
         slopes = [slope_at_zero(lambda t, e=int(e): along(t, e), 0.1).value for e in chosen]  # type: ignore[misc]
         found[name] = chosen, np.array(slopes)

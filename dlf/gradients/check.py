@@ -36,7 +36,7 @@ __all__ = ["GradientCheck", "GradientFinding", "check_gradients"]
 
 Arrays = dict[str, np.ndarray]
 
-TWINS = 4
+PERTURBATIONS = 4
 """How many times inputs and weights are moved by a unit in the last place, to see how far the gradient moves."""
 MEANT = 0.01
 """A custom gradient whose relative difference is below this is meant to be the derivative: it differs by mistake."""
@@ -235,8 +235,8 @@ def _model(target: Any, loss: Any, batch: Batch, *, training: bool) -> _Subject:
     parameters = parameters_of(model)
 
     def make_in_float64() -> Loss:
-        twin = float64_reference(model, build)
-        return model_loss(twin, loss_in_float64(loss), training=training, names=parameters)
+        reference = float64_reference(model, build)
+        return model_loss(reference, loss_in_float64(loss), training=training, names=parameters)
 
     return _Subject(model_loss(model, loss, training=training), parameters, make_in_float64)
 
@@ -252,25 +252,25 @@ class _Examiner:
         compiled = path.compiled if isinstance(path, Lesson) and keras.config.backend() == "jax" else _as_it_is
         self._loss_and_gradients, self._evaluate = compiled(path.loss_and_gradients), compiled(_evaluate)
         self._dtypes = {key: value.dtype for key, value in subject.parameters.items()}
-        self._wide = {key: value.astype(np.float64) for key, value in subject.parameters.items()}
-        self._wide_batch = keras.tree.map_structure(widened, batch)
+        self._exact = {key: value.astype(np.float64) for key, value in subject.parameters.items()}
+        self._exact_batch = keras.tree.map_structure(widened, batch)
         with common_randomness():
-            self._narrow = self._gradients(subject.loss, subject.parameters, batch)
+            self._tested = self._gradients(subject.loss, subject.parameters, batch)
         with in_float64():
             self._loss = subject.in_float64()
-            self.truth = self._gradients(self._loss, self._wide, self._wide_batch)
+            self.truth = self._gradients(self._loss, self._exact, self._exact_batch)
             self._floors = self._noise_floors()
 
     def gradients(self) -> list[GradientFinding]:
         """Compares each variable's gradient with finite differences, and its rounding error with the noise floor."""
         with in_float64():
-            return [self._gradient(name) for name in self._wide]
+            return [self._gradient(name) for name in self._exact]
 
     def hessian_vector_products(self) -> list[GradientFinding]:
         """Compares ``H v`` with finite differences of the gradient along ``v``."""
-        vector = {name: self._signs(value.shape) * _scale(value) for name, value in self._wide.items()}
+        vector = {name: self._signs(value.shape) * _scale(value) for name, value in self._exact.items()}
         with in_float64():
-            received = self._second.hessian_vector_product(self._loss, self._wide, self._tensors(), vector)
+            received = self._second.hessian_vector_product(self._loss, self._exact, self._tensors(), vector)
             tried = [self._slopes(vector, step) for step in _STEPS_OF_GRADIENTS]
         findings = []
         for name, array in _arrays(received).items():
@@ -280,11 +280,13 @@ class _Examiner:
 
     def per_example_gradients(self) -> list[GradientFinding]:
         """Compares per-example gradients with the gradients that are taken for each example alone."""
-        count = len(keras.tree.flatten(self._wide_batch)[0])
-        examples = [keras.tree.map_structure(lambda part, i=i: part[i : i + 1], self._wide_batch) for i in range(count)]
+        count = len(keras.tree.flatten(self._exact_batch)[0])
+        examples = [
+            keras.tree.map_structure(lambda part, i=i: part[i : i + 1], self._exact_batch) for i in range(count)
+        ]
         with in_float64():
-            received = _arrays(self._second.per_example_gradients(self._loss, self._wide, self._tensors()))
-            alone = [self._gradients(self._loss, self._wide, example) for example in examples]
+            received = _arrays(self._second.per_example_gradients(self._loss, self._exact, self._tensors()))
+            alone = [self._gradients(self._loss, self._exact, example) for example in examples]
         findings = []
         for name, array in received.items():
             expected = np.stack([each[name] for each in alone])
@@ -302,7 +304,7 @@ class _Examiner:
         return np.asarray(self._random.choice([-1.0, 1.0], shape))
 
     def _tensors(self) -> Any:
-        return as_batch(*self._wide_batch)
+        return as_batch(*self._exact_batch)
 
     def _gradients(self, loss: Loss, parameters: Arrays, batch: Any) -> Arrays:
         return _arrays(self._loss_and_gradients(loss, parameters, as_batch(*batch))[1])
@@ -313,23 +315,25 @@ class _Examiner:
 
     def _noise_floors(self) -> dict[str, float]:
         """Returns how far each gradient moves when all inputs and parameters move by one unit in the last place."""
-        twins = []
-        for _ in range(TWINS):
-            parameters = {name: moved(value, self._dtypes[name], self._random) for name, value in self._wide.items()}
-            nudged = [moved(wide, narrow.dtype, self._random) for wide, narrow in self._pairs()]
-            twins.append(self._gradients(self._loss, parameters, keras.tree.pack_sequence_as(self._wide_batch, nudged)))
-        return noise_floors(self.truth, twins, self._dtypes)
+        perturbed = []
+        for _ in range(PERTURBATIONS):
+            parameters = {name: moved(value, self._dtypes[name], self._random) for name, value in self._exact.items()}
+            nudged = [moved(float64, tested.dtype, self._random) for float64, tested in self._pairs()]
+            perturbed.append(
+                self._gradients(self._loss, parameters, keras.tree.pack_sequence_as(self._exact_batch, nudged))
+            )
+        return noise_floors(self.truth, perturbed, self._dtypes)
 
     def _pairs(self) -> Any:
-        return zip(keras.tree.flatten(self._wide_batch), keras.tree.flatten(self._batch), strict=True)
+        return zip(keras.tree.flatten(self._exact_batch), keras.tree.flatten(self._batch), strict=True)
 
     def _gradient(self, name: str) -> GradientFinding:
-        truth, narrow = self.truth[name], self._narrow[name]
-        bad = int(truth.size - (np.isfinite(truth) & np.isfinite(narrow)).sum())
+        truth, tested = self.truth[name], self._tested[name]
+        bad = int(truth.size - (np.isfinite(truth) & np.isfinite(tested)).sum())
         if bad:
             detail = f"{bad} of {truth.size} elements"
             return GradientFinding(self._name, "gradient", name, "not finite", np.nan, np.nan, np.nan, detail)
-        floors = float(rms(narrow - truth) / self._floors[name])
+        floors = float(rms(tested - truth) / self._floors[name])
         directions = self._directions(truth)
         worst = _worst([self._probe(name, direction, self.truth) for direction in directions])
         if worst.verdict in {"diverged", "precision"}:
@@ -345,7 +349,7 @@ class _Examiner:
             _custom_gradients_undone(lambda: called.setdefault("custom_gradient")),
         ):
             # Not by the compiled function, which still contains the cut.
-            gradients = _arrays(self._path.loss_and_gradients(self._loss, self._wide, self._tensors())[1])
+            gradients = _arrays(self._path.loss_and_gradients(self._loss, self._exact, self._tensors())[1])
         if not called or not np.isfinite(gradients[name]).all():
             return worst
         other = _worst([self._probe(name, direction, gradients) for direction in directions])
@@ -365,10 +369,10 @@ class _Examiner:
         return [self._signs(truth.shape), self._signs(truth.shape), *singles.reshape(2, *truth.shape)]
 
     def _probe(self, name: str, direction: np.ndarray, gradients: Arrays) -> _Probe:
-        point = self._wide[name]
+        point = self._exact[name]
 
         def along(distance: float) -> float:
-            return self._value({**self._wide, name: point + distance * direction})
+            return self._value({**self._exact, name: point + distance * direction})
 
         slope = slope_at_zero(along, _scale(point))
         expected = float(np.sum(gradients[name] * direction))
@@ -396,8 +400,8 @@ class _Examiner:
         """Returns slopes of the gradients along a vector, taken as in `slope_at_zero`, and how far each can be off."""
 
         def at(distance: float) -> Arrays:
-            moved = {name: value + distance * vector[name] for name, value in self._wide.items()}
-            return self._gradients(self._loss, moved, self._wide_batch)
+            moved = {name: value + distance * vector[name] for name, value in self._exact.items()}
+            return self._gradients(self._loss, moved, self._exact_batch)
 
         far_left, left, right, far_right = (at(distance) for distance in (-step, -step / 2, step / 2, step))
         slopes = {}

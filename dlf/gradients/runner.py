@@ -20,7 +20,7 @@ from dlf.backend.registry import load_backend
 from dlf.backend.report import backend_environment
 from dlf.gradients import _numpy_path as numpy_path
 from dlf.gradients._problems import Problem, make_problem, save_problem
-from dlf.gradients._references import closed_form, finite_differences, on_paper, twins_of
+from dlf.gradients._references import closed_form, finite_differences, on_paper, perturbed_truths
 from dlf.gradients.options import GradientsOptions
 from dlf.numerics.noise_floor import noise_floors, rms, verdict_of
 from dlf.utils.errors import DlfError
@@ -130,8 +130,8 @@ def _reference(path: str, problem: Problem) -> tuple[dict[str, Any], Arrays]:
 def _by_numpy(problem: Problem) -> tuple[dict[str, Any], Arrays]:
     loss: Any = getattr(numpy_path, f"{problem.name}_loss")
     x, y = next(problem.batches())
-    _, narrow = numpy_path.loss_and_gradients(loss, problem.parameters, (x, y))
-    arrays = {f"float32/{name}": np.asarray(value) for name, value in narrow.items()}
+    _, tested = numpy_path.loss_and_gradients(loss, problem.parameters, (x, y))
+    arrays = {f"float32/{name}": np.asarray(value) for name, value in tested.items()}
     arrays |= {f"float64/{name}": value for name, value in on_paper(problem, problem.parameters, x, y).items()}
     parameters, losses = numpy_path.start(problem.parameters), []
     began = time.perf_counter()
@@ -155,7 +155,7 @@ def _judge_problem(problem: Problem, results: list[dict[str, Any]], arrays: Mapp
     x, y = next(problem.batches())
     truth = on_paper(problem, problem.parameters, x, y)
     dtypes = dict.fromkeys(truth, "float32")
-    floors = noise_floors(truth, twins_of(problem, x, y), dtypes)
+    floors = noise_floors(truth, perturbed_truths(problem, x, y), dtypes)
     best = closed_form(problem) if problem.name == "line" else {}
     for result in results:
         own = arrays.get(result["path"], {})
@@ -172,13 +172,13 @@ def _judge_problem(problem: Problem, results: list[dict[str, Any]], arrays: Mapp
 def _judged(name: str, truth: np.ndarray, own: Arrays, floor: float) -> dict[str, Any]:
     elements = own.get(f"elements/{name}")
     expected = truth if elements is None else truth.ravel()[elements]
-    wide = own[f"float64/{name}"]
-    apart = float(np.max(np.abs(wide - expected)) / (np.max(np.abs(truth)) or 1.0))
+    float64 = own[f"float64/{name}"]
+    apart = float(np.max(np.abs(float64 - expected)) / (np.max(np.abs(truth)) or 1.0))
     # Finite differences have an uncertainty of their own, far above that of float64.
     same = apart <= (SAME_MEANING if elements is None else 1e-6)
-    narrow = own.get(f"float32/{name}")
-    error = None if narrow is None else rms(narrow - truth) / floor
-    finite = np.isfinite(wide).all() and (narrow is None or np.isfinite(narrow).all())
+    tested = own.get(f"float32/{name}")
+    error = None if tested is None else rms(tested - truth) / floor
+    finite = np.isfinite(float64).all() and (tested is None or np.isfinite(tested).all())
     verdict = "not finite" if not finite else "diverged" if not same else verdict_of(error or 0.0)
     return {
         "variable": name,

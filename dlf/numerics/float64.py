@@ -192,11 +192,11 @@ def holds_the_same(model: keras.Model, other: keras.Model) -> bool:
         _is_alike(value, vars(theirs).get(name))
         for ours, theirs in pairs
         for name, value in vars(ours).items()
-        if _is_told(name, value)
+        if _decides_results(name, value)
     )
 
 
-def _is_told(name: str, value: Any) -> bool:
+def _decides_results(name: str, value: Any) -> bool:
     """Whether an attribute is compared: an array, or a public number or string that is not one of Keras's own."""
     if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
         return True

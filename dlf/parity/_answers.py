@@ -198,6 +198,6 @@ class Report(Evidence):
     """Of each stage how many findings have which verdict, and the worst."""
     layers: list[LayerAnswer]
     known_failures: dict[str, str]
-    constants: dict[str, float]
+    thresholds: dict[str, float]
     initial_values: list[str]
     """The variables that the backends initialize to other values."""

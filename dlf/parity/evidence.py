@@ -3,7 +3,7 @@
 Requirements:
 
 * the report holds the evidence: `dlf parity --from FILE` needs nothing else;
-* evidence can be judged on any of the backends that were measured, with any constants.
+* evidence can be judged on any of the backends that were measured, with any thresholds.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from dlf.parity._answers import Evidence, Report, ValueSummary
 from dlf.parity._judging.build import judge_build, judge_values
 from dlf.parity._judging.reasons import reasons_of_failures, with_reasons
-from dlf.parity._judging.verdict import Constants, Finding, judge, told
+from dlf.parity._judging.verdict import Finding, Thresholds, judge, with_context
 from dlf.parity.options import STAGES
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["EVIDENCE", "SCHEMA", "constants_of", "judged", "read_report"]
+__all__ = ["EVIDENCE", "SCHEMA", "judged", "read_report", "thresholds_of"]
 
 SCHEMA = 4
 """The version of the report's format; a report of another version is not judged again."""
@@ -31,13 +31,13 @@ EVIDENCE = tuple(Evidence.__annotations__)
 NEWS = ("noisy", "precision", "unstable", "tie", "not finite", "not judged")
 
 
-def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constants | None = None) -> Report:
+def judged(evidence: Evidence, backends: Sequence[str] = (), thresholds: Thresholds | None = None) -> Report:
     """Judges evidence, and returns the report on it.
 
     Args:
         evidence: What was measured, or a report that holds it.
         backends: The backends to compare, of those that were measured; none means all.
-        constants: The thresholds of the verdict.
+        thresholds: The thresholds of the verdict.
 
     Returns:
         The report, in JSON's types.
@@ -45,7 +45,7 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constant
     Raises:
         InvalidArgumentError: A backend was not measured.
     """
-    constants = constants or Constants()
+    thresholds = thresholds or Thresholds()
     # A backend that failed is judged by what it answered before.
     measured = list(evidence["backends"])
     unknown = [name for name in backends if name not in measured]
@@ -59,8 +59,8 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constant
     if all(each.verdict != "diverged" for each in findings):
         # If the models themselves differ, other values say nothing.
         findings = judge_values(built) or findings
-    measurements = told(evidence["measurements"], constants)
-    findings += judge(measurements, names, constants)
+    measurements = with_context(evidence["measurements"], thresholds)
+    findings += judge(measurements, names, thresholds)
     findings += _of_fit({name: evidence["fits"][name] for name in names if name in evidence["fits"]})
     findings = with_reasons(findings, built, evidence["optimizer"])
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
@@ -71,7 +71,7 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), constants: Constant
         "backends": {name: evidence["backends"][name] for name in names},
         "layers": evidence["backends"][names[0]]["layers"],
         "known_failures": reasons_of_failures(evidence["failed"], evidence["backends"][names[0]]["layers"]),
-        "constants": asdict(constants),
+        "thresholds": asdict(thresholds),
         "verdict": _verdict(wrong, lost, names),
         "not_finite": lost,
         "not_judged": _not_judged(evidence, names, findings),
@@ -179,34 +179,34 @@ def read_report(file: Path) -> Report:
     return found
 
 
-def constants_of(changes: Sequence[str]) -> Constants:
-    """Returns the constants with some of them changed.
+def thresholds_of(changes: Sequence[str]) -> Thresholds:
+    """Returns the thresholds with some of them changed.
 
     Args:
         changes: Changes of the form ``name=number``.
 
     Raises:
-        InvalidArgumentError: There is no such constant, or its value is not a positive number.
+        InvalidArgumentError: There is no such threshold, or its value is not a positive number.
 
     Example:
-        >>> constants_of(["noisy=100"]).noisy
+        >>> thresholds_of(["noisy=100"]).noisy
         100.0
     """
-    constants = Constants()
+    thresholds = Thresholds()
     for change in changes:
         name, _, value = change.partition("=")
         try:
-            if name not in asdict(constants) or not float(value) > 0:
+            if name not in asdict(thresholds) or not float(value) > 0:
                 raise ValueError  # noqa: TRY301 - as if it were no number.
-            constants = replace(constants, **{name: float(value)})
+            thresholds = replace(thresholds, **{name: float(value)})
         except ValueError:
             raise InvalidArgumentError(
-                "--constant",
-                expected=f"NAME=NUMBER with one of {', '.join(asdict(constants))}",
+                "--threshold",
+                expected=f"NAME=NUMBER with one of {', '.join(asdict(thresholds))}",
                 received=change,
-                advice="" if name in asdict(constants) else did_you_mean(name, asdict(constants)),
+                advice="" if name in asdict(thresholds) else did_you_mean(name, asdict(thresholds)),
             ) from None
-    return constants
+    return thresholds
 
 
 def _no_report(file: Path, reason: str) -> InvalidArgumentError:

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
 
 from dlf.backend.registry import backend_names, is_installed, load_backend
-from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
+from dlf.parity._judging.verdict import Thresholds, judged_in_own_dtype
 from dlf.parity.options import STAGES
 from dlf.utils.files import write_json
 from dlf.utils.workers import WorkerProgress
@@ -402,13 +402,13 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     Args:
         report: What `run_parity` returned.
     """
-    constants = Constants(**report.get("constants", {}))
+    thresholds = Thresholds(**report.get("thresholds", {}))
     own = {
         each["layer"] or ("the optimizer" if each["stage"] == "update" else "the loss")
         for each in report["measurements"]
         if each["mode"] != "whole"
         and each["stage"] != "trajectory"
-        and judged_in_own_dtype(each, constants) is not None
+        and judged_in_own_dtype(each, thresholds) is not None
     }
     if own:
         yield f"Judged in its own dtype, with room for its sums, for it has no float64 form: {', '.join(sorted(own))}."

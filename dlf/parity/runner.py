@@ -30,7 +30,7 @@ from dlf.parity._judging.measure import is_apart, measure_calls, measure_trainin
 from dlf.parity._judging.measurement import Measurement
 from dlf.parity._judging.reasons import with_reasons
 from dlf.parity._judging.trajectory import Runs, measure_trajectory
-from dlf.parity._judging.verdict import Constants, is_suspect, judge_each
+from dlf.parity._judging.verdict import Thresholds, is_suspect, judge_each
 from dlf.parity._records import Records
 from dlf.parity.evidence import SCHEMA, judged
 from dlf.parity.options import ParityOptions
@@ -57,7 +57,7 @@ def run_parity(
     on_progress: OnProgress = _ignore,
     keep: Path | None = None,
     workers: Workers | None = None,
-    constants: Constants | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Report:
     """Compares a model across backends.
 
@@ -66,7 +66,7 @@ def run_parity(
         on_progress: Called with a backend's name and what it is doing.
         keep: A folder where the records are left; by default they are removed.
         workers: Running workers of the same backends, whose device and time limit apply; they are left running.
-        constants: The thresholds of the verdict.
+        thresholds: The thresholds of the verdict.
 
     Returns:
         The report, in JSON's types.
@@ -77,7 +77,7 @@ def run_parity(
     with temporary_folder("dlf-parity-") if keep is None else nullcontext(_checked(keep)) as folder:
         mine = workers or Workers(options.backends, device=options.device, timeout=options.timeout)
         try:
-            return _Run(options, folder, mine, on_progress, constants).report()
+            return _Run(options, folder, mine, on_progress, thresholds).report()
         finally:
             if workers is None:
                 mine.close()
@@ -158,10 +158,10 @@ class _Run:
         folder: Path,
         workers: Workers,
         on_progress: OnProgress,
-        constants: Constants | None = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self._options, self._folder, self._workers, self._on_progress = options, folder, workers, on_progress
-        self._constants = constants or Constants()
+        self._thresholds = thresholds or Thresholds()
         self._truth: str | None = None
         self._stages = set(options.stages)
         self._failed: dict[str, DlfError] = {}
@@ -171,7 +171,7 @@ class _Run:
     def report(self) -> Report:
         """Runs the comparison, and returns the report."""
         evidence = self._evidence()
-        report = judged(evidence, (), self._constants)
+        report = judged(evidence, (), self._thresholds)
         if report["verdict"] == "diverge":
             # A backend that fails now has answered everything else before.
             with suppress(BackendError):
@@ -295,7 +295,7 @@ class _Run:
         """Measures each layer; those that differ are measured again, also with slightly moved inputs."""
         records = self._records("replay")
         measurements = measure_calls(records, truth, self._calls)
-        found = [each for one in measurements for each in judge_each(one, list(records), self._constants)]
+        found = [each for one in measurements for each in judge_each(one, list(records), self._thresholds)]
         suspects = {each.layer for each in found if is_suspect(each)} | self._layers_before(whole)
         again = [call for call in self._calls if call["layer"] in suspects]
         if not again:
@@ -343,7 +343,7 @@ class _Run:
         self, names: Any, truth: str, dtype: str, measured: Sequence[Measurement]
     ) -> tuple[list[Measurement], dict[str, Any]]:
         alive = self._alive(names)
-        found = [each for one in measured for each in judge_each(one, alive, self._constants)]
+        found = [each for one in measured for each in judge_each(one, alive, self._thresholds)]
         for name, answer in self._ask_all({"do": "train"}, alive, to="free").items():
             for number in answer["sparse"]:
                 self._built[name]["variables"][number]["sparse"] = True

@@ -61,7 +61,7 @@ class Score:
     sound: int = 0
     alarms: int = 0
     costly: int = 0
-    """Sound models in which something is called noisy or imprecise; only counted for the constants."""
+    """Sound models in which something is called noisy or imprecise; only counted for the thresholds."""
     wrong: list[str] = field(default_factory=list)
     """The models that were missed, misplaced or falsely called faulty."""
 
@@ -119,7 +119,7 @@ def main() -> int:
     if asked.json:
         rows = {way: {name: asdict(score) for name, score in each.items()} for way, each in scores.items()}
         values = {name: {f"{by:g}": asdict(score) for by, score in each.items()} for name, each in sweep.items()}
-        found = {"scores": rows, "constants": values, "seconds": seconds, "failed": failed}
+        found = {"scores": rows, "thresholds": values, "seconds": seconds, "failed": failed}
         asked.json.write_text(json.dumps(found, indent=1))
     own = scores["dlf parity"].values()
     return int(bool(failed) or any(each.caught < each.faults or each.alarms for each in own))

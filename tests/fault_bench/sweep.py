@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
 from dlf.parity._answers import Report
-from dlf.parity._judging.verdict import Constants
+from dlf.parity._judging.verdict import Thresholds
 from dlf.parity.evidence import judged
 
 __all__ = ["FACTORS", "swept"]
@@ -17,7 +17,7 @@ FACTORS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)
 
 def swept(report: Report, backends: Sequence[str]) -> Iterator[tuple[str, float, Report]]:
     """Yields the name of each constant, each factor, and the report with that constant multiplied by it."""
-    constants = Constants()
-    for name, value in asdict(constants).items():
+    thresholds = Thresholds()
+    for name, value in asdict(thresholds).items():
         for factor in FACTORS:
-            yield name, factor, judged(report, backends, replace(constants, **{name: value * factor}))
+            yield name, factor, judged(report, backends, replace(thresholds, **{name: value * factor}))

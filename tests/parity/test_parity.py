@@ -27,7 +27,7 @@ from dlf.numerics.noise_floor import STEPS
 from dlf.parity._judging.build import judge_build
 from dlf.parity._judging.measure import measure, measure_calls, measure_training
 from dlf.parity._judging.measurement import Measurement, Moves
-from dlf.parity._judging.verdict import Constants, Finding, _innermost, judge, judge_each
+from dlf.parity._judging.verdict import Finding, Thresholds, _innermost, judge, judge_each
 from dlf.parity._recording.subject import Subject
 from dlf.parity._recording.taps import Listener, listening
 from dlf.parity._recording.worker import Worker
@@ -127,7 +127,7 @@ def judged(
     under_test = {**arrays, **{name: np.asarray(value) for name, value in (tested or {}).items()}}
     place = {"stage": "forward", "layer": "layer", "call": "layer", "variable": None, "mode": None}
     measured = json.loads(json.dumps(place | measure(arrays, under_test, floor, dtype), allow_nan=False))
-    return {each.backend: each for each in judge_each(measured, list(arrays), Constants())}
+    return {each.backend: each for each in judge_each(measured, list(arrays), Thresholds())}
 
 
 def verdicts(*arguments: Any, **keywords: Any) -> dict[str | None, str]:
@@ -315,7 +315,7 @@ def test_a_layer_that_makes_a_table_in_float32_is_judged_in_its_own_dtype(tmp_pa
     beside = replayed(tmp_path / "again", a=smooth, b=smooth | {f"widened/{key}": ONES + 1e-7})
     measured = measure_calls(at, "a", [CALL], beside)
     for rounded, verdict in ((16.0, "rounding"), (1e10, "diverged")):
-        assert {each.verdict for each in judge(measured, list("ab"), Constants(rounded=rounded))} == {verdict}
+        assert {each.verdict for each in judge(measured, list("ab"), Thresholds(rounded=rounded))} == {verdict}
     far = replayed(tmp_path / "far", a={key: ONES}, b={key: ONES * (1 + 1e-4)})
     beside = replayed(tmp_path / "beside", a=smooth, b=smooth | {f"widened/{key}": ONES + 1e-7})
     assert {each.verdict for each in judge(measure_calls(far, "a", [CALL], beside), list("ab"))} == {"diverged"}
@@ -997,7 +997,8 @@ def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
         (["--from", "x.json", "--dtype", "float16"], 2, "--dtype changes what is run, and --from runs nothing"),
         (["--from", "gone.json"], 2, "--from: expected a report that `dlf parity --json FILE` wrote"),
         (["--from", "MODEL"], 2, "It is no JSON"),
-        (["MODEL:build", "--constant", "noisy=x"], 2, "--constant: expected NAME=NUMBER with one of same, noisy"),
+        (["MODEL:build", "--threshold", "noisy=x"], 2, "--threshold: expected NAME=NUMBER with one of same, noisy"),
+        (["MODEL:build", "--constant", "noisy=x"], 2, "--threshold: expected NAME=NUMBER with one of same, noisy"),
         (["MODEL:build", "--backends", f"{HERE},nope"], 3, "nope"),
         ([], 2, "Name a TARGET, or an earlier report"),
     ],

@@ -25,7 +25,7 @@ from dlf.parity._recording.subject import Subject, outputs_alone
 from dlf.parity._recording.taps import Listener, listening
 from dlf.parity._recording.worker import Worker
 from dlf.parity._records import Records
-from dlf.parity.evidence import constants_of, judged, read_report
+from dlf.parity.evidence import judged, read_report, thresholds_of
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.report import report_text, write_report
 from dlf.parity.runner import Workers, run_parity
@@ -179,8 +179,8 @@ def test_one_backend_alone_is_held_against_its_own_float64(workers: Workers, fil
     # The report holds the measurements, and can be judged again.
     place = tmp_path / "parity.json"
     write_report(report, place)
-    again = judged(read_report(place), (), constants_of(["noisy=1e-9"]))
-    assert again["constants"]["noisy"] == 1e-9
+    again = judged(read_report(place), (), thresholds_of(["noisy=1e-9"]))
+    assert again["thresholds"]["noisy"] == 1e-9
     assert {each["verdict"] for each in again["precision"]} >= {"noisy"}
     assert judged(read_report(place))["findings"] == json.loads(place.read_text())["findings"]
     with pytest.raises(InvalidArgumentError, match=f"--backends: expected some of those that were measured: {HERE}"):
@@ -348,7 +348,7 @@ def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
 def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path, tmp_path: Path) -> None:
     from dlf.parity._judging.measure import _moves
     from dlf.parity._judging.measurement import Measurement
-    from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
+    from dlf.parity._judging.verdict import Thresholds, judged_in_own_dtype
 
     worker = Worker()
     worker.respond({"do": "build", "options": asked(f"{file}:{name}")})
@@ -360,7 +360,7 @@ def test_a_layer_that_asks_for_float32_has_no_float64_form(name: str, file: Path
         moves = _moves(beside, f"float64/{layer}|forward/0")
         assert moves is not None
         measured: Measurement = {"moves": {HERE: [moves]}, "longest": 3}
-        assert judged_in_own_dtype(measured, Constants()) == longest
+        assert judged_in_own_dtype(measured, Thresholds()) == longest
 
 
 def test_what_was_heard_is_not_held() -> None:

@@ -49,7 +49,7 @@ def measured(stage: str, layer: str | None, variable: str | None, costs: dict[st
         "size": 1.0,
         "floor": 1e-7,
         "distances": pairs,
-        "apart": pairs,
+        "differences": pairs,
         "errors": {name: 1e-7 * cost for name, cost in costs.items()},
         "digests": dict.fromkeys(BACKENDS, "00"),
         "elements": [{"index": [0, 3], "float64": values, "tested": values}] * bool(wrong),
@@ -98,7 +98,7 @@ def report_of(names: list[str], wrong: dict[str, str], noisy: tuple[str, ...] = 
         "initial_values": [],
         "known_failures": {},
         "stages_asked": list(STAGES),
-        "constants": {"same": 1e5, "noisy": 30.0, "low_precision": 1000.0},
+        "thresholds": {"same": 1e5, "noisy": 30.0, "low_precision": 1000.0},
         "backends": {
             name: {
                 "keras": "3.15.1",
@@ -144,7 +144,7 @@ def diverging() -> dict[str, Any]:
 @pytest.fixture
 def hostile(diverging: dict[str, Any]) -> dict[str, Any]:
     """A report with hostile markup in every string that does not come from dlf itself."""
-    own = {"stage", "verdict", "dtype", "mode", "schema", "stages", "constants", "stages_asked"}
+    own = {"stage", "verdict", "dtype", "mode", "schema", "stages", "thresholds", "stages_asked"}
 
     def spoilt(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -327,7 +327,7 @@ def test_what_nobody_is_blamed_for(sound: dict[str, Any], page_of: Write) -> Non
         for each in sound["findings"]
         if each["backend"] != "torch"
     ]
-    sound["measurements"][0]["distances"] = sound["measurements"][0]["apart"] = {"jax|tensorflow": None}
+    sound["measurements"][0]["distances"] = sound["measurements"][0]["differences"] = {"jax|tensorflow": None}
     sound["measurements"][0]["elements"] = [{"index": [], "float64": {"jax": None, "tensorflow": 3}, "tested": {}}]
     rows, _ = rows_of(sound)
     assert [cell.verdict for cell in rows[0].cells] == ["diverged", "diverged"]
@@ -369,7 +369,7 @@ def test_a_backend_that_failed(broken: dict[str, Any], page_of: Write) -> None:
 
 def test_numbers_that_are_none(diverging: dict[str, Any], page_of: Write) -> None:
     for each in diverging["measurements"]:
-        each |= {"errors": dict.fromkeys(BACKENDS), "apart": dict.fromkeys(each["apart"])}
+        each |= {"errors": dict.fromkeys(BACKENDS), "differences": dict.fromkeys(each["differences"])}
     curves = diverging["trajectory"]
     curves["losses"]["tested"] = {name: [None, None] for name in BACKENDS}
     curves |= {"distance": {name: [0.0, None] for name in BACKENDS}, "envelope": [None, 0.0]}

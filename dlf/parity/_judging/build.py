@@ -82,7 +82,7 @@ def judge_values(built: Mapping[str, Built]) -> list[Finding]:
     """Compares initial values, which dlf draws alike wherever Keras's own functions draw them.
 
     Where the worker finds that a model draws by a framework's own functions, other numbers are not a difference. Other
-    constants are, and so is a root mean square that is more than six standard deviations of a sample's away.
+    thresholds are, and so is a root mean square that is more than six standard deviations of a sample's away.
 
     Args:
         built: What each backend's worker reports: ``variables``, ``values`` and ``drawn_alike``.

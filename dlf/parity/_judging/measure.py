@@ -33,7 +33,7 @@ from dlf.numerics.noise_floor import (
     widened,
 )
 from dlf.parity._answers import CallAnswer
-from dlf.parity._judging.measurement import Apart, Element, Lost, Measurement, Moves
+from dlf.parity._judging.measurement import Beside, Element, Lost, Measurement, Moves
 from dlf.parity._records import Records
 from dlf.utils.workers import cores_of_machine
 
@@ -313,7 +313,7 @@ def measure(float64: Arrays, tested: Arrays, floor: float, dtype: str) -> Measur
         "floor": floor,
         "backends": list(there),
         "distances": {pair: _rounded(value) for pair, value in distances.items()},
-        "apart": {f"{a}|{b}": _rounded(difference(there[a], there[b])) for a, b in pairs},
+        "differences": {f"{a}|{b}": _rounded(difference(there[a], there[b])) for a, b in pairs},
         "errors": {backend: _rounded(_error(tested.get(backend), value)) for backend, value in there.items()},
         "digests": {backend: _digest(value) for backend, value in tested.items() if value is not None},
     }
@@ -343,7 +343,7 @@ def _no_numbers(arrays: Arrays) -> dict[str, str]:
     return found
 
 
-def beside_of(found: Measurement) -> Apart:
+def beside_of(found: Measurement) -> Beside:
     """Returns the part of a measurement from moved inputs that is kept: it tells a tie from a difference."""
     return {"distances": found["distances"], "floor": found["floor"], "dtype": found["dtype"]}
 

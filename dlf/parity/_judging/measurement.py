@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-__all__ = ["Apart", "Element", "Lost", "Measurement", "Moves"]
+__all__ = ["Beside", "Element", "Lost", "Measurement", "Moves"]
 
 
 class Moves(TypedDict):
@@ -17,7 +17,7 @@ class Moves(TypedDict):
     moved: float
 
 
-class Apart(TypedDict):
+class Beside(TypedDict):
     """How far apart the backends are for slightly moved inputs: it tells a tie from a difference."""
 
     distances: dict[str, float | None]
@@ -80,11 +80,11 @@ class Measurement(TypedDict, total=False):
     """The noise floor in the dtype under test."""
     distances: dict[str, float | None]
     """The root mean square of the difference in float64, by pair (``"jax|torch"``); None where it cannot be taken."""
-    apart: dict[str, float | None]
+    differences: dict[str, float | None]
     """The largest difference in float64, relative to the largest element, by pair."""
     errors: dict[str, float | None]
     """The root mean square of the difference between the dtype under test and float64, by backend."""
-    beside: Apart
+    beside: Beside
 
     # How it is computed.
     moves: dict[str, list[Moves]]

@@ -8,7 +8,7 @@ Requirements:
 * NaN and infinity are never right where a backend has a finite result; a tensor that cannot be judged is reported as
   such; neither counts as the same;
 * a difference is named once, where it begins: in the innermost layer, and in a part rather than in the whole model;
-* verdicts depend only on the measurements and a few constants, so that a report can be judged again.
+* verdicts depend only on the measurements and a few thresholds, so that a report can be judged again.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from dlf.parity._judging.measurement import Measurement, Moves
 from dlf.parity.options import STAGES
 
 __all__ = [
-    "Constants",
     "Finding",
+    "Thresholds",
     "is_suspect",
     "judge",
     "judge_each",
     "judged_in_own_dtype",
     "outvoted",
     "own_dtypes",
-    "told",
+    "with_context",
 ]
 
 
 @dataclass(frozen=True)
-class Constants:
+class Thresholds:
     """The thresholds of the verdict; the fault bench measures what smaller and larger values of each would change.
 
     Args:
@@ -114,27 +114,27 @@ class Finding:
 
 
 def judge(
-    measurements: Sequence[Measurement], backends: Sequence[str], constants: Constants | None = None
+    measurements: Sequence[Measurement], backends: Sequence[str], thresholds: Thresholds | None = None
 ) -> list[Finding]:
     """Judges measurements on some of the backends that were measured.
 
     Args:
         measurements: The measurements, in the order of the stages.
         backends: The backends to compare.
-        constants: The thresholds of the verdict.
+        thresholds: The thresholds of the verdict.
 
     Returns:
         The findings, in the order of the measurements; each difference is named once, where it begins.
     """
-    constants = constants or Constants()
-    told_ones = told(measurements, constants)
-    parts = [each for each in told_ones if _is_part(each)]
-    whole = [each for each in told_ones if each["mode"] == "whole"]
-    steps = [each for each in told_ones if each["stage"] == "trajectory"]
-    findings = _innermost([each for one in parts for each in judge_each(one, backends, constants)])
+    thresholds = thresholds or Thresholds()
+    in_context = with_context(measurements, thresholds)
+    parts = [each for each in in_context if _is_part(each)]
+    whole = [each for each in in_context if each["mode"] == "whole"]
+    steps = [each for each in in_context if each["stage"] == "trajectory"]
+    findings = _innermost([each for one in parts for each in judge_each(one, backends, thresholds)])
     broken = any(each.verdict == "diverged" for each in findings)
     tied = any(each.verdict == "tie" for each in findings)
-    of_whole = [each for one in whole for each in judge_each(one, backends, constants)]
+    of_whole = [each for one in whole for each in judge_each(one, backends, thresholds)]
     # The cost of rounding is reported of the parts, where there are any.
     of_parts = {each.stage for each in findings}
     findings += [
@@ -149,7 +149,7 @@ def judge(
         wrong = [each for each in wrong if each.stage != "gradient" or not tied]
         findings += _where_it_begins(wrong)
         broken = bool(wrong)
-    trained = [each for one in steps for each in judge_each(one, backends, constants)]
+    trained = [each for one in steps for each in judge_each(one, backends, thresholds)]
     # Where a step by itself differs or meets a tie, the free run differs because of it.
     apart = any(each.verdict in {"diverged", "tie"} and each.mode == "resynchronised" for each in trained)
     return findings + [
@@ -157,7 +157,7 @@ def judge(
     ]
 
 
-def judge_each(measured: Measurement, backends: Sequence[str], constants: Constants) -> Iterator[Finding]:
+def judge_each(measured: Measurement, backends: Sequence[str], thresholds: Thresholds) -> Iterator[Finding]:
     """Judges one tensor: whether backends agree in float64 and, on each that does, what the dtype costs."""
     there = [name for name in backends if name in measured["backends"]]
     if not there:
@@ -178,10 +178,10 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
     )
     absent = [name for name in backends if name in measured.get("absent", ())]
     yield from (replace(place, backend=name, detail="which is not there") for name in absent)
-    if _is_blind(measured, constants):
+    if _is_blind(measured, thresholds):
         # At a tie, roundoff decides which side is taken; for slightly moved inputs, backends can be compared.
         measured = {**measured, "roundoff": 0.0}
-        if "beside" not in measured or _odd_beside(measured, there, constants):
+        if "beside" not in measured or _odd_beside(measured, there, thresholds):
             blind = replace(place, verdict="not judged", detail="float64's own roundoff takes it as far as it is large")
             yield from (replace(blind, backend=name) for name in there)
             return
@@ -197,14 +197,14 @@ def judge_each(measured: Measurement, backends: Sequence[str], constants: Consta
         # Where one backend has a finite result, NaN and infinity are wrong, however many backends have them.
         yield from (replace(place, backend=name, detail=what, lost=True) for name, what in lost.items())
         there, lost = [name for name in there if name not in lost], {}
-    odd, apart = _odd_ones(measured, there, constants)
-    wrong = "tie" if odd and _is_tie(measured, there, constants) else "diverged"
-    if not odd and _is_stepwise(measured, constants):
-        odd = _odd_beside(measured, there, constants)
+    odd, apart = _odd_ones(measured, there, thresholds)
+    wrong = "tie" if odd and _is_tie(measured, there, thresholds) else "diverged"
+    if not odd and _is_stepwise(measured, thresholds):
+        odd = _odd_beside(measured, there, thresholds)
     yield from (_another(measured, replace(place, backend=name, verdict=wrong), apart) for name in odd)
     if None not in odd:
         same = [name for name in there if name not in odd]
-        yield from _alike(measured, same, lost, replace(place, verdict=best, relative_difference=apart), constants)
+        yield from _alike(measured, same, lost, replace(place, verdict=best, relative_difference=apart), thresholds)
 
 
 def _another(measured: Measurement, place: Finding, apart: float | None) -> Finding:
@@ -216,13 +216,13 @@ def _another(measured: Measurement, place: Finding, apart: float | None) -> Find
 
 
 def _alike(
-    measured: Measurement, names: Sequence[str], lost: Mapping[str, str], place: Finding, constants: Constants
+    measured: Measurement, names: Sequence[str], lost: Mapping[str, str], place: Finding, thresholds: Thresholds
 ) -> Iterator[Finding]:
     """The findings on backends that agree: not finite, or what the dtype costs; the best verdict is that of `place`."""
     if lost:
         yield from (replace(place, backend=name, verdict="not finite", detail=lost[name], lost=True) for name in names)
         return
-    for name, verdict, cost, detail in _costs(measured, names, constants):
+    for name, verdict, cost, detail in _costs(measured, names, thresholds):
         floors, said = cost if math.isfinite(cost) else None, place.verdict if verdict == "rounding" else verdict
         yield replace(
             place,
@@ -235,37 +235,37 @@ def _alike(
 
 
 def _costs(
-    measured: Measurement, names: Sequence[str], constants: Constants
+    measured: Measurement, names: Sequence[str], thresholds: Thresholds
 ) -> Iterator[tuple[str, str, float, str | None]]:
     """What the dtype costs on each of the backends that agree: its name, verdict, noise floors and detail."""
     costs = {name: _cost(measured, name) for name in names}
-    noisy = [name for name, cost in costs.items() if cost > constants.noisy]
+    noisy = [name for name, cost in costs.items() if cost > thresholds.noisy]
     lost = [name for name, cost in costs.items() if not math.isfinite(cost)]
     # Where roundoff is as large as the result, it is chance that one run overflows and another does not.
     chaotic = float(measured.get("roundoff", 0.0)) >= (measured["size"] or math.inf)
-    roundoff = "cancelled" in measured and _odd_ones(measured, names, constants, strictly=True)[0]
+    roundoff = "cancelled" in measured and _odd_ones(measured, names, thresholds, strictly=True)[0]
     for name, cost in costs.items():
-        verdict = verdict_of(cost, constants.noisy, constants.low_precision)
+        verdict = verdict_of(cost, thresholds.noisy, thresholds.low_precision)
         what = _not_finite(measured, "tested").get(name)
         if lost and len(lost) < len(costs) and not chaotic:
             # NaN or infinity on one backend, where others are finite, is a difference and not a cost.
             verdict = "diverged" if name in lost else verdict
         elif lost:
             verdict = "not finite" if what else "unstable"
-        elif _is_of_another(measured, costs, constants):
+        elif _is_of_another(measured, costs, thresholds):
             verdict, what = "not judged", "float64 gives something else than the model on every backend"
         elif roundoff or (
-            len(noisy) == len(costs) > 1 and max(costs.values()) <= constants.alike * min(costs.values())
+            len(noisy) == len(costs) > 1 and max(costs.values()) <= thresholds.alike * min(costs.values())
         ):
             verdict = "unstable"
         if measured["mode"] == "free" and verdict == "rounding":
             # The error is within the spread of the perturbed runs: it is chaos if it is more than one step explains.
-            verdict = "chaos" if cost * measured["floor"] > constants.noisy * measured["one_step"] else verdict
+            verdict = "chaos" if cost * measured["floor"] > thresholds.noisy * measured["one_step"] else verdict
         detail = f"{what} in {measured['dtype']}" if what and name in lost else what
         yield name, verdict, cost, detail
 
 
-def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants: Constants) -> bool:
+def _is_of_another(measured: Measurement, costs: Mapping[str, float], thresholds: Thresholds) -> bool:
     """Whether every backend is further from the float64 form than rounding explains: then that computes something else.
 
     Never where all backends have the same bits, as where each takes a tiny number for zero.
@@ -273,7 +273,7 @@ def _is_of_another(measured: Measurement, costs: Mapping[str, float], constants:
     if len({measured.get("digests", {}).get(name, name) for name in costs}) == 1:
         return False
     size = measured["size"] or 0.0
-    far = [cost > constants.same and cost * measured["floor"] > _FAR * size > 0.0 for cost in costs.values()]
+    far = [cost > thresholds.same and cost * measured["floor"] > _FAR * size > 0.0 for cost in costs.values()]
     return all(far) and len(far) > 1 and _is_part(measured)
 
 
@@ -282,33 +282,33 @@ def _not_finite(measured: Measurement, precision: Literal["float64", "tested"]) 
     return measured["not_finite"][precision] if "not_finite" in measured else {}
 
 
-def _is_blind(measured: Measurement, constants: Constants) -> bool:
+def _is_blind(measured: Measurement, thresholds: Thresholds) -> bool:
     """Whether the roundoff of float64 alone may move a tensor by its whole scale: then it cannot be judged.
 
     Free runs are left out: they may go anywhere, since each step is judged by itself.
     """
     scale = max(measured["size"] or 0.0, measured.get("scale", 0.0))
-    may = constants.roundoff * float(measured.get("roundoff", 0.0)) >= scale > 0.0
+    may = thresholds.roundoff * float(measured.get("roundoff", 0.0)) >= scale > 0.0
     return may and measured["mode"] in {"whole", "resynchronised"} and "cancelled" not in measured
 
 
-def own_dtypes(measured: Measurement, constants: Constants) -> dict[str, int]:
+def own_dtypes(measured: Measurement, thresholds: Thresholds) -> dict[str, int]:
     """Returns the backends on which a tensor has no float64 form, each with how many terms its sums may have.
 
     Args:
         measured: One tensor of a layer, a loss or a whole model.
-        constants: The thresholds of the verdict.
+        thresholds: The thresholds of the verdict.
 
     Example:
         >>> half = {"bent": 0.5, "bent_widely": 0.5, "bent_units": 1e6, "widened_units": 0.0, "moved": 1e-12}
-        >>> own_dtypes({"moves": {"jax": [half], "torch": []}, "longest": 8}, Constants())
+        >>> own_dtypes({"moves": {"jax": [half], "torch": []}, "longest": 8}, Thresholds())
         {'jax': 8}
     """
     # A variable that has a dtype of its own has it on every backend.
     found = dict.fromkeys(measured["backends"], measured["own_dtype"]) if "own_dtype" in measured else {}
-    bent = _bent_ones(measured, constants)
+    bent = _bent_ones(measured, thresholds)
     for name, moves in measured.get("moves", {}).items():
-        if name in bent or any(each["widened_units"] > constants.rounded for each in moves):
+        if name in bent or any(each["widened_units"] > thresholds.rounded for each in moves):
             found[name] = measured["longest"]
     # What holds a layer without a float64 form has none either.
     for name, longest in measured.get("inherited", {}).items():
@@ -316,14 +316,14 @@ def own_dtypes(measured: Measurement, constants: Constants) -> dict[str, int]:
     return found
 
 
-def judged_in_own_dtype(measured: Measurement, constants: Constants) -> int | None:
+def judged_in_own_dtype(measured: Measurement, thresholds: Thresholds) -> int | None:
     """Returns how many terms the sums of a tensor may have, if it lacks a float64 form on a backend, or None.
 
     Args:
         measured: One tensor of a layer, a loss or a whole model.
-        constants: The thresholds of the verdict.
+        thresholds: The thresholds of the verdict.
     """
-    return max(own_dtypes(measured, constants).values(), default=None)
+    return max(own_dtypes(measured, thresholds).values(), default=None)
 
 
 def is_suspect(finding: Finding) -> bool:
@@ -338,21 +338,21 @@ def _is_part(measured: Measurement) -> bool:
     return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
 
 
-def told(measurements: Sequence[Measurement], constants: Constants) -> list[Measurement]:
+def with_context(measurements: Sequence[Measurement], thresholds: Thresholds) -> list[Measurement]:
     """Returns the measurements, each with what others show: which parts lack a float64 form, and what amplifies.
 
     A layer gets what the layers inside it show; the whole model and its training get what all parts show.
 
     Args:
         measurements: Of the layers, the loss and the optimizer, of the whole model, and of its training.
-        constants: The thresholds of the verdict.
+        thresholds: The thresholds of the verdict.
     """
     own: dict[str | None, dict[str, int]] = {}
     for each in measurements:
         # What a model computes between its layers shows in its outputs.
         if _is_part(each) or each["mode"] == "whole":
             mine = own.setdefault(each["layer"], {})
-            mine |= {name: max(mine.get(name, 0), longest) for name, longest in own_dtypes(each, constants).items()}
+            mine |= {name: max(mine.get(name, 0), longest) for name, longest in own_dtypes(each, thresholds).items()}
     own = {layer: found for layer, found in own.items() if found}
     if not own and not any("moves" in each for each in measurements):
         return list(measurements)
@@ -369,7 +369,7 @@ def told(measurements: Sequence[Measurement], constants: Constants) -> list[Meas
     )
     # How far the roundoff of float64 goes behind a layer that amplifies: anywhere, where a tiny step makes it jump.
     roundoff = (
-        1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > constants.amplified else 0.0
+        1.0 if moved > _JUMPS else moved / STEPS["nudged"] * eps_of("float64") if moved > thresholds.amplified else 0.0
     )
 
     def told_one(each: Measurement) -> Measurement:
@@ -389,20 +389,20 @@ def _joined(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return joined
 
 
-def _bound(measured: Measurement, names: Sequence[str], constants: Constants, pair: Sequence[str]) -> float:
+def _bound(measured: Measurement, names: Sequence[str], thresholds: Thresholds, pair: Sequence[str]) -> float:
     """The largest distance in float64 at which the results of a pair of these backends count as the same."""
-    room = constants.whole if measured["mode"] == "whole" else 1.0
+    room = thresholds.whole if measured["mode"] == "whole" else 1.0
     share = eps_of("float64") / eps_of(measured["dtype"])
     # Moving a layer's inputs does not show what is rounded between its operations. But an error that every backend has
     # in the dtype under test, it has in float64 too, in proportion.
     lost = min((each for name in names if (each := measured["errors"].get(name)) is not None), default=0.0)
-    roundoff = constants.roundoff * max(float(measured.get("roundoff", 0.0)), share * float(lost))
-    own = own_dtypes(measured, constants)
+    roundoff = thresholds.roundoff * max(float(measured.get("roundoff", 0.0)), share * float(lost))
+    own = own_dtypes(measured, thresholds)
     longest = max((own[name] for name in pair if name in own), default=None)
     if longest is not None:
         # Without a float64 form, the bound is the dtype's own roundoff, with room for the length of its sums.
-        return roundoff + room * max(constants.noisy, math.sqrt(longest)) * float(measured["floor"])
-    return roundoff + room * constants.same * share * float(measured["floor"])
+        return roundoff + room * max(thresholds.noisy, math.sqrt(longest)) * float(measured["floor"])
+    return roundoff + room * thresholds.same * share * float(measured["floor"])
 
 
 def outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
@@ -411,78 +411,78 @@ def outvoted(names: Sequence[str], most: Sequence[str]) -> Sequence[str | None]:
 
 
 def _odd_ones(
-    measured: Measurement, names: Sequence[str], constants: Constants, *, strictly: bool = False
+    measured: Measurement, names: Sequence[str], thresholds: Thresholds, *, strictly: bool = False
 ) -> tuple[Sequence[str | None], float | None]:
     """The backends that differ from the majority, and how far apart they are."""
     # A gradient that is zero but for roundoff, amplified by the optimizer: neither its sign nor its size has a meaning.
-    roundoff = constants.noisy * float(measured["floor"]) if "cancelled" in measured and not strictly else 0.0
+    roundoff = thresholds.noisy * float(measured["floor"]) if "cancelled" in measured and not strictly else 0.0
 
     def is_same(one: str, other: str) -> bool:
         if one == other:
             return True
         apart = _of_pair(measured["distances"], one, other)
-        return apart is not None and apart <= roundoff + _bound(measured, names, constants, (one, other))
+        return apart is not None and apart <= roundoff + _bound(measured, names, thresholds, (one, other))
 
     def groups(of: Sequence[str]) -> tuple[Sequence[str | None], Sequence[str]]:
         largest = max(([other for other in of if is_same(one, other)] for one in of), key=len)
         return outvoted(of, largest), largest
 
     odd, largest = groups(names)
-    own = own_dtypes(measured, constants)
+    own = own_dtypes(measured, thresholds)
     exact = [name for name in names if name not in own]
     if not odd and len(exact) > 1:
         # A backend without a float64 form agrees with others by a wider bound, but is nearer to one that is right.
         odd, _ = groups(exact)
-        near = {_nearest(measured, name, exact, constants) for name in names if name in own} if None in odd else {None}
+        near = {_nearest(measured, name, exact, thresholds) for name in names if name in own} if None in odd else {None}
         right = near.pop() if len(near) == 1 else None
         odd = odd if right is None else [name for name in exact if not is_same(right, name)]
-    every = [_of_pair(measured["apart"], largest[0], name) for name in names if name != largest[0]]
+    every = [_of_pair(measured["differences"], largest[0], name) for name in names if name != largest[0]]
     apart = None if None in every else max((each for each in every if each is not None), default=0.0)
     return odd, apart
 
 
-def _nearest(measured: Measurement, name: str, others: Sequence[str], constants: Constants) -> str | None:
+def _nearest(measured: Measurement, name: str, others: Sequence[str], thresholds: Thresholds) -> str | None:
     """The backend to which `name` is much nearer than to the others, or None."""
     apart = {other: _of_pair(measured["distances"], name, other) for other in others}
     distances = sorted((math.inf if each is None else each, other) for other, each in apart.items())
     (first, nearest), (second, _) = distances[:2]
-    return nearest if constants.alike * first < second else None
+    return nearest if thresholds.alike * first < second else None
 
 
-def _is_tie(measured: Measurement, names: Sequence[str], constants: Constants) -> bool:
+def _is_tie(measured: Measurement, names: Sequence[str], thresholds: Thresholds) -> bool:
     """Whether backends differ, but not for slightly moved inputs, as gradients may: each of them is right then."""
-    if measured["stage"] == "forward" or "beside" not in measured or None in measured["apart"].values():
+    if measured["stage"] == "forward" or "beside" not in measured or None in measured["differences"].values():
         return False
-    return not _odd_beside(measured, names, constants)
+    return not _odd_beside(measured, names, thresholds)
 
 
-def _is_stepwise(measured: Measurement, constants: Constants) -> bool:
+def _is_stepwise(measured: Measurement, thresholds: Thresholds) -> bool:
     """Whether an output is to be compared for moved inputs too: float32 inside a layer may make it a step function.
 
     At a step, as where a pixel becomes an integer, a unit in the last place moves the output so far that no difference
     would stand out.
     """
-    is_own = judged_in_own_dtype(measured, constants) is not None
-    return measured["stage"] == "forward" and "beside" in measured and is_own and not _bent_ones(measured, constants)
+    is_own = judged_in_own_dtype(measured, thresholds) is not None
+    return measured["stage"] == "forward" and "beside" in measured and is_own and not _bent_ones(measured, thresholds)
 
 
-def _bent_ones(measured: Measurement, constants: Constants) -> list[str]:
+def _bent_ones(measured: Measurement, thresholds: Thresholds) -> list[str]:
     """The backends on which a slope over a tiny step differs from that over a larger one: it is in float32 there."""
     moves = measured.get("moves", {})
 
     def is_bent(name: str, number: int, one: Moves) -> bool:
         others = [each[number]["bent"] for other, each in moves.items() if other != name and number < len(each)]
-        return one["bent_units"] > constants.rounded and (
-            one["bent"] > constants.bent
-            or one["bent_widely"] > constants.bent_widely
-            or one["bent"] > constants.bent_apart * min(others, default=math.inf)
+        return one["bent_units"] > thresholds.rounded and (
+            one["bent"] > thresholds.bent
+            or one["bent_widely"] > thresholds.bent_widely
+            or one["bent"] > thresholds.bent_apart * min(others, default=math.inf)
         )
 
     return [name for name, each in moves.items() if any(is_bent(name, n, one) for n, one in enumerate(each))]
 
 
-def _odd_beside(measured: Measurement, names: Sequence[str], constants: Constants) -> Sequence[str | None]:
-    return _odd_ones({**measured, **measured["beside"]}, names, constants)[0]
+def _odd_beside(measured: Measurement, names: Sequence[str], thresholds: Thresholds) -> Sequence[str | None]:
+    return _odd_ones({**measured, **measured["beside"]}, names, thresholds)[0]
 
 
 def _of_pair(table: Mapping[str, float | None], one: str, other: str) -> float | None:

@@ -108,7 +108,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         # Written from a tree of elements, which escapes its texts.
         "graph": Markup(draw_calls(report, layers)),  # noqa: S704
         "has_many_cards": len(report.get("calls", ())) > _PRINTED,
-        "lines": {name: report.get("constants", {}).get(name) for name in ("noisy", "low_precision")},
+        "lines": {name: report.get("thresholds", {}).get(name) for name in ("noisy", "low_precision")},
         "depth": Markup(_depth(report, layers)),  # noqa: S704 - Matplotlib's own, without a word of the report.
         **_trajectory(report),
         "legend": [(name, number % COLOURS, MARKS[number % len(MARKS)]) for number, name in enumerate(backends)],
@@ -200,8 +200,8 @@ def _depth(report: Mapping[str, Any], layers: Sequence[Layer]) -> str:
             if any(cell.level == "bad" for cell in cells):
                 known = [value for value in (wrong.get(place), curve[place]) if value is not None]
                 wrong[place] = max(known, default=None)
-    constants = report.get("constants", {})
-    lines = [constants[name] for name in ("noisy", "low_precision") if name in constants]
+    thresholds = report.get("thresholds", {})
+    lines = [thresholds[name] for name in ("noisy", "low_precision") if name in thresholds]
     return plot_depth(curves, sorted(wrong.items()), lines or [1.0])
 
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import Any, cast
 
 from dlf.parity._judging.measurement import Measurement
-from dlf.parity._judging.verdict import Constants, judged_in_own_dtype
+from dlf.parity._judging.verdict import Thresholds, judged_in_own_dtype
 from dlf.parity.page.numbers import difference_order, difference_text, finite, floors_text
 from dlf.parity.report import name_of
 
@@ -170,9 +170,9 @@ def rows_of(report: Mapping[str, Any]) -> tuple[list[Row], int]:
     # Findings without a measurement are those of `build`; measurements without a finding are of the whole model, or
     # of a layer that has a defect from one inside it.
     measured = {_key(each): each for each in report.get("measurements", ())}
-    constants = Constants(**report.get("constants", {}))
+    thresholds = Thresholds(**report.get("thresholds", {}))
     rows = [
-        _row(number, measured.get(key) or said[key][0], said.get(key, ()), backends, constants)
+        _row(number, measured.get(key) or said[key][0], said.get(key, ()), backends, thresholds)
         for number, key in enumerate(dict.fromkeys([*measured, *said]))
     ]
     rows = _worst_steps(rows)
@@ -228,7 +228,7 @@ def _row(
     of: Mapping[str, Any],
     findings: Sequence[Mapping[str, Any]],
     backends: Sequence[str],
-    constants: Constants,
+    thresholds: Thresholds,
 ) -> Row:
     verdicts = {name: worst_of(f["verdict"] for f in findings if f["backend"] in (name, None)) for name in backends}
     floors = {f["backend"]: f.get("noise_floors") for f in findings}
@@ -238,7 +238,7 @@ def _row(
     wrong = {name for name in backends if verdicts[name] in ("diverged", "known")}
     floors |= {name: _off(of, name, wrong) for name in wrong if of.get("floor")}
     cells = [Cell(verdicts[name], floors_text(floors.get(name)), finite(floors.get(name))) for name in backends]
-    apart = of.get("apart", {})
+    apart = of.get("differences", {})
     pairs = []
     for a, b in _pairs(backends):
         key = next((key for key in (f"{a}|{b}", f"{b}|{a}") if key in apart), None)
@@ -246,7 +246,7 @@ def _row(
         pairs.append(("—" if key is None else difference_text(apart[key]), is_wrong and key is not None))
     largest = [math.inf if value is None else value for value in apart.values()]
     largest = largest or [value for f in findings if (value := f["relative_difference"]) is not None]
-    is_own = judged_in_own_dtype(cast("Measurement", of), constants) is not None
+    is_own = judged_in_own_dtype(cast("Measurement", of), thresholds) is not None
     call, layer = of.get("call"), of.get("layer")
     step, mode = of.get("step"), of.get("mode")
     return Row(

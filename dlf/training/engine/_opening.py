@@ -19,10 +19,10 @@ import keras
 
 from dlf.data.array_dataset import BatchedDataset
 
-__all__ = ["begin_as_keras_does_after_an_epoch", "is_told_of_epochs", "look_as_keras_does"]
+__all__ = ["begin_as_keras_does_after_an_epoch", "has_epoch_hooks", "look_as_keras_does"]
 
 
-def is_told_of_epochs(dataset: Any) -> bool:
+def has_epoch_hooks(dataset: Any) -> bool:
     """Whether the data set is a user's `PyDataset`, whose epoch hooks must be called; dlf orders its own batches."""
     return isinstance(dataset, keras.utils.PyDataset) and not isinstance(dataset, BatchedDataset)
 
@@ -39,7 +39,7 @@ def look_as_keras_does(dataset: Any, read: Callable[[], Iterable[Any]], *, build
         The first batch, or None if Keras reads none either.
     """
     on_tensorflow = keras.config.backend() == "tensorflow"
-    if is_told_of_epochs(dataset):
+    if has_epoch_hooks(dataset):
         if on_tensorflow:
             # Keras reads up to two batches to find the output signature that tf.data needs.
             return next(iter([dataset[index] for index in range(min(2, dataset.num_batches))]), None)

@@ -22,7 +22,7 @@ from dlf.backend.protocol import EpochRunner
 from dlf.data.array_dataset import BatchedDataset
 from dlf.data.conversion import as_array, as_in_this_thread, as_keras_feeds
 from dlf.data.tf_data import rows_of
-from dlf.training.engine._opening import begin_as_keras_does_after_an_epoch, is_told_of_epochs, look_as_keras_does
+from dlf.training.engine._opening import begin_as_keras_does_after_an_epoch, has_epoch_hooks, look_as_keras_does
 from dlf.training.engine._refusals import NotFusedError, check_readable
 from dlf.training.engine.arrays import ArrayBatches
 
@@ -179,7 +179,7 @@ class Stream(Feed):
         self._in_turn = _ahead if ahead else iter
         self._longest: dict[Any, int] = {}
         self._most = _BLOCK_STEPS
-        self._is_told = is_told_of_epochs(dataset)
+        self._has_hooks = has_epoch_hooks(dataset)
         self._steps = self._count()
         self._looked_at: Any = None
         self._begun: Iterator[Any] | None = None
@@ -190,7 +190,7 @@ class Stream(Feed):
         return self._steps
 
     def _count(self) -> int:
-        if self._is_told:
+        if self._has_hooks:
             return int(self.dataset.num_batches)
         return int(self.dataset.cardinality()) if hasattr(self.dataset, "cardinality") else len(self.dataset)
 
@@ -202,12 +202,12 @@ class Stream(Feed):
         """Called after `look` and before the first epoch, and before each evaluation."""
         if self._begun is None:
             self._steps = self._count()
-            if self._is_told:
+            if self._has_hooks:
                 self.dataset.on_epoch_end()
 
     def begin_epoch(self) -> None:
         """Called before an epoch's first batch."""
-        if self._is_told and self._begun is None:
+        if self._has_hooks and self._begun is None:
             self.dataset.on_epoch_begin()
 
     def end_epoch(self, *, broken_off: bool = False) -> None:
@@ -216,7 +216,7 @@ class Stream(Feed):
         # their next order.
         if not broken_off:
             begin_as_keras_does_after_an_epoch(self.dataset)
-        if not broken_off or not self._is_told:
+        if not broken_off or not self._has_hooks:
             getattr(self.dataset, "on_epoch_end", lambda: None)()
 
     def read_one_at_a_time(self) -> None:
