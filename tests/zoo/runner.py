@@ -4,7 +4,7 @@ Requirements:
 
 * one set of workers runs many small models; a worker that dies is restarted, and costs one entry;
 * several sets can run in parallel, since in each set all workers wait for the backend that compiles the longest;
-* an entry that has a result in the folder is not run again;
+* an entry that has a result of the installed versions in the folder is not run again;
 * untested entries are in the summary beside the tested ones.
 """
 
@@ -16,11 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib import metadata
 from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+from dlf.backend.registry import load_backend
+from dlf.backend.report import package_versions
 from dlf.parity.options import ParityOptions
 from dlf.parity.report import answer_of, remarks_of
 from dlf.parity.runner import Workers, run_parity
@@ -42,7 +45,7 @@ def run_zoo(
     on_progress: Callable[[str], None] = lambda _: None,
     jobs: int = 1,
 ) -> dict[str, Any]:
-    """Runs the entries that were not run yet.
+    """Runs the entries that were not run yet with the installed versions of Keras and the frameworks.
 
     Args:
         entries: The entries.
@@ -55,17 +58,19 @@ def run_zoo(
         The summary, in JSON's types: see `summary_of`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = [each for each in entries if each.status == "tested" and not _place(folder, each).exists()]
+    versions = {name: package_versions(load_backend(name)) for name in backends} | {"keras": metadata.version("keras")}
+    waiting = [each for each in entries if each.status == "tested" and not _is_done(_place(folder, each), versions)]
     on_progress(f"{len(waiting)} of {len(entries)} entries are to be run")
-    crews: list[Workers] = []
+    started: list[Workers] = []
     numbers, stopped = count(1), Event()
 
     def run_together(some: Sequence[Entry]) -> None:
         with Workers(backends, timeout=900.0) as workers:
-            crews.append(workers)
+            started.append(workers)
             for entry in some:
                 began = time.perf_counter()
-                result = _run(entry, backends, workers) | {"seconds": round(time.perf_counter() - began, 1)}
+                result = _run(entry, backends, workers) | {"versions": versions}
+                result["seconds"] = round(time.perf_counter() - began, 1)
                 if stopped.is_set():
                     return  # The workers were ended during this entry.
                 with whole_file(_place(folder, entry)) as place:
@@ -82,7 +87,7 @@ def run_zoo(
             except BaseException:
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-                for workers in crews:
+                for workers in started:
                     workers.close()
                 raise
     return summary_of(entries, folder)
@@ -168,6 +173,10 @@ def _verdict(report: Mapping[str, Any]) -> str:
     if report["failed"] or report["divergences"]:
         return "known"
     return "not judged" if report["not_judged"] else str(report["verdict"])
+
+
+def _is_done(place: Path, versions: Mapping[str, Any]) -> bool:
+    return place.exists() and json.loads(place.read_text()).get("versions") == versions
 
 
 def _place(folder: Path, entry: Entry) -> Path:

@@ -161,6 +161,13 @@ def test_what_was_run_is_kept_and_not_run_again(tmp_path: Path, monkeypatch: pyt
     assert said == ["1 of 4 entries are to be run", said[1]]
     assert whole["counts"] == {"not compared": 3, "untested": 1}
     assert whole["rows"][:2] == first["rows"][:2]
+    # What another version gave says nothing of the installed one.
+    old = next(tmp_path.glob("losses-*.json"))
+    old.write_text(json.dumps(json.loads(old.read_text()) | {"versions": {"keras": "3.0.0"}}))
+    said.clear()
+    run_zoo(SMALL, (HERE,), tmp_path, said.append)
+    assert said == ["1 of 3 entries are to be run", said[1]]
+    assert "losses MeanSquaredError" in said[1]
 
 
 @pytest.mark.slow
