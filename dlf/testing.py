@@ -82,6 +82,7 @@ def check_backend(name: str) -> None:
         _check_loading,
         _check_environment,
         _check_description,
+        _check_compiled,
         _check_gradient_paths,
         check_paths_in_float64,
         _check_random_stream,
@@ -142,6 +143,12 @@ def _check_description(backend: Backend) -> None:
     )
     described = describe_backend(backend)
     expect("its own process describes it alike", expected=described, received=dict(ask_backend(backend.name)))
+
+
+def _check_compiled(backend: Backend) -> None:
+    compiled = backend.compiled(lambda values: {name: 2 * each + 1 for name, each in values.items()})
+    received = _to_numpy(compiled({"x": keras.ops.ones(2)})["x"]).tolist()
+    expect("`compiled` changes no result", expected=[3.0, 3.0], received=received)
 
 
 def _check_gradient_paths(backend: Backend) -> None:

@@ -63,6 +63,11 @@ class JaxBackend:
 
         return jax.enable_x64(True)
 
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        from dlf_jax.compiling import compiled
+
+        return compiled(function)
+
     def custom_gradients_undone(self, note: Callable[[], None]) -> AbstractContextManager[None]:
         from dlf_jax.custom_gradients import custom_gradients_undone
 

@@ -261,6 +261,14 @@ class Backend(Protocol):
         """Returns a context in which the framework computes float64 operations in float64 throughout."""
         ...
 
+    def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a function of arrays that is compiled as a whole, if the framework compiles single operations.
+
+        JAX does, which takes long outside of `jax.jit`. A function that cannot be compiled runs as it is; a framework
+        that runs an operation at once returns the function itself.
+        """
+        ...
+
     def epoch_runner(self, model: Any) -> EpochRunner:
         """Returns the `EpochRunner` of this Keras model."""
         ...

@@ -15,13 +15,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
 
 from dlf.backend.keras_internals import stop_gradient_undone
-from dlf.backend.protocol import Batch, CustomGradients, GradientPath, Lesson, Loss, SecondDerivatives
+from dlf.backend.protocol import Batch, CustomGradients, GradientPath, Loss, SecondDerivatives
 from dlf.backend.registry import current_backend, load_backend
 from dlf.gradients._finite_difference import slope_at_zero
 from dlf.gradients.value_and_grad import find_path
@@ -248,9 +249,7 @@ class _Examiner:
         self, name: str, path: GradientPath, subject: _Subject, batch: Any, random: np.random.Generator
     ) -> None:
         self._name, self._path, self._batch, self._random = name, path, batch, random
-        # Outside of jit, JAX compiles every operation by itself, and a loop again at every call.
-        compiled = path.compiled if isinstance(path, Lesson) and keras.config.backend() == "jax" else _as_it_is
-        self._loss_and_gradients, self._evaluate = compiled(path.loss_and_gradients), compiled(_evaluate)
+        self._taken_of = cache(self._taken)
         self._dtypes = {key: value.dtype for key, value in subject.parameters.items()}
         self._exact = {key: value.astype(np.float64) for key, value in subject.parameters.items()}
         self._exact_batch = keras.tree.map_structure(widened, batch)
@@ -258,6 +257,7 @@ class _Examiner:
             self._tested = self._gradients(subject.loss, subject.parameters, batch)
         with in_float64():
             self._loss = subject.in_float64()
+            self._evaluate = current_backend().compiled(self._loss)
             self.truth = self._gradients(self._loss, self._exact, self._exact_batch)
             self._floors = self._noise_floors()
 
@@ -306,12 +306,18 @@ class _Examiner:
     def _tensors(self) -> Any:
         return as_batch(*self._exact_batch)
 
+    def _taken(self, loss: Loss) -> Callable[[Any, Any], Any]:
+        def take(parameters: Any, batch: Any) -> Any:
+            return self._path.loss_and_gradients(loss, parameters, batch)
+
+        return current_backend().compiled(take)
+
     def _gradients(self, loss: Loss, parameters: Arrays, batch: Any) -> Arrays:
-        return _arrays(self._loss_and_gradients(loss, parameters, as_batch(*batch))[1])
+        return _arrays(self._taken_of(loss)(parameters, as_batch(*batch))[1])
 
     def _value(self, parameters: Arrays) -> float:
         tensors = {name: keras.ops.convert_to_tensor(value) for name, value in parameters.items()}
-        return float(to_numpy(self._evaluate(self._loss, tensors, self._tensors())))
+        return float(to_numpy(self._evaluate(tensors, self._tensors())))
 
     def _noise_floors(self) -> dict[str, float]:
         """Returns how far each gradient moves when all inputs and parameters move by one unit in the last place."""
@@ -449,14 +455,6 @@ def _moves_in_steps(along: Callable[[float], float], expected: float, scale: flo
 
 def _worst(probes: list[_Probe]) -> _Probe:
     return min(probes, key=lambda probe: (_SEVERITY.index(probe.verdict), -probe.doubt))
-
-
-def _evaluate(loss: Loss, parameters: Any, batch: Any) -> Any:
-    return loss(parameters, batch)
-
-
-def _as_it_is(function: Callable[..., Any]) -> Callable[..., Any]:
-    return function
 
 
 def _arrays(tensors: Mapping[str, Any]) -> Arrays:

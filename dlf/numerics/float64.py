@@ -131,7 +131,7 @@ def float64_reference(model: keras.Model, build: Callable[[], keras.Model] | Non
         target.assign(keras.ops.cast(source.value, target.dtype))
         if source.trainable != target.trainable:
             target.trainable = source.trainable
-    if keras.config.backend() == "torch":
+    if hasattr(reference, "register_parameter"):  # Where a model is a module of PyTorch.
         _register_all(reference, model)
     return reference
 

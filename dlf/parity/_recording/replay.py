@@ -17,10 +17,10 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import with_mask
+from dlf.backend.registry import current_backend
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import parameters_of, to_numpy
 from dlf.numerics.noise_floor import eps_of, is_floating, moved, rms, widened, with_whole_kept
-from dlf.parity._recording.compiling import compiled
 from dlf.parity._recording.subject import Subject
 from dlf.parity._recording.taps import LOOPS, Call, takes_training
 from dlf.parity._records import Records
@@ -184,7 +184,7 @@ def replay_of(
     # Outputs alone take few operations, most of which XLA has compiled for other layers of these shapes already. But a
     # loop would be compiled anew at each call.
     loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
-    used = compiled(compute) if loops or path is not None else compute
+    used = current_backend().compiled(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = used(inputs.parameters(layer, float64=float64), inputs.fixed())
@@ -236,10 +236,11 @@ def replay_of_loss(
         predictions = [keras.ops.copy((values | fixed)[name]) for name in arrays]
         return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
 
-    @compiled
-    def taken(parameters: Any) -> tuple[Any, Any]:
+    def take(parameters: Any) -> tuple[Any, Any]:
         found: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
         return found
+
+    taken = current_backend().compiled(take)
 
     def replay(move: Move | None) -> dict[str, np.ndarray]:
         value, gradients = taken(
@@ -273,7 +274,8 @@ def replay_of_update(
     step = eps_of(subject.dtype) * max(rms(each) for each in exact)
     before = [to_numpy(each.value) for each in variables]
     # Stateless, as Keras takes a step on JAX: an optimizer that scales the loss has a branch.
-    by_values = compiled(subject.built_optimizer(model).stateless_apply) if keras.config.backend() == "jax" else None
+    stateless = keras.config.backend() == "jax"
+    by_values = current_backend().compiled(subject.built_optimizer(model).stateless_apply) if stateless else None
 
     def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
         moves = [0.0 if random is None else random.choice([-1.0, 1.0], each.shape) * step for each in exact]

@@ -20,7 +20,6 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import float32_widened
-from dlf.backend.protocol import Lesson
 from dlf.backend.registry import current_backend
 from dlf.backend.report import describe_backend
 from dlf.gradients.value_and_grad import find_path
@@ -405,11 +404,11 @@ class Worker:
         return write
 
     def _take(self, function: Any, parameters: Any, batch: Any) -> Any:
-        # Uncompiled, JAX would compile each operation by itself.
-        take = self._path.loss_and_gradients
-        if keras.config.backend() == "jax" and isinstance(self._path, Lesson):
-            take = self._path.compiled(take)
-        return take(function, parameters, batch)
+        path = self._path
+        take = current_backend().compiled(
+            lambda parameters, batch: path.loss_and_gradients(function, parameters, batch)
+        )
+        return take(parameters, batch)
 
 
 def _is_finite(values: list[Any]) -> bool:

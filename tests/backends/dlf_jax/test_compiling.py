@@ -1,4 +1,4 @@
-"""On JAX, replays of layers that compute the same share one compiled program, and those of others do not."""
+"""Functions that compute the same share one compiled program, and others do not."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from dlf.backend.registry import current_backend
-from dlf.parity._recording import compiling
-from dlf.parity._recording.compiling import compiled
+if keras.config.backend() != "jax":
+    pytest.skip("JAX alone compiles functions for dlf", allow_module_level=True)
 
-pytestmark = [
-    pytest.mark.once,
-    pytest.mark.skipif(current_backend().name != "jax", reason="JAX alone compiles what is replayed"),
-]
+from dlf_jax import compiling
+from dlf_jax.compiling import compiled
 
 LARGE = np.linspace(0.0, 1.0, 5000)
 

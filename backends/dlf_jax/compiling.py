@@ -1,4 +1,4 @@
-"""Compiles what is replayed, on JAX: each program once, however many layers share it."""
+"""Compiles functions of arrays as a whole, and each program once, however many layers of a model share it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-import keras
+import jax
 
 __all__ = ["compiled"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of arrays that XLA compiles as a whole on JAX, which else compiles each operation by itself.
+    """Returns a function of arrays that XLA compiles as a whole; JAX would compile each operation by itself.
 
-    A function that cannot be traced is run as it is, and so is any function on another backend.
+    A function that cannot be traced runs as it is.
     """
-    if keras.config.backend() != "jax":
-        return function
-    import jax
-
     jitted, programs, traced = jax.jit(function), {}, True
 
     def call(*args: Any) -> Any:
