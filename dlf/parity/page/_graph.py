@@ -75,7 +75,6 @@ def _arrows(calls: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
     """
     place = {each["key"]: number for number, each in enumerate(calls)}
     inside = _inside(calls)
-    inner = {number for each in inside.values() for number in each}
     found = []
     for number, call in enumerate(calls):
         sources = [place[key] for key in call["sources"] if key in place and place[key] < number]
@@ -83,8 +82,7 @@ def _arrows(calls: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
         given = {place[key] for other in mine for key in calls[other]["sources"] if key in place}
         last = [other for other in mine if other not in given]
         found += [(source, number) for source in dict.fromkeys(last or sources)]
-    # A layer inside, whose own layers inside stand between, is one of those that give.
-    return [arrow for arrow in dict.fromkeys(found) if arrow[1] in inner or arrow[0] != arrow[1]]
+    return list(dict.fromkeys(found))
 
 
 def _inside(calls: Sequence[Mapping[str, Any]]) -> dict[int, list[int]]:
