@@ -230,6 +230,8 @@ def install(session: nox.Session, backends: list[str], device: str) -> None:
 def environment(session: nox.Session) -> dict[str, str]:
     """Return what processes that run side by side start with."""
     return {
+        # uv compiles no Python at installing: it is kept as it is imported, or each process would compile Keras anew.
+        "PYTHONDONTWRITEBYTECODE": "",
         # Where two share two cores, OpenMP's threads wait for each other, and a matrix product takes sixteen times as
         # long.
         "OMP_NUM_THREADS": "1",
