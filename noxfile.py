@@ -80,6 +80,8 @@ def let_uv_find_what_pip_finds() -> None:
     os.environ.update({"UV_INDEX_STRATEGY": "unsafe-best-match", **found, **os.environ})
 
 
+# uv leaves it to Python to compile what is imported: where Python may not keep that, each process would do it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 let_pyenv_find_all()
 let_uv_find_what_pip_finds()
 
@@ -230,8 +232,6 @@ def install(session: nox.Session, backends: list[str], device: str) -> None:
 def environment(session: nox.Session) -> dict[str, str]:
     """Return what processes that run side by side start with."""
     return {
-        # uv compiles no Python at installing: it is kept as it is imported, or each process would compile Keras anew.
-        "PYTHONDONTWRITEBYTECODE": "",
         # Where two share two cores, OpenMP's threads wait for each other, and a matrix product takes sixteen times as
         # long.
         "OMP_NUM_THREADS": "1",
