@@ -26,6 +26,8 @@ OF_PYTHON = [
 ]
 """What depends on Python itself or on JAX's newest release: a minute, where the whole suite takes many."""
 ALONE = "slow or alone"
+SIDE_BY_SIDE = ["-n", "3", "--dist", "worksteal"]
+"""Three tests at a time on two cores: a test often waits for a process that it has started."""
 SLOWEST = ["--durations", "15", "--durations-min", "2"]
 """What makes pytest name the slowest tests, at the end of each session."""
 REST: dict[str, list[str]] = {
@@ -109,7 +111,7 @@ def quick(session: nox.Session) -> None:
     for backend in BACKENDS:
         start = time.monotonic()
         once = "" if backend == next(iter(BACKENDS)) else " and not once"
-        asked = ["--backend", backend, "-n", "2", *SLOWEST, "-m", f"not slow{once}", *session.posargs]
+        asked = ["--backend", backend, *SIDE_BY_SIDE, *SLOWEST, "-m", f"not slow{once}", *session.posargs]
         session.run("pytest", *asked, env=environment(session))
         took[backend] = time.monotonic() - start
     session.log("The quick tests passed: " + ", ".join(f"{name} in {each:.0f} s" for name, each in took.items()) + ".")
@@ -129,9 +131,10 @@ def full(session: nox.Session) -> None:
 def tests(session: nox.Session, backend: str, device: str) -> None:
     """Run the whole suite with one backend installed and no other."""
     install(session, [backend], device)
-    # Two workers: most tests wait for a process of their own to start.
     once = [] if backend == next(iter(BACKENDS)) else ["-m", "not once"]
-    session.run("pytest", "--backend", backend, "-n", "2", *SLOWEST, *once, *session.posargs, env=environment(session))
+    session.run(
+        "pytest", "--backend", backend, *SIDE_BY_SIDE, *SLOWEST, *once, *session.posargs, env=environment(session)
+    )
 
 
 @nox.session(python=PYTHONS)

@@ -1046,6 +1046,7 @@ def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: P
     assert json.dumps(report, allow_nan=False)
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_where_memory_is_short_one_worker_computes_at_a_time(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -1070,6 +1071,7 @@ def test_where_memory_is_short_one_worker_computes_at_a_time(
     assert set(itertools.accumulate(together[4:])) == {0, 1}
 
 
+@pytest.mark.once
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
@@ -1101,6 +1103,7 @@ def test_a_worker_that_does_not_come_through_is_named(file: Path, tmp_path: Path
     assert caught.match(message)
 
 
+@pytest.mark.once
 def test_of_two_that_fail_the_first_backend_is_named_and_not_the_quicker_one(tmp_path: Path) -> None:
     source = "import os, time\ndef build():\n    time.sleep(os.environ['WORKER'] == 'one')\n"
     (tmp_path / "neither.py").write_text(f"{source}    raise RuntimeError('that of ' + os.environ['WORKER'])\n")
@@ -1112,6 +1115,7 @@ def test_of_two_that_fail_the_first_backend_is_named_and_not_the_quicker_one(tmp
         run.close()
 
 
+@pytest.mark.once
 def test_two_runs_do_not_write_into_one_folder(file: Path, tmp_path: Path) -> None:
     """Both runs found the folder empty, and the other one has written its first file since."""
     run = TwoOfOne(f"{file}:build", tmp_path)
@@ -1167,6 +1171,7 @@ with temporary_folder("dlf-parity-") as folder:
 """
 
 
+@pytest.mark.once
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_parent_leaves_no_worker(tmp_path: Path, how: signal.Signals) -> None:
