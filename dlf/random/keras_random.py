@@ -8,7 +8,10 @@ Requirements:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -18,10 +21,47 @@ from keras import ops
 from dlf.backend.keras_internals import draw_key, random_functions
 from dlf.random import _threefry as threefry
 
-__all__ = ["NOTES", "replacements"]
+__all__ = ["NOTES", "draws_nudged", "replacements"]
 
 NOTES: dict[str, str] = {}
 """The functions that drew with Keras's own generator since the seed was set, and the reasons."""
+
+
+_nudge: ContextVar[Any] = ContextVar("nudge", default=None)
+
+
+@contextmanager
+def draws_nudged(size: Any) -> Iterator[None]:
+    """Moves the floating-point numbers that are drawn by a share of each, alternately up and down.
+
+    Args:
+        size: The share, as a number or a tensor; None moves nothing.
+
+    Example:
+        >>> from dlf.random.seed import common_randomness
+        >>> with common_randomness():
+        ...     drawn = keras.random.uniform((2,), seed=7)
+        ...     with draws_nudged(0.5):
+        ...         nudged = keras.random.uniform((2,), seed=7)
+        >>> [round(float(each), 6) for each in nudged / drawn]
+        [0.5, 1.5]
+    """
+    token = _nudge.set(size)
+    try:
+        yield
+    finally:
+        _nudge.reset(token)
+
+
+def _nudged(numbers: Any) -> Any:
+    size = _nudge.get()
+    if size is None:
+        return numbers
+    signs: Any = 1.0
+    if all(isinstance(each, int) for each in numbers.shape):
+        signs = np.where(np.arange(math.prod(numbers.shape)) % 2, 1.0, -1.0).reshape(numbers.shape)
+    dtype = keras.backend.standardize_dtype(numbers.dtype)
+    return numbers * (1 + ops.cast(size, dtype) * ops.cast(signs, dtype))
 
 
 def replacements() -> dict[str, Callable[..., Any]]:
@@ -80,15 +120,15 @@ def _dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None
 
 
 def _uniform(shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: Any = None, seed: Any = None) -> Any:
-    return threefry.uniform(draw_key(seed), shape, minval, maxval, _standard(dtype))
+    return _nudged(threefry.uniform(draw_key(seed), shape, minval, maxval, _standard(dtype)))
 
 
 def _normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None) -> Any:
-    return ops.cast(threefry.normal(draw_key(seed), shape), _standard(dtype)) * stddev + mean
+    return _nudged(ops.cast(threefry.normal(draw_key(seed), shape), _standard(dtype)) * stddev + mean)
 
 
 def _truncated_normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None) -> Any:
-    return ops.cast(threefry.truncated_normal(draw_key(seed), shape), _standard(dtype)) * stddev + mean
+    return _nudged(ops.cast(threefry.truncated_normal(draw_key(seed), shape), _standard(dtype)) * stddev + mean)
 
 
 def _standard(dtype: Any) -> str:

@@ -24,6 +24,7 @@ from dlf.numerics.noise_floor import eps_of, is_floating, moved, rms, widened, w
 from dlf.parity._recording.subject import Subject
 from dlf.parity._recording.taps import LOOPS, Call, takes_training
 from dlf.parity._records import Records
+from dlf.random.keras_random import draws_nudged
 from dlf.utils.trees import with_keys_as_in, with_sorted_keys
 
 __all__ = [
@@ -55,6 +56,7 @@ class Inputs:
 
     def __init__(self, call: Call, given: Records, layer: keras.Layer) -> None:
         # A layer that computes in integers leaves floating-point inputs as they are.
+        self._draws: float | None = None
         self.call, self.dtype = call, layer.compute_dtype if is_floating(layer.compute_dtype) else "float32"
         count = len(keras.tree.flatten(call.asked))
         self._tensors = {
@@ -96,7 +98,9 @@ class Inputs:
     def fixed(self) -> dict[str, Any]:
         """The other values that the call depends on: state, incoming gradients, integers and masks."""
         integers = {n: each for n, each in self._tensors.items() if each.dtype.kind != "f"}
-        return {"state": self.state, "incoming": self.incoming, "integers": integers, "masks": self._masks}
+        found = {"state": self.state, "incoming": self.incoming, "integers": integers, "masks": self._masks}
+        # What is None is no argument of a compiled function.
+        return found if self._draws is None else {**found, "draws": np.float64(self._draws)}
 
     def arguments(self, values: Any, fixed: Any) -> Any:
         """The arguments of the call, with these inputs in their places."""
@@ -110,15 +114,22 @@ class Inputs:
             flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
         return with_keys_as_in(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
-    def moved(self, move: Move, *, whole: bool = True) -> Inputs:
+    @property
+    def has_draws(self) -> bool:
+        """Whether the layer draws random numbers."""
+        return any(name.endswith("seed_generator_state") for name in self.state_names)
+
+    def moved(self, move: Move, *, whole: bool = True, draws: float | None = None) -> Inputs:
         """The same inputs, with every floating-point array moved but the state.
 
         Args:
             move: A function that moves an array, given its dtype under test.
             whole: Whether whole numbers among the model's own data are moved too.
+            draws: By which share of it each number that the layer draws is moved.
         """
         other = object.__new__(Inputs)
         other.__dict__ |= self.__dict__
+        other._draws = draws
         for part in ("_tensors", "_values", "incoming"):
             found = {name: move(each, self.dtype) for name, each in getattr(self, part).items()}
             if part == "_tensors" and not whole and not self.call.sources:
@@ -160,7 +171,8 @@ def replay_of(
         values = {name: keras.ops.copy(each) for name, each in given.items()}
         mapping = [(variable, values[f"variable/{name}"]) for name, variable in variables.items()]
         mapping += list(zip(state, fixed["state"], strict=True))
-        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
+        nudged_draws = draws_nudged(fixed.get("draws"))
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope, nudged_draws:
             args, kwargs = inputs.arguments(values, fixed)
             outputs = with_sorted_keys(layer(*args, **_in_mode(layer, args, kwargs, training=mode)))
             after = [scope.get_current_value(each) for each in state]
