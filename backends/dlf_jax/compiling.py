@@ -13,26 +13,15 @@ __all__ = ["compiled"]
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function of arrays that XLA compiles as a whole; JAX would compile each operation by itself.
-
-    A function that cannot be traced runs as it is.
-    """
-    jitted, programs, traced = jax.jit(function), {}, True
+    """Returns a function of arrays that XLA compiles as a whole; JAX would compile each operation by itself."""
+    jitted, programs = jax.jit(function), {}
 
     def call(*args: Any) -> Any:
-        nonlocal traced
-        if not traced:
-            return function(*args)
-        try:
-            leaves, structure = jax.tree.flatten(args)
-            signature = (structure, *map(jax.typeof, leaves))
-            if signature not in programs:
-                programs[signature] = _program(jitted.lower(*args))
-            return programs[signature](*args)
-        except Exception:  # noqa: BLE001 - a layer of somebody's own may look at its numbers; or fail, once more.
-            found = function(*args)
-            traced = False
-            return found
+        leaves, structure = jax.tree.flatten(args)
+        signature = (structure, *map(jax.typeof, leaves))
+        if signature not in programs:
+            programs[signature] = _program(jitted.lower(*args))
+        return programs[signature](*args)
 
     return call
 

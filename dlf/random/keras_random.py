@@ -40,9 +40,9 @@ def draws_nudged(size: Any) -> Iterator[None]:
     Example:
         >>> from dlf.random.seed import common_randomness
         >>> with common_randomness():
-        ...     drawn = keras.random.uniform((2,), seed=7)
+        ...     drawn = keras.random.normal((2,), seed=7)
         ...     with draws_nudged(0.5):
-        ...         nudged = keras.random.uniform((2,), seed=7)
+        ...         nudged = keras.random.normal((2,), seed=7)
         >>> [round(float(each), 6) for each in nudged / drawn]
         [0.5, 1.5]
     """

@@ -113,6 +113,12 @@ def decay_beside_attention() -> Any:
 # Images, signals and special functions.
 
 
+@fault(stage="forward", layer="drawn")
+def solution_of_draws() -> Any:
+    """What a layer solves for in float32, from random numbers alone, is 0.01% off."""
+    return model_of(sound_float32.Drawn(off(1.0001), name="drawn"), shape=(3,))
+
+
 @fault(stage="forward", layer="level_2/level_1/resize")
 def nearest_two_deep() -> Any:
     """An image is resized by its nearest pixels instead of bilinearly, two layers deep."""

@@ -173,6 +173,32 @@ def resized_by_the_model() -> Any:
     return model
 
 
+class Drawn(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """Multiplies by a matrix that is solved for in float32, from random numbers alone.
+
+    Args:
+        scale: A factor of the result.
+    """
+
+    def __init__(self, scale: float = 1.0, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.scale, self.seed_generator = scale, keras.random.SeedGenerator(3)
+
+    def call(self, x: Any) -> Any:
+        drawn = keras.random.uniform((3, 3), seed=self.seed_generator, dtype=x.dtype)
+        # By its type: the name of float32 would be seen.
+        solved = ops.linalg.solve(
+            ops.cast(drawn, np.float32) + 2 * np.eye(3, dtype="float32"), np.eye(3, dtype="float32")
+        )
+        return self.scale * ops.matmul(x, ops.cast(solved, x.dtype))
+
+
+@sound()
+def solved_from_draws() -> Any:
+    """No slope by the inputs shows what is computed in float32 from random numbers."""
+    return model_of(Drawn(name="drawn"), shape=(3,))
+
+
 @sound()
 def attention_to_all_alike() -> Any:
     """Embeddings as small as they are initialized: all weights of an attention are nearly equal."""

@@ -196,7 +196,7 @@ def replay_of(
     # Outputs alone take few operations, most of which XLA has compiled for other layers of these shapes already. But a
     # loop would be compiled anew at each call.
     loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
-    used = current_backend().compiled(compute) if loops or path is not None else compute
+    used = _compiled(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = used(inputs.parameters(layer, float64=float64), inputs.fixed())
@@ -252,7 +252,7 @@ def replay_of_loss(
         found: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
         return found
 
-    taken = current_backend().compiled(take)
+    taken = _compiled(take)
 
     def replay(move: Move | None) -> dict[str, np.ndarray]:
         value, gradients = taken(
@@ -287,7 +287,7 @@ def replay_of_update(
     before = [to_numpy(each.value) for each in variables]
     # Stateless, as Keras takes a step on JAX: an optimizer that scales the loss has a branch.
     stateless = keras.config.backend() == "jax"
-    by_values = current_backend().compiled(subject.built_optimizer(model).stateless_apply) if stateless else None
+    by_values = _compiled(subject.built_optimizer(model).stateless_apply) if stateless else None
 
     def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
         moves = [0.0 if random is None else random.choice([-1.0, 1.0], each.shape) * step for each in exact]
@@ -312,6 +312,26 @@ def replay_of_update(
         return found
 
     return replay
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function as the backend compiles it; one that cannot be compiled runs as it is."""
+    whole, traced = current_backend().compiled(function), True
+    if whole is function:
+        return function
+
+    def call(*args: Any) -> Any:
+        nonlocal traced
+        if not traced:
+            return function(*args)
+        try:
+            return whole(*args)
+        except Exception:  # noqa: BLE001 - a layer of somebody's own may look at its numbers; or fail, once more.
+            found = function(*args)
+            traced = False
+            return found
+
+    return call
 
 
 def rounded(array: np.ndarray, dtype: str) -> np.ndarray:

@@ -12,6 +12,9 @@ import pytest
 if keras.config.backend() != "jax":
     pytest.skip("JAX alone compiles functions for dlf", allow_module_level=True)
 
+import jax
+
+from dlf.parity._recording.replay import _compiled
 from dlf_jax import compiling
 from dlf_jax.compiling import compiled
 
@@ -45,7 +48,6 @@ def test_a_layer_that_was_changed_after_it_was_made_is_another() -> None:
 
 
 def test_what_is_called_back_in_python_is_never_taken_for_another() -> None:
-    import jax
 
     def calling_back(factor: float) -> Callable[[Any], Any]:
         return compiled(lambda x: jax.pure_callback(lambda each: np.asarray(each) * factor, x, x))
@@ -56,7 +58,6 @@ def test_what_is_called_back_in_python_is_never_taken_for_another() -> None:
 
 @pytest.mark.parametrize("beside", [False, True], ids=["in the text", "beside the arguments"])
 def test_arrays_that_functions_hold_tell_them_apart(beside: bool) -> None:
-    import jax
 
     name = "jax_use_simplified_jaxpr_constants"
     if not hasattr(jax.config, name):
@@ -78,11 +79,13 @@ def test_other_shapes_are_other_programs() -> None:
 
 
 def test_what_cannot_be_traced_runs_as_it_is_and_what_fails_fails() -> None:
-    looks = compiled(lambda x: x * 2 if float(x.sum()) > 0 else x)
+    looks = _compiled(lambda x: x * 2 if float(x.sum()) > 0 else x)
     assert np.array_equal(looks(keras.ops.ones(2)), [2.0, 2.0])
     assert np.array_equal(looks(-keras.ops.ones(2)), [-1.0, -1.0])
     with pytest.raises(TypeError):
-        compiled(lambda x: x + "a")(np.ones(2))
+        _compiled(lambda x: x + "a")(np.ones(2))
+    with pytest.raises(jax.errors.ConcretizationTypeError):
+        compiled(lambda x: x * 2 if float(x.sum()) > 0 else x)(np.ones(2))
 
 
 def test_no_more_programs_are_kept_than_a_model_needs(monkeypatch: pytest.MonkeyPatch) -> None:
