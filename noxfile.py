@@ -150,9 +150,9 @@ def pythons(session: nox.Session) -> None:
 def parity(session: nox.Session, device: str) -> None:
     """Run the tests that take all backends, installed side by side; on a CPU those that `quick` leaves out."""
     install(session, list(BACKENDS), device)
-    asked = ["-m", "together" if device == "gpu" else "together and slow", *session.posargs]
-    # Each test has a process for each backend by itself.
-    session.run("pytest", "--backend", "jax", *SLOWEST, *asked, env=environment(session))
+    # Two at a time, since two backends wait for the one that compiles; on a GPU, memory is for one.
+    asked = ["-m", "together"] if device == "gpu" else ["-m", "together and slow", "-n", "2", "--dist", "worksteal"]
+    session.run("pytest", "--backend", "jax", *SLOWEST, *asked, *session.posargs, env=environment(session))
 
 
 @nox.session

@@ -20,7 +20,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         leaves, structure = jax.tree.flatten(args)
         signature = (structure, *map(jax.typeof, leaves))
         if signature not in programs:
-            programs[signature] = _program(jitted.lower(*args))
+            programs[signature] = _program(jitted.lower(*args), signature)
         return programs[signature](*args)
 
     return call
@@ -33,7 +33,7 @@ hardly ever."""
 _programs: OrderedDict[Any, Any] = OrderedDict()
 
 
-def _program(lowered: Any) -> Any:
+def _program(lowered: Any, signature: Any) -> Any:
     """Compiles a program, or returns what the same text was compiled to: deep models repeat the same few layers.
 
     Programs are told apart by their text, which holds all that they compute. A layer's class and configuration do not:
@@ -44,7 +44,8 @@ def _program(lowered: Any) -> Any:
     # large array that the function holds.
     if "callback" in text or "jax.const" in text:
         return lowered.compile()
-    key = (hashlib.sha256(text.encode()).digest(), lowered.in_tree, lowered.out_tree)
+    # An argument that is not used is in no text, and has to be of the same type all the same.
+    key = (hashlib.sha256(text.encode()).digest(), signature, lowered.out_tree)
     if key not in _programs:
         _programs[key] = lowered.compile()
     _programs.move_to_end(key)

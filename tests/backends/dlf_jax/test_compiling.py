@@ -71,6 +71,12 @@ def test_arrays_that_functions_hold_tell_them_apart(beside: bool) -> None:
         jax.config.update(name, before)
 
 
+def test_an_argument_that_is_not_used_may_have_another_shape() -> None:
+    for shape in ((8,), (8, 3)):
+        ignoring = compiled(lambda x, _: x + 1)
+        assert np.array_equal(ignoring(np.ones(2), np.zeros(shape)), [2.0, 2.0])
+
+
 def test_other_shapes_are_other_programs() -> None:
     layer = called(keras.layers.LeakyReLU(0.25))
     for size in (2, 3, 2):
