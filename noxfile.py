@@ -115,7 +115,7 @@ def quick(session: nox.Session) -> None:
         session.run("pytest", *asked, env=environment(session))
         took[backend] = time.monotonic() - start
     session.log("The quick tests passed: " + ", ".join(f"{name} in {each:.0f} s" for name, each in took.items()) + ".")
-    session.log("The slow ones, each backend alone, other Pythons and the wheel: nox -s full (about 40 minutes).")
+    session.log("The slow ones, each backend alone, other Pythons and the wheel: nox -s full (half an hour).")
 
 
 @nox.session(venv_backend="none")
