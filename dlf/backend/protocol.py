@@ -264,8 +264,9 @@ class Backend(Protocol):
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns a function of arrays that is compiled as a whole, if the framework compiles single operations.
 
-        JAX does, which takes long outside of `jax.jit`. A function that cannot be compiled raises when it is called; a
-        framework that runs an operation at once returns the function itself.
+        JAX does, which takes long outside of `jax.jit`. A function that cannot be compiled raises when it is called. A
+        framework that runs operations one by one returns the function itself. So does a backend whose gradient paths
+        cannot be traced, since they are compiled by this, as layers and losses are.
         """
         ...
 

@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.tree import Tree
 
 from dlf.backend.registry import backend_names, is_installed, load_backend
-from dlf.parity._judging.verdict import Thresholds, judged_in_own_dtype
+from dlf.parity._judging.verdict import PLACE, Thresholds, judged_in_own_dtype
 from dlf.parity.options import STAGES
 from dlf.utils.files import write_json
 from dlf.utils.workers import WorkerProgress
@@ -166,8 +166,7 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
     if first["backend"] is None:
         return f"{together} differ: it starts in {where}."
     # Several backends may differ at this place, as where they are not finite: all are named.
-    place = ("stage", "layer", "variable", "kind", "of", "call", "mode", "step")
-    here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in place)]
+    here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in PLACE)]
     blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
     differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{_listed(blamed)} differ"
     detail = f", {first['detail']}" if first.get("detail") else ""

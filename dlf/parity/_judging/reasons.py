@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from dlf.parity._answers import Built, LayerAnswer, VariableAnswer
-from dlf.parity._judging.verdict import Finding
+from dlf.parity._judging.verdict import PLACE, Finding
 from dlf.parity._known import KnownDifference, known_differences
 
 __all__ = ["reasons_of_failures", "with_reasons"]
@@ -86,10 +86,7 @@ def _reason(known: KnownDifference) -> str:
 
 
 def _place(finding: Finding) -> tuple[Any, ...]:
-    return (
-        *(finding.stage, finding.layer, finding.variable, finding.kind, finding.of),
-        *(finding.call, finding.mode, finding.step),
-    )
+    return tuple(getattr(finding, name) for name in PLACE)
 
 
 def _is_whose(known: KnownDifference, backend: str | None, blamed: set[str | None], compared: Sequence[str]) -> bool:

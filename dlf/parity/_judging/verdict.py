@@ -23,6 +23,7 @@ from dlf.parity._judging.measurement import Measurement, Moves
 from dlf.parity.options import STAGES
 
 __all__ = [
+    "PLACE",
     "Finding",
     "Thresholds",
     "is_suspect",
@@ -80,6 +81,10 @@ _FAR = 0.1
 """A share of a tensor's scale: where every backend is further from the float64 form, that computes something else."""
 _JUMPS = 0.01
 """A share of a tensor's scale: what a step of 2^-40 moves further than this, roundoff may move anywhere."""
+
+
+PLACE = ("stage", "layer", "variable", "kind", "of", "call", "mode", "step")
+"""The fields of a finding that say where it is; the others say what was found there, and on which backend."""
 
 
 @dataclass(frozen=True)

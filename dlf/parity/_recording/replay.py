@@ -114,11 +114,6 @@ class Inputs:
             flat[n] = tensor if mask is None else with_mask(tensor * 1, keras.ops.convert_to_tensor(mask))
         return with_keys_as_in(keras.tree.pack_sequence_as(self.call.asked, flat), self.call.as_given)
 
-    @property
-    def has_draws(self) -> bool:
-        """Whether the layer draws random numbers."""
-        return any(name.endswith("seed_generator_state") for name in self.state_names)
-
     def moved(self, move: Move, *, whole: bool = True, draws: float | None = None) -> Inputs:
         """The same inputs, with every floating-point array moved but the state.
 
@@ -129,7 +124,7 @@ class Inputs:
         """
         other = object.__new__(Inputs)
         other.__dict__ |= self.__dict__
-        other._draws = draws
+        other._draws = draws if any(name.endswith("seed_generator_state") for name in self.state_names) else None
         for part in ("_tensors", "_values", "incoming"):
             found = {name: move(each, self.dtype) for name, each in getattr(self, part).items()}
             if part == "_tensors" and not whole and not self.call.sources:

@@ -301,14 +301,12 @@ class Worker:
             for number, key in enumerate(keys):
                 inputs, random = self._inputs(key, given), np.random.default_rng(number)
                 # What a layer computes of its draws shows in no slope by its inputs: the draws are moved too.
-                still = 0.0 if inputs.has_draws else None
-                aside = inputs.moved(lambda each, _: beside(each, random), draws=still)  # noqa: B023 - used at once.
+                aside = inputs.moved(lambda each, _: beside(each, random), draws=0.0)  # noqa: B023 - used at once.
                 # All are computed by one function: two that XLA compiles may round differently.
                 write = self._writer(records, inputs, gradients=gradients, float64=True)
                 write("float64", aside)
                 for title, size in STEPS.items():
-                    draws = size if inputs.has_draws else None
-                    write(title, aside.moved(lambda each, _: nudged(each, size), draws=draws))  # noqa: B023
+                    write(title, aside.moved(lambda each, _: nudged(each, size), draws=size))  # noqa: B023
                 # Where the framework does not support float64 here, the layer has shown what it computes in already.
                 with float32_widened(), suppress(Exception):
                     self._writer(records, inputs, gradients=gradients, float64=True)("widened", aside)

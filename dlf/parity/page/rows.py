@@ -16,7 +16,7 @@ from itertools import takewhile
 from typing import Any, cast
 
 from dlf.parity._judging.measurement import Measurement
-from dlf.parity._judging.verdict import Thresholds, judged_in_own_dtype
+from dlf.parity._judging.verdict import PLACE, Thresholds, judged_in_own_dtype
 from dlf.parity.page.numbers import difference_order, difference_text, finite, floors_text
 from dlf.parity.report import name_of
 
@@ -220,7 +220,7 @@ def _call_facts(calls: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _key(each: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(each.get(name) for name in ("stage", "layer", "variable", "kind", "of", "call", "mode", "step"))
+    return tuple(each.get(name) for name in PLACE)
 
 
 def _row(

@@ -83,7 +83,7 @@ def plan(  # noqa: PLR0913 - as many things decide.
         runner = runner_of(model)
         check()
         refuse_steps_per_execution(model, callbacks, phase)
-        return Plan(prepared_feed(model, data, runner, _free_memory(memory_share), phase))
+        return Plan(prepared_feed(model, data, runner, _memory_for_examples(memory_share), phase))
     except NotFusedError as reason:
         if engine == "fused":
             raise InvalidArgumentError(
@@ -117,7 +117,7 @@ def check_engine(engine: Any, memory_share: Any) -> None:
         raise InvalidArgumentError("memory_share", expected="a number from 0 to 1", received=memory_share)
 
 
-def _free_memory(memory_share: float) -> int:
+def _memory_for_examples(memory_share: float) -> int:
     """Returns how many bytes the examples may take on the device."""
     free = current_backend().free_memory()
     return int(memory_share * (psutil.virtual_memory().available if free is None else free))
