@@ -90,6 +90,7 @@ def test_the_three_that_ship_are_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_fourth_joins_without_an_edit(run_python: Run, tmp_path: Path) -> None:
     path = declare(tmp_path / "site", "finite", "dlf_finite", FINITE)
     ended = run_python("-c", CHECK, PYTHONPATH=path)
@@ -149,6 +150,7 @@ def test_a_fourth_goes_through_every_command(run_python: Run, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [

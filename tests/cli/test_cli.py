@@ -69,6 +69,7 @@ def test_the_lab_prints_a_summary(run_python: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [

@@ -70,7 +70,8 @@ def main() -> int:
             install(asked.wheels, work / "site")
         paths = [str(work / "site"), str(HERE), os.environ.get("PYTHONPATH", "")]
         shared = {**SHARED, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        shared["JAX_COMPILATION_CACHE_DIR"] = str(work / "jax")
+        # Programs that somebody keeps already are not compiled again.
+        shared["JAX_COMPILATION_CACHE_DIR"] = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(work / "jax"))
         for part in chosen:
             found["parts"][part.name] = answer = run(part, work, shared, end)
             (asked.out / "check.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -92,12 +93,15 @@ def parts(device: str, *, small: bool) -> Iterator[Part]:
     for name in FRAMEWORKS:
         for title, environment in (("", {}), ("_no_tf32", PRECISE)):
             yield parity(f"cnn_{name}{title}", wide, 80, pair=f"{name},{name}_cpu", environment=environment)
-    rows, size, repeats = ("200", "32", "1") if small else ("10000", "256", "3")
+    # On two cores that do other things too, the small bench takes a minute: it compiles everything, to time that.
+    rows, size, repeats, limit = ("200", "32", "1", 150) if small else ("10000", "256", "3", 60)
     for model in ("mlp",) if small else ("cnn", "transformer", "mlp"):
         for name in FRAMEWORKS:
             title = f"bench_{model}_{name}"
             asked = ["--rows", rows, "--batch-size", size, "--repeats", repeats, "--json", f"{title}.json"]
-            yield Part(title, 60, dlf("bench", "--backends", name, "--models", model, *asked), answer=f"{title}.json")
+            yield Part(
+                title, limit, dlf("bench", "--backends", name, "--models", model, *asked), answer=f"{title}.json"
+            )
     yield parity("bfloat16", "mlp", 70, "--device", device, "--dtype", "mixed_bfloat16")
     yield parity("lstm", recurrent, 90, "--device", device)
     yield parity("deterministic", wide, 80, "--device", device, environment=DETERMINISTIC)
@@ -161,8 +165,12 @@ def run(part: Part, work: Path, shared: dict[str, str], end: float) -> dict[str,
 
 
 def headline(part: Part, lines: list[str]) -> str:
-    """Returns the most informative line of the output: the last one of tests, the first one of other commands."""
-    return (lines or [""])[-1 if part.name.startswith("tests") else 0][:200]
+    """Returns the most informative line of the output: the last one of tests, the first answer of other commands."""
+    if part.name.startswith("tests"):
+        return (lines or [""])[-1][:200]
+    progress = "dlf: "
+    answers = [line for line in lines if not line.startswith(progress)]
+    return (answers or lines[-1:] or [""])[0][:200]
 
 
 def in_short(answer: Any) -> Any:

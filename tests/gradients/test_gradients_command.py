@@ -168,6 +168,7 @@ def test_a_detached_factor_is_named(run_python: Run, model: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -6,6 +6,7 @@ import functools
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -39,20 +40,29 @@ for shows in json.load(sys.stdin):
 """
 
 
-def run(known: list[KnownDifference], backend: str) -> list[Any]:
-    """What the code of each sets as ``found`` on a backend, run one after the other in one process, or the error."""
-    ended = subprocess.run(
+def found_by_all(known: list[KnownDifference]) -> dict[str, dict[str, Any]]:
+    """What the code of each sets as ``found``, or its error: by backend, each in one process beside the others."""
+    code = json.dumps([each.shows for each in known])
+    with ThreadPoolExecutor() as pool:
+        ended = dict(zip(INSTALLED, pool.map(functools.partial(run, code), INSTALLED), strict=True))
+    found = {}
+    for backend, each in ended.items():
+        lines = [json.loads(line) for line in each.stdout.splitlines() if line.startswith(("[", '"'))]
+        assert len(lines) == len(known), each.stderr
+        found[backend] = {one.name: line for one, line in zip(known, lines, strict=True)}
+    return found
+
+
+def run(code: str, backend: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", RUN],
-        input=json.dumps([each.shows for each in known]),
+        input=code,
         env=backend_environment(load_backend(backend)),
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=400,
     )
-    found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith(("[", '"'))]
-    assert len(found) == len(known), ended.stderr
-    return found
 
 
 def reasons_for(
@@ -61,13 +71,6 @@ def reasons_for(
     """Returns the findings with reasons, for a model with these layers and, by backend, these variables."""
     built: Any = {name: {"layers": layers, "variables": (variables or {}).get(name, ())} for name in backends}
     return with_reasons(findings, built, optimizer)
-
-
-@functools.cache
-def found_on(backend: str) -> dict[str, Any]:
-    """What each known difference finds on a backend, by name."""
-    known = known_differences()
-    return {each.name: one for each, one in zip(known, run(known, backend), strict=True)}
 
 
 def is_apart(one: Any, other: Any) -> bool:
@@ -83,18 +86,21 @@ def is_apart(one: Any, other: Any) -> bool:
 @pytest.mark.together
 @pytest.mark.parity
 @pytest.mark.skipif(len(INSTALLED) < 2, reason="a comparison takes two backends: see the nox session parity")
-@pytest.mark.parametrize("known", known_differences(), ids=lambda each: each.name)
-def test_it_is_still_there(known: KnownDifference) -> None:
-    sound = [name for name in INSTALLED if name not in known.backends]
-    defective = [name for name in INSTALLED if name in known.backends]
-    if not sound or not defective:
-        pytest.skip(f"of {', '.join(known.backends)} and the others, one of each has to be installed")
-    for other in sound:
-        expected = found_on(other)[known.name]
-        assert not isinstance(expected, str), f"it fails elsewhere too, on {other}: {expected}"
-        for name in defective:
-            differs = is_apart(found_on(name)[known.name], expected)
-            assert differs, f"{known.name} is mended on {name}: take it from the list"
+def test_each_is_still_there(subtests: pytest.Subtests) -> None:
+    # One test, since each framework takes longer to import than all of this to compute.
+    found = found_by_all(known_differences())
+    for known in known_differences():
+        with subtests.test(known.name):
+            sound = [name for name in INSTALLED if name not in known.backends]
+            defective = [name for name in INSTALLED if name in known.backends]
+            if not sound or not defective:
+                pytest.skip(f"of {', '.join(known.backends)} and the others, one of each has to be installed")
+            for other in sound:
+                expected = found[other][known.name]
+                assert not isinstance(expected, str), f"it fails elsewhere too, on {other}: {expected}"
+                for name in defective:
+                    differs = is_apart(found[name][known.name], expected)
+                    assert differs, f"{known.name} is mended on {name}: take it from the list"
 
 
 @pytest.mark.parametrize("known", known_differences(), ids=lambda each: each.name)
