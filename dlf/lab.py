@@ -11,7 +11,6 @@ Requirements:
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from dlf.models.by_name import find_optimizer
 from dlf.random.seed import set_seed
 from dlf.training.fit import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
 from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
-from dlf.utils.files import whole_file
+from dlf.utils.files import as_json, whole_file, write_json
 from dlf.utils.interrupts import deferred_interrupt
 from dlf.visualization.plots import plot_history, visualize_model
 
@@ -160,7 +159,7 @@ def run_lab(
         except TrainingInterrupted:
             interrupt.pressed = True
         except TrainingError as error:
-            _write_json(folder / "history.json", model.history.history)
+            write_json(model.history.history, folder / "history.json")
             raise TrainingError(f"{error} The history so far is in {folder}.") from error
         seconds = time.perf_counter() - start
         return _save(folder, model, _result(options, model, folder, seconds, interrupted=interrupt.pressed))
@@ -192,7 +191,7 @@ def _save(folder: Path, model: keras.Model, result: LabResult) -> LabResult:
     figure = plot_history(history, title=f"{result.options['dataset']} on {result.backend['name']}")
     writers: dict[str, Callable[[Path], Any]] = {
         "model.keras": lambda path: _save_model(model, path),
-        "history.json": lambda path: path.write_text(json.dumps(history, indent=2)),
+        "history.json": lambda path: path.write_text(as_json(history)),
         "history.csv": lambda path: _write_csv(path, history),
         "history.svg": figure.savefig,
         "history.png": lambda path: figure.savefig(path, dpi=160),
@@ -203,13 +202,8 @@ def _save(folder: Path, model: keras.Model, result: LabResult) -> LabResult:
             write(place)
     events = sorted(str(path.relative_to(folder)) for path in folder.glob("*/events.out.tfevents.*"))
     result = LabResult(**{**asdict(result), "files": [*writers, *events, _SUMMARY]})
-    _write_json(folder / _SUMMARY, asdict(result))
+    write_json(asdict(result), folder / _SUMMARY)
     return result
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with whole_file(path) as place:
-        place.write_text(json.dumps(content, indent=2))
 
 
 def _save_model(model: keras.Model, path: Path) -> None:

@@ -28,11 +28,9 @@ from dlf.utils.workers import cores_of_machine, peak_memory, report_progress, se
 
 __all__ = ["compare_and_time", "measure_growth", "measure_memory", "measure_startup"]
 
-OnProgress = Callable[[str], None]
-
 
 def compare_and_time(
-    contestants: list[Contestant], task: Task, repeats: int, on_progress: OnProgress = lambda _: None
+    contestants: list[Contestant], task: Task, repeats: int, on_progress: Callable[[str], None] = lambda _: None
 ) -> list[dict[str, Any]]:
     """Compares every contestant with the first, and times those that agree with it.
 
