@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from dlf.random.seed import common_randomness as common_randomness
     from dlf.random.seed import randomness_report as randomness_report
     from dlf.random.seed import set_seed as set_seed
+    from dlf.training.callbacks import build_callbacks as build_callbacks
     from dlf.training.evaluation import evaluate as evaluate
     from dlf.training.evaluation import predict as predict
-    from dlf.training.fit import build_callbacks as build_callbacks
     from dlf.training.fit import compile_and_fit as compile_and_fit
+    from dlf.training.fit import fit as fit
     from dlf.training.tensorboard import TensorBoard as TensorBoard
     from dlf.utils.errors import DlfError as DlfError
     from dlf.visualization.plots import plot_history as plot_history
@@ -44,12 +45,13 @@ _HOMES = {
     "DlfError": "dlf.utils.errors",
     "TensorBoard": "dlf.training.tensorboard",
     "TrainingLoop": "dlf.gradients.training_loop",
-    "build_callbacks": "dlf.training.fit",
+    "build_callbacks": "dlf.training.callbacks",
     "check_gradients": "dlf.gradients.check",
     "check_parity": "dlf.parity.check",
     "common_randomness": "dlf.random.seed",
     "compile_and_fit": "dlf.training.fit",
     "evaluate": "dlf.training.evaluation",
+    "fit": "dlf.training.fit",
     "from_nnx": "dlf_jax.nnx_module",
     "from_optax": "dlf_jax.optax_optimizer",
     "load_tfds_dataset": "dlf.data.datasets",

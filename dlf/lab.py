@@ -26,7 +26,8 @@ from dlf.data.datasets import load_tfds_dataset
 from dlf.data.prepare import prepare_for_training
 from dlf.models.by_name import find_optimizer
 from dlf.random.seed import set_seed
-from dlf.training.fit import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
+from dlf.training.callbacks import build_callbacks, make_run_folder
+from dlf.training.fit import TrainingInterrupted, compile_and_fit
 from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
 from dlf.utils.files import as_json, whole_file, write_json
 from dlf.utils.interrupts import deferred_interrupt

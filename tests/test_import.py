@@ -95,8 +95,8 @@ for name in {OF_JAX}:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'dlf' has no attribute 'fit'"):
-        dlf.fit  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'dlf' has no attribute 'fti'"):
+        dlf.fti  # noqa: B018
 
 
 @pytest.mark.slow

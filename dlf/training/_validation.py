@@ -10,7 +10,6 @@ Requirements:
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any
 
@@ -19,37 +18,45 @@ import numpy as np
 
 from dlf.data.array_dataset import ArrayDataset, BatchedDataset
 from dlf.data.tf_data import is_repeatable, rows_of
-from dlf.utils.errors import InvalidArgumentError, did_you_mean
+from dlf.utils.errors import InvalidArgumentError
 
-__all__ = ["build_if_deferred", "check_data", "check_labels", "sort_options"]
+__all__ = ["FORMS", "as_arguments_of_fit", "as_given", "build_if_deferred", "check_data", "check_labels"]
 
 
-def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sorts options into those for `compile` and those for `fit`.
+FORMS = "batches, (x, y), (x, y, sample_weight), or inputs alone"
+"""What training takes as data, in words."""
+
+
+def as_given(data: Any) -> Any:
+    """Returns inputs alone, in whatever structure of arrays, as a tuple of one part; anything else as it is.
 
     Args:
-        model: The model whose `compile` and `fit` will be called.
-        options: Keyword arguments.
+        data: Batches, a tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``, or inputs alone.
+    """
+    return (data,) if not isinstance(data, tuple) and _are_arrays(data) else data
 
-    Returns:
-        The options for `compile`, and those for `fit`.
+
+def as_arguments_of_fit(x: Any, y: Any) -> Any:
+    """Returns the arguments of Keras's `fit` as a tuple of arrays, or as batches.
+
+    Args:
+        x: Inputs in any structure of arrays, or batches.
+        y: The labels, or None.
 
     Raises:
-        InvalidArgumentError: Neither method has such an argument, or `compile_and_fit` has another name for it.
+        InvalidArgumentError: Labels are given beside batches.
     """
-    of_compile, of_fit = (set(inspect.signature(call).parameters) for call in (model.compile, model.fit))
-    known = (of_compile | of_fit) - {"x", "y", "validation_data"}
-    for name, value in options.items():
-        if name not in known:
-            renamed = {"x": "train", "y": "train", "validation_data": "validation_ds"}.get(name)
-            raise InvalidArgumentError(
-                name,
-                expected="an argument of keras.Model.compile or keras.Model.fit",
-                received=value,
-                advice=f"Here it is called {renamed!r}." if renamed else did_you_mean(name, known),
-            )
-    for_compile = {name: value for name, value in options.items() if name in of_compile}
-    return for_compile, {name: value for name, value in options.items() if name not in of_compile}
+    if isinstance(x, tuple | list | dict) or _are_arrays(x):
+        return (x,) if y is None else (x, y)
+    if y is not None:
+        raise InvalidArgumentError("y", expected="None beside batches, which hold the labels", received=y)
+    return x
+
+
+def _are_arrays(data: Any) -> bool:
+    """Whether this is an array, or a structure of nothing but arrays, and not a data set."""
+    parts = keras.tree.flatten(data)
+    return bool(parts) and all(hasattr(each, "shape") and hasattr(each, "dtype") for each in parts)
 
 
 def check_data(argument: str, data: Any) -> None:
@@ -66,13 +73,10 @@ def check_data(argument: str, data: Any) -> None:
         raise InvalidArgumentError(
             argument, expected="batches", received=data, advice="Call prepare_for_training on it first."
         )
-    expected = "batches, (x, y) or (x, y, sample_weight)"
-    if (
-        data is None
-        or isinstance(data, list | np.ndarray)
-        or (isinstance(data, tuple) and not 1 <= len(data) <= _PARTS)
-    ):
-        raise InvalidArgumentError(argument, expected=expected, received=data)
+    if data is None or isinstance(data, list | dict) or (isinstance(data, tuple) and not 1 <= len(data) <= _PARTS):
+        raise InvalidArgumentError(
+            argument, expected=FORMS, received=data, advice="Turn lists of numbers into arrays: numpy.asarray(x)."
+        )
     if isinstance(data, BatchedDataset) and not len(data):
         raise InvalidArgumentError(argument, expected="at least one batch", received=data)
     if not isinstance(data, tuple):
@@ -125,15 +129,21 @@ def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> Non
     Raises:
         InvalidArgumentError: The labels do not fit; the message says which labels would.
     """
-    if isinstance(loss, list | tuple | dict):
-        return  # One loss for each of several outputs.
     output = getattr(model, "output_shape", None) if model.built else None
     of_its_own = any(
         getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "train_step")
     )
+    if loss is not None and not of_its_own and isinstance(data, tuple) and len(data) == 1:
+        raise InvalidArgumentError(
+            argument,
+            expected="batches, (x, y) or (x, y, sample_weight): the loss compares the model's outputs with labels",
+            received=data[0],
+        )
     _, labels = _parts(data)
     if of_its_own or not hasattr(labels, "shape") or not isinstance(output, tuple) or not isinstance(output[-1], int):
         return
+    if isinstance(loss, list | tuple | dict):
+        return  # One loss for each of several outputs.
     loss = keras.losses.get(loss)
     if _is(loss, "SparseCategoricalCrossentropy"):
         config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.training._validation import check_data
+from dlf.training._validation import as_given, check_data, check_labels
 from dlf.training.engine import loop
 from dlf.training.engine.arrays import as_batches
 from dlf.training.engine.by_keras import as_arguments, as_read
@@ -31,7 +31,7 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
 
     Args:
         model: A compiled model.
-        data: Batches, or a tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``.
+        data: Batches, a tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``, or inputs alone.
         batch_size: Examples in a batch, for arrays.
         callbacks: As in Keras's `evaluate`.
         engine: As in `compile_and_fit`.
@@ -56,8 +56,10 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
             "model", expected="a compiled model", received=model.name, advice="Call model.compile(loss=...) first."
         )
     check_engine(engine, memory_share)
+    data = as_given(data)
     check_data("data", data)
     if isinstance(data, tuple):
+        check_labels("data", data, model, model.loss)
         check_positive("batch_size", batch_size)
         data = as_batches(data, batch_size, shuffle=False) or data
     feed = plan(model, data, "test", engine=engine, memory_share=memory_share, callbacks=callbacks).feed

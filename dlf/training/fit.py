@@ -1,4 +1,4 @@
-"""Compiles and trains a Keras model, the same way on every backend.
+"""Trains a Keras model, the same way on every backend.
 
 Requirements:
 
@@ -11,107 +11,34 @@ Requirements:
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 import re
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from dlf.models.by_name import check_loss, find_optimizer
+from dlf.models.by_name import check_loss
 from dlf.random.seed import randomness_as_seeded
-from dlf.training._validation import build_if_deferred, check_data, check_labels, sort_options
-from dlf.training.engine.plan import MEMORY_SHARE, check_engine, forget_runner
+from dlf.training._compiling import check_compiled, check_fit_options, compiling, sort_options
+from dlf.training._validation import FORMS, as_arguments_of_fit, as_given, build_if_deferred, check_data, check_labels
+from dlf.training.engine.plan import MEMORY_SHARE, check_engine
 from dlf.training.engine.training import run_training
-from dlf.training.tensorboard import TensorBoard
-from dlf.utils.errors import InvalidArgumentError, OutputError, TrainingError, check_positive
+from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
 from dlf.utils.interrupts import Interrupt, deferred_interrupt
 
-__all__ = ["TrainingInterrupted", "build_callbacks", "compile_and_fit", "make_run_folder"]
-
-
-def build_callbacks(
-    patience: int = 3,
-    *,
-    monitor: str = "val_loss",
-    logdir: str | os.PathLike[str] | None = None,
-) -> tuple[list[keras.callbacks.Callback], str]:
-    """Returns early stopping that restores the best weights, and a writer of event files for TensorBoard.
-
-    Args:
-        patience: Epochs without improvement after which training stops.
-        monitor: The metric whose improvement counts.
-        logdir: The folder for the event files; by default a new one, ``runs/<time>``.
-
-    Returns:
-        The callbacks, and the folder that ``tensorboard --logdir`` takes.
-
-    Raises:
-        InvalidArgumentError: The patience is not a positive integer.
-        OutputError: The folder cannot be made or written to.
-
-    Example:
-        >>> import tempfile
-        >>> callbacks, logdir = build_callbacks(patience=3, logdir=tempfile.mkdtemp())
-        >>> [type(callback).__name__ for callback in callbacks]
-        ['EarlyStopping', 'TensorBoard']
-    """
-    check_positive("patience", patience)
-    folder = make_run_folder(logdir)
-    stopping = keras.callbacks.EarlyStopping(monitor=monitor, patience=patience, restore_best_weights=True)
-    return [stopping, TensorBoard(folder)], str(folder)
-
-
-def make_run_folder(path: str | os.PathLike[str] | None = None) -> Path:
-    """Makes a folder for a run's files, and makes sure that it can be written to.
-
-    Args:
-        path: The folder; by default a new one, ``runs/<time>``.
-
-    Returns:
-        The folder.
-
-    Raises:
-        OutputError: It cannot be made or written to.
-    """
-    try:
-        folder = _new_folder() if path is None else Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Under a unique name: another run may be testing the same folder at this moment.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"the run folder: expected a folder that can be written to, received {str(path or 'runs')!r} "
-            f"({error.strerror}). Name another one."
-        ) from error
-    return folder
-
-
-def _new_folder() -> Path:
-    """Makes ``runs/<time>``, with a number added to the name if another run began within the same second."""
-    folder = Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder.parent.mkdir(exist_ok=True)
-    for name in itertools.chain([folder.name], (f"{folder.name}-{number}" for number in itertools.count(2))):
-        with suppress(FileExistsError):
-            folder.with_name(name).mkdir()
-            return folder.with_name(name)
-    raise AssertionError  # Never reached: the numbers do not end.
+__all__ = ["TrainingInterrupted", "compile_and_fit", "fit"]
 
 
 def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
     model: keras.Model,
     train: Any,
     *,
-    loss: Any,
-    optimizer: Any = "adam",
+    loss: Any = None,
+    optimizer: Any = None,
     metrics: Any = None,
     epochs: int = 1,
     validation_ds: Any = None,
@@ -122,14 +49,16 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
 ) -> keras.callbacks.History:
     """Compiles the model and trains it.
 
-    After `dlf.set_seed` the same seed gives the same order of examples and the same masks on every backend.
+    A model that is compiled already is trained as it is if no argument of `compile` is given. After `dlf.set_seed` the
+    same seed gives the same order of examples and the same masks on every backend.
 
     Args:
         model: Any Keras model.
         train: Batches (what `prepare_for_training` returns, or any `tf.data.Dataset`, `keras.utils.PyDataset` or
-            iterator of batches), or a tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``.
+            iterator of batches), a tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``, or, for a model that is
+            trained without labels, the inputs alone, as an array, a list or a dictionary of arrays.
         loss: As in Keras's `compile`.
-        optimizer: As in Keras's `compile`: a name or an optimizer.
+        optimizer: As in Keras's `compile`: a name or an optimizer; by default Adam.
         metrics: As in Keras's `compile`.
         epochs: How many times to go through the training data.
         validation_ds: Batches or arrays, like `train`.
@@ -138,7 +67,8 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
             Keras's `fit`; ``"auto"`` uses ``"fused"`` wherever it means the same, and otherwise logs why not.
         memory_share: What share of the device's free memory the examples may take; if they need more, they are copied
             to the device in blocks.
-        **options: Anything else that Keras's `compile` or `fit` takes, such as ``batch_size=64`` or ``verbose=0``.
+        **options: Anything else that the model's `compile` or Keras's `fit` takes, such as ``batch_size=64``,
+            ``verbose=0`` or the ``g_optimizer`` of a `compile` of the model's own.
 
     Returns:
         Keras's `History`; its attribute `engine` is the engine that was used, and `engine_reason` says why that is
@@ -158,46 +88,125 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         >>> len(history.history["loss"]), history.engine
         (2, 'fused')
     """
-    check_engine(engine, memory_share)
-    check_positive("epochs", epochs)
-    check_positive("batch_size", options.get("batch_size") or 1)
     check_loss(loss)
-    compile_options, fit_options = sort_options(model, options)
-    checked = {"train": train} if validation_ds is None else {"train": train, "validation_ds": validation_ds}
-    for argument, data in checked.items():
-        check_data(argument, data)
-    build_if_deferred(model, train)
-    for argument, data in checked.items():
-        check_labels(argument, data, model, loss)
-    optimizer = find_optimizer(optimizer)
-    metrics = [metrics] if isinstance(metrics, str) else list(metrics) if isinstance(metrics, tuple) else metrics
-    model.compile(optimizer=optimizer, loss=loss, metrics=metrics, **compile_options)
-    forget_runner(model)
+    check_engine(engine, memory_share)
+    of_compile, of_fit = sort_options(model, options)
+    compile_it = compiling(model, {"loss": loss, "optimizer": optimizer, "metrics": metrics} | of_compile)
+    of_fit |= {"epochs": epochs, "callbacks": callbacks}
+    request = _Request(engine, memory_share, ("train", "validation_ds"))
+    return request.run(model, as_given(train), as_given(validation_ds), of_fit, compile_it, loss)
 
-    def stop() -> None:
-        model.stop_training = True
 
-    with deferred_interrupt("Stopping after this batch and its epoch's validation", stop) as interrupt:
-        watch = _Watch(interrupt)
-        fit_options |= {"epochs": epochs, "callbacks": [*_as_callbacks(callbacks), watch]}
-        with _labels_out_of_range_named(), randomness_as_seeded():
-            history = run_training(
-                model,
-                train,
-                validation_ds,
-                fit_options,
-                engine=engine,
-                memory_share=memory_share,
-                check_first=partial(check_labels, "train", model=model, loss=loss),
+def fit(  # noqa: PLR0913, PLR0917 - as Keras has it.
+    model: keras.Model,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    verbose: Any = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
+    *,
+    validation_data: Any = None,
+    engine: str = "auto",
+    memory_share: float = MEMORY_SHARE,
+    **options: Any,
+) -> keras.callbacks.History:
+    """Trains a compiled model as Keras's `fit` does, with many steps in one call.
+
+    Args:
+        model: A compiled model: by Keras's own `compile`, or by one of the model's own.
+        x: As in Keras's `fit`: inputs, as an array, a list, a tuple or a dictionary of arrays; or batches.
+        y: As in Keras's `fit`: the labels, unless `x` are batches, or the model is trained without labels.
+        batch_size: As in Keras's `fit`.
+        epochs: As in Keras's `fit`.
+        verbose: As in Keras's `fit`.
+        callbacks: As in Keras's `fit`.
+        validation_data: As in Keras's `fit`.
+        engine: As in `compile_and_fit`.
+        memory_share: As in `compile_and_fit`.
+        **options: Anything else that Keras's `fit` takes, such as ``validation_split=0.2`` or ``class_weight``.
+
+    Returns:
+        As `compile_and_fit`.
+
+    Raises:
+        InvalidArgumentError: An argument is invalid, the model is not compiled, the labels do not fit the model's
+            output, or ``engine="fused"`` is given for what only Keras's `fit` can do.
+        TrainingError: The loss became NaN or infinite; ``model.history`` keeps the epochs so far.
+        TrainingInterrupted: Ctrl-C was pressed; a `KeyboardInterrupt`, raised once the running steps are finished.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", loss="mse")
+        >>> history = fit(model, x, 2 * x + 1, batch_size=16, epochs=2, verbose=0)
+        >>> len(history.history["loss"]), history.engine
+        (2, 'fused')
+    """
+    check_compiled(model)
+    check_engine(engine, memory_share)
+    check_fit_options(options)
+    data = as_arguments_of_fit(x, y)
+    options |= {"batch_size": batch_size, "epochs": epochs, "verbose": verbose, "callbacks": callbacks}
+    request = _Request(engine, memory_share, ("x, y", "validation_data"))
+    return request.run(model, data, as_given(validation_data), options, lambda: None, model.loss)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """How to train, and what the caller calls the data to train on and those to validate on."""
+
+    engine: str
+    memory_share: float
+    names: tuple[str, str]
+
+    def run(  # noqa: PLR0913, PLR0917 - as many things make up a training.
+        self,
+        model: keras.Model,
+        train: Any,
+        validation: Any,
+        options: dict[str, Any],
+        compile_it: Callable[[], None],
+        loss: Any,
+    ) -> keras.callbacks.History:
+        """Checks the request, compiles the model, and trains it."""
+        check_positive("epochs", options["epochs"])
+        check_positive("batch_size", options.get("batch_size") or 1)
+        callbacks = _as_callbacks(options["callbacks"])
+        data = [(name, each) for name, each in zip(self.names, (train, validation), strict=True) if each is not None]
+        if train is None:
+            raise InvalidArgumentError(self.names[0], expected=FORMS, received=None)
+        for name, each in data:
+            check_data(name, each)
+        build_if_deferred(model, train)
+        for name, each in data:
+            check_labels(name, each, model, loss)
+        compile_it()
+
+        def stop() -> None:
+            model.stop_training = True
+
+        with deferred_interrupt("Stopping after this batch and its epoch's validation", stop) as interrupt:
+            watch = _Watch(interrupt)
+            with _labels_out_of_range_named(), randomness_as_seeded():
+                history = run_training(
+                    model,
+                    train,
+                    validation,
+                    options | {"callbacks": [*callbacks, watch]},
+                    engine=self.engine,
+                    memory_share=self.memory_share,
+                    check_first=partial(check_labels, self.names[0], model=model, loss=loss),
+                )
+        if interrupt.pressed:
+            raise TrainingInterrupted
+        if watch.not_finite:
+            raise TrainingError(
+                f"the {watch.not_finite}: expected a number, received NaN or infinity. Lower the learning rate, look "
+                "for NaN in the inputs, and see that a loss of logits is told so (from_logits=True)."
             )
-    if interrupt.pressed:
-        raise TrainingInterrupted
-    if watch.not_finite:
-        raise TrainingError(
-            f"the {watch.not_finite}: expected a number, received NaN or infinity. Lower the learning rate, look for "
-            "NaN in the inputs, and see that a loss of logits is told so (from_logits=True)."
-        )
-    return history
+        return history
 
 
 def _as_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:

@@ -47,14 +47,14 @@ class InvalidArgumentError(DlfError, ValueError):
     Args:
         argument: The argument's name, as the caller wrote it.
         expected: A description of the accepted values.
-        received: The value; shown with `repr`, and cut if that is long.
+        received: The value; shown with `repr`, arrays by their shapes and dtypes alone, and cut if that is long.
         advice: What to do, as a full sentence.
     """
 
     exit_code = 2
 
     def __init__(self, argument: str, *, expected: str, received: object, advice: str = "") -> None:
-        shown = repr(received)
+        shown = repr(_without_numbers(received))
         if len(shown) > _LONGEST_REPR:
             shown = shown[:_LONGEST_REPR] + "..."
         message = f"{argument}: expected {expected}, received {shown}."
@@ -136,4 +136,30 @@ def revive(kind: type[DlfError], message: str, attributes: dict[str, Any]) -> Dl
     return error
 
 
+def _without_numbers(value: Any) -> Any:
+    """Returns the same structure with a description in place of each array, tensor or list of numbers."""
+    if isinstance(value, dict):
+        return {name: _without_numbers(each) for name, each in value.items()}
+    if (
+        type(value) is list
+        and len(value) > _LONGEST_LIST
+        and all(isinstance(each, list | int | float) for each in value)
+    ):
+        return _Described(f"<list of {len(value)}>")
+    if type(value) in (list, tuple):
+        return type(value)(map(_without_numbers, value))
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    return value if shape is None or dtype is None else _Described(f"<{dtype} array of shape {tuple(shape)}>")
+
+
+class _Described(str):
+    """A text that is its own `repr`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+_LONGEST_LIST = 8
 _LONGEST_REPR = 200

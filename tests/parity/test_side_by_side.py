@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from dlf.parity._records import Records
+from dlf.training.callbacks import make_run_folder
 from dlf.training.engine.feeds import Stream
 from dlf.training.engine.plan import runner_of
-from dlf.training.fit import make_run_folder
 from dlf.utils.errors import BackendError
 from dlf.utils.files import whole_file
 from dlf.utils.workers import Session, WorkerProgress, run_worker

@@ -13,7 +13,8 @@ import pytest
 from dlf.data.array_dataset import ArrayDataset
 from dlf.data.prepare import prepare_for_training
 from dlf.random.seed import set_seed
-from dlf.training.fit import TrainingInterrupted, build_callbacks, compile_and_fit, make_run_folder
+from dlf.training.callbacks import build_callbacks, make_run_folder
+from dlf.training.fit import TrainingInterrupted, compile_and_fit
 from dlf.utils.errors import InvalidArgumentError, OutputError, TrainingError
 from dlf.utils.interrupts import deferred_interrupt
 
@@ -195,7 +196,7 @@ def test_several_outputs_pass() -> None:
         ({"train": X}, r"train: expected batches, \(x, y\)"),
         ({"train": (X[:0], Y[:0])}, "train: expected at least one example"),
         ({"train": (X, Y), "validation_data": (X, Y)}, "Here it is called 'validation_ds'"),
-        ({"train": (X, Y), "optimizer": None}, "optimizer: expected an optimizer"),
+        ({"train": (X, Y), "optimizer": 3}, "optimizer: expected an optimizer"),
     ],
 )
 def test_other_requests_that_cannot_work(arguments: dict[str, Any], message: str) -> None:

@@ -143,6 +143,12 @@ def as_tf_data(shuffled: bool = False, known: bool = True, repeated: bool = Fals
     return examples.repeat() if repeated else examples
 
 
+def inputs_as_tf_data() -> Any:
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(X).batch(BATCH)
+
+
 def as_loader(shuffled: bool = False) -> Any:
     import torch
 

@@ -141,6 +141,54 @@ def own_loss() -> keras.Model:
     return OwnLoss([keras.Input((FEATURES,)), layers.Dense(CLASSES)])
 
 
+class OwnCompile(keras.Model):  # type: ignore[misc]  # As above.
+    """A model whose `compile` takes arguments of its own, as generative models have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(CLASSES)
+        self.strength = 0.0
+
+    def compile(self, g_optimizer: Any, strength: float = 1.0) -> None:
+        super().compile(optimizer=g_optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        self.strength = strength
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.softmax(self.strength * self.dense(inputs))
+
+
+def own_compile(**options: Any) -> keras.Model:
+    model = OwnCompile()
+    model.compile(**options)
+    return model
+
+
+def compiled() -> keras.Model:
+    model = dense()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss, metrics=["accuracy"])
+    return model
+
+
+class Restored(keras.Model):  # type: ignore[misc]  # As above.
+    """A model of a pair or a dictionary of inputs, that is trained without labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(FEATURES)
+
+    def call(self, inputs: Any) -> Any:
+        return self.dense(keras.tree.flatten(inputs)[0])
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+        assert y is None
+        return keras.ops.mean(keras.ops.square(y_pred - keras.tree.flatten(x)[0]))
+
+
+def restored() -> keras.Model:
+    return Restored()
+
+
 class OwnMetrics(keras.Sequential):  # type: ignore[misc]  # As above.
     """A model that returns more than its metrics, part of it in a nested dictionary."""
 

@@ -25,7 +25,7 @@ import way_data
 from way_callbacks import Epochs
 
 from dlf.random.seed import randomness_as_seeded, set_seed
-from dlf.training._validation import sort_options
+from dlf.training._compiling import sort_options
 from dlf.training.fit import compile_and_fit
 
 WAYS = ("plain", "keras", "auto")
@@ -118,7 +118,9 @@ def _fit(model: keras.Model, data: Any, options: dict[str, Any], way: str) -> ke
     validation = options.pop("validation_ds", None)
     seen = {name: options.pop(name) for name in ("epochs", "callbacks")}
     for_compile, for_fit = sort_options(model, options)
-    model.compile(**first, **for_compile)
+    arguments = {name: each for name, each in (first | for_compile).items() if each is not None}
+    if arguments or not model.compiled:
+        model.compile(**arguments)
     parts = data if isinstance(data, tuple) else (data,)
     with randomness_as_seeded():
         return model.fit(*parts[:2], validation_data=validation, **_weights(parts), **seen, **for_fit)

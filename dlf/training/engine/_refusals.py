@@ -42,6 +42,8 @@ def refuse_training(model: keras.Model, train: Any, validation: Any, options: Ma
     Raises:
         NotFusedError: Only Keras's own loop can do it.
     """
+    if type(model).fit is not keras.Model.fit:
+        raise NotFusedError("the model has a fit of its own")
     kind = read_by_keras_alone(train) if isinstance(train, tuple) else ""
     if kind:
         raise NotFusedError(f"the data hold a {kind}, which Keras alone cuts into batches")
