@@ -122,4 +122,4 @@ def _whole(gradients: dict[str, Any]) -> Tensors:
 
 
 def _tensors(batch: Batch) -> Any:
-    return tf.nest.map_structure(tf.convert_to_tensor, batch)
+    return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), batch)

@@ -122,4 +122,4 @@ def _tensor(value: Any) -> torch.Tensor:
 
 
 def _tensors(batch: Batch) -> Any:
-    return keras.tree.map_structure(_tensor, batch)
+    return keras.tree.map_structure(lambda part: None if part is None else _tensor(part), batch)

@@ -121,7 +121,7 @@ _SEVERITY = ("diverged", "not finite", "precision", "noisy", "cut", "tie", "unto
 
 def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thoroughly.
     target: Any,
-    batch: Batch,
+    batch: tuple[Any, ...],
     *,
     loss: Any = None,
     parameters: Mapping[str, Any] | None = None,
@@ -141,7 +141,7 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
         target: A built Keras model; a function without arguments that builds one, for a model that Keras cannot
             recreate from its configuration; or, with `parameters`, a function ``(parameters, batch) -> scalar`` written
             with `keras.ops` or in the framework's own operations.
-        batch: ``(x, y)`` or ``(x, y, sample_weight)``.
+        batch: ``(x, y)``, ``(x, y, sample_weight)``, or ``(x,)`` for a model that is trained without labels.
         loss: As in Keras's `compile`; None stands for the loss that the model was compiled with.
         parameters: The parameters of a function: floating-point arrays by name.
         paths: The gradient paths to check; by default all that the backend has.
@@ -164,14 +164,16 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
         >>> check_gradients(square, (x, 2 * x), parameters={"w": np.float32(0.5)}).ok
         True
     """
-    if not isinstance(batch, tuple) or len(batch) not in (2, 3):
-        raise InvalidArgumentError("batch", expected="(x, y) or (x, y, sample_weight)", received=batch)
+    if not isinstance(batch, tuple) or not 1 <= len(batch) <= 3 or batch[0] is None:  # noqa: PLR2004 - x, y and weights.
+        raise InvalidArgumentError("batch", expected="(x, y), (x, y, sample_weight) or (x,)", received=batch)
     known = current_backend().gradient_paths()
     chosen = {name: find_path(name) for name in (paths or known)}
     subject = (
         _function(target, parameters) if parameters is not None else _model(target, loss, batch, training=training)
     )
-    batch = keras.tree.map_structure(to_numpy, as_batch(*batch))
+    while batch[-1] is None:
+        batch = batch[:-1]
+    batch = keras.tree.map_structure(lambda each: to_numpy(keras.ops.convert_to_tensor(each)), batch)
     findings: list[GradientFinding] = []
     truths = {}
     for name, path in chosen.items():

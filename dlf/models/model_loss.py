@@ -9,6 +9,7 @@ Requirements:
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,6 +27,8 @@ from dlf.utils.errors import InvalidArgumentError
 __all__ = [
     "as_batch",
     "check_model",
+    "computed_loss",
+    "has_own",
     "loss_function",
     "model_loss",
     "named_variables",
@@ -67,7 +70,7 @@ def model_loss(
         mapping = [(variable, parameters[name]) for name, variable in variables.items()]
         with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
             predictions = model(x, training=training)
-            value = loss_model.compute_loss(x, y, predictions, weights, training=training)
+            value = computed_loss(loss_model, x, y, predictions, weights, training=training)
             if loss_model is not model:
                 value += sum(model.losses)
         _check_scalar(value)
@@ -76,7 +79,38 @@ def model_loss(
     return compute
 
 
-def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any = None) -> Callable[[Any, Any], Any]:
+def computed_loss(  # noqa: PLR0913 - those of `compute_loss`.
+    model: keras.Model, x: Any, y: Any, predictions: Any, sample_weight: Any = None, *, training: bool = True
+) -> Any:
+    """Returns what a model's `compute_loss` gives, called as Keras calls it: with `training` only if it takes that.
+
+    Args:
+        model: A model that computes a loss.
+        x: The inputs.
+        y: The targets, or None.
+        predictions: The model's outputs.
+        sample_weight: The weight of each example, or None.
+        training: The mode.
+    """
+    mode = {"training": training} if "training" in inspect.signature(model.compute_loss).parameters else {}
+    return model.compute_loss(x, y, predictions, sample_weight, **mode)
+
+
+def has_own(model: keras.Model, method: str) -> bool:
+    """Whether the model's class has this method of `keras.Model` of its own.
+
+    Args:
+        model: A model.
+        method: The name of the method.
+
+    Example:
+        >>> has_own(keras.Sequential(), "compute_loss")
+        False
+    """
+    return getattr(type(model), method) is not getattr(keras.Model, method)
+
+
+def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any = None) -> Callable[..., Any]:
     """Returns a loss as Keras computes it after `compile`: a function ``(y_true, y_pred) -> scalar``.
 
     Args:
@@ -85,7 +119,7 @@ def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any
         loss_weights: As in Keras's `compile`; ignored if `loss` is None.
 
     Returns:
-        The function; it leaves out regularizers and `add_loss`.
+        The function, which also takes sample weights; it leaves out regularizers and `add_loss`.
 
     Raises:
         InvalidArgumentError: Keras has no such loss, or `loss` is None and the model has no loss that can be used.
@@ -98,10 +132,10 @@ def loss_function(loss: Any, model: keras.Model | None = None, loss_weights: Any
         loss, loss_weights = _compiled_loss(model)
     loss_model = _loss_model_of(loss, model, loss_weights)
 
-    def compute(y_true: Any, y_pred: Any) -> Any:
+    def compute(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         # The scope drops the update of the running mean that the model keeps of its loss.
         with keras.StatelessScope():
-            value = loss_model.compute_loss(None, y_true, y_pred)
+            value = loss_model.compute_loss(None, y_true, y_pred, sample_weight)
         _check_scalar(value)
         return value
 
@@ -164,7 +198,8 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         [(4, 3), (4,)]
     """
     return keras.tree.map_structure(
-        keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+        lambda each: None if each is None else keras.ops.convert_to_tensor(each),
+        keras.utils.pack_x_y_sample_weight(x, y, sample_weight),
     )
 
 
@@ -237,7 +272,7 @@ def _loss_model(model: keras.Model, loss: Any) -> keras.Model:
     """Returns the model that computes the loss: the user's model, or an empty one compiled with the given loss."""
     if loss is None:
         # A model that overrides `compute_loss` need not be compiled.
-        if not model.compiled and type(model).compute_loss is keras.Model.compute_loss:
+        if not model.compiled and not has_own(model, "compute_loss"):
             raise _no_loss()
         return model
     return _loss_model_of(loss, model)
@@ -248,7 +283,7 @@ def _compiled_loss(model: keras.Model) -> tuple[Any, Any]:
 
     Unlike `model.compute_loss`, this loss leaves out regularizers and `add_loss`.
     """
-    if type(model).compute_loss is not keras.Model.compute_loss:
+    if has_own(model, "compute_loss"):
         raise InvalidArgumentError(
             "loss",
             expected="a loss, since the model has a compute_loss of its own, which adds penalties itself",

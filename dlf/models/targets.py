@@ -63,12 +63,13 @@ def is_saved_model(target: str) -> bool:
     return target.endswith(".keras")
 
 
-def load_target(target: str, argument: str = "TARGET") -> Callable[..., Any]:
+def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) -> Callable[..., Any]:
     """Imports the module and returns the function.
 
     Args:
         target: ``file.py:function`` or ``package.module:function``.
         argument: The name of the caller's argument, for the error message.
+        anew: Whether a module that was imported already is run once more; a file always is.
 
     Returns:
         The function.
@@ -82,7 +83,7 @@ def load_target(target: str, argument: str = "TARGET") -> Callable[..., Any]:
     """
     place, name = check_target(target, argument)
     try:
-        module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place)
+        module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place, anew=anew)
     except Exception as error:
         raise InvalidArgumentError(
             argument, expected=f"{_FORM} that can be imported", received=target, advice="\n" + own_traceback(error)
@@ -110,7 +111,8 @@ def _from_file(file: Path) -> ModuleType:
     return module
 
 
-def _from_path(name: str) -> ModuleType:
+def _from_path(name: str, *, anew: bool) -> ModuleType:
     # `python -m` puts the working directory on the path, but a console script does not.
     sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module(name)
+    module = importlib.import_module(name)
+    return importlib.reload(module) if anew else module

@@ -105,6 +105,10 @@ class Built(Described, Outputs):
     """What one backend has built: what models are compared by before anything is trained."""
 
     own_train_step: bool
+    has_call: bool
+    """Whether the model can be called, and not only trained by a step of its own."""
+    trained_by: str
+    """What gives the gradients: ``"loss"``, ``"compute_loss"`` or ``"train_step"``."""
     takes_training: bool
     """Whether the model is subclassed, and its `call` takes ``training``."""
     values: dict[str, ValueSummary]

@@ -24,7 +24,7 @@ from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
 __all__ = ["EVIDENCE", "SCHEMA", "judged", "read_report", "thresholds_of"]
 
-SCHEMA = 4
+SCHEMA = 5
 """The version of the report's format; a report of another version is not judged again."""
 EVIDENCE = tuple(Evidence.__annotations__)
 """The keys of a report that it can be judged again by."""
@@ -115,7 +115,7 @@ def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
 def _last_line(text: str) -> str:
     """The line of a traceback that names the error, or else its last line."""
     lines = [each.strip() for each in text.splitlines() if each.strip()]
-    named = [each for each in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b", each)]
+    named = [each for each in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)(:|$)", each)]
     return f" {(named or lines)[-1][:200]}" if lines else ""
 
 

@@ -24,7 +24,8 @@ class ParityOptions:
         target: ``file.py:function`` or ``package.module:function``, which builds a Keras model, or a ``.keras`` file.
         backends: The backends to compare; none means all that are installed. A single one is only compared with its own
             float64 reference.
-        data: A function ``(batch size, random) -> (x, y)``, as ``module:function``; by default data are made up.
+        data: A function ``(batch size, random) -> (x, y)``, ``(x, y, sample_weight)`` or ``x`` alone, as
+            ``module:function``; by default data are made up.
         loss: For a model that is not compiled with one: a loss of Keras, by name.
         batch_size: The number of examples in a batch.
         steps: The number of training steps in the trajectory.

@@ -136,7 +136,9 @@ def _answer(report: Mapping[str, Any]) -> str:
     asked, blind = report["stages_asked"], {each["stage"]: each["reason"] for each in report["not_judged"]}
     compiled, whole = report.get("compiled", True), len(asked) == len(STAGES)
     trains = "trains" if compiled and "trajectory" not in blind else ""
-    what = f"computes{' and ' if trains else ''}{trains}" if whole else "is, as far as was asked,"
+    computes = "computes" if _first(report).get("has_call", True) else ""
+    does = " and ".join(filter(None, (computes, trains))) or "is built"
+    what = does if whole else "is, as far as was asked,"
     more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
     said = f"The model {what} the same on {together}{more}"
     said += f", and not finite. {_beginning(lost)}" if lost else "."
@@ -305,12 +307,22 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
         return "not asked for"
     if not report.get("compiled", True) and stage in {"update", "trajectory"}:
         return "not compiled"
+    if not _first(report).get("has_call", True) and stage not in {"build", "trajectory"}:
+        return "nothing to compare: the model has no call, and is trained by its own train_step"
+    if _first(report).get("trained_by") == "train_step" and stage in {"loss", "gradient", "update"}:
+        return "nothing to compare: the model is trained by its own train_step"
     blind = {each["stage"]: each["reason"] for each in report["not_judged"]}
     if stage in blind:
         return f"not judged: {blind[stage]}"
     # If models are not built alike, nothing more is compared.
     built = all(each["stage"] != "build" for each in report["divergences"]) and report["measurements"]
     return "nothing to compare" if built else "not reached"
+
+
+def _first(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the report holds of the first backend."""
+    found: Mapping[str, Any] = next(iter(report["backends"].values()), {})
+    return found
 
 
 def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:

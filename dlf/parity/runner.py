@@ -186,6 +186,9 @@ class _Run:
         found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
         # With a known difference in the build, it is still the same model.
         same_model = all(each.verdict != "diverged" or each.reason for each in found)
+        if len({each["digest"] for each in self._built.values()}) > 1:
+            # Most likely the target draws or counts: then nothing of it can be compared.
+            self._check_repeats()
         if same_model:
             # Otherwise the rest would compare two different models.
             self._check_batches()
@@ -227,7 +230,8 @@ class _Run:
         self._ask_all({"do": "save_values", "file": values}, [leader])
         self._ask_all({"do": "load_values", "file": values}, self._built)
         # For the trajectory too: the gradients show which of them are only roundoff, and the update how far these go.
-        gradients = bool(self._stages & {"loss", "gradient", "update", "trajectory"})
+        has_loss = self._built[leader]["trained_by"] != "train_step"
+        gradients = has_loss and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
         everywhere = set.intersection(*map(_keys, traced.values()))
@@ -464,13 +468,15 @@ class _Run:
     def _check_repeats(self) -> None:
         """Raises if the target builds another model at each call: then a difference between backends says nothing."""
         again = self._ask_all({"do": "build_again"}, self._built)
-        other = [name for name, each in again.items() if each["digest"] != self._built[name]["digest"]]
+        other = [name for name, each in again.items() if each["changed"]]
         if other:
+            changed = "; ".join(again[other[0]]["changed"])
             raise InvalidArgumentError(
                 "TARGET",
                 expected="a function that builds the same model at each call",
                 received=self._options.target,
-                advice=f"On {', '.join(other)} its second model differs from its first: see what it draws or counts.",
+                advice=f"On {', '.join(other)} its second model differs from its first: {changed}. "
+                "See what it draws or counts.",
             )
 
     def _choose_truth(self, traced: Mapping[str, Any]) -> str:
@@ -480,6 +486,8 @@ class _Run:
         """
         records = self._records("trace")
         name = "loss" if all("loss" in each for each in records.values()) else "float64/prediction:0"
+        if not all(name in each for each in records.values()):
+            return next(iter(traced))  # A model that is only trained has neither.
         values = {backend: records[backend][name] for backend in traced}
 
         def numbers(backend: str) -> int:
@@ -532,6 +540,8 @@ def _introduction(built: BuildAnswer) -> BackendAnswer:
         "functions": built["functions"],
         "assigned": built["assigned"],
         "own_train_step": built["own_train_step"],
+        "trained_by": built["trained_by"],
+        "has_call": built["has_call"],
         "takes_training": built["takes_training"],
         "values": built["values"],
         "own_draws": built["own_draws"],

@@ -458,7 +458,7 @@ def test_a_model_in_bfloat16_is_judged_by_its_own_digits() -> None:
     [
         (lambda parameters, batch: None, (1, 2), "target: expected a function that returns a scalar, received None"),
         (lambda parameters, batch: 1, (1, 2), "parameters: expected a dictionary of arrays"),
-        (lambda: None, (1,), r"batch: expected \(x, y\) or \(x, y, sample_weight\), received \(1,\)"),
+        (lambda: None, (None,), r"batch: expected \(x, y\), \(x, y, sample_weight\) or \(x,\), received \(None,\)"),
     ],
 )
 def test_what_cannot_be_checked_is_said(target: Any, batch: Any, message: str) -> None:

@@ -15,6 +15,7 @@ from gradient_cases import CASES, CLASSES, LABELS, X, build, crossentropy, diges
 from keras import layers, ops
 
 import dlf
+from dlf import check_gradients, value_and_grad
 from dlf.backend.registry import current_backend
 from dlf.models.model_loss import named_variables
 from dlf.random.seed import common_randomness
@@ -301,3 +302,21 @@ def test_it_says_nothing_that_it_should_not() -> None:
         warnings.simplefilter("always")
         dlf.value_and_grad(mlp(), crossentropy())(X, LABELS)
     assert not [each for each in said if issubclass(each.category, UserWarning)]
+
+
+class WithoutMode(keras.Sequential):  # type: ignore[misc]  # Keras has no types.
+    """A `compute_loss` without ``training``, as it was before Keras 3.3, and without labels."""
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+        assert y is None
+        return keras.ops.mean(keras.ops.square(x - y_pred))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_compute_loss_of_its_own_is_called_as_keras_calls_it(path: str) -> None:
+    model = WithoutMode([keras.Input((2,)), keras.layers.Dense(2, kernel_initializer="zeros", name="d")], name="m")
+    x = np.array([[1.0, 2.0]], "float32")
+    loss, gradients = value_and_grad(model, None, path=path)(x)
+    assert float(loss) == 2.5
+    np.testing.assert_allclose(gradients["m/d/bias"], -x[0])
+    assert check_gradients(model, (x,)).ok

@@ -289,7 +289,27 @@ def without_kernels_for_float64() -> Any:
     return model
 
 
+SHARED = layers.Dense(4, activation="tanh", name="shared")
+AUGMENT = keras.Sequential([layers.RandomFlip("horizontal", name="flip")], name="augment")
+
+
+def layers_at_module_level() -> Any:
+    """Every build holds the same layers, whose names began to count when the file was imported."""
+    x = keras.Input((4, 4, 1))
+    y = layers.Dropout(0.5)(layers.Flatten()(AUGMENT(x)))
+    model = keras.Model(x, layers.Dense(2)(SHARED(layers.Dense(4)(y))))
+    model.compile("sgd", "mse")
+    return model
+
+
+def a_layer_at_module_level_and_a_lambda() -> Any:
+    """The reference is made by calling this again: it must not get the variables of the model itself."""
+    return compiled(SHARED, layers.Lambda(lambda x: x * 2, name="doubled"))
+
+
 AWKWARD = (
+    layers_at_module_level,
+    a_layer_at_module_level_and_a_lambda,
     compile_of_its_own,
     without_kernels_for_float64,
     none_beside_an_output,

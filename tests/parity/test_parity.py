@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -1130,8 +1131,10 @@ def test_two_runs_do_not_write_into_one_folder(file: Path, tmp_path: Path) -> No
 def test_a_target_that_draws_its_shape_is_not_called_a_divergence(file: Path, tmp_path: Path) -> None:
     run = TwoOfOne(f"{file}:drawn", tmp_path)
     try:
-        with pytest.raises(InvalidArgumentError, match="a function that builds the same model at each call"):
+        with pytest.raises(InvalidArgumentError, match="a function that builds the same model at each call") as caught:
             run.report()
+        assert re.search(r"its second model differs from its first: \S+ is \d+, then \d+", str(caught.value))
+        assert not (tmp_path / "values.npz").exists()  # Before anything was computed.
     finally:
         run.close()
 

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import pytest
 from awkward_models import AWKWARD
 from field_models import ANSWERS, Answer
+from own_training import WAYS
 
 from dlf.backend.registry import installed_backends
 from dlf.parity.evidence import judged
 from dlf.parity.options import ParityOptions
-from dlf.parity.report import exit_code, name_of, report_text, write_report
+from dlf.parity.report import answer_of, exit_code, name_of, report_text, why_empty, write_report
 from dlf.parity.runner import Workers, run_parity
 from dlf.testing import assert_parity
 
@@ -165,6 +166,27 @@ def test_what_is_awkward_to_compare_is_compared_and_agrees(
     assert report["divergences"] == []
     assert not any(each["verdict"] == "precision" for each in report["findings"])
     write_report(report, tmp_path / "parity.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "data"), WAYS)
+def test_a_model_is_compared_by_what_it_is_trained_by(workers: Workers, name: str, data: str) -> None:
+    file = Path(__file__).with_name("own_training.py")
+    report = run_parity(ParityOptions(f"{file}:{name}", INSTALLED, data=f"{file}:{data}", steps=2), workers=workers)
+    assert report["failed"] == {}
+    assert answer_of(report).startswith(f"The model computes and trains the same on {INSTALLED[0]}")
+    assert report["not_judged"] == []
+    stages = {each["stage"] for each in report["measurements"]}
+    assert stages >= {"forward", "loss", "gradient", "update", "trajectory"}
+
+
+def test_a_model_that_is_never_called_is_compared_as_far_as_it_goes(workers: Workers) -> None:
+    file = Path(__file__).with_name("own_training.py")
+    report = run_parity(ParityOptions(f"{file}:holder", INSTALLED, data=f"{file}:images", steps=1), workers=workers)
+    said = answer_of(report)
+    assert said.startswith("The model is built the same on ")
+    assert "Not judged: trajectory (training fails on every backend: RuntimeError: " in said
+    assert "the model has no call" in why_empty("forward", report)
 
 
 @pytest.mark.slow

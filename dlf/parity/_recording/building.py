@@ -25,8 +25,11 @@ from dlf.utils.tracebacks import own_traceback
 __all__ = ["builder_of"]
 
 
-def builder_of(target: str, dtype: str) -> Callable[[], Any]:
+def builder_of(target: str, dtype: str) -> Callable[..., Any]:
     """Returns a function that builds the model anew at each call.
+
+    With ``anew=True`` it first runs the user's module once more: layers at module level are others then, and of the
+    present dtype policy.
 
     Args:
         target: ``file.py:function``, ``package.module:function`` or ``file.keras``.
@@ -37,10 +40,11 @@ def builder_of(target: str, dtype: str) -> Callable[[], Any]:
     """
     if is_saved_model(target):
         return partial(_loaded, Path(target), dtype)
-    return partial(_called, load_target(target), dtype)
+    return partial(_called, target, load_target(target), dtype)
 
 
-def _called(function: Callable[[], Any], dtype: str) -> Any:
+def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
+    function = load_target(target, anew=True) if anew else function
     policy = keras.config.dtype_policy()
     if _is_asked_for(dtype):
         keras.config.set_dtype_policy(dtype)
@@ -57,7 +61,7 @@ def _called(function: Callable[[], Any], dtype: str) -> Any:
         keras.config.set_dtype_policy(policy)
 
 
-def _loaded(file: Path, dtype: str) -> Any:
+def _loaded(file: Path, dtype: str, *, anew: bool = False) -> Any:  # noqa: ARG001 - a file is always loaded anew.
     if not is_zipfile(file):
         raise InvalidArgumentError(
             "TARGET",

@@ -236,15 +236,18 @@ def replay_of_loss(
         dtypes[f"{n}"] = given[f"tested/prediction:{n}"].dtype.name
         arrays[f"{n}"] = rounded(given[f"float64/prediction:{n}"], dtypes[f"{n}"])
     compute = subject.compute_loss(float64=float64)
-    _, y = subject.batch(batch, float64=float64)
+    x, y, weights = subject.batch(batch, float64=float64)
+    own = subject.trained_by == "compute_loss"
     fixed = {name: keras.ops.convert_to_tensor(each) for name, each in arrays.items() if not is_floating(dtypes[name])}
 
     def function(values: Any, batch: Any) -> Any:
         predictions = [keras.ops.copy((values | fixed)[name]) for name in arrays]
-        return compute(batch[1], keras.tree.pack_sequence_as(subject.predictions, predictions))
+        return compute(batch, keras.tree.pack_sequence_as(subject.predictions, predictions))
 
     def take(parameters: Any) -> tuple[Any, Any]:
-        found: tuple[Any, Any] = path.loss_and_gradients(function, parameters, (keras.ops.zeros(1), y))
+        found: tuple[Any, Any] = path.loss_and_gradients(
+            function, parameters, (x if own else keras.ops.zeros(1), y, weights)
+        )
         return found
 
     taken = _compiled(take)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -20,7 +18,7 @@ from dlf.backend.keras_internals import (
     tensors_freed,
 )
 from dlf.models.layers import layers_by_path
-from dlf.models.model_loss import as_batch, check_model, loss_function, to_numpy, weights_of_losses
+from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
 from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, loss_in_float64
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
@@ -31,14 +29,17 @@ from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import with_sorted_keys
 
-__all__ = ["Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
+__all__ = ["Batch", "Subject", "mapped", "outputs_alone", "plain_config", "stays_in_own_dtype"]
+
+Batch: TypeAlias = tuple[Any, Any, Any]
+"""Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
 
 
 class Subject:
     """One model in two precisions, whose variables and layers are found by the same names.
 
     Args:
-        build: A function that builds the model.
+        build: A function that builds the model; with ``anew=True``, after its module was run once more.
         loss: A loss for a model that is not compiled.
         x: Inputs for a model whose variables are made when it is called.
 
@@ -46,7 +47,7 @@ class Subject:
         InvalidArgumentError: There is no model, or it cannot be compared; the message says what to do.
     """
 
-    def __init__(self, build: Callable[[], Any], loss: str | None, x: Any = None) -> None:
+    def __init__(self, build: Callable[..., Any], loss: str | None, x: Any = None) -> None:
         self._build, self._asked_loss, self._x = build, loss, x
         self.model = self._built()
         check_model(self.model)
@@ -58,15 +59,12 @@ class Subject:
         if loss and self.model.compiled:
             self.model.compile(optimizer=self.model.optimizer, loss=loss)
         self.loss = loss or own
+        self.trained_by = self._trained_by()
         # Keras returns dictionaries and lists of its own classes.
         if isinstance(self.loss, dict):
             self.loss = dict(self.loss)
         elif isinstance(self.loss, list):
             self.loss = list(self.loss)
-        if self.loss is None:
-            raise InvalidArgumentError(
-                "loss", expected="a model that was compiled with a loss, or --loss", received=None
-            )
         self._loss_weights = self._weights_of_losses() if self.model.compiled else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
@@ -74,14 +72,59 @@ class Subject:
         self.predictions: Any = None
 
     @property
+    def has_call(self) -> bool:
+        """Whether the model can be called, and not only trained by a step of its own."""
+        return has_own(self.model, "call")
+
+    @property
     def dtype(self) -> str:
         """The floating-point dtype that the model computes in."""
         return str(self.model.compute_dtype) if is_floating(self.model.compute_dtype) else "float32"
 
-    def _built(self) -> Any:
+    def _trained_by(self) -> str:
+        """What gives the gradients that the model is trained by: its loss, its `compute_loss`, or its `train_step`."""
+        if not self.has_call and has_own(self.model, "train_step"):
+            return "train_step"
+        if self.loss is not None:
+            return "loss"
+        # A model that is compiled without a loss may be trained by what its layers add.
+        if has_own(self.model, "compute_loss") or (self.model.compiled and not has_own(self.model, "train_step")):
+            return "compute_loss"
+        if has_own(self.model, "train_step"):
+            return "train_step"
+        raise InvalidArgumentError("loss", expected="a model that was compiled with a loss, or --loss", received=None)
+
+    def expect(self, batch: Batch) -> None:
+        """Raises an error if the loss compares with targets and the batch has none.
+
+        Args:
+            batch: ``(x, y, sample_weight)``.
+
+        Raises:
+            InvalidArgumentError: There are no targets.
+        """
+        if self.trained_by == "loss" and batch[1] is None:
+            if not has_own(self.model, "train_step"):
+                raise InvalidArgumentError(
+                    "--data",
+                    expected="a function that returns targets too, which the loss compares with",
+                    received=None,
+                )
+            # A step of the model's own makes its targets itself.
+            self.trained_by = "train_step"
+
+    def _built_apart(self) -> Any:
+        """Builds a model that shares no variable with the first: layers at module level are those of every build."""
+        mine, model = {id(each) for each in self.model.variables}, self._built()
+        return self._built(anew=True) if any(id(each) in mine for each in model.variables) else model
+
+    def _built(self, *, anew: bool = False) -> Any:
         """Builds the model, with all its variables."""
-        model = self._build()
-        if isinstance(model, keras.Model) and not _is_whole(model):
+        model = self._build(anew=True) if anew else self._build()
+        if isinstance(model, keras.Model) and not has_own(model, "call"):
+            # A model that only holds others, which its own step calls, is never called itself.
+            model.built = model.built or all(each.built for each in layers_by_path(model).values())
+        elif isinstance(model, keras.Model) and not _is_whole(model):
             if self._x is None:
                 raise InvalidArgumentError(
                     "model",
@@ -90,29 +133,36 @@ class Subject:
                     advice="Give it an Input, call it on a batch before it is returned, or give the data that it is to "
                     "be called on: --data module:function.",
                 )
-            model(keras.tree.map_structure(keras.ops.convert_to_tensor, self._x))
+            model(mapped(keras.ops.convert_to_tensor, self._x))
         return model
 
     def again(self) -> Subject:
         """Returns a second subject, built in the same way as this one."""
         return Subject(self._build, self._asked_loss, self._x)
 
-    def digest(self) -> str:
-        """Returns a hash of the model's layers, variables and configuration, which is the same for the same model."""
+    def contents(self) -> dict[str, str]:
+        """Returns the model's layers, variables and configuration as texts by their places, for comparing two builds.
+
+        The numbers of names that count up in a process, such as ``dense_3``, are left out.
+        """
         try:
             with tensorflow_hidden():
                 config = keras.saving.serialize_keras_object(self.model)
         except Exception:  # noqa: BLE001 - a layer's own get_config may raise anything.
             config = None
-        # Without addresses, which appear where there are functions.
-        text = re.sub(r"0x[0-9a-f]+", "", json.dumps([self.describe(), config], default=repr, sort_keys=True))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        found = keras.tree.flatten_with_path(with_sorted_keys([self.describe(), config]))
+
+        def plain(text: str) -> str:
+            # Without addresses, which appear where there are functions.
+            return re.sub(r"0x[0-9a-f]+|(?<=[a-z])_[0-9]+\b", "", text)
+
+        return {plain(".".join(map(str, path[1:]))): plain(repr(value)) for path, value in found}
 
     def outputs_for(self, batch: Any, argument: str) -> Outputs:
         """Returns what the model gives for a batch, in JSON's types.
 
         Args:
-            batch: ``(x, y)``.
+            batch: ``(x, y, sample_weight)``.
             argument: The argument that the batch comes from, for the error message.
 
         Returns:
@@ -121,8 +171,10 @@ class Subject:
         Raises:
             InvalidArgumentError: The model does not accept the batch.
         """
-        x, y = self.batch(batch, float64=False)
-        compute, refused = self.compute_loss(float64=False), None
+        if not self.has_call:
+            return {"outputs": [], "given": [], "refused": None, "functions": {}, "assigned": []}
+        tensors = self.batch(batch, float64=False)
+        compute, refused = None if self.trained_by == "train_step" else self.compute_loss(float64=False), None
 
         def refusal(error: Exception) -> InvalidArgumentError:
             return InvalidArgumentError(
@@ -150,12 +202,13 @@ class Subject:
             before = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
                 with listening(listener):
-                    predictions = with_sorted_keys(self.model(x, training=False))
+                    predictions = with_sorted_keys(self.model(tensors[0], training=False))
             except Exception as error:
                 raise refusal(error) from error
             after = [scope.get_current_value(each) for each in self.model.trainable_variables]
             try:
-                compute(y, predictions)
+                if compute is not None:
+                    compute(tensors, predictions)
             except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
                 refused = str(refusal(error))
         outputs = [
@@ -172,9 +225,23 @@ class Subject:
         }
 
     def compute_loss(self, *, float64: bool) -> Callable[[Any, Any], Any]:
-        """The loss alone, without penalties, of the model or of its reference."""
-        model, loss = (self.reference, self.loss_in_float64()) if float64 else (self.model, self.loss)
-        return loss_function(loss, model, self._loss_weights)
+        """What the model, or its reference, is trained by, as a function of a batch and predictions.
+
+        A loss is computed alone, without penalties; a `compute_loss` of the model's own after a call of the model,
+        which may leave something behind for it.
+        """
+        model = self.reference if float64 else self.model
+        if self.trained_by == "compute_loss":
+
+            def compute(batch: Any, predictions: Any) -> Any:
+                x, y, weights = batch
+                with keras.StatelessScope(collect_losses=True):
+                    model(x, training=True)
+                    return computed_loss(model, x, y, predictions, weights)
+
+            return compute
+        loss = loss_function(self.loss_in_float64() if float64 else self.loss, model, self._loss_weights)
+        return lambda batch, predictions: loss(batch[1], predictions, batch[2])
 
     def describe(self) -> Described:
         """Returns what backends are compared by at the stage `build`: variables and layers, in JSON's types."""
@@ -230,12 +297,12 @@ class Subject:
         # What the function of a Lambda needs beside its code is not in the configuration either.
         by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
         try:
-            self.reference = float64_reference(self.model, self._built if by_function else None)
+            self.reference = float64_reference(self.model, self._built_apart if by_function else None)
         except InvalidArgumentError:
-            self.reference = float64_reference(self.model, self._built)
+            self.reference = float64_reference(self.model, self._built_apart)
         if not by_function and not holds_the_same(self.model, self.reference):
             # Attributes that the user's function has set are not in the configuration.
-            again = float64_reference(self.model, self._built)
+            again = float64_reference(self.model, self._built_apart)
             self.reference = again if again.compute_dtype == self.reference.compute_dtype else self.reference
         self.reference_layers = dict(zip(self.layers, layers_by_path(self.reference).values(), strict=True))
         # Only of layers that hold no others: an error in one of these is its own.
@@ -276,8 +343,8 @@ class Subject:
             raise
 
     def loss_in_float64(self) -> Any:
-        """A copy of the loss in Keras's current precision."""
-        return loss_in_float64(self.loss)
+        """A copy of the loss in Keras's current precision, or None without a loss."""
+        return None if self.loss is None else loss_in_float64(self.loss)
 
     def make_optimizer(self, model: Any) -> Any:
         """A new optimizer like the model's own, for the model or its reference, in Keras's current precision."""
@@ -329,9 +396,19 @@ class Subject:
         # Keras numbers variables without a name, such as one of Nadam's, in each process by itself.
         return [f"{number}:{re.sub(r'^variable_[0-9]+$', 'variable', name)}" for number, name in enumerate(names)]
 
-    def batch(self, arrays: tuple[Any, Any], *, float64: bool) -> Any:
+    def batch(self, arrays: Batch, *, float64: bool) -> Any:
         """A batch as tensors; for the reference, its floating-point arrays in float64."""
-        return as_batch(*keras.tree.map_structure(widened if float64 else np.asarray, arrays))
+        return mapped(lambda each: keras.ops.convert_to_tensor(widened(each) if float64 else each), arrays)
+
+
+def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
+    """Returns the structure with the function applied to every leaf but None.
+
+    Args:
+        function: A function of a leaf.
+        structure: A structure of arrays and None.
+    """
+    return keras.tree.map_structure(lambda each: None if each is None else function(each), structure)
 
 
 def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:

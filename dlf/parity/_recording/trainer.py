@@ -17,11 +17,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.models.model_loss import to_numpy
+from dlf.data.conversion import as_backend_holds
+from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
 from dlf.parity._recording.replay import beside, is_number, moved_by
-from dlf.parity._recording.subject import Subject
+from dlf.parity._recording.subject import Batch, Subject, mapped
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
 from dlf.utils.files import without_nan
@@ -173,22 +174,32 @@ class Trainer:
         whole: bool = False,
     ) -> float:
         change = widened if model is self._subject.reference else np.asarray
-        x, y = keras.tree.map_structure(change, self._batches[step])
-        x = keras.tree.map_structure(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
-        # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
-        x, y = keras.tree.map_structure(keras.ops.convert_to_tensor, (x, y))
+        x, *others = mapped(change, self._batches[step])
+        x = mapped(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
         model.reset_metrics()  # Otherwise the logs are means over the steps so far.
-        self._logs = model.train_on_batch(x, y, return_dict=True)
+        if has_own(model, "train_step"):
+            # `train_on_batch` hands every step three parts, which a step that takes what `fit` gives cannot unpack.
+            history = model.fit(_OneBatch((x, *others)), verbose=0).history
+            self._logs = {name: values[-1] for name, values in history.items()}
+        else:
+            # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
+            batch = mapped(keras.ops.convert_to_tensor, (x, *others))
+            self._logs = model.train_on_batch(*batch, return_dict=True)
         return float(to_numpy(self._logs.get("loss", np.nan)))
 
     def fit(self) -> dict[str, Any]:
         """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
-        model, (x, y) = self._subject.model, self._batches[0]
+        model, (x, y, weights) = self._subject.model, self._batches[0]
+        sizes = {len(each) for each in keras.tree.flatten(self._batches[0]) if np.ndim(each)}
         self._assign(model, self._first)
         try:
             with common_randomness():
-                size = len(keras.tree.flatten(x)[0])
-                history = model.fit(x, y, batch_size=size, epochs=1, shuffle=False, verbose=0).history
+                if len(sizes) == 1:
+                    options = {"sample_weight": weights, "batch_size": sizes.pop(), "shuffle": False}
+                    history = model.fit(x, y, verbose=0, **options).history
+                else:
+                    # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
+                    history = model.fit(_OneBatch(self._batches[0]), verbose=0).history
         except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
             return {"error": own_traceback(error)}
         finally:
@@ -225,6 +236,22 @@ class Trainer:
             # A metric may give anything: only numbers can be compared.
             if is_number(value) or isinstance(value, np.ndarray | np.number):
                 records[f"{title}/metric:{name}"] = to_numpy(value)
+
+
+class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
+    """A data set of one batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__()
+        self._batch = keras.utils.pack_x_y_sample_weight(*batch)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        # Keras on TensorFlow passes the batch through tf.data, which has no lists.
+        lists = keras.config.backend() != "tensorflow"
+        return as_backend_holds(self._batch if lists else keras.tree.lists_to_tuples(self._batch))
 
 
 @contextmanager

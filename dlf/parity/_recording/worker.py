@@ -11,7 +11,8 @@ Requirements:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from dlf.backend.keras_internals import float32_widened
 from dlf.backend.registry import current_backend
 from dlf.backend.report import describe_backend
 from dlf.gradients.value_and_grad import find_path
-from dlf.models.model_loss import model_loss, parameters_of, to_numpy
+from dlf.models.model_loss import has_own, model_loss, parameters_of, to_numpy
 from dlf.models.synthetic_data import make_batch
 from dlf.models.targets import load_target
 from dlf.numerics.float64 import in_float64
@@ -42,7 +43,7 @@ from dlf.parity._recording.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_in_own_dtype
+from dlf.parity._recording.subject import Batch, Subject, mapped, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
 from dlf.parity._records import Records
@@ -56,6 +57,8 @@ from dlf.utils.workers import peak_memory, report_progress, serve
 
 __all__ = ["Worker"]
 
+_TOLD = 3
+"""How many differences between two builds are told."""
 _AS_STARTED = {
     keras.config.set_floatx: keras.config.floatx(),
     keras.config.set_epsilon: keras.config.epsilon(),
@@ -104,37 +107,43 @@ class Worker:
             # A user's own initializers draw alike too, where they draw by keras.random.
             self._subject = Subject(build, options["loss"], own[0][0] if own else None)
         drawn = randomness_report(self._subject.model)
-        self._batches = own or [
-            make_batch(self._subject.model, self._subject.loss, options["batch_size"], random)
+        self._batches: list[Batch] = own or [
+            (*make_batch(self._subject.model, self._subject.loss, options["batch_size"], random), None)
             for _ in range(options["steps"])
         ]
+        self._subject.expect(self._batches[0])
         found: Outputs = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
         described: Described = self._subject.describe()
+        self._contents = self._subject.contents()
         self._path = find_path(None)
         return {
             **description,
             **described,
             **found,
             "takes_training": takes_training(self._subject.model) and not getattr(self._subject.model, "inputs", None),
-            "own_train_step": type(self._subject.model).train_step is not keras.Model.train_step,
+            "own_train_step": has_own(self._subject.model, "train_step"),
+            "trained_by": self._subject.trained_by,
+            "has_call": self._subject.has_call,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
             "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
             "optimizer_config": plain_config(self._subject.model.optimizer) if self._subject.model.compiled else {},
-            "digest": self._subject.digest(),
+            "digest": _digest_of_contents(self._contents),
             "own_draws": {path: list(each) for path, each in drawn.own_draws.items()},
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
             "values": {name: _summary(value) for name, value in self._subject.values().items()},
-            "batches": [_digest(*keras.tree.flatten(with_sorted_keys(each))) for each in self._batches],
+            "batches": [_digest(*_arrays_of(with_sorted_keys(each))) for each in self._batches],
         }
 
     def build_again(self) -> dict[str, Any]:
-        """Builds the model a second time, to tell whether the target builds the same model at each call."""
-        keras.utils.clear_session(free_memory=False)
+        """Builds the model a second time, and returns in words how it differs from the first."""
+        # Names go on counting: from the beginning again, new ones would be those of layers that both models hold.
         keras.config.set_dtype_policy(self._policy)
         set_seed(self._options["seed"])
-        return {"digest": self._subject.again().digest()}
+        first, second = self._contents, self._subject.again().contents()
+        places = [each for each in first | second if first.get(each) != second.get(each)]
+        return {"changed": [f"{each} is {first.get(each)}, then {second.get(each)}" for each in places[:_TOLD]]}
 
     def save_values(self, file: str) -> dict[str, Any]:
         """Writes the values that all backends are to start from; bfloat16 as float32, which holds it exactly."""
@@ -158,17 +167,7 @@ class Worker:
         records, subject = Records(Path(to)), self._subject
         with in_float64():
             subject.make_reference()
-            x, y = subject.batch(self._batches[0], float64=True)
-            with outputs_alone(subject.reference), layer_calls_replaced(subject.call_in_what_there_is):
-                _record_outputs(records, "float64/inference", subject.reference(x, training=False))
-            calls = self._record_calls(records, x)
-            if gradients:
-                self._record_gradients(records, calls, (x, y))
-        with common_randomness(), outputs_alone(subject.model):
-            x, y = subject.batch(self._batches[0], float64=False)
-            _record_outputs(records, "tested/inference", subject.model(x, training=False))
-        with common_randomness():
-            self._record_layers(records, x)
+        calls = self._record_model(records, gradients=gradients) if subject.has_call else []
         records.close()
         self._calls = {call.key: call for call in calls}
         pairs = zip(parameters_of(subject.model), subject.reference.trainable_variables, strict=True)
@@ -180,10 +179,8 @@ class Worker:
     def trace_beside(self, to: str) -> dict[str, Any]:
         """Runs the model in float64 from moved inputs, as `replay_beside` runs layers: for what is between layers."""
         records, subject = Records(Path(to)), self._subject
-        x, y = self._batches[0]
-        aside = keras.tree.map_structure(
-            lambda each: with_whole_kept(each, beside(widened(each), np.random.default_rng(0))), x
-        )
+        x, *others = self._batches[0]
+        aside = mapped(lambda each: with_whole_kept(each, beside(widened(each), np.random.default_rng(0))), x)
 
         def run(title: str, size: float = 0.0) -> None:
             def hear(call: Call) -> None:
@@ -191,8 +188,10 @@ class Worker:
                     if keras.ops.is_tensor(value):
                         records[f"{title}/call/{call.key}/in:{n}"] = to_numpy(value)
 
-            moved = keras.tree.map_structure(lambda each, own: with_whole_kept(own, nudged(each, size)), aside, x)
-            inputs, _ = subject.batch((moved, y), float64=True)
+            moved = keras.tree.map_structure(
+                lambda each, own: None if own is None else with_whole_kept(own, nudged(each, size)), aside, x
+            )
+            inputs, *_ = subject.batch((moved, *others), float64=True)
             with outputs_alone(subject.reference), listening(Listener(subject.reference_layers, hear=hear)):
                 _record_outputs(records, f"{title}/prediction", subject.reference(inputs, training=True))
 
@@ -205,6 +204,23 @@ class Worker:
                 run("widened")
         records.close()
         return {}
+
+    def _record_model(self, records: Records, *, gradients: bool) -> list[Call]:
+        """Records what the model and its layers give: in float64, and in the dtype under test."""
+        subject = self._subject
+        with in_float64():
+            batch = subject.batch(self._batches[0], float64=True)
+            with outputs_alone(subject.reference), layer_calls_replaced(subject.call_in_what_there_is):
+                _record_outputs(records, "float64/inference", subject.reference(batch[0], training=False))
+            calls = self._record_calls(records, batch[0])
+            if gradients:
+                self._record_gradients(records, calls, batch)
+        x, *_ = subject.batch(self._batches[0], float64=False)
+        with common_randomness(), outputs_alone(subject.model):
+            _record_outputs(records, "tested/inference", subject.model(x, training=False))
+        with common_randomness():
+            self._record_layers(records, x)
+        return calls
 
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
         def hear(call: Call) -> Call:
@@ -235,7 +251,7 @@ class Worker:
         Here the framework holds all intermediate results at once, as it does in training.
         """
         subject, names = self._subject, list(parameters_of(self._subject.model))
-        own = None if subject.model.compiled else subject.loss_in_float64()
+        own = None if subject.model.compiled else subject.loss_in_float64()  # None is the model's own way.
         loss = model_loss(subject.reference, own, names=names)
         taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in calls for n, each in float_outputs(call.outputs)}
 
@@ -425,7 +441,7 @@ def _not_finite(batches: list[Any]) -> list[str]:
     for batch in batches:
         for part, name in zip(batch, ("x", "y", "the sample weights"), strict=False):
             for path, each in keras.tree.flatten_with_path(part):
-                array = np.asarray(each)
+                array = np.asarray(0.0 if each is None else each)
                 bad = int(array.size - np.isfinite(widened(array)).sum()) if is_floating(array.dtype) else 0
                 if bad:
                     what = "NaN" if np.isnan(widened(array)).any() else "infinity"
@@ -443,19 +459,22 @@ def _check_device(asked: str | None, first: str) -> None:
         )
 
 
-def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Any]:
+def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Batch]:
     make = load_target(options["data"], "--data")
-    form = "a function (batch size, random) -> (x, y)"
+    form = "a function (batch size, random) -> (x, y), (x, y, sample_weight), or x alone"
     try:
-        batches = [make(options["batch_size"], random) for _ in range(options["steps"])]
+        given = [make(options["batch_size"], random) for _ in range(options["steps"])]
     except Exception as error:
         raise InvalidArgumentError(
             "--data", expected=form, received=options["data"], advice=f"\n{own_traceback(error)}"
         ) from error
-    for each in batches:
-        if not isinstance(each, tuple) or len(each) != 2:  # noqa: PLR2004 - x and y.
+    batches = []
+    for each in given:
+        parts = each if isinstance(each, tuple) else (each,)
+        if not 1 <= len(parts) <= 3 or parts[0] is None:  # noqa: PLR2004 - x, y and weights.
             raise InvalidArgumentError("--data", expected=form, received=each)
-        for leaf in keras.tree.flatten(each):
+        batches.append((*parts, None, None)[:3])
+        for leaf in _arrays_of(each):
             words = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
             if words or not (isinstance(leaf, np.ndarray | bool | int | float) or is_dense(leaf)):
                 raise InvalidArgumentError(
@@ -465,6 +484,11 @@ def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[A
                     advice="Make sparse arrays dense, pad ragged ones, and look words up before they reach the model.",
                 )
     return batches
+
+
+def _arrays_of(structure: Any) -> list[Any]:
+    """The leaves of a structure but for None."""
+    return [each for each in keras.tree.flatten(structure) if each is not None]
 
 
 def _record_call(records: Records, call: Call) -> None:
@@ -494,6 +518,13 @@ def _summary(array: np.ndarray) -> ValueSummary:
         # A single element does not show whether it is a constant.
         "constant": bool(array.size == 0 or (array.size > 1 and float64.min() == float64.max())),
     }
+
+
+def _digest_of_contents(contents: Mapping[str, str]) -> str:
+    """A digest of what two builds have alike on every backend."""
+    own = re.compile(r"compile_config\b|.*\.(dtype|module|registered_name)$")
+    text = "\n".join(f"{place}: {each}" for place, each in contents.items() if not own.match(place))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _digest(*arrays: Any) -> str:

@@ -1,0 +1,159 @@
+"""Models that are trained by their own `compute_loss` or `train_step`, or by added losses, and data for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+
+def images(size: int, random: np.random.Generator) -> Any:
+    return random.normal(size=(size, 4)).astype("float32")
+
+
+def images_and_none(size: int, random: np.random.Generator) -> Any:
+    return images(size, random), None
+
+
+def pairs(size: int, random: np.random.Generator) -> Any:
+    return images(size, random), random.normal(size=(size, 1)).astype("float32")
+
+
+def graph(size: int, random: np.random.Generator) -> Any:
+    return [images(size, random), random.integers(size, size=(2, 20))], random.normal(size=(size, 3)).astype("float32")
+
+
+def weighed_outputs(size: int, random: np.random.Generator) -> Any:
+    labels = {"policy": np.eye(3, dtype="float32")[random.integers(0, 3, size)], "value": pairs(size, random)[1]}
+    weights = {"policy": np.ones(size, "float32"), "value": random.uniform(0, 1, size).astype("float32")}
+    return images(size, random), labels, weights
+
+
+class Denoiser(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """Trained by its own `compute_loss`, which draws, and calls layers that `call` does not call in that way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = keras.Sequential([layers.Dense(8, activation="tanh"), layers.Dense(4)])
+        self.seed = keras.random.SeedGenerator(3)
+
+    def call(self, inputs: Any) -> Any:
+        return self.network(inputs)
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+        noise = keras.random.normal(ops.shape(x), seed=self.seed)
+        return ops.mean(ops.square(self.network(x + noise) - noise))
+
+
+def denoiser() -> Any:
+    model = Denoiser()
+    model.compile("adam")
+    return model
+
+
+class Remembers(keras.Model):  # type: ignore[misc]  # As above.
+    """Its `call` leaves something behind for its `compute_loss`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.code = layers.Dense(2, name="code"), layers.Dense(4, name="decoded"), None
+
+    def call(self, inputs: Any) -> Any:
+        self.code = self.encoder(inputs)
+        return self.decoder(self.code)
+
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:
+        return ops.mean(ops.square(x - y_pred)) + 0.1 * ops.mean(ops.square(self.code))
+
+
+def remembers() -> Any:
+    model = Remembers()
+    model.compile("sgd")
+    return model
+
+
+class Small(layers.Layer):  # type: ignore[misc]  # As above.
+    def call(self, inputs: Any) -> Any:
+        self.add_loss(ops.mean(ops.square(inputs)))
+        return inputs
+
+
+def added_loss_alone() -> Any:
+    x = keras.Input((4,))
+    model = keras.Model(x, Small()(layers.Dense(3)(x)))
+    model.compile("sgd")
+    return model
+
+
+class Unpacks(keras.Sequential):  # type: ignore[misc]  # As above.
+    """A step that takes what `fit` gives it: two parts, not three."""
+
+    def train_step(self, *arguments: Any) -> Any:
+        x, y = arguments[-1]
+        return super().train_step(*arguments[:-1], (x, y))
+
+
+def unpacks() -> Any:
+    model = Unpacks([keras.Input((4,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+class Graph(keras.Model):  # type: ignore[misc]  # As above.
+    """Its `call` unpacks a list of inputs, which are of different lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs: Any) -> Any:
+        nodes, edges = inputs
+        return ops.segment_sum(ops.take(self.dense(nodes), edges[0], axis=0), edges[1], num_segments=8)
+
+
+def graph_network() -> Any:
+    model = Graph()
+    model.compile("sgd", "mse")
+    return model
+
+
+def two_heads() -> Any:
+    x = keras.Input((4,))
+    hidden = layers.Dense(6, activation="tanh")(x)
+    policy, value = layers.Dense(3, activation="softmax", name="policy"), layers.Dense(1, name="value")
+    model = keras.Model(x, {"policy": policy(hidden), "value": value(hidden)})
+    model.compile(
+        "sgd", {"policy": "categorical_crossentropy", "value": "mse"}, loss_weights={"policy": 0.3, "value": 1}
+    )
+    return model
+
+
+class Holder(keras.Model):  # type: ignore[misc]  # As above.
+    """A model without `call` that holds two others, as generative models have it: only its own step trains them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+        self.decoder = keras.Sequential([keras.Input((2,)), layers.Dense(4)])
+
+    def train_step(self, data: Any) -> Any:
+        raise RuntimeError("in another framework's words")
+
+
+def holder() -> Any:
+    model = Holder()
+    model.compile("sgd")
+    return model
+
+
+WAYS = [
+    ("denoiser", "images"),
+    ("remembers", "images_and_none"),
+    ("added_loss_alone", "images"),
+    ("unpacks", "pairs"),
+    ("graph_network", "graph"),
+    ("two_heads", "weighed_outputs"),
+]
+"""Sound models, each with its data."""
