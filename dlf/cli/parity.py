@@ -22,7 +22,9 @@ __all__ = ["parity"]
 )
 @click.argument("target", required=False)
 @click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
-@click.option("--data", metavar="FUNCTION", help="module:function, (batch size, random) -> (x, y).  [default: made]")
+@click.option(
+    "--data", metavar="FUNCTION", help="module:function, (size, random) -> (x, y), or x alone.  [default: made]"
+)
 @click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
 @click.option("--batch-size", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")
 @click.option("--steps", metavar="N", type=click.IntRange(1, 10_000), default=3, help="Steps of the trajectory.")
@@ -75,8 +77,8 @@ def parity(  # noqa: PLR0913 - one for each option.
 ) -> int:
     r"""Does a model compute and train the same on every backend, and if not, in which layer does it start?
 
-    TARGET is file.py:function or package.module:function, a function without arguments that returns a Keras model, or a
-    .keras file, which is loaded in safe mode.
+    TARGET is file.py:name, notebook.ipynb:name or package.module:name, the name of a function without arguments that
+    returns a Keras model, or of a model; or a .keras file, which is loaded in safe mode.
 
     \b
     Examples:

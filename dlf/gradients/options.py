@@ -21,7 +21,7 @@ class GradientsOptions:
     """The options of a comparison of gradient paths.
 
     Args:
-        problem: ``"line"``, ``"mlp"``, or ``file.py:function`` or ``package.module:function`` that builds a model.
+        problem: ``"line"``, ``"mlp"``, or ``file.py:name`` or ``package.module:name`` of a function that builds a model.
         paths: The names of the paths; if empty, all that are installed.
         steps: The number of steps that each path takes; None is as many as the problem needs.
         seed: The seed of data, initial parameters and batches.
@@ -47,7 +47,7 @@ class GradientsOptions:
             if ":" not in self.problem:
                 raise InvalidArgumentError(
                     "--problem",
-                    expected=f"{', '.join(PROBLEMS)}, or file.py:function or package.module:function",
+                    expected=f"{', '.join(PROBLEMS)}, or file.py:name or package.module:name",
                     received=self.problem,
                     advice=did_you_mean(self.problem, PROBLEMS),
                 )

@@ -1,15 +1,18 @@
-"""Imports the target of a command: ``file.py:function`` or ``package.module:function``, which builds a model, say.
+"""Imports the target of a command: ``file.py:name``, ``notebook.ipynb:name`` or ``package.module:name``.
 
 Requirements:
 
+* the name is that of a function that builds a model, say, or of a model;
 * the error for a target that cannot be imported shows the traceback without the lines of dlf and of Python's importer;
-* a file is imported under its own name, with its folder first on ``sys.path``, as for a script.
+* a file is imported under its own name, with its folder first on ``sys.path``, as for a script without arguments.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import json
+import linecache
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +24,8 @@ from dlf.utils.tracebacks import own_traceback
 
 __all__ = ["check_target", "is_saved_model", "load_target"]
 
-_FORM = "file.py:function or package.module:function"
+_FORM = "file.py:name, notebook.ipynb:name or package.module:name"
+_FILES = (".py", ".ipynb")
 
 
 def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) -> tuple[str, str]:
@@ -48,7 +52,7 @@ def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) 
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name.isidentifier():
         raise InvalidArgumentError(argument, expected=_FORM + ", or file.keras" * saved, received=target)
-    if place.endswith(".py") and not Path(place).is_file():
+    if place.endswith(_FILES) and not Path(place).is_file():
         raise InvalidArgumentError(argument, expected=_FORM, received=target, advice=f"There is no file {place}.")
     return place, name
 
@@ -67,15 +71,16 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
     """Imports the module and returns the function.
 
     Args:
-        target: ``file.py:function`` or ``package.module:function``.
+        target: ``file.py:name``, ``notebook.ipynb:name`` or ``package.module:name``.
         argument: The name of the caller's argument, for the error message.
-        anew: Whether a module that was imported already is run once more; a file always is.
+        anew: Whether a file or module that was imported already is run once more.
 
     Returns:
-        The function.
+        The function. Where the name is that of a Keras model, a function that returns it, and from its second call on
+        another, for which it runs the module once more.
 
     Raises:
-        InvalidArgumentError: The module cannot be imported, or has no such function.
+        InvalidArgumentError: The module cannot be imported, or has nothing of this name.
 
     Example:
         >>> load_target("math:sqrt")(4)
@@ -83,32 +88,96 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
     """
     place, name = check_target(target, argument)
     try:
-        module = _from_file(Path(place)) if place.endswith(".py") else _from_path(place, anew=anew)
-    except Exception as error:
+        module = _from_file(Path(place), anew=anew) if place.endswith(_FILES) else _from_path(place, anew=anew)
+    except (Exception, SystemExit) as error:
         raise InvalidArgumentError(
-            argument, expected=f"{_FORM} that can be imported", received=target, advice="\n" + own_traceback(error)
+            argument,
+            expected=f"{_FORM} that can be imported",
+            received=target,
+            advice=f"\n{own_traceback(error)}\n{_ASIDE if isinstance(error, OSError | SystemExit) else ''}".rstrip(),
         ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
+    found = getattr(module, name, None)
+    if _is_model(found):
+        return _returning(found, target, argument)
+    if not callable(found):
         known = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
         raise InvalidArgumentError(
             argument,
-            expected=f"a function of {place}",
+            expected=f"a function or a model of {place}",
             received=name,
             advice=did_you_mean(name, known) or f"It has {', '.join(known[:10]) or 'none'}.",
         )
-    return function  # type: ignore[no-any-return]
+    return found  # type: ignore[no-any-return]
 
 
-def _from_file(file: Path) -> ModuleType:
-    sys.path.insert(0, str(file.resolve().parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None  # noqa: S101, PT018 - it ends in .py.
-    module = importlib.util.module_from_spec(spec)
+_ASIDE = (
+    "The file is run without arguments. What the model does not need, such as data, arguments and training, belongs "
+    'under `if __name__ == "__main__":`.'
+)
+
+
+def _is_model(value: Any) -> bool:
+    # Who has made a model has imported Keras; dlf's own command has not.
+    keras = sys.modules.get("keras")
+    return keras is not None and isinstance(value, keras.Model)
+
+
+def _returning(model: Any, target: str, argument: str) -> Callable[[], Any]:
+    """Returns a function that returns this model, and from its second call on one of the module run once more."""
+    models = [model]
+
+    def build() -> Any:
+        return models.pop() if models else load_target(target, argument, anew=True)()
+
+    return build
+
+
+_RUN: dict[Path, ModuleType] = {}
+"""The files that were run, with their modules."""
+
+
+def _from_file(file: Path, *, anew: bool) -> ModuleType:
+    place = file.resolve()
+    if not anew and place in _RUN:
+        return _RUN[place]
+    sys.path.insert(0, str(place.parent))
+    module = ModuleType(file.stem)
+    module.__file__ = str(place)
+    if place.suffix == ".ipynb":
+        module.__dict__["display"] = print  # As in every notebook.
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[file.stem] = module
-    spec.loader.exec_module(module)
+    given, sys.argv = sys.argv, [str(file)]
+    try:
+        code = compile(_source(place), str(place), "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # noqa: S102 - that is what importing is.
+    finally:
+        sys.argv = given
+    _RUN[place] = module
     return module
+
+
+def _source(file: Path) -> str | bytes:
+    """Returns a file's source code: of a notebook that of its cells, without what only a notebook can run."""
+    if file.suffix != ".ipynb":
+        return file.read_bytes()  # Python finds its encoding.
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    code = "\n".join(_COMMAND.sub(r"\1pass", _without_magic(text)) for text in texts)
+    # For tracebacks: the lines of the file itself are JSON.
+    linecache.cache[str(file)] = (len(code), None, code.splitlines(keepends=True), str(file))
+    return code
+
+
+_COMMAND = re.compile(r"^([ \t]*)[!%].*", re.MULTILINE)
+"""A line for the shell or for IPython, such as ``!pip install keras`` or ``%matplotlib inline``."""
+_TIMED = re.compile(r"^%%(time|timeit|capture)\b.*")
+
+
+def _without_magic(cell: str) -> str:
+    """Returns a cell without its first line if that only times or silences it; one of another language is empty."""
+    cell = _TIMED.sub("", cell.lstrip())
+    return "" if cell.startswith("%%") else cell
 
 
 def _from_path(name: str, *, anew: bool) -> ModuleType:

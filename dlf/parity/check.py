@@ -27,7 +27,7 @@ def check_parity(target: str | Callable[[], Any], **options: Any) -> ParityRepor
 
     Args:
         target: A function without arguments that returns a Keras model, in a module that can be imported; or
-            ``"file.py:function"`` or ``"package.module:function"``.
+            ``"file.py:name"``, ``"notebook.ipynb:name"`` or ``"package.module:name"``.
         **options: The fields of `dlf.parity.options.ParityOptions`, such as backends, data, batch_size, steps
             and seed.
 

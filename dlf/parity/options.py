@@ -21,7 +21,8 @@ class ParityOptions:
     """A comparison of one model across backends.
 
     Args:
-        target: ``file.py:function`` or ``package.module:function``, which builds a Keras model, or a ``.keras`` file.
+        target: ``file.py:name``, ``notebook.ipynb:name`` or ``package.module:name`` of a function that builds a Keras
+            model, or of a model; or a ``.keras`` file.
         backends: The backends to compare; none means all that are installed. A single one is only compared with its own
             float64 reference.
         data: A function ``(batch size, random) -> (x, y)``, ``(x, y, sample_weight)`` or ``x`` alone, as

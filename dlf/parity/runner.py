@@ -100,7 +100,9 @@ class Workers:
 
     def _start(self, name: str) -> Session:
         backend = load_backend(name)
-        environment = {"OMP_NUM_THREADS": str(self._threads)} | backend_environment(backend)
+        # A script that draws when it is imported must not wait for somebody to close its window.
+        shared = {"OMP_NUM_THREADS": str(self._threads), "MPLBACKEND": "Agg"}
+        environment = shared | backend_environment(backend)
         if self._device == "cpu":
             environment |= backend.cpu_environment()
         return Session("dlf.parity._recording.worker", environment, title=name, timeout=self._timeout)

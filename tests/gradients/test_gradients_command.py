@@ -172,7 +172,7 @@ def test_a_detached_factor_is_named(run_python: Run, model: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--problem", "nope"], 2, "--problem: expected line, mlp, or file.py:function"),
+        (["--problem", "nope"], 2, "--problem: expected line, mlp, or file.py:name"),
         (["--problem", "lin"], 2, "Did you mean 'line'?"),
         (["--problem", "gone.py:build"], 2, "There is no file gone.py."),
         (["--problem", "MODEL:gone", "--paths", "PATH"], 2, "expected a function of"),

@@ -537,9 +537,9 @@ def test_what_has_to_go_goes_at_the_end_and_when_the_process_is_stopped() -> Non
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"target": "nope"}, "TARGET: expected file.py:function or package.module:function"),
+        ({"target": "nope"}, "TARGET: expected file.py:name, notebook.ipynb:name or package.module:name"),
         ({"target": "gone.py:build"}, "There is no file gone.py."),
-        ({"data": "nope"}, "--data: expected file.py:function"),
+        ({"data": "nope"}, "--data: expected file.py:name"),
         ({"batch_size": 0}, "batch_size: expected a positive integer"),
         ({"steps": -1}, "steps: expected a positive integer"),
         ({"target": "gone.keras"}, "There is no file gone.keras."),
@@ -989,7 +989,7 @@ def test_asking_starts_no_framework(run_python: Run, module: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["nope"], 2, "TARGET: expected file.py:function"),
+        (["nope"], 2, "TARGET: expected file.py:name"),
         (["gone.py:build"], 2, "There is no file gone.py."),
         (["MODEL:build", "--batch-size", "0"], 2, "Invalid value for '--batch-size'"),
         (["MODEL:build", "--batch=0"], 2, "Invalid value for '--batch-size'"),

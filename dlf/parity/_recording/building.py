@@ -32,7 +32,7 @@ def builder_of(target: str, dtype: str) -> Callable[..., Any]:
     present dtype policy.
 
     Args:
-        target: ``file.py:function``, ``package.module:function`` or ``file.keras``.
+        target: ``file.py:name``, ``notebook.ipynb:name``, ``package.module:name`` or ``file.keras``.
         dtype: The dtype policy that the model computes by; ``"float32"`` leaves the model's own as it is.
 
     Raises:
@@ -40,7 +40,7 @@ def builder_of(target: str, dtype: str) -> Callable[..., Any]:
     """
     if is_saved_model(target):
         return partial(_loaded, Path(target), dtype)
-    return partial(_called, target, load_target(target), dtype)
+    return partial(_called, target, load_target(target, anew=True), dtype)
 
 
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:

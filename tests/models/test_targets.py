@@ -1,0 +1,118 @@
+"""Targets as people have them: scripts, notebooks, models by name; and what is said where one cannot be imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import pytest
+
+from dlf.models.targets import check_target, load_target
+from dlf.utils.errors import InvalidArgumentError
+
+MODEL = """
+import keras
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+model.compile("sgd", "mse")
+
+def build():
+    return model
+"""
+
+
+def notebook(file: Path, *cells: str) -> Path:
+    markdown = {"cell_type": "markdown", "source": ["# A model\n"], "metadata": {}}
+    code = [{"cell_type": "code", "source": each.splitlines(keepends=True), "metadata": {}} for each in cells]
+    file.write_text(json.dumps({"cells": [markdown, *code], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return file
+
+
+@pytest.mark.parametrize("name", ["model", "build"])
+def test_a_model_or_a_function_may_be_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "by_name.py").write_text(MODEL)
+    build = load_target(f"{tmp_path / 'by_name.py'}:{name}", anew=True)
+    assert isinstance(build(), keras.Sequential)
+
+
+def test_a_model_that_is_named_is_another_at_each_call(tmp_path: Path) -> None:
+    (tmp_path / "another.py").write_text(MODEL)
+    build = load_target(f"{tmp_path / 'another.py'}:model")
+    first, second, third = build(), build(), build()
+    assert len({id(each) for each in (first, second, third)}) == 3
+
+
+def test_a_notebook_is_run_without_what_only_a_notebook_can(tmp_path: Path) -> None:
+    file = notebook(
+        tmp_path / "lesson.ipynb",
+        "from __future__ import annotations\n!pip install keras\n%matplotlib inline",
+        "%%time\n" + MODEL,
+        "%%bash\nrm -rf everything",
+        "if True:\n    !ls\n    display(model)",
+    )
+    assert isinstance(load_target(f"{file}:build")(), keras.Sequential)
+    assert isinstance(load_target(f"{file}:model")(), keras.Sequential)
+
+
+def test_an_error_in_a_notebook_shows_the_line_of_its_cell(tmp_path: Path) -> None:
+    file = notebook(tmp_path / "broken.ipynb", "import keras", "width = 1 / 0")
+    with pytest.raises(InvalidArgumentError, match=r"(?s)width = 1 / 0.*ZeroDivisionError"):
+        load_target(f"{file}:build")
+
+
+def test_a_script_sees_no_arguments_but_its_name(tmp_path: Path) -> None:
+    before = list(sys.argv)
+    (tmp_path / "seeing.py").write_text("import sys\nseen = list(sys.argv)\ndef build():\n    return seen")
+    assert load_target(f"{tmp_path / 'seeing.py'}:build")() == [str(tmp_path / "seeing.py")]
+    assert sys.argv == before
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import sys\nsys.exit('no data set was named')", "no data set was named"),
+        ("open('nowhere/train.csv')", r"No such file or directory: 'nowhere/train.csv'"),
+        ("import argparse\np = argparse.ArgumentParser()\np.add_argument('data')\np.parse_args()", "SystemExit: 2"),
+    ],
+)
+def test_what_belongs_elsewhere_is_said(tmp_path: Path, source: str, message: str) -> None:
+    (tmp_path / "script.py").write_text(source)
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        load_target(f"{tmp_path / 'script.py'}:build", anew=True)
+    assert 'belongs under `if __name__ == "__main__":`' in str(caught.value)
+    assert "targets.py" not in str(caught.value)
+
+
+def test_a_file_is_run_once_for_a_model_and_its_data(tmp_path: Path) -> None:
+    file = tmp_path / "counted.py"
+    file.write_text(
+        "import pathlib\npathlib.Path(__file__).with_suffix('.log').open('a').write('x')\nbuild = data = print"
+    )
+    load_target(f"{file}:build", anew=True)
+    load_target(f"{file}:data")
+    assert file.with_suffix(".log").read_text() == "x"
+    load_target(f"{file}:build", anew=True)
+    assert file.with_suffix(".log").read_text() == "xx"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("gone.ipynb:build", "There is no file gone.ipynb"),
+        ("model.py", "expected file.py:name, notebook.ipynb:name or package.module:name"),
+        ("model.py:not a name", "expected file.py:name"),
+    ],
+)
+def test_what_is_no_target_is_refused(target: str, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        check_target(target)
+
+
+def test_what_is_neither_is_answered_with_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "others.py").write_text("def built() -> None: ...\nbuild = 3")
+    with pytest.raises(InvalidArgumentError, match=r"expected a function or a model of .* Did you mean 'built'\?"):
+        load_target(f"{tmp_path / 'others.py'}:build")
+    found: Any = load_target(f"{tmp_path / 'others.py'}:built")
+    assert found.__name__ == "built"
