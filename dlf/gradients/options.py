@@ -21,7 +21,7 @@ class GradientsOptions:
     """The options of a comparison of gradient paths.
 
     Args:
-        problem: ``"line"``, ``"mlp"``, or ``file.py:name`` or ``package.module:name`` of a function that builds a model.
+        problem: ``"line"``, ``"mlp"``, or ``file.py:name`` or ``package.module:name`` of what builds a model.
         paths: The names of the paths; if empty, all that are installed.
         steps: The number of steps that each path takes; None is as many as the problem needs.
         seed: The seed of data, initial parameters and batches.

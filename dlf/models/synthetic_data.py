@@ -2,6 +2,7 @@
 
 Requirements:
 
+* the shapes are those of the model's inputs, or those that a subclassed model was built on;
 * the data have the same bits on every backend, so they are drawn with NumPy;
 * integer inputs are token ids below the smallest vocabulary size, and labels are classes of the output.
 """
@@ -17,7 +18,7 @@ from dlf.models.layers import layers_by_path
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.trees import with_sorted_keys
 
-__all__ = ["make_batch"]
+__all__ = ["DATA_ADVICE", "make_batch", "remembered_inputs"]
 
 _OPEN_AXIS = 8
 """The length of each axis that the model leaves open, except the batch axis."""
@@ -36,7 +37,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
         ``(x, y)``, in the structure of the model's inputs and outputs.
 
     Raises:
-        InvalidArgumentError: The model has no known inputs.
+        InvalidArgumentError: The model has no known inputs, or does not take those that it seems to have been built on.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
@@ -44,19 +45,21 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
         >>> x.shape, y.shape, bool(y.max() < 5)
         ((4, 3), (4,), True)
     """
-    if not getattr(model, "inputs", None):
-        raise InvalidArgumentError(
-            "model",
-            expected="a Functional or Sequential model, whose inputs are known",
-            received=model,
-            advice="Give the data: --data module:function.",
-        )
-    embeddings = [each for each in layers_by_path(model).values() if isinstance(each, keras.layers.Embedding)]
-    vocabulary = min((each.input_dim for each in embeddings), default=10)
-    # A Sequential model may have its input and output only in the lists `inputs` and `outputs`.
-    one = isinstance(model, keras.Sequential)
-    inputs, outputs = with_sorted_keys((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
-    x = keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), inputs)
+    if getattr(model, "inputs", None):
+        # A Sequential model may have its input and output only in the lists `inputs` and `outputs`.
+        one = isinstance(model, keras.Sequential)
+        inputs, outputs = with_sorted_keys((model.inputs[0], model.outputs[0]) if one else (model.input, model.output))
+        x = _random_inputs(model, inputs, size, random)
+    else:
+        x = remembered_inputs(model, size, random)
+        outputs = None if x is None else _outputs_for(model, x)
+        if outputs is None:
+            raise InvalidArgumentError(
+                "model",
+                expected="a model whose inputs are known: Functional, Sequential, or built on what it is called on",
+                received=model,
+                advice=DATA_ADVICE,
+            )
     if isinstance(outputs, list) and len(outputs) == 1:
         outputs, loss = outputs[0], next(iter(keras.tree.flatten(loss)), None)  # As Keras returns one output.
     if isinstance(loss, list | tuple | dict) and not isinstance(outputs, list | tuple | dict):
@@ -68,6 +71,64 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     losses = loss if isinstance(loss, dict | list | tuple) else keras.tree.map_structure(lambda _: loss, outputs)
     y = keras.tree.map_structure_up_to(outputs, lambda spec, one: _targets(spec, one, size, random), outputs, losses)
     return x, y
+
+
+DATA_ADVICE = (
+    "--data module:function gives the data, such as `def data(size, random): return random.normal(size=(size, 28, "
+    "28)).astype('float32'), random.integers(10, size=size)`."
+)
+
+
+def remembered_inputs(model: keras.Model, size: int, random: np.random.Generator) -> Any:
+    """Makes random inputs of the shapes that a subclassed model was built on, or returns None if it remembers none.
+
+    Args:
+        model: A built model. If it has an embedding, its inputs are taken to be token ids.
+        size: Examples in the batch.
+        random: The generator of the numbers.
+
+    Example:
+        >>> class Own(keras.Model):
+        ...     def build(self, input_shape): self.built = True
+        >>> model = Own()
+        >>> model.build((None, 3))
+        >>> remembered_inputs(model, 4, np.random.default_rng(0)).shape
+        (4, 3)
+    """
+    shapes = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    if not shapes:
+        return None
+    has_tokens = any(isinstance(each, keras.layers.Embedding) for each in layers_by_path(model).values())
+    return _random_inputs(model, _specs(shapes, "int32" if has_tokens else "float32"), size, random)
+
+
+def _specs(shapes: Any, dtype: str) -> Any:
+    if isinstance(shapes, dict):
+        return {name: _specs(each, dtype) for name, each in shapes.items()}
+    if all(isinstance(each, int | None) for each in shapes):
+        return keras.KerasTensor((None, *shapes[1:]), dtype)
+    return [_specs(each, dtype) for each in shapes]
+
+
+def _outputs_for(model: keras.Model, x: Any) -> Any:
+    """The shapes of the model's outputs, or None if it does not take these inputs."""
+    try:
+        with keras.StatelessScope():
+            outputs = model(keras.tree.map_structure(keras.ops.convert_to_tensor, x), training=False)
+    except Exception:  # noqa: BLE001 - a model may want anything else: the caller says what to do.
+        return None
+    return with_sorted_keys(
+        keras.tree.map_structure(
+            lambda each: keras.KerasTensor((None, *each.shape[1:]), keras.backend.standardize_dtype(each.dtype)),
+            outputs,
+        )
+    )
+
+
+def _random_inputs(model: keras.Model, specs: Any, size: int, random: np.random.Generator) -> Any:
+    embeddings = [each for each in layers_by_path(model).values() if isinstance(each, keras.layers.Embedding)]
+    vocabulary = min((each.input_dim for each in embeddings), default=10)
+    return keras.tree.map_structure(lambda spec: _inputs(spec, size, vocabulary, random), specs)
 
 
 def _shape(spec: Any, size: int) -> tuple[int, ...]:

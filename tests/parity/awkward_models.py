@@ -307,7 +307,38 @@ def a_layer_at_module_level_and_a_lambda() -> Any:
     return compiled(SHARED, layers.Lambda(lambda x: x * 2, name="doubled"))
 
 
+class SlowAdam(keras.optimizers.Adam):  # type: ignore[misc]  # Keras has no types.
+    """Fixes an argument, so that it cannot be made anew from its configuration."""
+
+    def __init__(self) -> None:
+        super().__init__(learning_rate=1e-4)
+
+
+def optimizer_that_fixes_an_argument() -> Any:
+    return compiled(optimizer=SlowAdam())
+
+
+class CalledOnce(keras.Model):  # type: ignore[misc]  # Keras has no types.
+    """A subclassed model of inputs by name; the shapes that it was called on are known, and make its data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.last = layers.Dense(3, activation="tanh", name="hidden"), layers.Dense(2, name="last")
+
+    def call(self, inputs: Any) -> Any:
+        return self.last(self.hidden(ops.concatenate([inputs["left"], inputs["right"]], axis=-1)))
+
+
+def subclassed_and_called_once() -> Any:
+    model = CalledOnce()
+    model({"left": np.ones((3, 4), "float32"), "right": np.ones((3, 2), "float32")})
+    model.compile("sgd", "mse")
+    return model
+
+
 AWKWARD = (
+    optimizer_that_fixes_an_argument,
+    subclassed_and_called_once,
     layers_at_module_level,
     a_layer_at_module_level_and_a_lambda,
     compile_of_its_own,

@@ -19,6 +19,7 @@ from dlf.backend.keras_internals import (
 )
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
+from dlf.models.synthetic_data import DATA_ADVICE, remembered_inputs
 from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, loss_in_float64
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
@@ -125,15 +126,15 @@ class Subject:
             # A model that only holds others, which its own step calls, is never called itself.
             model.built = model.built or all(each.built for each in layers_by_path(model).values())
         elif isinstance(model, keras.Model) and not _is_whole(model):
-            if self._x is None:
+            x = remembered_inputs(model, 1, np.random.default_rng(0)) if self._x is None else self._x
+            if x is None:
                 raise InvalidArgumentError(
                     "model",
                     expected="a model that is built, and its layers too",
                     received=model,
-                    advice="Give it an Input, call it on a batch before it is returned, or give the data that it is to "
-                    "be called on: --data module:function.",
+                    advice=f"Give it an Input, or call it on a batch before it is returned; or {DATA_ADVICE}",
                 )
-            model(mapped(keras.ops.convert_to_tensor, self._x))
+            model(mapped(keras.ops.convert_to_tensor, x))
         return model
 
     def again(self) -> Subject:
@@ -354,12 +355,16 @@ class Subject:
             with keras.saving.custom_object_scope(kinds), tensorflow_hidden():
                 made = type(own).from_config(own.get_config())
         except Exception as error:
-            raise InvalidArgumentError(
-                "optimizer",
-                expected="one that can be made anew from its get_config",
-                received=own,
-                advice=f"\n{own_traceback(error)}",
-            ) from error
+            # One of somebody's own may have no configuration, or fix an argument: then from another call of the target.
+            made = self._built_apart().optimizer
+            made = self._built(anew=True).optimizer if made is own else made
+            if made.built:
+                raise InvalidArgumentError(
+                    "optimizer",
+                    expected="one that can be made anew from its get_config, or that the target makes at each call",
+                    received=own,
+                    advice=f"\n{own_traceback(error)}",
+                ) from error
         # Keras wraps an optimizer that scales the loss around another.
         inner = getattr(made, "inner_optimizer", made)
         decays = decay_of_weights(getattr(own, "inner_optimizer", own))
