@@ -380,11 +380,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "weights": (
         lambda: TrainingLoop(mlp(), crossentropy()).fit(in_triples()),
-        r"batches: expected pairs \(x, y\), received \(array.*copy the backend's training_loop.py",
+        r"batches: expected pairs \(x, y\), received \(<float32 array.*copy the backend's training_loop.py",
     ),
     "no list": (
         lambda: TrainingLoop(mlp(), crossentropy()).fit(in_no_list()),
-        r"batches: expected pairs \(x, y\), received array.*Put a batch in a list: fit\(\[\(x, y\)\]\)\.",
+        r"batches: expected pairs \(x, y\), received <float32 array.*Put a batch in a list: fit\(\[\(x, y\)\]\)\.",
     ),
     "epochs": (
         lambda: TrainingLoop(mlp(), "mse").fit([], epochs=0),
