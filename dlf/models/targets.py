@@ -140,7 +140,8 @@ def _from_file(file: Path, *, anew: bool) -> ModuleType:
     place = file.resolve()
     if not anew and place in _RUN:
         return _RUN[place]
-    sys.path.insert(0, str(place.parent))
+    if str(place.parent) not in sys.path[:1]:
+        sys.path.insert(0, str(place.parent))
     module = ModuleType(file.stem)
     module.__file__ = str(place)
     if place.suffix == ".ipynb":

@@ -109,6 +109,11 @@ def nothing():
 def uncompiled():
     return keras.Sequential([keras.Input((4,)), layers.Dense(2)])
 
+def without_a_loss():
+    model = uncompiled()
+    model.compile("sgd")
+    return model
+
 def broken():
     return build().nothing
 
@@ -738,6 +743,7 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
     [
         ("nothing", {}, "model: expected a Keras model, received None"),
         ("uncompiled", {}, "loss: expected a model that was compiled with a loss, or --loss"),
+        ("without_a_loss", {}, "loss: expected a model that was compiled with a loss, or --loss"),
         ("broken", {}, r"(?s)TARGET: expected a function without arguments.*return build\(\).nothing.*AttributeError"),
         ("gone", {}, "TARGET: expected a function or a model of .*model.py"),
         ("build", {"data": "wide"}, r"(?s)--data: expected a batch that the model and its loss take.*\(4, 5\)"),

@@ -93,7 +93,10 @@ class Subject:
             return "compute_loss"
         if has_own(self.model, "train_step"):
             return "train_step"
-        raise InvalidArgumentError("loss", expected="a model that was compiled with a loss, or --loss", received=None)
+        raise self._no_loss()
+
+    def _no_loss(self) -> InvalidArgumentError:
+        return InvalidArgumentError("loss", expected="a model that was compiled with a loss, or --loss", received=None)
 
     def expect(self, batch: Batch) -> None:
         """Raises an error if the loss compares with targets and the batch has none.
@@ -148,10 +151,10 @@ class Subject:
         """
         try:
             with tensorflow_hidden():
-                config = keras.saving.serialize_keras_object(self.model)
-        except Exception:  # noqa: BLE001 - a layer's own get_config may raise anything.
+                config = with_sorted_keys(keras.saving.serialize_keras_object(self.model))
+        except Exception:  # noqa: BLE001 - a layer's own get_config may raise anything, and hold keys of any kind.
             config = None
-        found = keras.tree.flatten_with_path(with_sorted_keys([self.describe(), config]))
+        found = keras.tree.flatten_with_path([with_sorted_keys(self.describe()), config])
 
         def plain(text: str) -> str:
             # Without addresses, which appear where there are functions.
@@ -210,7 +213,9 @@ class Subject:
             try:
                 if compute is not None:
                     compute(tensors, predictions)
-            except Exception as error:  # noqa: BLE001 - on this backend alone, it says that outputs are others.
+            except Exception as error:
+                if self.loss is None and not has_own(self.model, "compute_loss"):
+                    raise self._no_loss() from error
                 refused = str(refusal(error))
         outputs = [
             [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
@@ -238,6 +243,8 @@ class Subject:
                 x, y, weights = batch
                 with keras.StatelessScope(collect_losses=True):
                     model(x, training=True)
+                    if not has_own(model, "compute_loss") and not model.losses:
+                        raise self._no_loss()  # On JAX, Keras trains by a loss of zero then.
                     return computed_loss(model, x, y, predictions, weights)
 
             return compute
