@@ -4,7 +4,8 @@ Requirements:
 
 * the name is that of a function that builds a model, say, or of a model;
 * the error for a target that cannot be imported shows the traceback without the lines of dlf and of Python's importer;
-* a file is imported under its own name, with its folder first on ``sys.path``, as for a script without arguments.
+* a file is imported under its own name, with its folder first on ``sys.path``, as for a script without arguments;
+* what a script does beside making the model, such as training, is left out where it can be, and that is said.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import json
 import linecache
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +24,7 @@ from typing import Any
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.tracebacks import own_traceback
 
-__all__ = ["check_target", "is_saved_model", "load_target"]
+__all__ = ["check_target", "is_saved_model", "load_target", "remarks_on"]
 
 _FORM = "file.py:name, notebook.ipynb:name or package.module:name"
 _FILES = (".py", ".ipynb")
@@ -90,12 +92,18 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
     try:
         module = _from_file(Path(place), anew=anew) if place.endswith(_FILES) else _from_path(place, anew=anew)
     except (Exception, SystemExit) as error:
-        raise InvalidArgumentError(
-            argument,
-            expected=f"{_FORM} that can be imported",
-            received=target,
-            advice=f"\n{own_traceback(error)}\n{_ASIDE if isinstance(error, OSError | SystemExit) else ''}".rstrip(),
-        ) from error
+        begun = sys.modules.get(Path(place).stem)
+        if not place.endswith(_FILES) or not hasattr(begun, name):
+            aside = f"\n{_ASIDE}" if isinstance(error, OSError | SystemExit) else ""
+            raise InvalidArgumentError(
+                argument,
+                expected=f"{_FORM} that can be imported",
+                received=target,
+                advice=f"\n{own_traceback(error)}{aside}",
+            ) from error
+        # What comes after the model, such as data and training, need not be there.
+        module = begun  # type: ignore[assignment]  # It has the name.
+        _REMARKS[place].append(f"what follows did not run ({type(error).__name__}: {_shortened(str(error))})")
     found = getattr(module, name, None)
     if _is_model(found):
         return _returning(found, target, argument)
@@ -105,9 +113,37 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
             argument,
             expected=f"a function or a model of {place}",
             received=name,
-            advice=did_you_mean(name, known) or f"It has {', '.join(known[:10]) or 'none'}.",
+            advice=" ".join(
+                [did_you_mean(name, known) or f"It has {', '.join(known[:10]) or 'none'}.", *_sentences(place)]
+            ),
         )
     return found  # type: ignore[no-any-return]
+
+
+def remarks_on(target: str) -> list[str]:
+    """Returns what has to be known of the file of a target that was loaded, in words: what of it was not run.
+
+    Args:
+        target: A target.
+
+    Example:
+        >>> remarks_on("math:sqrt")
+        []
+    """
+    return _REMARKS.get(target.rpartition(":")[0], [])
+
+
+def _sentences(place: str) -> list[str]:
+    return [f"In the file, {each}." for each in _REMARKS.get(place, [])]
+
+
+_REMARKS: dict[str, list[str]] = {}
+_LONGEST = 200
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 _ASIDE = (
@@ -149,13 +185,43 @@ def _from_file(file: Path, *, anew: bool) -> ModuleType:
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[file.stem] = module
     given, sys.argv = sys.argv, [str(file)]
+    _REMARKS[str(file)] = []
     try:
-        code = compile(_source(place), str(place), "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102 - that is what importing is.
+        with _training_left_out(_REMARKS[str(file)]):
+            code = compile(_source(place), str(place), "exec", dont_inherit=True)
+            exec(code, module.__dict__)  # noqa: S102 - that is what importing is.
     finally:
         sys.argv = given
-    _RUN[place] = module
+        _RUN[place] = module
     return module
+
+
+@contextmanager
+def _training_left_out(remarks: list[str]) -> Iterator[None]:
+    """Lets `fit` do nothing: a script that trains wherever it is imported would do so in each backend's process."""
+    keras = sys.modules.get("keras")
+    if keras is None:
+        yield
+        return
+
+    def fit(model: Any, *_: Any, **__: Any) -> Any:
+        if _LEFT_OUT not in remarks:
+            remarks.append(_LEFT_OUT)
+        model.history = keras.callbacks.History()
+        return model.history
+
+    inherited = "fit" not in vars(keras.Model)
+    before, keras.Model.fit = keras.Model.fit, fit
+    try:
+        yield
+    finally:
+        if inherited:
+            del keras.Model.fit
+        else:
+            keras.Model.fit = before
+
+
+_LEFT_OUT = "the training that starts when it is imported is left out"
 
 
 def _source(file: Path) -> str | bytes:

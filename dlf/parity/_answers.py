@@ -123,6 +123,8 @@ class Built(Described, Outputs):
 class BuildAnswer(BackendDescription, Built):
     """The answer to `build`."""
 
+    remarks: list[str]
+    """What of the target's file was not run, in words."""
     data_not_finite: list[str]
     """Where the data hold NaN or infinity, in words."""
     dtype: str
@@ -180,6 +182,7 @@ class Evidence(Measured):
     backends: dict[str, BackendAnswer]
     failed: dict[str, str]
     calls: list[CallAnswer]
+    remarks: list[str]
     data_not_finite: list[str]
 
 

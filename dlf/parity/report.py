@@ -446,6 +446,8 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
             f"Initialized otherwise on each backend: {', '.join(other[:_NAMED])}{more}. "
             f"All were given the values of {first} before they were compared."
         )
+    for remark in report.get("remarks", ()):
+        yield f"In the target's file, {remark}."
     if not report["compiled"] and "update" in report["stages_asked"]:
         yield "The model is not compiled: there is no optimizer to compare, and no training."
 

@@ -221,6 +221,7 @@ class _Run:
             "backends": {name: _introduction(each) for name, each in self._built.items()},
             "compiled": all(each["compiled"] for each in self._built.values()),
             "optimizer": built["optimizer"],
+            "remarks": list(dict.fromkeys(each for one in self._built.values() for each in one["remarks"])),
             "data_not_finite": built["data_not_finite"],
             "failed": {name: str(error) for name, error in self._failed.items()},
             "calls": self._calls,

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import pytest
 
-from dlf.models.targets import check_target, load_target
+from dlf.models.targets import check_target, load_target, remarks_on
 from dlf.utils.errors import InvalidArgumentError
 
 MODEL = """
@@ -114,3 +114,32 @@ def test_what_is_neither_is_answered_with_what_there_is(tmp_path: Path) -> None:
         load_target(f"{tmp_path / 'others.py'}:build")
     found: Any = load_target(f"{tmp_path / 'others.py'}:built")
     assert found.__name__ == "built"
+
+
+def test_a_script_that_trains_when_it_is_imported_does_not(tmp_path: Path) -> None:
+    trains = (
+        MODEL
+        + """
+import numpy as np
+history = model.fit(np.ones((4, 3)), np.ones((4, 2)), epochs=10_000, verbose=0)
+assert "loss" in history.history
+"""
+    )
+    target = f"{tmp_path / 'trains.py'}:model"
+    (tmp_path / "trains.py").write_text(trains)
+    model = load_target(target)()
+    assert not model.optimizer.built
+    left_out, after = remarks_on(target)
+    assert "training that starts when it is imported is left out" in left_out
+    assert after.startswith("what follows did not run (AssertionError")
+    # Nothing is left of that: training goes on as ever.
+    assert "loss" in model.fit(keras.ops.ones((4, 3)), keras.ops.ones((4, 2)), verbose=0).history
+
+
+def test_what_comes_after_the_model_need_not_come_through(tmp_path: Path) -> None:
+    target = f"{tmp_path / 'without_data.py'}:build"
+    (tmp_path / "without_data.py").write_text(MODEL + "\nopen('nowhere/train.csv')\ndef data(): ...")
+    assert isinstance(load_target(target)(), keras.Sequential)
+    assert "what follows did not run (FileNotFoundError" in remarks_on(target)[0]
+    with pytest.raises(InvalidArgumentError, match=r"received 'data'.* In the file, what follows did not run"):
+        load_target(target.replace("build", "data"))
