@@ -35,7 +35,9 @@ class JaxEpochRunner:
     def refusal(self) -> str | None:
         """Returns the reason why the model's steps cannot be run here, or None if they can."""
         if not self._model.jit_compile:
-            return "the model is not to be compiled (jit_compile=False)"
+            # Keras's default is not to compile a model with a layer that says of itself that it cannot be compiled.
+            alone = [path for path, each in layers_by_path(self._model).items() if not each.supports_jit]
+            return f"{alone[0]} cannot be compiled" if alone else "the model is not to be compiled (jit_compile=False)"
         if keras.distribution.distribution() is not None:
             return "keras.distribution is in use"
         if any(layer.metrics for layer in layers_by_path(self._model).values() if not isinstance(layer, keras.Model)):

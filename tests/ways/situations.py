@@ -449,6 +449,11 @@ CALLBACKS = [
         refused="steps_per_execution",
     ),
     situation("run eagerly", run_eagerly=True, refused="run_eagerly"),
+    situation(
+        "a layer that cannot be compiled",
+        models.not_to_be_compiled,
+        refused="looks cannot be compiled" if BACKEND == "jax" else "",
+    ),
     situation("not compiled", jit_compile=False, refused="jit_compile" if BACKEND == "jax" else ""),
 ]
 

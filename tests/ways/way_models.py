@@ -231,6 +231,21 @@ def inputs_alone() -> keras.Model:
     return InputsAlone([keras.Input((FEATURES,)), layers.Dense(FEATURES)])
 
 
+class Looks(keras.layers.Layer):  # type: ignore[misc]  # As above.
+    """A layer that says of itself that it cannot be compiled, as some of Keras's own do."""
+
+    def __init__(self) -> None:
+        super().__init__(name="looks")
+        self.supports_jit = False
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * 2.0
+
+
+def not_to_be_compiled() -> keras.Model:
+    return keras.Sequential([keras.Input((FEATURES,)), Looks(), layers.Dense(CLASSES)])
+
+
 class Penalty(keras.layers.Layer):  # type: ignore[misc]  # As above.
     def call(self, inputs: Any) -> Any:
         self.add_loss(0.1 * keras.ops.mean(keras.ops.square(inputs)))
