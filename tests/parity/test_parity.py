@@ -114,6 +114,29 @@ def without_a_loss():
     model.compile("sgd")
     return model
 
+class Reader(layers.Layer):
+    # Stands for TextVectorization, which needs TensorFlow to be installed.
+    def call(self, x):
+        return x
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((None, 6), "int32")
+
+def text():
+    words = keras.Input((1,), dtype="string", name="words")
+    hidden = layers.Embedding(9, 2)(Reader(name="reader")(words))
+    return compiled_as_it_is(keras.Model(words, layers.Dense(2)(layers.Flatten()(hidden))))
+
+def texts():
+    reader = Reader(name="reader")
+    words = keras.Input((1,), dtype="string", name="words")
+    return compiled_as_it_is(
+        keras.Sequential([words, reader, layers.Embedding(9, 2), layers.Flatten(), layers.Dense(2)])
+    )
+
+def compiled_as_it_is(model):
+    model.compile("sgd", "mse")
+    return model
+
 def broken():
     return build().nothing
 
@@ -744,6 +767,8 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
         ("nothing", {}, "model: expected a Keras model, received None"),
         ("uncompiled", {}, "loss: expected a model that was compiled with a loss, or --loss"),
         ("without_a_loss", {}, "loss: expected a model that was compiled with a loss, or --loss"),
+        ("text", {}, r"text is TensorFlow's alone.*keras.Model\(model.get_layer\('reader'\).output, model.output\)"),
+        ("texts", {}, r"'reader' .*keras.Sequential\(\[keras.Input\(\(6,\), dtype='int32'\), \*model.layers\[1:\]"),
         ("broken", {}, r"(?s)TARGET: expected a function without arguments.*return build\(\).nothing.*AttributeError"),
         ("gone", {}, "TARGET: expected a function or a model of .*model.py"),
         ("build", {"data": "wide"}, r"(?s)--data: expected a batch that the model and its loss take.*\(4, 5\)"),

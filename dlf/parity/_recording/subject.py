@@ -52,6 +52,7 @@ class Subject:
         self._build, self._asked_loss, self._x = build, loss, x
         self.model = self._built()
         check_model(self.model)
+        _refuse_text(self.model)
         own = self.model.loss if self.model.compiled else None
         if loss and own is not None:
             raise InvalidArgumentError(
@@ -508,6 +509,35 @@ def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
     values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
     with keras.StatelessScope(state_mapping=values) as scope, tensors_freed():
         yield scope
+
+
+def _refuse_text(model: keras.Model) -> None:
+    """Raises if the model takes text, which only TensorFlow has, and says how the part behind it is compared."""
+    text = [each for each in getattr(model, "inputs", None) or () if each.dtype == "string"]
+    if not text:
+        return
+    readers = [each for each in model.layers if not isinstance(each, keras.layers.InputLayer) and _reads(each, text)]
+    reader = readers[0] if readers else model.layers[0]
+    behind = f"keras.Model(model.get_layer({reader.name!r}).output, model.output)"
+    if isinstance(model, keras.Sequential):
+        given = reader.output
+        behind = f"keras.Sequential([keras.Input({tuple(given.shape[1:])}, dtype={given.dtype!r}), *model.layers[1:]])"
+    raise InvalidArgumentError(
+        "model",
+        expected="a model of numbers: text is TensorFlow's alone",
+        received=[each.name for each in text],
+        advice=f"Its layer {reader.name!r} looks text up. Compare the part behind it: let the function return "
+        f"{behind}, compiled as the whole is.",
+    )
+
+
+def _reads(layer: keras.Layer, inputs: list[Any]) -> bool:
+    """Whether a layer is called on one of these inputs of the model."""
+    try:
+        given = keras.tree.flatten(layer.input)
+    except (AttributeError, ValueError):  # It is called several times, or not at all.
+        return False
+    return any(each is one for each in given for one in inputs)
 
 
 def _is_whole(model: keras.Model) -> bool:
