@@ -58,14 +58,15 @@ class Remembers(keras.Model):  # type: ignore[misc]  # As above.
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder, self.decoder, self.code = layers.Dense(2, name="code"), layers.Dense(4, name="decoded"), None
+        self.encoder = layers.Dense(2, name="code", kernel_regularizer="l2")
+        self.decoder, self.code = layers.Dense(4, name="decoded"), None
 
     def call(self, inputs: Any) -> Any:
         self.code = self.encoder(inputs)
         return self.decoder(self.code)
 
     def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:
-        return ops.mean(ops.square(x - y_pred)) + 0.1 * ops.mean(ops.square(self.code))
+        return ops.mean(ops.square(x - y_pred)) + 0.1 * ops.mean(ops.square(self.code)) + sum(self.losses)
 
 
 def remembers() -> Any:

@@ -185,7 +185,7 @@ class Subject:
             return InvalidArgumentError(
                 argument,
                 expected="a batch that the model and its loss take",
-                received=keras.tree.map_structure(np.shape, batch),
+                received=mapped(np.shape, tuple(each for each in batch if each is not None)),
                 advice=f"\n{own_traceback(error)}",
             )
 
@@ -242,7 +242,9 @@ class Subject:
 
             def compute(batch: Any, predictions: Any) -> Any:
                 x, y, weights = batch
-                with keras.StatelessScope(collect_losses=True):
+                # The values are given, since a penalty on weights asks the scope for them.
+                values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
+                with keras.StatelessScope(values, collect_losses=True):
                     model(x, training=True)
                     if not has_own(model, "compute_loss") and not model.losses:
                         raise self._no_loss()  # On JAX, Keras trains by a loss of zero then.
