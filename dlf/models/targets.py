@@ -24,7 +24,7 @@ from typing import Any
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.tracebacks import own_traceback
 
-__all__ = ["check_target", "is_saved_model", "load_target", "remarks_on"]
+__all__ = ["check_target", "is_file", "is_saved_model", "load_target", "remarks_on"]
 
 _FORM = "file.py:name, notebook.ipynb:name or package.module:name"
 _FILES = (".py", ".ipynb")
@@ -69,6 +69,16 @@ def is_saved_model(target: str) -> bool:
     return target.endswith(".keras")
 
 
+def is_file(target: str) -> bool:
+    """Tells whether a target is in a file or a notebook, and not in a package.
+
+    Example:
+        >>> is_file("model.py:build"), is_file("package.module:build")
+        (True, False)
+    """
+    return target.rpartition(":")[0].endswith(_FILES)
+
+
 def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) -> Callable[..., Any]:
     """Imports the module and returns the function.
 
@@ -90,10 +100,10 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
     """
     place, name = check_target(target, argument)
     try:
-        module = _from_file(Path(place), anew=anew) if place.endswith(_FILES) else _from_path(place, anew=anew)
+        module = _from_file(Path(place), anew=anew) if is_file(target) else _from_path(place, anew=anew)
     except (Exception, SystemExit) as error:
         begun = sys.modules.get(Path(place).stem)
-        if not place.endswith(_FILES) or not hasattr(begun, name):
+        if not is_file(target) or not hasattr(begun, name):
             aside = f"\n{_ASIDE}" if isinstance(error, OSError | SystemExit) else ""
             raise InvalidArgumentError(
                 argument,

@@ -17,7 +17,7 @@ from zipfile import is_zipfile
 
 import keras
 
-from dlf.models.targets import is_saved_model, load_target
+from dlf.models.targets import is_file, is_saved_model, load_target
 from dlf.numerics.float64 import rebuilt
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
@@ -40,7 +40,8 @@ def builder_of(target: str, dtype: str) -> Callable[..., Any]:
     """
     if is_saved_model(target):
         return partial(_loaded, Path(target), dtype)
-    return partial(_called, target, load_target(target, anew=True), dtype)
+    # A file may have changed since this process ran it; a package is imported once, as ever.
+    return partial(_called, target, load_target(target, anew=is_file(target)), dtype)
 
 
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
