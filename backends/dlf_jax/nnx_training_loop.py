@@ -17,6 +17,7 @@ import keras
 import optax
 from flax import nnx
 
+from dlf.utils.errors import InvalidArgumentError
 from dlf_jax import training_loop
 from dlf_jax.nnx_module import from_nnx, paired, to_nnx
 from dlf_jax.optimizers import optax_for
@@ -48,10 +49,17 @@ def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
 
 def make_step(
     model: keras.Model,  # noqa: ARG001 - the module stands for it.
-    loss: Callable[[Any, Any], Any],
+    loss: Callable[[Any, Any], Any] | None,
     optimizer: optax.GradientTransformation,  # noqa: ARG001 - the state holds it.
 ) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
     """Returns the compiled training step; it returns the state, the loss, and which gradients are finite."""
+    if loss is None:
+        raise InvalidArgumentError(
+            "loss",
+            expected="a loss, since the model's own compute_loss reads the model and not the module",
+            received=None,
+            advice="Say loss=..., or take the path 'grad'.",
+        )
 
     def compute_loss(module: nnx.Module, x: Any, y: Any) -> Any:
         predictions, extra = module(x, training=True, return_losses=True)

@@ -46,9 +46,12 @@ def start(model: keras.Model, optimizer: optax.GradientTransformation) -> State:
 
 
 def make_step(
-    model: keras.Model, loss: Callable[[Any, Any], Any], optimizer: optax.GradientTransformation
+    model: keras.Model, loss: Callable[[Any, Any], Any] | None, optimizer: optax.GradientTransformation
 ) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
-    """Returns the compiled training step; it returns the state, the loss, and which gradients are finite."""
+    """Returns the compiled training step; it returns the state, the loss, and which gradients are finite.
+
+    Without a loss, the model's own `compute_loss` is taken.
+    """
 
     def compute_loss(trainable: Any, others: Any, x: Any, y: Any) -> tuple[Any, Any]:
         variables = model.trainable_variables + model.non_trainable_variables
@@ -57,7 +60,7 @@ def make_step(
         # `training`, dropout would be off, and a layer that is called twice would lose the losses of its first call.
         with keras.StatelessScope(values, collect_losses=True) as scope:
             predictions = model(x, training=True)
-            value = loss(y, predictions) + sum(model.losses)
+            value = loss(y, predictions) + sum(model.losses) if loss else model.compute_loss(x, y, predictions)
         return value, [scope.get_current_value(variable) for variable in model.non_trainable_variables]
 
     @partial(jax.jit, donate_argnums=0)

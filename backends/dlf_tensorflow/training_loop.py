@@ -38,13 +38,16 @@ def start(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> State:
 
 
 def make_step(
-    model: keras.Model, loss: Callable[[Any, Any], Any], optimizer: keras.optimizers.Optimizer
+    model: keras.Model, loss: Callable[[Any, Any], Any] | None, optimizer: keras.optimizers.Optimizer
 ) -> Callable[[State, Any, Any], tuple[State, Any, Any]]:
-    """Returns the compiled training step; it returns the state, the loss, and which gradients are finite."""
+    """Returns the compiled training step; it returns the state, the loss, and which gradients are finite.
+
+    Without a loss, the model's own `compute_loss` is taken.
+    """
 
     def compute_loss(x: Any, y: Any) -> Any:
         predictions = model(x, training=True)
-        return loss(y, predictions) + sum(model.losses)
+        return loss(y, predictions) + sum(model.losses) if loss else model.compute_loss(x, y, predictions)
 
     @tf.function
     def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:

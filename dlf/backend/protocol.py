@@ -81,8 +81,11 @@ class TrainingLoop(Protocol):
         """Returns the initial state of a training."""
         ...
 
-    def make_step(self, model: Any, loss: Callable[[Any, Any], Any], optimizer: Any) -> Callable[..., Any]:
-        """Returns a function ``(state, x, y) -> (state, loss, finite)`` that takes one step on one batch."""
+    def make_step(self, model: Any, loss: Callable[[Any, Any], Any] | None, optimizer: Any) -> Callable[..., Any]:
+        """Returns a function ``(state, x, y) -> (state, loss, finite)`` that takes one step on one batch.
+
+        A loss of None stands for the model's own `compute_loss`.
+        """
         ...
 
     def names(self, model: Any, state: Any) -> Sequence[str]:

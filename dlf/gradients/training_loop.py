@@ -18,7 +18,7 @@ import numpy as np
 from dlf.backend.protocol import Lesson
 from dlf.gradients.value_and_grad import find_path
 from dlf.models.by_name import find_optimizer
-from dlf.models.model_loss import check_model, loss_function, to_numpy
+from dlf.models.model_loss import check_model, has_own, loss_function, to_numpy
 from dlf.random.seed import randomness_as_seeded
 from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
 
@@ -35,14 +35,14 @@ class TrainingLoop:
 
     Args:
         model: A built Keras model; it need not be compiled. It has the trained weights once `finish` has returned.
-        loss: As in Keras's `compile`; None stands for the loss that the model was compiled with, including its
-            `loss_weights`.
+        loss: As in Keras's `compile`; None stands for the model's own `compute_loss` if it has one, and otherwise for
+            the loss that it was compiled with, including its `loss_weights`.
         optimizer: A name or an optimizer of Keras; on JAX also any optax transformation.
         path: The gradient path: on JAX ``"grad"`` or ``"nnx"``; None is the backend's first.
 
     Raises:
         InvalidArgumentError: The model is not built or has nothing to train; the loss, optimizer or path does not
-            exist; the optimizer scales the loss; or the model has its own `compute_loss` and no other loss is given.
+            exist; the optimizer scales the loss; or the path cannot train by a `compute_loss` of the model's own.
 
     Example:
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros")])
@@ -66,17 +66,18 @@ class TrainingLoop:
             raise InvalidArgumentError("path", expected="a gradient path with a training loop", received=path)
         self.model, self._loop = model, chosen.training_loop
         own = self._loop.find_optimizer(_known(optimizer), model)
-        self._step = self._loop.make_step(model, loss_function(loss, model), own)
+        by_itself = loss is None and has_own(model, "compute_loss")
+        self._step = self._loop.make_step(model, None if by_itself else loss_function(loss, model), own)
         self._state = self._loop.start(model, own)
         self.steps = 0
         """The number of steps taken so far."""
 
-    def step(self, x: Any, y: Any) -> Any:
+    def step(self, x: Any, y: Any = None) -> Any:
         """Takes one step on one batch, and returns its loss as the framework's own scalar, without waiting for it.
 
         Args:
             x: The inputs.
-            y: The targets.
+            y: The targets; None for a model whose `compute_loss` takes none.
 
         Returns:
             The scalar loss, computed with the parameters from before the update.
@@ -90,11 +91,12 @@ class TrainingLoop:
         with randomness_as_seeded():
             return self._take(x, y)[0]
 
-    def fit(self, batches: Iterable[tuple[Any, Any]], epochs: int = 1) -> list[float]:
+    def fit(self, batches: Iterable[tuple[Any, ...]], epochs: int = 1) -> list[float]:
         """Goes through the batches, and returns the mean loss over the steps of each epoch.
 
         Args:
-            batches: Pairs ``(x, y)``; a list, what `dlf.prepare_for_training` returns, or a `tf.data.Dataset`.
+            batches: Pairs ``(x, y)``, or ``(x,)`` for a model whose `compute_loss` takes no targets; a list, what
+                `dlf.prepare_for_training` returns, or a `tf.data.Dataset`.
             epochs: How many times to go through the batches.
 
         Returns:
@@ -189,6 +191,8 @@ def _reading(batches: Any) -> Iterator[Any]:
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, tuple) and len(batch) == 1:
+        return batch[0], None
     if not isinstance(batch, tuple | list) or len(batch) != 2:  # noqa: PLR2004 - a pair.
         raise InvalidArgumentError(
             "batches",

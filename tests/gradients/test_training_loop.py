@@ -21,7 +21,6 @@ from gradient_cases import (
     crossentropy,
     in_float64,
     mlp,
-    own_loss,
     widened,
 )
 from keras import layers
@@ -344,10 +343,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: TrainingLoop(mlp(), 3),
         r"loss: expected what keras.Model.compile takes as a loss, received 3",
     ),
-    "own loss": (
-        lambda: TrainingLoop(own_loss()),
-        r"loss: expected a loss, since the model has a compute_loss of its own, .*Give what it computes without",
-    ),
     "unserializable": (
         lambda: TrainingLoop(compiled(Unserializable())),
         r"loss: expected a loss, since the model was compiled with what Keras cannot serialize, .*Say loss=",
@@ -398,3 +393,30 @@ def test_a_mistake_is_named(name: str) -> None:
     make, message = MISTAKES[name]
     with pytest.raises(InvalidArgumentError, match=f"(?s){message}"):
         make()
+
+
+class Restores(keras.Sequential):  # type: ignore[misc]  # Keras has no types.
+    """Trained without labels, and with a penalty that its `compute_loss` adds."""
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+        assert y is None
+        return keras.ops.mean(keras.ops.square(x - y_pred)) + sum(self.losses)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_compute_loss_of_its_own_is_trained_by(path: str) -> None:
+    def made() -> keras.Model:
+        hidden = layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(seed=1), kernel_regularizer="l2")
+        return Restores([keras.Input((6,)), hidden, layers.Dense(6, kernel_initializer="ones")])
+
+    if path == "nnx":
+        with pytest.raises(InvalidArgumentError, match="compute_loss reads the model and not the module"):
+            TrainingLoop(made(), path=path)
+        return
+    expected, found = made(), made()
+    expected.compile(keras.optimizers.SGD(0.1))
+    losses = [expected.train_on_batch(X) for _ in range(3)]
+    loop = TrainingLoop(found, None, keras.optimizers.SGD(0.1), path=path)
+    np.testing.assert_allclose([loop.fit([(X,)])[0] for _ in range(3)], np.ravel(losses), rtol=1e-4)
+    for one, other in zip(values(loop.finish()), values(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
