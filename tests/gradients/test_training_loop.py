@@ -415,7 +415,7 @@ def test_a_compute_loss_of_its_own_is_trained_by(path: str) -> None:
         return
     expected, found = made(), made()
     expected.compile(keras.optimizers.SGD(0.1))
-    losses = [expected.train_on_batch(X) for _ in range(3)]
+    losses = [expected.train_on_batch(keras.ops.convert_to_tensor(X)) for _ in range(3)]
     loop = TrainingLoop(found, None, keras.optimizers.SGD(0.1), path=path)
     np.testing.assert_allclose([loop.fit([(X,)])[0] for _ in range(3)], np.ravel(losses), rtol=1e-4)
     for one, other in zip(values(loop.finish()), values(expected), strict=True):
