@@ -20,7 +20,7 @@ from dlf.data.array_dataset import ArrayDataset, BatchedDataset
 from dlf.data.tf_data import is_repeatable, rows_of
 from dlf.utils.errors import InvalidArgumentError
 
-__all__ = ["FORMS", "as_arguments_of_fit", "as_given", "build_if_deferred", "check_data", "check_labels"]
+__all__ = ["FORMS", "are_arrays", "as_arguments_of_fit", "as_given", "build_if_deferred", "check_data", "check_labels"]
 
 
 FORMS = "batches, (x, y), (x, y, sample_weight), or inputs alone"
@@ -33,7 +33,7 @@ def as_given(data: Any) -> Any:
     Args:
         data: Batches, a tuple of arrays ``(x, y)`` or ``(x, y, sample_weight)``, or inputs alone.
     """
-    return (data,) if not isinstance(data, tuple) and _are_arrays(data) else data
+    return (data,) if not isinstance(data, tuple) and are_arrays(data) else data
 
 
 def as_arguments_of_fit(x: Any, y: Any) -> Any:
@@ -46,15 +46,19 @@ def as_arguments_of_fit(x: Any, y: Any) -> Any:
     Raises:
         InvalidArgumentError: Labels are given beside batches.
     """
-    if isinstance(x, tuple | list | dict) or _are_arrays(x):
+    if isinstance(x, tuple | list | dict) or are_arrays(x):
         return (x,) if y is None else (x, y)
     if y is not None:
         raise InvalidArgumentError("y", expected="None beside batches, which hold the labels", received=y)
     return x
 
 
-def _are_arrays(data: Any) -> bool:
-    """Whether this is an array, or a structure of nothing but arrays, and not a data set."""
+def are_arrays(data: Any) -> bool:
+    """Returns whether this is an array, or a structure of nothing but arrays, and not a data set.
+
+    Args:
+        data: Anything.
+    """
     parts = keras.tree.flatten(data)
     return bool(parts) and all(hasattr(each, "shape") and hasattr(each, "dtype") for each in parts)
 

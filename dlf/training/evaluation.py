@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from dlf.training._validation import as_given, check_data, check_labels
+from dlf.training._validation import are_arrays, as_given, check_data, check_labels
 from dlf.training.engine import loop
 from dlf.training.engine.arrays import as_batches
 from dlf.training.engine.by_keras import as_arguments, as_read
@@ -85,7 +84,7 @@ def predict(
 
     Args:
         model: A model.
-        data: Batches, an array of inputs, or, for a model with several inputs, a list or a dictionary of arrays.
+        data: Batches, an array of inputs, or, for a model with several inputs, a structure of arrays.
         batch_size: Examples in a batch, for arrays.
         engine: As in `compile_and_fit`.
         memory_share: As in `compile_and_fit`.
@@ -105,7 +104,7 @@ def predict(
     """
     check_engine(engine, memory_share)
     inputs = data
-    if isinstance(data, np.ndarray | list | dict) or keras.ops.is_tensor(data):
+    if isinstance(data, list | dict) or are_arrays(data):
         check_positive("batch_size", batch_size)
         inputs = as_batches((data,), batch_size, shuffle=False) or data
     feed = plan(model, inputs, "predict", engine=engine, memory_share=memory_share).feed

@@ -149,6 +149,57 @@ def holder() -> Any:
     return model
 
 
+class Adversaries(keras.Model):  # type: ignore[misc]  # As above.
+    """Two models, each with its own optimizer, as generative adversarial networks have it, for two frameworks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="made")])
+        self.critic = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh"), layers.Dense(1)])
+
+    def compile(self, generating: Any, judging: Any) -> None:
+        super().compile()
+        self.generating, self.judging = generating, judging
+
+    def train_step(self, data: Any) -> Any:
+        judged = self._updated(
+            self.judging, self.critic, lambda: ops.mean(self.critic(data)) - ops.mean(self.critic(self.generator(data)))
+        )
+        made = self._updated(self.generating, self.generator, lambda: ops.mean(self.critic(self.generator(data))))
+        return {"judged": judged, "made": made}
+
+    def _updated(self, optimizer: Any, model: Any, loss: Any) -> Any:
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                value = loss()
+            optimizer.apply(tape.gradient(value, model.trainable_weights), model.trainable_weights)
+            return value
+        import torch
+
+        self.zero_grad()
+        value = loss()
+        value.backward()
+        gradients = [each.value.grad for each in model.trainable_weights]
+        with torch.no_grad():
+            optimizer.apply(gradients, model.trainable_weights)
+        return value.detach()
+
+
+def adversaries() -> Any:
+    model = Adversaries()
+    model.compile(generating=keras.optimizers.Adam(0.01), judging=keras.optimizers.Adam(0.02))
+    return model
+
+
+def adversaries_of_another_rate() -> Any:
+    model = Adversaries()
+    rate = 0.0201 if keras.config.backend() == "torch" else 0.02
+    model.compile(generating=keras.optimizers.Adam(0.01), judging=keras.optimizers.Adam(rate))
+    return model
+
+
 WAYS = [
     ("denoiser", "images"),
     ("remembers", "images_and_none"),

@@ -180,6 +180,24 @@ def test_a_model_is_compared_by_what_it_is_trained_by(workers: Workers, name: st
     assert stages >= {"forward", "loss", "gradient", "update", "trajectory"}
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not {"tensorflow", "torch"} <= set(INSTALLED), reason="it is written for these two")
+def test_each_optimizer_of_a_model_is_compared() -> None:
+    file = Path(__file__).with_name("own_training.py")
+    with Workers(["tensorflow", "torch"]) as pair:
+
+        def report_on(name: str) -> Any:
+            asked = ParityOptions(f"{file}:{name}", ["tensorflow", "torch"], data=f"{file}:images", steps=2)
+            return run_parity(asked, workers=pair)
+
+        assert answer_of(report_on("adversaries")) == "The model trains the same on tensorflow and torch."
+        report = report_on("adversaries_of_another_rate")
+    assert report["first_divergence"]["stage"] == "trajectory"
+    found = {str(each["variable"]) for each in report["divergences"]}
+    assert any("judging" in each or "dense" in each for each in found)
+    assert not any("made" in each for each in found if "step 1" in each)
+
+
 def test_a_model_that_is_never_called_is_compared_as_far_as_it_goes(workers: Workers) -> None:
     file = Path(__file__).with_name("own_training.py")
     report = run_parity(ParityOptions(f"{file}:holder", INSTALLED, data=f"{file}:images", steps=1), workers=workers)

@@ -133,3 +133,26 @@ def test_a_fit_of_its_own_is_called() -> None:
     history = dlf.fit(given, X, Y, batch_size=8, verbose=0)
     assert "a fit of its own" in history.engine_reason
     assert int(given.optimizer.iterations) == 6
+
+
+class Joined(keras.Model):  # type: ignore[misc]  # As above.
+    """Takes a pair of inputs, in a tuple, a list or a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1, kernel_initializer="ones")
+
+    def call(self, inputs: Any) -> Any:
+        first, second = keras.tree.flatten(inputs)
+        return self.dense(first + second)
+
+
+@pytest.mark.parametrize("together", [tuple, list, lambda pair: dict(zip("ab", pair, strict=True))])
+def test_inputs_may_come_in_any_structure(together: Any) -> None:
+    inputs = together([X, X])
+    given = Joined()
+    given.compile("sgd", "mse")
+    assert dlf.fit(given, inputs, Y, batch_size=8, verbose=0).engine == "fused"
+    expected = given.predict(inputs, verbose=0)
+    np.testing.assert_allclose(dlf.predict(given, inputs), expected, rtol=1e-5)
+    assert dlf.evaluate(given, (inputs, Y))["loss"] == pytest.approx(given.evaluate(inputs, Y, verbose=0), rel=1e-5)

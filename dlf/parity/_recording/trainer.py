@@ -9,6 +9,7 @@ Requirements:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -42,12 +43,46 @@ class Trainer:
     def __init__(self, subject: Subject, batches: list[Any]) -> None:
         self._subject, self._batches = subject, batches
         self._slots = subject.slot_names()
+        self._logs: Mapping[str, Any] = {}
         with in_float64():
             if not subject.reference.optimizer.built:
                 subject.reference.optimizer.build(subject.reference.trainable_variables)
+            self._build_other_optimizers(subject.reference)
             self._start = self._state(subject.reference)
+        with common_randomness():
+            self._build_other_optimizers(subject.model)
         self._first = self._state(subject.model)
-        self._logs: Mapping[str, Any] = {}
+
+    def _build_other_optimizers(self, model: Any) -> None:
+        """Takes a step and takes it back: only the model's own step knows what its other optimizers update."""
+        others = _other_optimizers(model)
+        if not others:
+            return
+        before, first = self._state(model), {name: _values_of(each) for name, each in others.items()}
+
+        def noting(name: str, build: Callable[..., Any]) -> Callable[..., Any]:
+            def built(*args: Any, **keywords: Any) -> Any:
+                build(*args, **keywords)
+                first[name] = _values_of(others[name])
+
+            return built
+
+        for name, each in others.items():
+            if not each.built:
+                each.build = noting(name, each.build)
+        # In a graph of TensorFlow's, the slots that an optimizer makes have no values to be noted.
+        eagerly, model.run_eagerly = model.run_eagerly, True
+        try:
+            self._step(model, 0)
+        finally:
+            model.run_eagerly = eagerly
+            model.make_train_function(force=True)
+            for each in others.values():
+                vars(each).pop("build", None)
+        self._assign(model, self._state(model) | before)
+        for name, each in others.items():
+            for variable, value in zip(each.variables, first[name], strict=True):
+                variable.assign(value)
 
     def run_in_float64(self, records: Records) -> list[int]:
         """Takes every step in float64; returns the numbers of the variables whose gradients are sparse."""
@@ -211,7 +246,13 @@ class Trainer:
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]
         names = [*self._subject.names, *slots]
-        return dict(zip(names, [*model.variables, *model.optimizer.variables], strict=True))
+        # Without the numbers that Keras gives to names: the reference has others.
+        others = {
+            f"slot:{number}:{title}_{re.sub(r'_[0-9]+', '', variable.path.split('/', 1)[-1])}": variable
+            for title, each in _other_optimizers(model).items()
+            for number, variable in enumerate(each.variables)
+        }
+        return dict(zip(names, [*model.variables, *model.optimizer.variables], strict=True)) | others
 
     def _trainable(self, model: Any) -> dict[str, Any]:
         mine = {id(each) for each in model.trainable_variables}
@@ -236,6 +277,19 @@ class Trainer:
             # A metric may give anything: only numbers can be compared.
             if is_number(value) or isinstance(value, np.ndarray | np.number):
                 records[f"{title}/metric:{name}"] = to_numpy(value)
+
+
+def _other_optimizers(model: Any) -> dict[str, Any]:
+    """The optimizers that a model holds besides the one that it was compiled with, by attribute."""
+    return {
+        name: each
+        for name, each in sorted(vars(model).items())
+        if isinstance(each, keras.optimizers.Optimizer) and each is not model.optimizer
+    }
+
+
+def _values_of(optimizer: Any) -> list[np.ndarray]:
+    return [to_numpy(each.value) for each in optimizer.variables]
 
 
 class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
