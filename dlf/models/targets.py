@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.tracebacks import own_traceback
 
-__all__ = ["check_target", "is_file", "is_saved_model", "load_target", "remarks_on"]
+__all__ = ["check_target", "fit_instead", "is_file", "is_saved_model", "load_target", "remarks_on"]
 
 _FORM = "file.py:name, notebook.ipynb:name or package.module:name"
 _FILES = (".py", ".ipynb")
@@ -222,15 +223,23 @@ def _training_left_out(remarks: list[str]) -> Iterator[None]:
 
     inherited = "fit" not in vars(keras.Model)
     before, keras.Model.fit = keras.Model.fit, fit
+    token = _fit_instead.set(fit)
     try:
         yield
     finally:
+        _fit_instead.reset(token)
         if inherited:
             del keras.Model.fit
         else:
             keras.Model.fit = before
 
 
+def fit_instead() -> Callable[..., Any] | None:
+    """Returns what stands for training while the file of a target is run; None at any other time."""
+    return _fit_instead.get()
+
+
+_fit_instead: ContextVar[Callable[..., Any] | None] = ContextVar("fit_instead", default=None)
 _LEFT_OUT = "the training that starts when it is imported is left out"
 
 
