@@ -116,15 +116,14 @@ def test_what_is_neither_is_answered_with_what_there_is(tmp_path: Path) -> None:
     assert found.__name__ == "built"
 
 
-def test_a_script_that_trains_when_it_is_imported_does_not(tmp_path: Path) -> None:
-    trains = (
-        MODEL
-        + """
-import numpy as np
-history = model.fit(np.ones((4, 3)), np.ones((4, 2)), epochs=10_000, verbose=0)
+@pytest.mark.parametrize("call", ["model.fit(x, y", "dlf.fit(model, x, y", "dlf.compile_and_fit(model, (x, y)"])
+def test_a_script_that_trains_when_it_is_imported_does_not(tmp_path: Path, call: str) -> None:
+    trains = f"""{MODEL}
+import dlf, numpy as np
+x, y = np.ones((4, 3)), np.ones((4, 2))
+history = {call}, epochs=10_000, verbose=0)
 assert "loss" in history.history
 """
-    )
     target = f"{tmp_path / 'trains.py'}:model"
     (tmp_path / "trains.py").write_text(trains)
     model = load_target(target)()
