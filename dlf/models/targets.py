@@ -10,6 +10,7 @@ Requirements:
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import linecache
@@ -215,6 +216,7 @@ def _training_left_out(remarks: list[str]) -> Iterator[None]:
         yield
         return
 
+    @functools.wraps(keras.Model.fit)  # Its signature is asked for.
     def fit(model: Any, *_: Any, **__: Any) -> Any:
         if _LEFT_OUT not in remarks:
             remarks.append(_LEFT_OUT)
