@@ -266,18 +266,19 @@ def test_data_that_cannot_be_made_say_so(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_script_that_compares_at_import_ends_at_once(tmp_path: Path) -> None:
-    """Otherwise each worker would import the script, and start workers that import it."""
+def test_a_script_that_compares_at_import_compares_once(tmp_path: Path) -> None:
+    """Each worker runs the script, but starts no workers that would run it."""
     script = tmp_path / "script.py"
     script.write_text(
         "import dlf, keras\n"
         "def build():\n"
         "    return keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
-        f"dlf.check_parity(build, backends=['{HERE}'], loss='mse', stages=['forward'])\n"
+        f"print(dlf.check_parity(build, backends=['{HERE}'], loss='mse', stages=['forward']))\n"
     )
     ended = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=300)
-    assert ended.returncode
-    assert 'Put that under `if __name__ == "__main__":`' in ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(f"Not compared: there is {HERE} alone.") == 1
+    assert "In the target's file, what follows did not run" in ended.stdout
 
 
 @pytest.mark.slow
