@@ -215,6 +215,7 @@ def test_growth_memory_and_startup_give_figures(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_what_parity_is_timed_and_weighed_against_is_a_step_in_a_process_of_its_own() -> None:
     seconds, memory = _take_step(current_backend().name, "shallow", 8)
     assert seconds > 0.5
@@ -268,6 +269,7 @@ def test_wrong_options_are_named(wrong: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_the_command_prints_a_table_and_writes_json(run_python: Run, tmp_path: Path) -> None:
     arguments = ["--backends", BACKEND, "--models", "mlp", "--rows", "256", "--repeats", "2", "--json", "bench.json"]
     ended = run_python("-m", "dlf", "bench", *arguments)

@@ -97,6 +97,7 @@ def test_a_wrong_request_is_one_message_and_an_exit_code(
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_backend_wins_over_the_variable_and_says_so(run_python: Run) -> None:
     ended = run_python("-m", "dlf", "lab", "--backend", BACKEND, "--epochs", "1", KERAS_BACKEND="elsewhere")
     assert ended.returncode == 0, ended.stderr
@@ -104,6 +105,7 @@ def test_backend_wins_over_the_variable_and_says_so(run_python: Run) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_the_variable_is_obeyed(run_python: Run) -> None:
     assert json.loads(run_python("-m", "dlf", "lab", "--epochs", "1", "--json").stdout)["backend"]["name"] == BACKEND
     ended = run_python("-m", "dlf", "lab", KERAS_BACKEND="elsewhere")
@@ -118,6 +120,7 @@ def test_left_alone_it_takes_the_first_that_is_installed(run_python: Run) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_backends_are_listed_with_devices_or_the_command_that_installs_them(run_python: Run) -> None:
     ended = run_python("-m", "dlf", "backends")
     assert ended.returncode == 0, ended.stderr

@@ -84,15 +84,16 @@ def main() -> int:
 
 def parts(device: str, *, small: bool) -> Iterator[Part]:
     """Yields the parts to run, the most informative first."""
-    # To try the check itself, the quickest model replaces all others.
+    # To try the check itself, the quickest model replaces all others, and takes one step.
     deep, wide, recurrent = ("mlp",) * 3 if small else ("transformer", "cnn", "lstm")
+    steps = ["--steps", "1"] if small else []
     yield Part("backends", 60, dlf("backends", "--json", "backends.json"), answer="backends.json")
     for title, model, seconds in (("mlp", "mlp", 70), ("cnn", wide, 90), ("transformer", deep, 110)):
-        yield parity(title, model, seconds, "--device", device)
+        yield parity(title, model, seconds, "--device", device, *steps)
     # Each framework on GPU against itself on CPU: the same code with other kernels, with TF32 and without it.
     for name in FRAMEWORKS:
         for title, environment in (("", {}), ("_no_tf32", PRECISE)):
-            yield parity(f"cnn_{name}{title}", wide, 80, pair=f"{name},{name}_cpu", environment=environment)
+            yield parity(f"cnn_{name}{title}", wide, 80, *steps, pair=f"{name},{name}_cpu", environment=environment)
     # On two cores that do other things too, the small bench takes a minute: it compiles everything, to time that.
     rows, size, repeats, limit = ("200", "32", "1", 150) if small else ("10000", "256", "3", 60)
     for model in ("mlp",) if small else ("cnn", "transformer", "mlp"):
@@ -102,9 +103,9 @@ def parts(device: str, *, small: bool) -> Iterator[Part]:
             yield Part(
                 title, limit, dlf("bench", "--backends", name, "--models", model, *asked), answer=f"{title}.json"
             )
-    yield parity("bfloat16", "mlp", 70, "--device", device, "--dtype", "mixed_bfloat16")
-    yield parity("lstm", recurrent, 90, "--device", device)
-    yield parity("deterministic", wide, 80, "--device", device, environment=DETERMINISTIC)
+    yield parity("bfloat16", "mlp", 70, "--device", device, "--dtype", "mixed_bfloat16", *steps)
+    yield parity("lstm", recurrent, 90, "--device", device, *steps)
+    yield parity("deterministic", wide, 80, "--device", device, *steps, environment=DETERMINISTIC)
     paths = ["--paths", "grad,nnx,autograd", "--json", "gradients.json"]
     yield Part("gradients", 60, dlf("gradients", "--problem", "mlp", *paths), answer="gradients.json")
     for name in FRAMEWORKS:
