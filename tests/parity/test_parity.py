@@ -93,6 +93,12 @@ def wide(size, random):
 def alone(size, random):
     return np.zeros((size, 4), "float32")
 
+def tokens():
+    return compiled(layers.Embedding(9, 2, name="table"), layers.Flatten())
+
+def past_the_end(size, random):
+    return np.full((size, 4), 9, "int32"), np.zeros((size, 2), "float32")
+
 def four(size, random):
     return (alone(size, random),) * 4
 
@@ -772,6 +778,11 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
         ("broken", {}, r"(?s)TARGET: expected a function without arguments.*return build\(\).nothing.*AttributeError"),
         ("gone", {}, "TARGET: expected a function or a model of .*model.py"),
         ("build", {"data": "wide"}, r"(?s)--data: expected a batch that the model and its loss take.*\(4, 5\)"),
+        *(
+            [("tokens", {"data": "past_the_end"}, "An index is 9, and the table of table has 9 rows: PyTorch and Tens")]
+            if HERE != "jax"
+            else []
+        ),
         ("build", {"data": "sparse"}, "--data: expected arrays of numbers, .* received 'csr_matrix'. Make sparse"),
         ("build", {"data": "words"}, "--data: expected arrays of numbers, .* received dtype"),
         ("build", {"data": "alone"}, "--data: expected a function that returns targets too"),

@@ -186,7 +186,7 @@ class Subject:
                 argument,
                 expected="a batch that the model and its loss take",
                 received=mapped(np.shape, tuple(each for each in batch if each is not None)),
-                advice=f"\n{own_traceback(error)}",
+                advice=f"{self._outside_of_a_table(batch[0])}\n{own_traceback(error)}",
             )
 
         given: list[Any] = []
@@ -230,6 +230,18 @@ class Subject:
             "functions": functions,
             "assigned": [each.path for each, one, other in changed if one is not other],
         }
+
+    def _outside_of_a_table(self, x: Any) -> str:
+        """A sentence on an index in the inputs that no embedding of the model has a row for; empty if there is none."""
+        tables = {path: each for path, each in self.layers.items() if isinstance(each, keras.layers.Embedding)}
+        largest = max((int(np.max(each)) for each in keras.tree.flatten(x) if _holds_indices(each)), default=0)
+        for path, table in tables.items():
+            if largest >= table.input_dim:
+                return (
+                    f"An index is {largest}, and the table of {path} has {table.input_dim} rows: PyTorch and "
+                    "TensorFlow raise an error, and JAX gives NaN."
+                )
+        return ""
 
     def compute_loss(self, *, float64: bool) -> Callable[[Any, Any], Any]:
         """What the model, or its reference, is trained by, as a function of a batch and predictions.
@@ -540,6 +552,10 @@ def _reads(layer: keras.Layer, inputs: list[Any]) -> bool:
     except (AttributeError, ValueError):  # It is called several times, or not at all.
         return False
     return any(each is one for each in given for one in inputs)
+
+
+def _holds_indices(array: Any) -> bool:
+    return isinstance(array, np.ndarray) and array.dtype.kind in "iu" and array.size > 0
 
 
 def _is_whole(model: keras.Model) -> bool:
