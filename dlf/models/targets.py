@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,8 +105,8 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
     try:
         module = _from_file(Path(place), anew=anew) if is_file(target) else _from_path(place, anew=anew)
     except (Exception, SystemExit) as error:
-        begun = sys.modules.get(Path(place).stem)
-        if not is_file(target) or not hasattr(begun, name):
+        begun = _RUN.get(Path(place).resolve())
+        if begun is None or not hasattr(begun.module, name):
             aside = f"\n{_ASIDE}" if isinstance(error, OSError | SystemExit) else ""
             raise InvalidArgumentError(
                 argument,
@@ -114,8 +115,8 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
                 advice=f"\n{own_traceback(error)}{aside}",
             ) from error
         # What comes after the model, such as data and training, need not be there.
-        module = begun  # type: ignore[assignment]  # It has the name.
-        _REMARKS[place].append(f"what follows did not run ({type(error).__name__}: {_shortened(str(error))})")
+        module = begun.module
+        begun.remarks.append(f"what follows did not run ({type(error).__name__}: {_shortened(str(error))})")
     found = getattr(module, name, None)
     if _is_model(found):
         return _returning(found, target, argument)
@@ -126,7 +127,10 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
             expected=f"a function or a model of {place}",
             received=name,
             advice=" ".join(
-                [did_you_mean(name, known) or f"It has {', '.join(known[:10]) or 'none'}.", *_sentences(place)]
+                [
+                    did_you_mean(name, known) or f"It has {', '.join(known[:10]) or 'none'}.",
+                    *(f"In the file, {each}." for each in remarks_on(target)),
+                ]
             ),
         )
     return found  # type: ignore[no-any-return]
@@ -142,14 +146,10 @@ def remarks_on(target: str) -> list[str]:
         >>> remarks_on("math:sqrt")
         []
     """
-    return _REMARKS.get(target.rpartition(":")[0], [])
+    run = _RUN.get(Path(target.rpartition(":")[0]).resolve())
+    return [] if run is None else run.remarks
 
 
-def _sentences(place: str) -> list[str]:
-    return [f"In the file, {each}." for each in _REMARKS.get(place, [])]
-
-
-_REMARKS: dict[str, list[str]] = {}
 _LONGEST = 200
 
 
@@ -180,14 +180,22 @@ def _returning(model: Any, target: str, argument: str) -> Callable[[], Any]:
     return build
 
 
-_RUN: dict[Path, ModuleType] = {}
-"""The files that were run, with their modules."""
+@dataclass
+class _Run:
+    """A file that was run: its module, and what of it was not run, in words."""
+
+    module: ModuleType
+    remarks: list[str] = field(default_factory=list)
+
+
+_RUN: dict[Path, _Run] = {}
+"""The files that were run."""
 
 
 def _from_file(file: Path, *, anew: bool) -> ModuleType:
     place = file.resolve()
     if not anew and place in _RUN:
-        return _RUN[place]
+        return _RUN[place].module
     if str(place.parent) not in sys.path[:1]:
         sys.path.insert(0, str(place.parent))
     module = ModuleType(file.stem)
@@ -197,14 +205,13 @@ def _from_file(file: Path, *, anew: bool) -> ModuleType:
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[file.stem] = module
     given, sys.argv = sys.argv, [str(file)]
-    _REMARKS[str(file)] = []
+    _RUN[place] = run = _Run(module)
     try:
-        with _training_left_out(_REMARKS[str(file)]):
+        with _training_left_out(run.remarks):
             code = compile(_source(place), str(place), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102 - that is what importing is.
     finally:
         sys.argv = given
-        _RUN[place] = module
     return module
 
 

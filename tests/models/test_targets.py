@@ -142,3 +142,10 @@ def test_what_comes_after_the_model_need_not_come_through(tmp_path: Path) -> Non
     assert "what follows did not run (FileNotFoundError" in remarks_on(target)[0]
     with pytest.raises(InvalidArgumentError, match=r"received 'data'.* In the file, what follows did not run"):
         load_target(target.replace("build", "data"))
+
+
+def test_a_file_may_be_named_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here.py").write_text(MODEL + "\nopen('nowhere/train.csv')")
+    assert isinstance(load_target("./here.py:build")(), keras.Sequential)
+    assert remarks_on("./here.py:build") == remarks_on("here.py:model") != []
