@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from dlf.backend.protocol import Batch, Loss, Parameters
+from dlf.utils.trees import mapped
 from dlf_tensorflow import training_loop
 
 __all__ = [
@@ -122,4 +123,4 @@ def _whole(gradients: dict[str, Any]) -> Tensors:
 
 
 def _tensors(batch: Batch) -> Any:
-    return tf.nest.map_structure(lambda part: None if part is None else tf.convert_to_tensor(part), batch)
+    return mapped(tf.convert_to_tensor, batch)

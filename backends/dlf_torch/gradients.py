@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dlf.backend.protocol import Batch, Loss, Parameters
+from dlf.utils.trees import mapped
 from dlf_torch import training_loop
 
 __all__ = [
@@ -122,4 +123,4 @@ def _tensor(value: Any) -> torch.Tensor:
 
 
 def _tensors(batch: Batch) -> Any:
-    return keras.tree.map_structure(lambda part: None if part is None else _tensor(part), batch)
+    return mapped(_tensor, batch)

@@ -16,7 +16,7 @@ from typing import Any, Self, TypeAlias
 import keras
 import numpy as np
 
-from dlf.data.conversion import as_array, as_backend_holds
+from dlf.data.conversion import as_array, as_data_sets_give
 from dlf.utils.errors import InvalidArgumentError, check_positive
 
 __all__ = [
@@ -221,8 +221,7 @@ class BatchedDataset(_InMemory, keras.utils.PyDataset):  # type: ignore[misc]  #
         batch = self.examples.rows(self._order[start : start + self.batch_size])
         for function in self._functions:
             batch = keras.tree.map_structure(as_array, _called(function, batch))
-        # Keras on TensorFlow passes the batch through tf.data, which would convert a list to one tensor.
-        return as_backend_holds(keras.tree.lists_to_tuples(batch) if keras.config.backend() == "tensorflow" else batch)
+        return as_data_sets_give(batch)
 
     def batch_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the row numbers of this epoch's batches, as two arrays.

@@ -18,7 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
-__all__ = ["as_array", "as_backend_holds", "as_in_this_thread", "as_keras_feeds"]
+__all__ = ["as_array", "as_backend_holds", "as_data_sets_give", "as_in_this_thread", "as_keras_feeds"]
 
 
 def as_keras_feeds(array: np.ndarray) -> np.ndarray:
@@ -46,6 +46,12 @@ def as_backend_holds(value: Any) -> Any:
     JAX would narrow them anyway. From version 0.12 on it also warns about each, and NumPy's integers have 64 bits.
     """
     return value if _holds_64_bits() else keras.tree.map_structure(_narrowed, value)
+
+
+def as_data_sets_give(batch: Any) -> Any:
+    """Returns a batch as a `PyDataset` may give it to Keras: narrowed on JAX, and without lists on TensorFlow."""
+    # Keras on TensorFlow passes the batch through tf.data, which would convert a list to one tensor.
+    return as_backend_holds(keras.tree.lists_to_tuples(batch) if keras.config.backend() == "tensorflow" else batch)
 
 
 _HOLDS_64_BITS: ContextVar[bool | None] = ContextVar("_HOLDS_64_BITS", default=None)

@@ -30,6 +30,7 @@ from dlf.models.model_loss import as_batch, check_model, model_loss, parameters_
 from dlf.numerics.float64 import float64_reference, in_float64, loss_in_float64
 from dlf.numerics.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
 from dlf.random.seed import common_randomness
+from dlf.training.engine.arrays import without_last_nones
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import without_nan
 
@@ -171,9 +172,8 @@ def check_gradients(  # noqa: PLR0913 - what is checked, on what, and how thorou
     subject = (
         _function(target, parameters) if parameters is not None else _model(target, loss, batch, training=training)
     )
-    while batch[-1] is None:
-        batch = batch[:-1]
-    batch = keras.tree.map_structure(lambda each: to_numpy(keras.ops.convert_to_tensor(each)), batch)
+    given = tuple(without_last_nones(batch))
+    batch = keras.tree.map_structure(lambda each: to_numpy(keras.ops.convert_to_tensor(each)), given)
     findings: list[GradientFinding] = []
     truths = {}
     for name, path in chosen.items():

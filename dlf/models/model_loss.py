@@ -23,6 +23,7 @@ from dlf.backend.keras_internals import tensorflow_hidden
 from dlf.backend.protocol import Batch, Loss, Parameters
 from dlf.models.by_name import check_loss
 from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.trees import mapped
 
 __all__ = [
     "as_batch",
@@ -197,10 +198,7 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         >>> [tuple(part.shape) for part in as_batch(np.ones((4, 3)), np.ones(4))]
         [(4, 3), (4,)]
     """
-    return keras.tree.map_structure(
-        lambda each: None if each is None else keras.ops.convert_to_tensor(each),
-        keras.utils.pack_x_y_sample_weight(x, y, sample_weight),
-    )
+    return mapped(keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
 
 
 def check_model(model: Any) -> None:

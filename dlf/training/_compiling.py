@@ -15,6 +15,7 @@ from typing import Any
 import keras
 
 from dlf.models.by_name import find_optimizer
+from dlf.models.model_loss import has_own
 from dlf.training.engine.plan import forget_runner
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
@@ -154,7 +155,7 @@ def _taken_by_compile(model: keras.Model) -> set[str]:
 def _has_no_default(model: keras.Model, name: str) -> bool:
     """Whether dlf's default is passed: a default in a `compile` of the model's own comes first."""
     found = inspect.signature(model.compile).parameters.get(name)
-    return type(model).compile is keras.Model.compile or found is None or found.default is found.empty
+    return not has_own(model, "compile") or found is None or found.default is found.empty
 
 
 def _shown(model: keras.Model) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dlf.data.array_dataset import ArrayDataset, BatchedDataset
 from dlf.data.tf_data import is_repeatable, rows_of
+from dlf.models.model_loss import has_own
 from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["FORMS", "are_arrays", "as_arguments_of_fit", "as_given", "build_if_deferred", "check_data", "check_labels"]
@@ -134,9 +135,7 @@ def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> Non
         InvalidArgumentError: The labels do not fit; the message says which labels would.
     """
     output = getattr(model, "output_shape", None) if model.built else None
-    of_its_own = any(
-        getattr(type(model), name) is not getattr(keras.Model, name) for name in ("compute_loss", "train_step")
-    )
+    of_its_own = has_own(model, "compute_loss") or has_own(model, "train_step")
     if loss is not None and not of_its_own and isinstance(data, tuple) and len(data) == 1:
         raise InvalidArgumentError(
             argument,

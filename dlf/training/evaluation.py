@@ -7,12 +7,13 @@ from typing import Any
 
 import keras
 
+from dlf.training._compiling import check_compiled
 from dlf.training._validation import are_arrays, as_given, check_data, check_labels
 from dlf.training.engine import loop
 from dlf.training.engine.arrays import as_batches
 from dlf.training.engine.by_keras import as_arguments, as_read
 from dlf.training.engine.plan import MEMORY_SHARE, check_engine, plan
-from dlf.utils.errors import InvalidArgumentError, check_positive
+from dlf.utils.errors import check_positive
 
 __all__ = ["evaluate", "predict"]
 
@@ -50,10 +51,7 @@ def evaluate(  # noqa: PLR0913 - the names that Keras uses.
         >>> evaluate(model, (np.ones((8, 1)), np.full((8, 1), 3.0)))
         {'loss': 9.0}
     """
-    if not model.compiled:
-        raise InvalidArgumentError(
-            "model", expected="a compiled model", received=model.name, advice="Call model.compile(loss=...) first."
-        )
+    check_compiled(model)
     check_engine(engine, memory_share)
     data = as_given(data)
     check_data("data", data)

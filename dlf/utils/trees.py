@@ -1,10 +1,13 @@
-"""Gives nested structures the same order on every backend."""
+"""Gives nested structures the same order on every backend, and changes what they hold."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["with_keys_as_in", "with_sorted_keys"]
+import keras
+
+__all__ = ["mapped", "with_keys_as_in", "with_sorted_keys"]
 
 
 def with_sorted_keys(structure: Any) -> Any:
@@ -42,3 +45,17 @@ def with_keys_as_in(structure: Any, like: Any) -> Any:
     if type(like) in {list, tuple}:
         return type(like)(with_keys_as_in(one, other) for one, other in zip(structure, like, strict=True))
     return structure
+
+
+def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
+    """Returns the structure with the function applied to every leaf but None.
+
+    Args:
+        function: A function of a leaf.
+        structure: A structure of arrays and None.
+
+    Example:
+        >>> mapped(lambda each: each + 1, {"a": 1, "b": None})
+        {'a': 2, 'b': None}
+    """
+    return keras.tree.map_structure(lambda each: None if each is None else function(each), structure)

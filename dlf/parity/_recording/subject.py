@@ -28,9 +28,9 @@ from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
-from dlf.utils.trees import with_sorted_keys
+from dlf.utils.trees import mapped, with_sorted_keys
 
-__all__ = ["Batch", "Subject", "mapped", "outputs_alone", "plain_config", "stays_in_own_dtype"]
+__all__ = ["Batch", "Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
 
 Batch: TypeAlias = tuple[Any, Any, Any]
 """Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
@@ -316,7 +316,7 @@ class Subject:
     def make_reference(self) -> None:
         """Makes the float64 reference from the model's current values; to be called inside `in_float64`."""
         # A model's own `compile` may take any arguments: then the whole function is run again, in float64.
-        compiles_itself = self.model.compiled and type(self.model).compile is not keras.Model.compile
+        compiles_itself = self.model.compiled and has_own(self.model, "compile")
         # What the function of a Lambda needs beside its code is not in the configuration either.
         by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
         try:
@@ -426,16 +426,6 @@ class Subject:
     def batch(self, arrays: Batch, *, float64: bool) -> Any:
         """A batch as tensors; for the reference, its floating-point arrays in float64."""
         return mapped(lambda each: keras.ops.convert_to_tensor(widened(each) if float64 else each), arrays)
-
-
-def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
-    """Returns the structure with the function applied to every leaf but None.
-
-    Args:
-        function: A function of a leaf.
-        structure: A structure of arrays and None.
-    """
-    return keras.tree.map_structure(lambda each: None if each is None else function(each), structure)
 
 
 def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:

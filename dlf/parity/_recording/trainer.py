@@ -18,16 +18,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.data.conversion import as_backend_holds
+from dlf.data.conversion import as_data_sets_give
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
 from dlf.parity._recording.replay import beside, is_number, moved_by
-from dlf.parity._recording.subject import Batch, Subject, mapped
+from dlf.parity._recording.subject import Batch, Subject
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
 from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
+from dlf.utils.trees import mapped
 
 __all__ = ["Trainer"]
 
@@ -303,9 +304,7 @@ class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no ty
         return 1
 
     def __getitem__(self, index: int) -> Any:
-        # Keras on TensorFlow passes the batch through tf.data, which has no lists.
-        lists = keras.config.backend() != "tensorflow"
-        return as_backend_holds(self._batch if lists else keras.tree.lists_to_tuples(self._batch))
+        return as_data_sets_give(self._batch)
 
 
 @contextmanager

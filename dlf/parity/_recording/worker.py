@@ -43,7 +43,7 @@ from dlf.parity._recording.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity._recording.subject import Batch, Subject, mapped, outputs_alone, plain_config, stays_in_own_dtype
+from dlf.parity._recording.subject import Batch, Subject, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
 from dlf.parity._records import Records
@@ -52,7 +52,7 @@ from dlf.training.engine.arrays import is_dense
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
 from dlf.utils.tracebacks import own_traceback
-from dlf.utils.trees import with_sorted_keys
+from dlf.utils.trees import mapped, with_sorted_keys
 from dlf.utils.workers import peak_memory, report_progress, serve
 
 __all__ = ["Worker"]

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from dlf.data.array_dataset import BatchedDataset
+from dlf.models.model_loss import has_own
 from dlf.training.engine._batch_hooks import watchers
 from dlf.training.engine.arrays import read_by_keras_alone
 
@@ -42,7 +43,7 @@ def refuse_training(model: keras.Model, train: Any, validation: Any, options: Ma
     Raises:
         NotFusedError: Only Keras's own loop can do it.
     """
-    if type(model).fit is not keras.Model.fit:
+    if has_own(model, "fit"):
         raise NotFusedError("the model has a fit of its own")
     kind = read_by_keras_alone(train) if isinstance(train, tuple) else ""
     if kind:

@@ -11,6 +11,7 @@ import numpy as np
 from dlf.data.array_dataset import ArrayDataset, BatchedDataset
 from dlf.data.conversion import as_array, as_keras_feeds
 from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.trees import mapped
 
 __all__ = ["ArrayBatches", "as_batches", "is_dense", "read_by_keras_alone", "split_off", "without_last_nones"]
 
@@ -157,8 +158,8 @@ def split_off(arrays: tuple[Any, ...], share: float) -> tuple[tuple[Any, ...], t
             "validation_split", expected=f"a number that divides {count} examples in two parts", received=share
         )
     return (
-        keras.tree.map_structure(lambda array: None if array is None else array[:kept], arrays),
-        keras.tree.map_structure(lambda array: None if array is None else array[kept:], arrays),
+        mapped(lambda array: array[:kept], arrays),
+        mapped(lambda array: array[kept:], arrays),
     )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 
+from dlf.models.model_loss import has_own
 from dlf.utils.errors import TrainingError
 
 __all__ = ["StepFunction", "makes_its_own_functions"]
@@ -26,7 +27,7 @@ _KINDS = ("train", "test", "predict")
 def makes_its_own_functions(model: keras.Model) -> bool:
     """Tells whether a model overrides `make_train_function` or its like, so that `train_step` alone defines no step."""
     names = [f"make_{kind}_function" for kind in _KINDS]
-    return any(getattr(type(model), name) is not getattr(keras.Model, name) or name in vars(model) for name in names)
+    return any(has_own(model, name) or name in vars(model) for name in names)
 
 
 class StepFunction:
