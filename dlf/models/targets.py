@@ -5,13 +5,15 @@ Requirements:
 * the name is that of a function that builds a model, say, or of a model;
 * the error for a target that cannot be imported shows the traceback without the lines of dlf and of Python's importer;
 * a file is imported under its own name, with its folder first on ``sys.path``, as for a script without arguments;
-* what a script does beside making the model, such as training, is left out where it can be, and that is said.
+* what a script does beside making the model, such as training, is left out where it can be, and that is said; what it
+  would have trained on is kept.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import linecache
 import re
@@ -27,7 +29,18 @@ from typing import Any
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.tracebacks import own_traceback
 
-__all__ = ["check_target", "fit_instead", "is_file", "is_saved_model", "load_target", "remarks_on"]
+__all__ = [
+    "Fit",
+    "check_target",
+    "fit_instead",
+    "fits_left_out",
+    "is_file",
+    "is_saved_model",
+    "load_target",
+    "load_value",
+    "remarks_on",
+    "training_left_out",
+]
 
 _FORM = "file.py:name, notebook.ipynb:name or package.module:name"
 _FILES = (".py", ".ipynb")
@@ -101,27 +114,12 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
         >>> load_target("math:sqrt")(4)
         2.0
     """
-    place, name = check_target(target, argument)
-    try:
-        module = _from_file(Path(place), anew=anew) if is_file(target) else _from_path(place, anew=anew)
-    except (Exception, SystemExit) as error:
-        begun = _RUN.get(Path(place).resolve())
-        if begun is None or not hasattr(begun.module, name):
-            aside = f"\n{_ASIDE}" if isinstance(error, OSError | SystemExit) else ""
-            raise InvalidArgumentError(
-                argument,
-                expected=f"{_FORM} that can be imported",
-                received=target,
-                advice=f"\n{own_traceback(error)}{aside}",
-            ) from error
-        # What comes after the model, such as data and training, need not be there.
-        module = begun.module
-        begun.remarks.append(f"what follows did not run ({type(error).__name__}: {_shortened(str(error))})")
-    found = getattr(module, name, None)
+    found, module = _load(target, argument, anew=anew)
     if _is_model(found):
         return _returning(found, target, argument)
     if not callable(found):
         known = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
+        place, _, name = target.rpartition(":")
         raise InvalidArgumentError(
             argument,
             expected=f"a function or a model of {place}",
@@ -136,6 +134,44 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
     return found  # type: ignore[no-any-return]
 
 
+def load_value(target: str, argument: str) -> Any:
+    """Imports the module and returns what the name stands for, of any kind; None if there is nothing of this name.
+
+    Args:
+        target: ``file.py:name``, ``notebook.ipynb:name`` or ``package.module:name``.
+        argument: The name of the caller's argument, for the error message.
+
+    Raises:
+        InvalidArgumentError: The module cannot be imported.
+
+    Example:
+        >>> load_value("math:pi", "--data")
+        3.141592653589793
+    """
+    return _load(target, argument, anew=False)[0]
+
+
+def _load(target: str, argument: str, *, anew: bool) -> tuple[Any, ModuleType]:
+    """Imports the module, and returns what the name stands for there, and the module."""
+    place, name = check_target(target, argument)
+    try:
+        module = _from_file(Path(place), anew=anew) if is_file(target) else _from_path(place, anew=anew)
+    except (Exception, SystemExit) as error:
+        begun = _run_of(target)
+        if begun is None or not hasattr(begun.module, name):
+            aside = f"\n{_ASIDE}" if isinstance(error, OSError | SystemExit) else ""
+            raise InvalidArgumentError(
+                argument,
+                expected=f"{_FORM} that can be imported",
+                received=target,
+                advice=f"\n{own_traceback(error)}{aside}",
+            ) from error
+        # What comes after the model, such as data and training, need not be there.
+        module = begun.module
+        begun.remarks.append(f"what follows did not run ({type(error).__name__}: {_shortened(str(error))})")
+    return getattr(module, name, None), module
+
+
 def remarks_on(target: str) -> list[str]:
     """Returns what has to be known of the file of a target that was loaded, in words: what of it was not run.
 
@@ -146,8 +182,30 @@ def remarks_on(target: str) -> list[str]:
         >>> remarks_on("math:sqrt")
         []
     """
-    run = _RUN.get(Path(target.rpartition(":")[0]).resolve())
+    run = _run_of(target)
     return [] if run is None else run.remarks
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A call of Keras's `fit` that was left out: the model, and the other arguments by their names."""
+
+    model: Any
+    arguments: dict[str, Any]
+
+
+def fits_left_out(target: str) -> list[Fit]:
+    """Returns the calls of `fit` that were left out of a target's file, in their order.
+
+    Args:
+        target: A target that was loaded.
+
+    Example:
+        >>> fits_left_out("math:sqrt")
+        []
+    """
+    run = _run_of(target)
+    return [] if run is None else run.fits
 
 
 _LONGEST = 200
@@ -186,10 +244,15 @@ class _Run:
 
     module: ModuleType
     remarks: list[str] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
 
 
 _RUN: dict[Path, _Run] = {}
 """The files that were run."""
+
+
+def _run_of(target: str) -> _Run | None:
+    return _RUN.get(Path(target.rpartition(":")[0]).resolve())
 
 
 def _from_file(file: Path, *, anew: bool) -> ModuleType:
@@ -207,7 +270,7 @@ def _from_file(file: Path, *, anew: bool) -> ModuleType:
     given, sys.argv = sys.argv, [str(file)]
     _RUN[place] = run = _Run(module)
     try:
-        with _training_left_out(run.remarks):
+        with _left_out(run):
             code = compile(_source(place), str(place), "exec", dont_inherit=True)
             exec(code, module.__dict__)  # noqa: S102 - that is what importing is.
     finally:
@@ -216,22 +279,44 @@ def _from_file(file: Path, *, anew: bool) -> ModuleType:
 
 
 @contextmanager
-def _training_left_out(remarks: list[str]) -> Iterator[None]:
+def training_left_out(target: str) -> Iterator[None]:
+    """Lets Keras's `fit` do nothing but note its arguments, while a function of a target's file is called.
+
+    Args:
+        target: A target that was loaded; of one in a package, nothing is left out.
+    """
+    run = _run_of(target)
+    if run is None:
+        yield
+        return
+    given, sys.argv = sys.argv, [target.rpartition(":")[0]]
+    try:
+        with _left_out(run):
+            yield
+    finally:
+        sys.argv = given
+
+
+@contextmanager
+def _left_out(run: _Run) -> Iterator[None]:
     """Lets `fit` do nothing: a script that trains wherever it is imported would do so in each backend's process."""
     keras = sys.modules.get("keras")
     if keras is None:
         yield
         return
+    original = keras.Model.fit
 
-    @functools.wraps(keras.Model.fit)  # Its signature is asked for.
-    def fit(model: Any, *_: Any, **__: Any) -> Any:
-        if _LEFT_OUT not in remarks:
-            remarks.append(_LEFT_OUT)
+    @functools.wraps(original)  # Its signature is asked for.
+    def fit(model: Any, *args: Any, **options: Any) -> Any:
+        if _LEFT_OUT not in run.remarks:
+            run.remarks.append(_LEFT_OUT)
+        given = inspect.signature(original).bind(model, *args, **options).arguments
+        run.fits.append(Fit(given.pop("self"), given))
         model.history = keras.callbacks.History()
         return model.history
 
     inherited = "fit" not in vars(keras.Model)
-    before, keras.Model.fit = keras.Model.fit, fit
+    keras.Model.fit = fit
     token = _fit_instead.set(fit)
     try:
         yield
@@ -240,7 +325,7 @@ def _training_left_out(remarks: list[str]) -> Iterator[None]:
         if inherited:
             del keras.Model.fit
         else:
-            keras.Model.fit = before
+            keras.Model.fit = original
 
 
 def fit_instead() -> Callable[..., Any] | None:
@@ -249,7 +334,7 @@ def fit_instead() -> Callable[..., Any] | None:
 
 
 _fit_instead: ContextVar[Callable[..., Any] | None] = ContextVar("fit_instead", default=None)
-_LEFT_OUT = "the training that starts when it is imported is left out"
+_LEFT_OUT = "the training is left out"
 
 
 def _source(file: Path) -> str | bytes:

@@ -125,6 +125,10 @@ class BuildAnswer(BackendDescription, Built):
 
     remarks: list[str]
     """What of the target's file was not run, in words."""
+    batches_of_training: bool
+    """Whether the batches are those that the target's script trains on."""
+    training_refused: str | None
+    """Why the model does not take those, if so."""
     data_not_finite: list[str]
     """Where the data hold NaN or infinity, in words."""
     dtype: str

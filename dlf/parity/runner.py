@@ -229,9 +229,8 @@ class _Run:
         }
 
     def _measured(self) -> Measured:
-        leader, values = self._alive(self._built)[0], _claimed(self._folder / "values.npz")
-        self._ask_all({"do": "save_values", "file": values}, [leader])
-        self._ask_all({"do": "load_values", "file": values}, self._built)
+        leader = self._alive(self._built)[0]
+        self._share("values", self._built)
         # For the trajectory too: the gradients show which of them are only roundoff, and the update how far these go.
         has_loss = self._built[leader]["trained_by"] != "train_step"
         gradients = has_loss and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
@@ -284,6 +283,12 @@ class _Run:
             "called_unevenly": list(uneven),
             "fits": self._fits(traced) if curves else {},
         }
+
+    def _share(self, what: str, names: Any) -> None:
+        """Gives all backends the values or batches of the first."""
+        file = _claimed(self._folder / f"{what}.npz")
+        self._ask_all({"do": f"save_{what}", "file": file}, self._alive(names)[:1])
+        self._ask_all({"do": f"load_{what}", "file": file}, names)
 
     def _fits(self, names: Any) -> dict[str, Any]:
         """What Keras's own `fit` returns on each backend, after all the steps have been taken by themselves."""
@@ -455,12 +460,18 @@ class _Run:
         )
 
     def _check_batches(self) -> None:
+        trains = any(each["batches_of_training"] for each in self._built.values())
         for name, each in self._built.items():
-            if each["refused"] is not None:
-                self._failed[name] = revive(InvalidArgumentError, each["refused"], {})
+            refused = each["training_refused"] if trains else each["refused"]
+            if refused is not None:
+                self._failed[name] = revive(InvalidArgumentError, refused, {})
         self._check_enough()
         digests = {name: self._built[name]["batches"] for name in self._alive(self._built)}
         if len({tuple(each) for each in digests.values()}) > 1:
+            if self._built[next(iter(digests))]["batches_of_training"]:
+                # A data set that shuffles without a seed gives others in each process.
+                self._share("batches", list(digests))
+                return
             raise InvalidArgumentError(
                 "--data",
                 expected="the same batches on every backend",

@@ -186,7 +186,9 @@ class _Request:
         compile_it()
         instead = fit_instead()
         if instead is not None:
-            history: keras.callbacks.History = instead(model)
+            parts = train if isinstance(train, tuple) else (train,)
+            arrays = dict(zip(("x", "y", "sample_weight"), parts, strict=False))
+            history: keras.callbacks.History = instead(model, **{**options, **arrays})
             return history
 
         def stop() -> None:

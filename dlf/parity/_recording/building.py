@@ -17,7 +17,7 @@ from zipfile import is_zipfile
 
 import keras
 
-from dlf.models.targets import is_file, is_saved_model, load_target
+from dlf.models.targets import fits_left_out, is_file, is_saved_model, load_target, training_left_out
 from dlf.numerics.float64 import rebuilt
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
@@ -50,7 +50,8 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
     if _is_asked_for(dtype):
         keras.config.set_dtype_policy(dtype)
     try:
-        return function()
+        with training_left_out(target):
+            found = function()
     except Exception as error:
         raise InvalidArgumentError(
             "TARGET",
@@ -60,6 +61,9 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
+    fits = fits_left_out(target)
+    # A `main` trains a model, and returns nothing.
+    return fits[-1].model if found is None and fits else found
 
 
 def _loaded(file: Path, dtype: str, *, anew: bool = False) -> Any:  # noqa: ARG001 - a file is always loaded anew.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,16 +24,14 @@ from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, l
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
+from dlf.parity._recording.batches import Batch
 from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 
-__all__ = ["Batch", "Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
-
-Batch: TypeAlias = tuple[Any, Any, Any]
-"""Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
+__all__ = ["Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
 
 
 class Subject:
@@ -42,14 +40,16 @@ class Subject:
     Args:
         build: A function that builds the model; with ``anew=True``, after its module was run once more.
         loss: A loss for a model that is not compiled.
-        x: Inputs for a model whose variables are made when it is called.
+        inputs: Gives inputs for a model whose variables are made when it is called, or None.
 
     Raises:
         InvalidArgumentError: There is no model, or it cannot be compared; the message says what to do.
     """
 
-    def __init__(self, build: Callable[..., Any], loss: str | None, x: Any = None) -> None:
-        self._build, self._asked_loss, self._x = build, loss, x
+    def __init__(
+        self, build: Callable[..., Any], loss: str | None, inputs: Callable[[Any], Any] = lambda _: None
+    ) -> None:
+        self._build, self._asked_loss, self._inputs = build, loss, inputs
         self.model = self._built()
         check_model(self.model)
         _refuse_text(self.model)
@@ -130,7 +130,8 @@ class Subject:
             # A model that only holds others, which its own step calls, is never called itself.
             model.built = model.built or all(each.built for each in layers_by_path(model).values())
         elif isinstance(model, keras.Model) and not _is_whole(model):
-            x = remembered_inputs(model, 1, np.random.default_rng(0)) if self._x is None else self._x
+            x = self._inputs(model)
+            x = remembered_inputs(model, 1, np.random.default_rng(0)) if x is None else x
             if x is None:
                 raise InvalidArgumentError(
                     "model",
@@ -143,7 +144,7 @@ class Subject:
 
     def again(self) -> Subject:
         """Returns a second subject, built in the same way as this one."""
-        return Subject(self._build, self._asked_loss, self._x)
+        return Subject(self._build, self._asked_loss, self._inputs)
 
     def contents(self) -> dict[str, str]:
         """Returns the model's layers, variables and configuration as texts by their places, for comparing two builds.

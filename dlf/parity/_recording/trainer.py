@@ -22,8 +22,9 @@ from dlf.data.conversion import as_data_sets_give
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
+from dlf.parity._recording.batches import Batch
 from dlf.parity._recording.replay import beside, is_number, moved_by
-from dlf.parity._recording.subject import Batch, Subject
+from dlf.parity._recording.subject import Subject
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
 from dlf.utils.files import without_nan

@@ -26,10 +26,11 @@ from dlf.backend.report import describe_backend
 from dlf.gradients.value_and_grad import find_path
 from dlf.models.model_loss import has_own, model_loss, parameters_of, to_numpy
 from dlf.models.synthetic_data import make_batch
-from dlf.models.targets import load_target, remarks_on
+from dlf.models.targets import remarks_on
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of, widened, with_whole_kept
 from dlf.parity._answers import BuildAnswer, CallAnswer, Described, Outputs, TraceAnswer, ValueSummary
+from dlf.parity._recording.batches import Batch, arrays_of, batches_of_training, cut, own_batches
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.replay import (
     Inputs,
@@ -43,20 +44,19 @@ from dlf.parity._recording.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity._recording.subject import Batch, Subject, outputs_alone, plain_config, stays_in_own_dtype
+from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness, randomness_report, set_seed
-from dlf.training.engine.arrays import is_dense
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
-from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 from dlf.utils.workers import peak_memory, report_progress, serve
 
 __all__ = ["Worker"]
 
+_TRAINED_ON = "its first batches are those that are compared on"
 _TOLD = 3
 """How many differences between two builds are told."""
 _AS_STARTED = {
@@ -76,11 +76,15 @@ class Worker:
         self._trainer: Any = None
         self._calls: dict[str, Call] = {}
         self._unlike_numbers: set[str] = set()
+        self._batches: list[Batch] = []
+        self._batches_of_training = False
+        self._training_refused: str | None = None
 
     def respond(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answers a request, which holds the name of one of these methods and its arguments."""
         known = (
-            *(self.build, self.build_again, self.save_values, self.load_values, self.trace, self.trace_beside),
+            *(self.build, self.build_again, self.save_values, self.load_values, self.save_batches, self.load_batches),
+            *(self.trace, self.trace_beside),
             *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_perturbed),
             *(self.fit, self.peak_memory),
         )
@@ -101,18 +105,18 @@ class Worker:
         set_seed(options["seed"])
         build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
         self._policy = keras.config.dtype_policy()  # The user's file may have set it, and is not imported again.
-        own = _own_batches(options, random) if options["data"] else []
+        own = own_batches(options, random) if options["data"] else []
+
+        def inputs_for(model: Any) -> Any:
+            found = own or batches_of_training(options["target"], model, 1)
+            return found[0][0] if found else None
+
         set_seed(options["seed"])
         with common_randomness():
             # A user's own initializers draw alike too, where they draw by keras.random.
-            self._subject = Subject(build, options["loss"], own[0][0] if own else None)
+            self._subject = Subject(build, options["loss"], inputs_for)
         drawn = randomness_report(self._subject.model)
-        self._batches: list[Batch] = own or [
-            (*make_batch(self._subject.model, self._subject.loss, options["batch_size"], random), None)
-            for _ in range(options["steps"])
-        ]
-        self._subject.expect(self._batches[0])
-        found: Outputs = self._subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        found = self._choose_batches(options, own, random)
         described: Described = self._subject.describe()
         self._contents = self._subject.contents()
         self._path = find_path(None)
@@ -124,7 +128,9 @@ class Worker:
             "own_train_step": has_own(self._subject.model, "train_step"),
             "trained_by": self._subject.trained_by,
             "has_call": self._subject.has_call,
-            "remarks": remarks_on(options["target"]),
+            "remarks": [*remarks_on(options["target"]), *[_TRAINED_ON] * self._batches_of_training],
+            "batches_of_training": self._batches_of_training,
+            "training_refused": self._training_refused,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
@@ -134,8 +140,33 @@ class Worker:
             "own_draws": {path: list(each) for path, each in drawn.own_draws.items()},
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
             "values": {name: _summary(value) for name, value in self._subject.values().items()},
-            "batches": [_digest(*_arrays_of(with_sorted_keys(each))) for each in self._batches],
+            "batches": [_digest(*arrays_of(with_sorted_keys(each))) for each in self._batches],
         }
+
+    def _choose_batches(self, options: dict[str, Any], own: list[Batch], random: np.random.Generator) -> Outputs:
+        """Takes the user's batches, or else those that the script trains on, or else made-up ones.
+
+        Returns:
+            What the model gives for the first.
+        """
+        subject, size, steps = self._subject, options["batch_size"], options["steps"]
+        trained_on = [] if own else batches_of_training(options["target"], subject.model, steps)
+        # A step or loss of somebody's own may count on the size of a batch.
+        smaller = [cut(trained_on, size)] * bool(trained_on and subject.trained_by == "loss")
+        for self._batches in filter(None, (*smaller, trained_on)):
+            try:
+                subject.expect(self._batches[0])
+                found: Outputs = subject.outputs_for(self._batches[0], "TARGET")
+                self._training_refused = found["refused"]
+            except InvalidArgumentError as error:
+                self._training_refused = str(error)
+            self._batches_of_training = self._training_refused is None
+            if self._batches_of_training:
+                return found
+        self._batches = own or [(*make_batch(subject.model, subject.loss, size, random), None) for _ in range(steps)]
+        subject.expect(self._batches[0])
+        answer: Outputs = subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
+        return answer
 
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, and returns in words how it differs from the first."""
@@ -160,6 +191,19 @@ class Worker:
         """Reads the values that all backends are to start from, and assigns them to the model."""
         with np.load(file, allow_pickle=False) as stored:
             self._subject.assign(dict(stored))
+        return {}
+
+    def save_batches(self, file: str) -> dict[str, Any]:
+        """Writes the batches that all backends are to take, where each has drawn others."""
+        with whole_file(Path(file)) as place:
+            np.savez(place, *arrays_of(with_sorted_keys(self._batches)))
+        return {}
+
+    def load_batches(self, file: str) -> dict[str, Any]:
+        """Reads the batches of another backend, in the structure of those that there are."""
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = iter([stored[name] for name in stored.files])
+        self._batches = mapped(lambda _: next(arrays), with_sorted_keys(self._batches))
         return {}
 
     def trace(self, to: str, *, gradients: bool) -> TraceAnswer:
@@ -460,38 +504,6 @@ def _check_device(asked: str | None, first: str) -> None:
         )
 
 
-def _own_batches(options: dict[str, Any], random: np.random.Generator) -> list[Batch]:
-    make = load_target(options["data"], "--data")
-    form = "a function (batch size, random) -> (x, y), (x, y, sample_weight), or x alone"
-    try:
-        given = [make(options["batch_size"], random) for _ in range(options["steps"])]
-    except Exception as error:
-        raise InvalidArgumentError(
-            "--data", expected=form, received=options["data"], advice=f"\n{own_traceback(error)}"
-        ) from error
-    batches = []
-    for each in given:
-        parts = each if isinstance(each, tuple) else (each,)
-        if not 1 <= len(parts) <= 3 or parts[0] is None:  # noqa: PLR2004 - x, y and weights.
-            raise InvalidArgumentError("--data", expected=form, received=each)
-        batches.append((*parts, None, None)[:3])
-        for leaf in _arrays_of(each):
-            words = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
-            if words or not (isinstance(leaf, np.ndarray | bool | int | float) or is_dense(leaf)):
-                raise InvalidArgumentError(
-                    "--data",
-                    expected="arrays of numbers, which every backend takes",
-                    received=leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__,
-                    advice="Make sparse arrays dense, pad ragged ones, and look words up before they reach the model.",
-                )
-    return batches
-
-
-def _arrays_of(structure: Any) -> list[Any]:
-    """The leaves of a structure but for None."""
-    return [each for each in keras.tree.flatten(structure) if each is not None]
-
-
 def _record_call(records: Records, call: Call) -> None:
     for n, (value, mask) in enumerate(zip(keras.tree.flatten(call.asked), call.masks, strict=True)):
         if keras.ops.is_tensor(value):
@@ -509,8 +521,6 @@ def _record_outputs(records: Records, title: str, outputs: Any) -> None:
 
 def _summary(array: np.ndarray) -> ValueSummary:
     """What initial values are compared by: a digest of their bits, their size, and whether they are constant."""
-    if array.dtype.kind in "iu":
-        array = array.astype("int64")  # The integers of a seed have another dtype on each backend.
     float64 = array.astype("float64")
     return {
         "digest": _digest(array),
@@ -530,8 +540,9 @@ def _digest_of_contents(contents: Mapping[str, str]) -> str:
 
 def _digest(*arrays: Any) -> str:
     whole = hashlib.sha256()
-    for array in arrays:
-        whole.update(np.ascontiguousarray(array).tobytes())
+    for array in map(np.ascontiguousarray, arrays):
+        # Integers have another dtype on each backend.
+        whole.update((array.astype("int64") if array.dtype.kind in "iu" else array).tobytes())
     return whole.hexdigest()[:16]
 
 

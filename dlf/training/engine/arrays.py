@@ -13,9 +13,18 @@ from dlf.data.conversion import as_array, as_keras_feeds
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.trees import mapped
 
-__all__ = ["ArrayBatches", "as_batches", "is_dense", "read_by_keras_alone", "split_off", "without_last_nones"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "ArrayBatches",
+    "as_batches",
+    "is_dense",
+    "read_by_keras_alone",
+    "split_off",
+    "without_last_nones",
+]
 
-_BATCH_SIZE = 32  # Keras's default.
+DEFAULT_BATCH_SIZE = 32
+"""The number of examples in a batch where Keras is given none."""
 
 
 class ArrayBatches(BatchedDataset):
@@ -80,7 +89,7 @@ def as_batches(
             return None
         parts[_WEIGHTS] = weights
     examples = ArrayDataset(*keras.tree.map_structure(lambda leaf: as_keras_feeds(as_array(leaf)), parts))
-    return ArrayBatches(examples.shuffle() if shuffle else examples, batch_size or _BATCH_SIZE)
+    return ArrayBatches(examples.shuffle() if shuffle else examples, batch_size or DEFAULT_BATCH_SIZE)
 
 
 _LABELS, _WEIGHTS = 1, 2

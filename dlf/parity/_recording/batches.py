@@ -1,0 +1,148 @@
+"""The batches that a model is compared on: the user's own, those that its script trains on, or made-up ones.
+
+Requirements:
+
+* data are taken in the forms in which Keras's `fit` takes them, and reach the model in the same structure;
+* they are the same on every backend;
+* what no backend, or not every one, can take is refused with what to write instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import cycle, islice
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+
+from dlf.data.conversion import as_array
+from dlf.models.targets import fits_left_out, load_target, load_value
+from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_dense
+from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.tracebacks import own_traceback
+from dlf.utils.trees import mapped
+
+__all__ = ["Batch", "arrays_of", "batches_of_training", "cut", "own_batches"]
+
+Batch: TypeAlias = tuple[Any, Any, Any]
+"""Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
+_FORM = (
+    "data as Keras's fit takes them, or a function (batch size, random) -> (x, y), (x, y, sample_weight), or x alone"
+)
+
+
+def own_batches(options: Mapping[str, Any], random: np.random.Generator) -> list[Batch]:
+    """Returns the batches that the user names.
+
+    Args:
+        options: Those of the comparison; ``data`` is a target.
+        random: The generator that a function of the user's is given.
+
+    Raises:
+        InvalidArgumentError: There is nothing of this name, or it gives no arrays of numbers.
+    """
+    found, given = load_value(options["data"], "--data"), options["data"]
+    try:
+        if found is None or callable(found):
+            make = load_target(given, "--data")
+            return _checked([_as_batch(make(options["batch_size"], random)) for _ in range(options["steps"])])
+        parts = found if isinstance(found, tuple) else (found,)
+        arguments = dict(zip(("x", "y", "sample_weight"), parts, strict=False))
+        return cut(_first_of(arguments, options["batch_size"], options["steps"]), options["batch_size"])
+    except InvalidArgumentError:
+        raise
+    except Exception as error:
+        raise InvalidArgumentError(
+            "--data", expected=_FORM, received=given, advice=f"\n{own_traceback(error)}"
+        ) from error
+
+
+def batches_of_training(target: str, model: Any, steps: int) -> list[Batch]:
+    """Returns the first batches that the script of a target trains the model on; none if there is no such training.
+
+    Args:
+        target: A target that was loaded, and whose training was left out.
+        model: The model that it has made.
+        steps: How many batches to return. Fewer are repeated.
+    """
+    fits = fits_left_out(target)
+    own = [each for each in fits if each.model is model]
+    # A function makes a model like the one that the script trains.
+    found = own or [each for each in fits if type(each.model) is type(model)]
+    if not own and len(found) != 1:
+        return []
+    arguments = found[-1].arguments
+    try:
+        return _first_of(arguments, arguments.get("batch_size"), steps)
+    except Exception:  # noqa: BLE001 - data of another kind, or that are not there: others are made.
+        return []
+
+
+def cut(batches: list[Batch], size: int) -> list[Batch]:
+    """Returns batches of at most this many examples, where all arrays have as many."""
+    sizes = {np.shape(each)[:1] for each in arrays_of(batches[0])}
+    if len(sizes) != 1 or sizes == {()}:
+        return batches
+    return [mapped(lambda each: each[:size], batch) for batch in batches]
+
+
+def arrays_of(structure: Any) -> list[Any]:
+    """The leaves of a structure but for None."""
+    return [each for each in keras.tree.flatten(structure) if each is not None]
+
+
+def _first_of(arguments: Mapping[str, Any], size: int | None, steps: int) -> list[Batch]:
+    """The first batches of what `fit` is given, in the order of the data; the same ones again where there are fewer."""
+    x, y, weights, of_classes = (arguments.get(name) for name in ("x", "y", "sample_weight", "class_weight"))
+    rows = None
+    if not _is_dataset(x):
+        # Only as many examples as are needed: conversion would copy all.
+        few = mapped(lambda each: as_array(each[: (size or DEFAULT_BATCH_SIZE) * steps]), (x, y, weights))
+        rows = as_batches(few[:2], size, shuffle=False, sample_weight=few[2], class_weight=of_classes)
+    given = islice(_each(x if rows is None else rows), steps)
+    # A DataLoader gives a batch as a list.
+    batches = [_as_batch(tuple(each) if isinstance(each, list) else each) for each in given]
+    if rows is None and of_classes:
+        batches = [_as_batch((*each[:2], of_classes)) for each in batches]
+    if not batches:
+        raise InvalidArgumentError("--data", expected="at least one batch", received=x)
+    return list(islice(cycle(_checked(batches)), steps))
+
+
+def _is_dataset(x: Any) -> bool:
+    return isinstance(x, keras.utils.PyDataset) or any(hasattr(x, each) for each in _OF_DATA_SETS)
+
+
+_OF_DATA_SETS = ("__next__", "as_numpy_iterator", "batch_sampler", "element_spec")
+"""What a generator has, a `tf.data.Dataset`, a `DataLoader`, and another data set of TensorFlow's."""
+
+
+def _each(data: Any) -> Iterator[Any]:
+    if isinstance(data, keras.utils.PyDataset):
+        return (data[number] for number in range(len(data)))
+    return iter(data)
+
+
+def _as_batch(given: Any) -> Batch:
+    parts = given if isinstance(given, tuple) else (given,)
+    if not 1 <= len(parts) <= 3 or parts[0] is None:  # noqa: PLR2004 - x, y and weights.
+        raise InvalidArgumentError("--data", expected=_FORM, received=given)
+    x, y, weights = mapped(lambda each: as_array(each) if is_dense(each) else each, (*parts, None, None)[:3])
+    if isinstance(weights, dict) and all(isinstance(each, int) for each in weights):
+        weighed = as_batches((x, y), len(keras.tree.flatten(y)[0]), shuffle=False, class_weight=weights)
+        weights = None if weighed is None else weighed[0][2]
+    return x, y, weights
+
+
+def _checked(batches: list[Batch]) -> list[Batch]:
+    for leaf in arrays_of(batches):
+        words = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
+        if words or not (isinstance(leaf, np.ndarray | bool | int | float)):
+            raise InvalidArgumentError(
+                "--data",
+                expected="arrays of numbers, which every backend takes",
+                received=leaf.dtype if isinstance(leaf, np.ndarray) else type(leaf).__name__,
+                advice="Make sparse arrays dense, pad ragged ones, and look words up before they reach the model.",
+            )
+    return batches
