@@ -28,7 +28,7 @@ SCHEMA = 5
 """The version of the report's format; a report of another version is not judged again."""
 EVIDENCE = tuple(Evidence.__annotations__)
 """The keys of a report that it can be judged again by."""
-NEWS = ("noisy", "precision", "unstable", "tie", "not finite", "not judged")
+NEWS = ("noisy", "precision", "unstable", "tie", "untaken", "not finite", "not judged")
 
 
 def judged(evidence: Evidence, backends: Sequence[str] = (), thresholds: Thresholds | None = None) -> Report:
@@ -63,6 +63,11 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), thresholds: Thresho
     findings += judge(measurements, names, thresholds)
     findings += _of_fit({name: evidence["fits"][name] for name in names if name in evidence["fits"]})
     findings = with_reasons(findings, built, evidence["optimizer"])
+    # Known to differ, and no part of training: such as the gradient by the images of a layer that augments them.
+    findings = [
+        replace(each, verdict="untaken") if each.verdict == "diverged" and each.of_data and each.reason else each
+        for each in findings
+    ]
     wrong = sorted((each for each in findings if each.verdict == "diverged"), key=lambda each: STAGES.index(each.stage))
     lost = _not_finite(findings)
     return {

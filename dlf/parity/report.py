@@ -47,10 +47,11 @@ _NEWS = {
     "precision": "",
     "unstable": ", on every backend alike",
     "tie": ", where any answer is right",
+    "untaken": ", since training takes no gradient by the data",
     "not finite": "",
     "not judged": "",
 }
-"""Verdicts on tensors that agree in float64, each with what is added to it."""
+"""Verdicts on tensors that are no reason to say that backends differ, each with what is added to it."""
 
 
 class ParityProgress:
@@ -142,6 +143,12 @@ def _answer(report: Mapping[str, Any]) -> str:
     more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
     said = f"The model {what} the same on {together}{more}"
     said += f", and not finite. {_beginning(lost)}" if lost else "."
+    untaken = list(
+        dict.fromkeys(each["backend"] for each in report.get("precision", ()) if each["verdict"] == "untaken")
+    )
+    if untaken:
+        where = f" on {_listed(list(dict.fromkeys(untaken)))}" if None not in untaken else ""
+        said += f" Its gradient by the data, which training does not take, differs{where}."
     if blind:
         said += f" Not judged: {'; '.join(f'{stage} ({reason})' for stage, reason in blind.items())}."
     holds = report.get("data_not_finite", ())
@@ -334,7 +341,7 @@ def is_foregone(stage: str, report: Mapping[str, Any]) -> bool:
     """
     if stage != "trajectory" or any(each["stage"] == stage for each in report["divergences"]):
         return False
-    return any(each["stage"] != "build" for each in report["divergences"])
+    return any(each["stage"] != "build" and not each.get("of_data") for each in report["divergences"])
 
 
 def is_tied(report: Mapping[str, Any]) -> bool:
@@ -403,7 +410,7 @@ def known_of(report: Mapping[str, Any]) -> list[str]:
     Args:
         report: What `run_parity` returned.
     """
-    reasons = [each["reason"] for each in report["divergences"] if each["reason"]]
+    reasons = [each["reason"] for each in (*report["divergences"], *report["precision"]) if each["reason"]]
     return list(dict.fromkeys([*reasons, *report["known_failures"].values()]))
 
 

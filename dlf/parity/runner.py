@@ -258,6 +258,7 @@ class _Run:
             whole = measure_whole(self._records("trace"), truth, self._calls, dtype, self._records("trace_beside"))
         measurements = self._measure_layers(traced, truth, whole, gradients=gradients) if layers else []
         self._note_origins(measurements, truth)
+        self._note_data(measurements)
         if gradients:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
             measurements += measure_training(
@@ -337,6 +338,22 @@ class _Run:
             each["from_numbers"] = calls[each["call"]]["given_numbers"] and all(
                 np.isfinite(records[name]).all() for name in given
             )
+
+    def _note_data(self, measurements: Sequence[Measurement]) -> None:
+        """Notes for each gradient by a layer's input whether no trained variable comes before: it goes nowhere then."""
+        variables = [each for built in self._built.values() for each in built["variables"] if each["trainable"]]
+        holding = {str(each["layer"]) for each in variables}
+        before: set[str] = set()
+        if all(each["layer"] for each in variables):
+            for call in self._calls:
+                layer = call["layer"]
+                if not any(layer.startswith(f"{each}/") for each in holding):
+                    before.add(call["key"])
+                if any(each == layer or each.startswith(f"{layer}/") for each in holding):
+                    break  # What is called later may get what this layer gives, by whatever operations.
+        for each in measurements:
+            if each["stage"] == "gradient" and each["call"] in before and str(each["variable"]).startswith("input/"):
+                each["of_data"] = True
 
     def _layers_before(self, whole: Sequence[Measurement]) -> set[str]:
         """The layers right before the place where the whole model starts to differ.
@@ -452,9 +469,11 @@ class _Run:
             raise self._why_not()
 
     def _why_not(self) -> DlfError:
-        if len(self._failed) == len(self._workers.sessions):
-            return next(iter(self._failed.values()))
         reasons = "\n".join(f"{name}: {error}" for name, error in self._failed.items())
+        if len(self._failed) == len(self._workers.sessions):
+            first, *others = self._failed.values()
+            # Each may have a reason of its own, such as code that is another framework's.
+            return first if all(str(each) == str(first) for each in others) else revive(type(first), reasons, {})
         return BackendError(
             f"a comparison takes two backends, and there is one left of {len(self._workers.sessions)}.\n{reasons}"
         )

@@ -154,7 +154,7 @@ def _run(entry: Entry, backends: Sequence[str], workers: Workers) -> dict[str, A
         "entry": asdict(entry),
         "verdict": _verdict(report),
         "answer": "\n".join([answer_of(report), *remarks_of(report), *failed]),  # Known reasons are in the findings.
-        "findings": report["divergences"],
+        "findings": [*report["divergences"], *_untaken(report)],
         "news": [each for each in report["precision"] if each["verdict"] in {"noisy", "precision", "tie"}],
         "failed": report["failed"],
         "worst": {stage: each["worst"] for stage, each in report["stages"].items()},
@@ -170,9 +170,13 @@ def _verdict(report: Mapping[str, Any]) -> str:
         return "failed"
     if not all(each["reason"] for each in report["divergences"]):
         return "diverge"
-    if report["failed"] or report["divergences"]:
+    if report["failed"] or report["divergences"] or _untaken(report):
         return "known"
     return "not judged" if report["not_judged"] else str(report["verdict"])
+
+
+def _untaken(report: Mapping[str, Any]) -> list[Any]:
+    return [each for each in report["precision"] if each["verdict"] == "untaken"]
 
 
 def _is_done(place: Path, versions: Mapping[str, Any]) -> bool:

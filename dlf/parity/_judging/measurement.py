@@ -73,6 +73,8 @@ class Measurement(TypedDict, total=False):
     not_finite: Lost
     from_numbers: bool
     """Whether all inputs were finite."""
+    of_data: bool
+    """Whether it is a gradient by the model's own data, which training does not take."""
     elements: list[Element]
 
     # How far apart it is.

@@ -112,6 +112,8 @@ class Finding:
     """The call or the metric that the kind is of."""
     lost: bool = False
     """Whether it is NaN or infinite."""
+    of_data: bool = False
+    """Whether it is a gradient by the model's own data, which training does not take."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the finding in JSON's types."""
@@ -137,7 +139,7 @@ def judge(
     whole = [each for each in in_context if each["mode"] == "whole"]
     steps = [each for each in in_context if each["stage"] == "trajectory"]
     findings = _innermost([each for one in parts for each in judge_each(one, backends, thresholds)])
-    broken = any(each.verdict == "diverged" for each in findings)
+    broken = any(each.verdict == "diverged" and not each.of_data for each in findings)
     tied = any(each.verdict == "tie" for each in findings)
     of_whole = [each for one in whole for each in judge_each(one, backends, thresholds)]
     # The cost of rounding is reported of the parts, where there are any.
@@ -178,6 +180,7 @@ def judge_each(measured: Measurement, backends: Sequence[str], thresholds: Thres
         mode=measured["mode"],
         step=measured.get("step"),
         from_numbers=bool(measured.get("from_numbers")),
+        of_data=bool(measured.get("of_data")),
         kind=measured.get("kind"),
         of=measured.get("of"),
     )

@@ -23,7 +23,7 @@ from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
 
-__all__ = ["Batch", "arrays_of", "batches_of_training", "cut", "own_batches"]
+__all__ = ["Batch", "all_inputs", "arrays_of", "batches_of_training", "cut", "own_batches"]
 
 Batch: TypeAlias = tuple[Any, Any, Any]
 """Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
@@ -81,10 +81,15 @@ def batches_of_training(target: str, model: Any, steps: int) -> list[Batch]:
 
 def cut(batches: list[Batch], size: int) -> list[Batch]:
     """Returns batches of at most this many examples, where all arrays have as many."""
-    sizes = {np.shape(each)[:1] for each in arrays_of(batches[0])}
+    sizes = {np.shape(each)[:1] for each in arrays_of(batches)}
     if len(sizes) != 1 or sizes == {()}:
         return batches
     return [mapped(lambda each: each[:size], batch) for batch in batches]
+
+
+def all_inputs(batches: list[Batch]) -> list[Batch]:
+    """Returns batches that are inputs alone, where a step of somebody's own takes what a data set gives as these."""
+    return [(tuple(each for each in batch if each is not None), None, None) for batch in batches]
 
 
 def arrays_of(structure: Any) -> list[Any]:

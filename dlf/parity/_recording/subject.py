@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,14 +40,14 @@ class Subject:
     Args:
         build: A function that builds the model; with ``anew=True``, after its module was run once more.
         loss: A loss for a model that is not compiled.
-        inputs: Gives inputs for a model whose variables are made when it is called, or None.
+        inputs: Gives what a model may be called on whose variables are made then; it takes one of them.
 
     Raises:
         InvalidArgumentError: There is no model, or it cannot be compared; the message says what to do.
     """
 
     def __init__(
-        self, build: Callable[..., Any], loss: str | None, inputs: Callable[[Any], Any] = lambda _: None
+        self, build: Callable[..., Any], loss: str | None, inputs: Callable[[Any], Sequence[Any]] = lambda _: ()
     ) -> None:
         self._build, self._asked_loss, self._inputs = build, loss, inputs
         self.model = self._built()
@@ -70,6 +70,7 @@ class Subject:
         self._loss_weights = self._weights_of_losses() if self.model.compiled else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
+        self.takes_all = False
         self.reference: Any = None
         self.predictions: Any = None
 
@@ -130,16 +131,16 @@ class Subject:
             # A model that only holds others, which its own step calls, is never called itself.
             model.built = model.built or all(each.built for each in layers_by_path(model).values())
         elif isinstance(model, keras.Model) and not _is_whole(model):
-            x = self._inputs(model)
-            x = remembered_inputs(model, 1, np.random.default_rng(0)) if x is None else x
-            if x is None:
+            x = remembered_inputs(model, 1, np.random.default_rng(0))
+            given = [*self._inputs(model), *([] if x is None else [x])]
+            if not given:
                 raise InvalidArgumentError(
                     "model",
                     expected="a model that is built, and its layers too",
                     received=model,
                     advice=f"Give it an Input, or call it on a batch before it is returned; or {DATA_ADVICE}",
                 )
-            model(mapped(keras.ops.convert_to_tensor, x))
+            _call_on_one_of(model, given)
         return model
 
     def again(self) -> Subject:
@@ -427,6 +428,20 @@ class Subject:
     def batch(self, arrays: Batch, *, float64: bool) -> Any:
         """A batch as tensors; for the reference, its floating-point arrays in float64."""
         return mapped(lambda each: keras.ops.convert_to_tensor(widened(each) if float64 else each), arrays)
+
+
+def _call_on_one_of(model: Any, given: Sequence[Any]) -> None:
+    """Calls a model on the first of several inputs that it takes; if it takes none, the error is the first one's."""
+    first: Exception | None = None
+    for x in given:
+        try:
+            model(mapped(keras.ops.convert_to_tensor, x))
+        except Exception as error:  # noqa: BLE001 - a model may raise anything.
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:

@@ -216,7 +216,7 @@ class Trainer:
         model.reset_metrics()  # Otherwise the logs are means over the steps so far.
         if has_own(model, "train_step"):
             # `train_on_batch` hands every step three parts, which a step that takes what `fit` gives cannot unpack.
-            history = model.fit(_OneBatch((x, *others)), verbose=0).history
+            history = model.fit(_OneBatch(self._packed((x, *others))), verbose=0).history
             self._logs = {name: values[-1] for name, values in history.items()}
         else:
             # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
@@ -231,12 +231,12 @@ class Trainer:
         self._assign(model, self._first)
         try:
             with common_randomness():
-                if len(sizes) == 1:
+                if len(sizes) == 1 and not self._subject.takes_all:
                     options = {"sample_weight": weights, "batch_size": sizes.pop(), "shuffle": False}
                     history = model.fit(x, y, verbose=0, **options).history
                 else:
                     # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
-                    history = model.fit(_OneBatch(self._batches[0]), verbose=0).history
+                    history = model.fit(_OneBatch(self._packed(self._batches[0])), verbose=0).history
         except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
             return {"error": own_traceback(error)}
         finally:
@@ -244,6 +244,9 @@ class Trainer:
         # A metric that gives a number for each class gives a vector.
         found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
         return {"history": without_nan(found)}
+
+    def _packed(self, batch: Batch) -> Any:
+        return batch[0] if self._subject.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
 
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]
@@ -297,9 +300,9 @@ def _values_of(optimizer: Any) -> list[np.ndarray]:
 class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
     """A data set of one batch."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Any) -> None:
         super().__init__()
-        self._batch = keras.utils.pack_x_y_sample_weight(*batch)
+        self._batch = batch
 
     def __len__(self) -> int:
         return 1

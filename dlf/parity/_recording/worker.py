@@ -30,7 +30,7 @@ from dlf.models.targets import remarks_on
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of, widened, with_whole_kept
 from dlf.parity._answers import BuildAnswer, CallAnswer, Described, Outputs, TraceAnswer, ValueSummary
-from dlf.parity._recording.batches import Batch, arrays_of, batches_of_training, cut, own_batches
+from dlf.parity._recording.batches import Batch, all_inputs, arrays_of, batches_of_training, cut, own_batches
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.replay import (
     Inputs,
@@ -107,9 +107,9 @@ class Worker:
         self._policy = keras.config.dtype_policy()  # The user's file may have set it, and is not imported again.
         own = own_batches(options, random) if options["data"] else []
 
-        def inputs_for(model: Any) -> Any:
+        def inputs_for(model: Any) -> list[Any]:
             found = own or batches_of_training(options["target"], model, 1)
-            return found[0][0] if found else None
+            return [each[0] for each in (*found[:1], *all_inputs(found[:1]))]
 
         set_seed(options["seed"])
         with common_randomness():
@@ -153,7 +153,9 @@ class Worker:
         trained_on = [] if own else batches_of_training(options["target"], subject.model, steps)
         # A step or loss of somebody's own may count on the size of a batch.
         smaller = [cut(trained_on, size)] * bool(trained_on and subject.trained_by == "loss")
-        for self._batches in filter(None, (*smaller, trained_on)):
+        as_one = [all_inputs(trained_on)] * has_own(subject.model, "train_step")
+        for self._batches in filter(None, (*smaller, trained_on, *as_one)):
+            subject.takes_all = any(each is self._batches for each in as_one)
             try:
                 subject.expect(self._batches[0])
                 found: Outputs = subject.outputs_for(self._batches[0], "TARGET")
@@ -163,6 +165,7 @@ class Worker:
             self._batches_of_training = self._training_refused is None
             if self._batches_of_training:
                 return found
+        subject.takes_all = False
         self._batches = own or [(*make_batch(subject.model, subject.loss, size, random), None) for _ in range(steps)]
         subject.expect(self._batches[0])
         answer: Outputs = subject.outputs_for(self._batches[0], "--data" if own else "TARGET")

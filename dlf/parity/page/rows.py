@@ -30,6 +30,7 @@ MEANINGS = {
     "precision": ("warn", "the same meaning, in a mode of lower precision, such as TF32 or bfloat16"),
     "noisy": ("warn", "the same meaning, but this backend loses more bits than arithmetic costs"),
     "unstable": ("mild", "the same meaning, and every backend loses as many bits: the layer itself does"),
+    "untaken": ("mild", "a known difference of the gradient by the data, which training does not take"),
     "tie": ("mild", "a point without a derivative, such as a ReLU at 0: any of the answers is right"),
     "chaos": ("mild", "trajectories come apart, and no further than rounding takes perturbed runs of one backend"),
     "rounding": ("good", "the same meaning, and the error is what arithmetic in this dtype costs"),
