@@ -378,6 +378,17 @@ def strided_average() -> Any:
 # Backends that fail.
 
 
+def augmented() -> Any:
+    """On TensorFlow, the gradient by the images that are turned is another: a known difference."""
+    turn = layers.RandomRotation(0.1, name="turn")
+    return model_of(turn, layers.Conv2D(2, 3), layers.Flatten(), shape=(6, 6, 3))
+
+
+def augmented_behind_a_layer() -> Any:
+    turn = layers.RandomRotation(0.1, name="turn")
+    return model_of(layers.Conv2D(2, 3), turn, layers.Flatten(), shape=(6, 6, 3))
+
+
 class Boom(layers.Layer):  # type: ignore[misc]  # Keras has no types.
     def call(self, x: Any) -> Any:
         if bad and not isinstance(x, keras.KerasTensor):

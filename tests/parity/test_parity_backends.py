@@ -180,6 +180,31 @@ def test_a_model_is_compared_by_what_it_is_trained_by(workers: Workers, name: st
     assert stages >= {"forward", "loss", "gradient", "update", "trajectory"}
 
 
+@pytest.mark.parametrize("name", ["model", "main"])
+def test_a_script_is_compared_on_what_it_trains_on(workers: Workers, name: str) -> None:
+    file = Path(__file__).with_name("script.py")
+    report = run_parity(ParityOptions(f"{file}:{name}", INSTALLED, steps=2), workers=workers)
+    assert report["failed"] == {}
+    assert answer_of(report).startswith(f"The model computes and trains the same on {INSTALLED[0]}")
+    assert report["not_judged"] == []
+    said = report_text(report)
+    assert "the training is left out" in said
+    assert "its first batches are those that are compared on" in said
+
+
+def test_a_known_difference_by_the_data_is_no_difference_of_training(compare: Compare) -> None:
+    report = compare("augmented", INSTALLED, steps=1)
+    untaken = [each for each in report["precision"] if each["verdict"] == "untaken"]
+    assert {(each["layer"], each["backend"]) for each in untaken} <= {("turn", None), ("turn", "tensorflow")}
+    assert bool(untaken) == ("tensorflow" in INSTALLED)
+    assert exit_code(report) == 0
+    assert ("which training does not take, differs" in answer_of(report)) == bool(untaken)
+    assert any(each["stage"] == "trajectory" for each in report["measurements"])
+    # Behind a layer that is trained, training takes the same gradient.
+    behind = compare("augmented_behind_a_layer", INSTALLED, steps=1)
+    assert behind["verdict"] == ("diverge" if "tensorflow" in INSTALLED else "agree")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not {"tensorflow", "torch"} <= set(INSTALLED), reason="it is written for these two")
 def test_each_optimizer_of_a_model_is_compared() -> None:

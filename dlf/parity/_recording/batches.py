@@ -18,7 +18,7 @@ import numpy as np
 
 from dlf.data.conversion import as_array
 from dlf.models.targets import fits_left_out, load_target, load_value
-from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_dense
+from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_array_like
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
@@ -48,7 +48,8 @@ def own_batches(options: Mapping[str, Any], random: np.random.Generator) -> list
             make = load_target(given, "--data")
             return _checked([_as_batch(make(options["batch_size"], random)) for _ in range(options["steps"])])
         parts = found if isinstance(found, tuple) else (found,)
-        arguments = dict(zip(("x", "y", "sample_weight"), parts, strict=False))
+        names = ("x", "y", "class_weight" if _are_of_classes(parts[-1]) else "sample_weight")
+        arguments = dict(zip(names, parts, strict=False))
         return cut(_first_of(arguments, options["batch_size"], options["steps"]), options["batch_size"])
     except InvalidArgumentError:
         raise
@@ -133,11 +134,16 @@ def _as_batch(given: Any) -> Batch:
     parts = given if isinstance(given, tuple) else (given,)
     if not 1 <= len(parts) <= 3 or parts[0] is None:  # noqa: PLR2004 - x, y and weights.
         raise InvalidArgumentError("--data", expected=_FORM, received=given)
-    x, y, weights = mapped(lambda each: as_array(each) if is_dense(each) else each, (*parts, None, None)[:3])
-    if isinstance(weights, dict) and all(isinstance(each, int) for each in weights):
+    x, y, weights = mapped(lambda each: as_array(each) if is_array_like(each) else each, (*parts, None, None)[:3])
+    if _are_of_classes(weights):
         weighed = as_batches((x, y), len(keras.tree.flatten(y)[0]), shuffle=False, class_weight=weights)
         weights = None if weighed is None else weighed[0][2]
     return x, y, weights
+
+
+def _are_of_classes(weights: Any) -> bool:
+    # Those of examples are by the names of outputs.
+    return isinstance(weights, dict) and all(isinstance(each, int) for each in weights)
 
 
 def _checked(batches: list[Batch]) -> list[Batch]:

@@ -342,10 +342,7 @@ class Subject:
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
-                # Without the model's metrics, not all of which compute in float64.
-                metrics=[],
-                weighted_metrics=[],
-            )
+            )  # Without the model's metrics, not all of which compute in float64.
 
     def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
         """Calls a layer of the reference, in the model's own dtype where the framework does not support float64 for it.

@@ -17,6 +17,7 @@ __all__ = [
     "DEFAULT_BATCH_SIZE",
     "ArrayBatches",
     "as_batches",
+    "is_array_like",
     "is_dense",
     "read_by_keras_alone",
     "split_off",
@@ -128,9 +129,18 @@ def is_dense(leaf: Any) -> bool:
     Args:
         leaf: Anything.
     """
+    return keras.ops.is_tensor(leaf) and is_array_like(leaf)
+
+
+def is_array_like(leaf: Any) -> bool:
+    """Returns whether a value is an array or a dense tensor, of whatever framework.
+
+    Args:
+        leaf: Anything.
+    """
     # TensorFlow's and JAX's sparse and ragged tensors have no `__array__`; PyTorch's are known by their layout.
-    is_tensor = keras.ops.is_tensor(leaf) and hasattr(leaf, "__array__")
-    return is_tensor and not any(word in str(getattr(leaf, "layout", "")) for word in ("sparse", "jagged"))
+    sparse = any(word in str(getattr(leaf, "layout", "")) for word in ("sparse", "jagged"))
+    return hasattr(leaf, "__array__") and not sparse
 
 
 def _for_each_output(labels: Any, weights: Any) -> Any:

@@ -1,0 +1,156 @@
+"""The batches that a model is compared on: in the forms that Keras's fit takes, named, or those a script trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from dlf.models.targets import load_target
+from dlf.parity._recording.batches import batches_of_training, cut, own_batches
+from dlf.parity._recording.building import builder_of
+from dlf.utils.errors import InvalidArgumentError
+
+SCRIPT = """
+import keras, numpy as np
+x, y = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+words = np.array(["a", "b"] * 10)
+def made():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+"""
+MODEL = "model = made()\n"
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], str]:
+    """Writes a script that ends with these lines, and returns its path."""
+
+    def write(lines: str) -> str:
+        (tmp_path / "script.py").write_text(SCRIPT + lines)
+        return str(tmp_path / "script.py")
+
+    return write
+
+
+def first(target: str, steps: int = 2) -> list[Any]:
+    return batches_of_training(target, load_target(target, anew=True)(), steps)
+
+
+@pytest.mark.parametrize(
+    ("call", "sizes"),
+    [
+        ("model.fit(x, y, batch_size=4, epochs=9)", [4, 4]),
+        ("model.fit(x, y, 4, validation_split=0.5)", [4, 4]),
+        ("model.fit(x=x, y=y)", [20, 20]),  # Keras's own size is 32: the one batch is taken again.
+        ("model.fit(x[:6], y[:6], batch_size=4)", [4, 2]),
+        ("import dlf; dlf.fit(model, x, y, batch_size=4)", [4, 4]),
+        ("import dlf; dlf.compile_and_fit(model, (x, y), epochs=3, loss='mse')", [20, 20]),
+        ("model.fit(((x[n : n + 4], y[n : n + 4]) for n in range(0, 20, 4)), steps_per_epoch=5)", [4, 4]),
+    ],
+)
+def test_the_batches_are_those_that_a_script_trains_on(
+    script: Callable[[str], str], call: str, sizes: list[int]
+) -> None:
+    found = first(f"{script(MODEL + call)}:model")
+    assert [len(x) for x, _, _ in found] == sizes
+    np.testing.assert_array_equal(found[0][0], np.arange(40.0).reshape(20, 2)[: sizes[0]])
+    np.testing.assert_array_equal(found[0][1], (np.arange(20) % 2)[: sizes[0]])
+    assert all(weights is None for _, _, weights in found)
+
+
+def test_weights_of_examples_and_of_classes_belong_to_them(script: Callable[[str], str]) -> None:
+    (_, y, weights), _ = first(
+        f"{script(MODEL + 'model.fit(x, y, class_weight={0: 1.0, 1: 5.0}, batch_size=4)')}:model"
+    )
+    np.testing.assert_array_equal(weights, np.where(y, 5.0, 1.0))
+    (_, _, weights), _ = first(f"{script(MODEL + 'model.fit(x, y, sample_weight=x[:, 0], batch_size=4)')}:model")
+    np.testing.assert_array_equal(weights, [0.0, 2.0, 4.0, 6.0])
+
+
+DATA_SETS = {
+    "tensorflow": "import tensorflow as tf; data = tf.data.Dataset.from_tensor_slices((x, y)).batch(4).prefetch(1)",
+    "torch": "import torch.utils.data as d; data = d.DataLoader([(x[n], y[n]) for n in range(20)], batch_size=4)",
+    "numpy": """
+class Data(keras.utils.PyDataset):
+    def __len__(self): return 5
+    def __getitem__(self, n): return x[4 * n : 4 * n + 4], y[4 * n : 4 * n + 4]
+data = Data()""",
+}
+
+
+@pytest.mark.parametrize("package", DATA_SETS)
+def test_data_sets_are_read_from_their_beginning(script: Callable[[str], str], package: str) -> None:
+    pytest.importorskip(package)
+    name = script(MODEL + DATA_SETS[package] + "\nmodel.fit(data, class_weight={1: 3.0})")
+    found = first(f"{name}:model", 3)
+    assert [x[0, 0] for x, _, _ in found] == [0.0, 8.0, 16.0]
+    assert all(isinstance(each, np.ndarray) for batch in found for each in batch)
+    np.testing.assert_array_equal(found[0][2], [1.0, 3.0, 1.0, 3.0])
+    # The same data set may be named.
+    options = {"data": f"{name}:data", "batch_size": 2, "steps": 2}
+    assert [len(x) for x, _, _ in own_batches(options, np.random.default_rng(0))] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        MODEL + "other = made(); other.fit(x, y)",  # Of another model.
+        MODEL + "model.fit(words, y)",  # No numbers.
+        MODEL + "model.fit(gone, y)",  # Not there.
+        MODEL + "model.fit(iter(()))",  # Empty.
+        MODEL + "model.fit([x], y[:3])",  # Keras would refuse it.
+        MODEL,
+    ],
+)
+def test_others_are_made_where_there_are_none_that_fit(script: Callable[[str], str], lines: str) -> None:
+    found = first(f"{script(lines)}:model")
+    assert found == [] or "other" in lines  # Another model of the same class may be one that a function has made.
+
+
+def test_a_function_builds_what_the_script_trains(script: Callable[[str], str]) -> None:
+    target = f"{script(MODEL + 'model.fit(x, y, batch_size=4)')}:made"
+    assert [len(x) for x, _, _ in first(target)] == [4, 4]
+    target = f"{script(MODEL + 'model.fit(x, y); made().fit(x, y)')}:made"
+    assert first(target) == []  # It may be the one or the other.
+
+
+def test_what_a_function_trains_is_the_model_that_it_builds(script: Callable[[str], str]) -> None:
+    main = "def main():\n    model = made()\n    model.fit(x, y, batch_size=4, epochs=10_000)"
+    target = f"{script(main)}:main"
+    model = builder_of(target, "float32")()
+    assert isinstance(model, keras.Sequential)
+    assert not model.optimizer.built
+    assert [len(x) for x, _, _ in batches_of_training(target, model, 2)] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("value", "length"),
+    [("x", 1), ("(x,)", 1), ("(x, y)", 2), ("(x, y, x[:, 1])", 3), ("(x, y, {0: 1.0, 1: 2.0})", 3), ("{'a': x}", 1)],
+)
+def test_data_may_be_named_without_a_function(script: Callable[[str], str], value: str, length: int) -> None:
+    options: dict[str, Any] = {"data": f"{script(f'data = {value}')}:data", "batch_size": 4, "steps": 2}
+    load_target(options["data"].replace(":data", ":made"), anew=True)
+    one, two = own_batches(options, np.random.default_rng(0))
+    assert [each is not None for each in one] == [True] * length + [False] * (3 - length)
+    np.testing.assert_array_equal(np.ravel(keras.tree.flatten(two)[0]), np.arange(8.0, 16.0))
+
+
+def test_data_that_are_no_numbers_are_refused_with_what_to_do(script: Callable[[str], str]) -> None:
+    options: dict[str, Any] = {"data": f"{script(MODEL)}:words", "batch_size": 4, "steps": 2}
+    load_target(options["data"].replace(":words", ":made"), anew=True)
+    with pytest.raises(InvalidArgumentError, match=r"expected arrays of numbers.*look words up before"):
+        own_batches(options, np.random.default_rng(0))
+    with pytest.raises(InvalidArgumentError, match=r"expected a function or a model of .*received 'gone'"):
+        own_batches(options | {"data": options["data"].replace(":words", ":gone")}, np.random.default_rng(0))
+
+
+def test_batches_are_cut_where_all_arrays_have_as_many_examples() -> None:
+    long, short = np.zeros((8, 2)), np.zeros((3, 2))
+    assert [np.shape(each) for each in cut([(long, long, None)], 4)[0][:2]] == [(4, 2), (4, 2)]
+    assert [np.shape(each) for each in cut([([long, short], long, None)], 4)[0][0]] == [(8, 2), (3, 2)]
