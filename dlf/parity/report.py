@@ -521,20 +521,28 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         )
     if first.get("lost"):
         return _advice_on_lost(layer)
-    if first.get("kind") in {"mask", "input mask"}:
-        return f"see which mask {layer} hands on: `mask_zero`, `supports_masking`, `compute_mask`."
-    if first["stage"] == "build" and first.get("kind") == "output":
-        return f"see what {layer} gives on each backend, its shape and its dtype: look for casts, `dtype`, `autocast`."
-    return {
-        "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
-        "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
-        "loss": "read the loss: from the same predictions and targets it gives another value or gradient.",
-        "gradient": f"read what {layer} does between inputs and outputs: outputs agree, derivatives do not "
-        "(stop_gradient, a custom gradient, a detached statistic).",
-        "update": "compare the optimizers' settings: from the same gradients they make other updates.",
-        "state": f"see how {layer} updates its statistics: momentum, Bessel's correction, an update left out.",
-        "trajectory": _advice_on_training(first, backends or {}),
-    }[first["stage"]]
+    masks = f"see which mask {layer} hands on: `mask_zero`, `supports_masking`, `compute_mask`."
+    of_kind = {
+        "mask": masks,
+        "input mask": masks,
+        "output": f"see what {layer} gives on each backend, its shape and its dtype: look for casts, `dtype`, "
+        "`autocast`.",
+        "foreign output": f"{layer} is written for one framework alone: what it calls has a like in `keras.ops`, which "
+        "is on each.",
+    }
+    return (
+        of_kind.get(str(first.get("kind")))
+        or {
+            "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
+            "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
+            "loss": "read the loss: from the same predictions and targets it gives another value or gradient.",
+            "gradient": f"read what {layer} does between inputs and outputs: outputs agree, derivatives do not "
+            "(stop_gradient, a custom gradient, a detached statistic).",
+            "update": "compare the optimizers' settings: from the same gradients they make other updates.",
+            "state": f"see how {layer} updates its statistics: momentum, Bessel's correction, an update left out.",
+            "trajectory": _advice_on_training(first, backends or {}),
+        }[first["stage"]]
+    )
 
 
 def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:

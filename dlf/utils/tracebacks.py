@@ -8,6 +8,7 @@ Requirements:
 from __future__ import annotations
 
 import re
+import sys
 import traceback
 from pathlib import Path
 
@@ -25,13 +26,20 @@ def own_traceback(error: BaseException) -> str:
         # Keras adds its own text to an error by making a new error of the same class; for JAX's errors about tracers
         # that fails, and the error about the failure hides the original one.
         error = error.__context__
+    ours = {_DLF, *_backends()}
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<frozen") and _DLF not in Path(frame.filename).parents
+        if not frame.filename.startswith("<frozen") and not ours.intersection(Path(frame.filename).parents)
     ]
     own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
     # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     text = "".join([*traceback.format_list(own), *said]).rstrip().removesuffix("-" * 20).rstrip()
     return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.
+
+
+def _backends() -> set[Path]:
+    """The folders of the backends that are loaded: packages ``dlf_NAME`` that offer a ``backend``."""
+    loaded = [each for name, each in sys.modules.items() if re.fullmatch(r"dlf_\w+", name)]
+    return {Path(str(each.__file__)).parent for each in loaded if hasattr(each, "backend")}

@@ -11,7 +11,7 @@ Requirements:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dlf.numerics.noise_floor import kind_of
@@ -66,16 +66,29 @@ def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[F
             continue  # A layer that only some backends call is reported elsewhere.
         having: dict[str, list[str]] = {}
         for name, each in given.items():
-            words = [f"{dtype} {tuple(shape)}" if with_dtype else f"{tuple(shape)}" for dtype, shape in each[key][1]]
+            words = [_words(*spec, with_dtype=with_dtype) for spec in each[key][1]]
             having.setdefault(" and ".join(words), []).append(name)
         if len(having) > 1:
             odd = outvoted(list(built), max(having.values(), key=len))
             what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())
+            foreign = any(_is_foreign(dtype) for each in given.values() for dtype, _ in each[key][1])
+            kind = "foreign output" if foreign else "output"
             return [
-                Finding("build", layer, "output", name, "diverged", None, call=key, detail=what, kind="output")
+                Finding("build", layer, "output", name, "diverged", None, call=key, detail=what, kind=kind)
                 for name in odd
             ]
     return []
+
+
+def _words(dtype: str, shape: Sequence[int], *, with_dtype: bool) -> str:
+    if _is_foreign(dtype):
+        return dtype
+    return f"{dtype} {tuple(shape)}" if with_dtype else f"{tuple(shape)}"
+
+
+def _is_foreign(dtype: str) -> bool:
+    """Whether an output is a tensor of another framework: then its class and that framework stand for a dtype."""
+    return " of " in dtype
 
 
 def judge_values(built: Mapping[str, Built]) -> list[Finding]:

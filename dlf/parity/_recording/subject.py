@@ -500,9 +500,11 @@ def _values_of(tensor: Any) -> np.ndarray | None:
 
 
 def _spec_of(output: Any) -> list[Any]:
-    """The dtype and shape of an output of a layer."""
+    """The dtype and shape of an output of a layer; of a tensor of another framework, its class and that framework."""
     if not keras.ops.is_tensor(output):
-        return [type(output).__name__, []]
+        foreign = hasattr(output, "shape") and not isinstance(output, np.ndarray | np.generic)
+        whose = f" of {type(output).__module__.partition('.')[0]}" if foreign else ""
+        return [f"{type(output).__name__}{whose}", []]
     return [kind_of(keras.backend.standardize_dtype(output.dtype)), list(output.shape)]
 
 
