@@ -343,7 +343,7 @@ def _source(file: Path) -> str | bytes:
         return file.read_bytes()  # Python finds its encoding.
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     texts = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
-    code = "\n".join(_COMMAND.sub(r"\1pass", _without_magic(text)) for text in texts)
+    code = "\n".join(_MAGIC.sub("", _COMMAND.sub(r"\1pass", _without_magic(text))) for text in texts)
     # For tracebacks: the lines of the file itself are JSON.
     linecache.cache[str(file)] = (len(code), None, code.splitlines(keepends=True), str(file))
     return code
@@ -351,6 +351,8 @@ def _source(file: Path) -> str | bytes:
 
 _COMMAND = re.compile(r"^([ \t]*)[!%].*", re.MULTILINE)
 """A line for the shell or for IPython, such as ``!pip install keras`` or ``%matplotlib inline``."""
+_MAGIC = re.compile(r"^@(\w+\.)*register_\w*magic\w*(\(.*\))?$", re.MULTILINE)
+"""A line by which a function becomes a command of IPython's, which is not there."""
 _TIMED = re.compile(r"^%%(time|timeit|capture)\b.*")
 
 

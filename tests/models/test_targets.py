@@ -50,6 +50,8 @@ def test_a_notebook_is_run_without_what_only_a_notebook_can(tmp_path: Path) -> N
         "from __future__ import annotations\n!pip install keras\n%matplotlib inline",
         "%%time\n" + MODEL,
         "%%bash\nrm -rf everything",
+        "@register_cell_magic\ndef backend(line, cell):\n    get_ipython().run_cell(cell)",
+        "%%backend jax\nraise RuntimeError",
         "if True:\n    !ls\n    display(model)",
     )
     assert isinstance(load_target(f"{file}:build")(), keras.Sequential)

@@ -789,7 +789,7 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
         (
             "build",
             {"data": "four"},
-            r"--data: expected a function \(batch size, random\) -> \(x, y\), .*received \(<float32",
+            r"--data: expected data as .* or a function \(batch size, random\) -> \(x, y\), .*received \(<float32",
         ),
     ],
 )

@@ -260,7 +260,7 @@ def test_a_device_that_is_not_there_is_said(file: Path) -> None:
 
 def test_data_that_cannot_be_made_say_so(file: Path) -> None:
     with pytest.raises(
-        InvalidArgumentError, match=r"--data: expected a function \(batch size, random\)(.|\n)*TypeError"
+        InvalidArgumentError, match=r"--data: expected data as .* or a function \(batch size, random\)(.|\n)*TypeError"
     ):
         Worker().respond({"do": "build", "options": asked(f"{file}:build", data=f"{file}:build")})
 

@@ -23,7 +23,7 @@ from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
 
-__all__ = ["Batch", "all_inputs", "arrays_of", "batches_of_training", "cut", "own_batches"]
+__all__ = ["Batch", "all_inputs", "arrays_of", "batches_of_training", "cut", "gives_batches", "own_batches"]
 
 Batch: TypeAlias = tuple[Any, Any, Any]
 """Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
@@ -67,17 +67,24 @@ def batches_of_training(target: str, model: Any, steps: int) -> list[Batch]:
         model: The model that it has made.
         steps: How many batches to return. Fewer are repeated.
     """
+    arguments = _arguments_of_fit(target, model)
+    try:
+        return _first_of(arguments, arguments.get("batch_size"), steps) if arguments else []
+    except Exception:  # noqa: BLE001 - data of another kind, or that are not there: others are made.
+        return []
+
+
+def gives_batches(target: str, model: Any) -> bool:
+    """Whether the script trains the model on a `PyDataset`, of which inputs alone reach a step in a tuple."""
+    return isinstance(_arguments_of_fit(target, model).get("x"), keras.utils.PyDataset)
+
+
+def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
     fits = fits_left_out(target)
     own = [each for each in fits if each.model is model]
     # A function makes a model like the one that the script trains.
     found = own or [each for each in fits if type(each.model) is type(model)]
-    if not own and len(found) != 1:
-        return []
-    arguments = found[-1].arguments
-    try:
-        return _first_of(arguments, arguments.get("batch_size"), steps)
-    except Exception:  # noqa: BLE001 - data of another kind, or that are not there: others are made.
-        return []
+    return found[-1].arguments if own or len(found) == 1 else {}
 
 
 def cut(batches: list[Batch], size: int) -> list[Batch]:

@@ -70,7 +70,7 @@ class Subject:
         self._loss_weights = self._weights_of_losses() if self.model.compiled else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
-        self.takes_all = False
+        self.takes_batches = self.takes_all = False
         self.reference: Any = None
         self.predictions: Any = None
 
@@ -110,14 +110,15 @@ class Subject:
             InvalidArgumentError: There are no targets.
         """
         if self.trained_by == "loss" and batch[1] is None:
-            if not has_own(self.model, "train_step"):
+            # One of the model's own makes its targets itself, and may use `loss` for anything.
+            own = [each for each in ("compute_loss", "train_step") if has_own(self.model, each)]
+            if not own:
                 raise InvalidArgumentError(
                     "--data",
                     expected="a function that returns targets too, which the loss compares with",
                     received=None,
                 )
-            # A step of the model's own makes its targets itself.
-            self.trained_by = "train_step"
+            self.trained_by = own[0]
 
     def _built_apart(self) -> Any:
         """Builds a model that shares no variable with the first: layers at module level are those of every build."""
@@ -129,7 +130,7 @@ class Subject:
         model = self._build(anew=True) if anew else self._build()
         if isinstance(model, keras.Model) and not has_own(model, "call"):
             # A model that only holds others, which its own step calls, is never called itself.
-            model.built = model.built or all(each.built for each in layers_by_path(model).values())
+            model.built = model.built or all(map(_has_its_variables, layers_by_path(model).values()))
         elif isinstance(model, keras.Model) and not _is_whole(model):
             x = remembered_inputs(model, 1, np.random.default_rng(0))
             given = [*self._inputs(model), *([] if x is None else [x])]
@@ -567,7 +568,12 @@ def _is_whole(model: keras.Model) -> bool:
     # `build` marks a subclassed model as built, but may leave its layers unbuilt. A model that was made by calling its
     # layers has all its variables, whatever their `built` says.
     is_made = bool(getattr(model, "inputs", None))
-    return model.built and (is_made or all(each.built for each in layers_by_path(model).values()))
+    return model.built and (is_made or all(map(_has_its_variables, layers_by_path(model).values())))
+
+
+def _has_its_variables(layer: keras.Layer) -> bool:
+    # Without a `build` of its own it makes none.
+    return layer.built or type(layer).build is keras.Layer.build
 
 
 def _name_of_function(value: Any) -> Any:

@@ -22,7 +22,7 @@ from dlf.data.conversion import as_data_sets_give
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
-from dlf.parity._recording.batches import Batch
+from dlf.parity._recording.batches import Batch, arrays_of
 from dlf.parity._recording.replay import beside, is_number, moved_by
 from dlf.parity._recording.subject import Subject
 from dlf.parity._records import Records
@@ -216,7 +216,7 @@ class Trainer:
         model.reset_metrics()  # Otherwise the logs are means over the steps so far.
         if has_own(model, "train_step"):
             # `train_on_batch` hands every step three parts, which a step that takes what `fit` gives cannot unpack.
-            history = model.fit(_OneBatch(self._packed((x, *others))), verbose=0).history
+            history = self._fit(model, (x, *others))
             self._logs = {name: values[-1] for name, values in history.items()}
         else:
             # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
@@ -226,17 +226,11 @@ class Trainer:
 
     def fit(self) -> dict[str, Any]:
         """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
-        model, (x, y, weights) = self._subject.model, self._batches[0]
-        sizes = {len(each) for each in keras.tree.flatten(self._batches[0]) if np.ndim(each)}
+        model = self._subject.model
         self._assign(model, self._first)
         try:
             with common_randomness():
-                if len(sizes) == 1 and not self._subject.takes_all:
-                    options = {"sample_weight": weights, "batch_size": sizes.pop(), "shuffle": False}
-                    history = model.fit(x, y, verbose=0, **options).history
-                else:
-                    # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
-                    history = model.fit(_OneBatch(self._packed(self._batches[0])), verbose=0).history
+                history = self._fit(model, self._batches[0])
         except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
             return {"error": own_traceback(error)}
         finally:
@@ -245,8 +239,16 @@ class Trainer:
         found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
         return {"history": without_nan(found)}
 
-    def _packed(self, batch: Batch) -> Any:
-        return batch[0] if self._subject.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
+    def _fit(self, model: Any, batch: Batch) -> Any:
+        """Trains a model by Keras's own `fit` on one batch, in the form of the script's; returns the history."""
+        x, y, weights = batch
+        sizes = {np.shape(each)[:1] for each in arrays_of(batch)}
+        # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
+        if len(sizes) == 1 and sizes != {()} and not self._subject.takes_batches:
+            options = {"sample_weight": weights, "batch_size": sizes.pop()[0], "shuffle": False}
+            return model.fit(x, y, verbose=0, **options).history
+        packed = x if self._subject.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
+        return model.fit(_OneBatch(packed), verbose=0).history
 
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]

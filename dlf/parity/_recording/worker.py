@@ -30,7 +30,15 @@ from dlf.models.targets import remarks_on
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of, widened, with_whole_kept
 from dlf.parity._answers import BuildAnswer, CallAnswer, Described, Outputs, TraceAnswer, ValueSummary
-from dlf.parity._recording.batches import Batch, all_inputs, arrays_of, batches_of_training, cut, own_batches
+from dlf.parity._recording.batches import (
+    Batch,
+    all_inputs,
+    arrays_of,
+    batches_of_training,
+    cut,
+    gives_batches,
+    own_batches,
+)
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.replay import (
     Inputs,
@@ -153,6 +161,7 @@ class Worker:
         trained_on = [] if own else batches_of_training(options["target"], subject.model, steps)
         # A step or loss of somebody's own may count on the size of a batch.
         smaller = [cut(trained_on, size)] * bool(trained_on and subject.trained_by == "loss")
+        subject.takes_batches = bool(trained_on) and gives_batches(options["target"], subject.model)
         as_one = [all_inputs(trained_on)] * has_own(subject.model, "train_step")
         for self._batches in filter(None, (*smaller, trained_on, *as_one)):
             subject.takes_all = any(each is self._batches for each in as_one)
