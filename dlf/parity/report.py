@@ -16,6 +16,7 @@ from dlf.backend.registry import backend_names, is_installed, load_backend
 from dlf.parity._judging.verdict import PLACE, Thresholds, judged_in_own_dtype
 from dlf.parity.options import STAGES
 from dlf.utils.files import write_json
+from dlf.utils.words import listed
 from dlf.utils.workers import WorkerProgress
 
 __all__ = [
@@ -118,22 +119,22 @@ def answer_of(report: Mapping[str, Any]) -> str:
         'The model computes and trains the same on jax and torch.'
     """
     some = 0 < len(report["failed"]) < len(report["backends"])
-    return _answer(report) + (f" {_listed(report['failed'])} did not come through." if some else "")
+    return _answer(report) + (f" {listed(report['failed'])} did not come through." if some else "")
 
 
 def _answer(report: Mapping[str, Any]) -> str:
     first, lost = report["first_divergence"], report["not_finite"]
     names = [name for name in report["backends"] if name not in report["failed"]]
-    together = _listed(names)
+    together = listed(names)
     if first is not None:
         return _difference(report, first, together)
     if report["verdict"] == "not compared":
         said = f"Not compared: there is {together or 'no backend'} alone. What its {report['dtype']} costs is below."
         return f"{said} {_beginning(lost)}" if lost else said
     if not names:
-        return f"No backend came through of {_listed(report['backends'])}."
+        return f"No backend came through of {listed(report['backends'])}."
     if len(names) == 1:
-        return f"Nothing differs between {_listed(report['backends'])}, as far as all came through."
+        return f"Nothing differs between {listed(report['backends'])}, as far as all came through."
     asked, blind = report["stages_asked"], {each["stage"]: each["reason"] for each in report["not_judged"]}
     compiled, whole = report.get("compiled", True), len(asked) == len(STAGES)
     trains = "trains" if compiled and "trajectory" not in blind else ""
@@ -147,7 +148,7 @@ def _answer(report: Mapping[str, Any]) -> str:
         dict.fromkeys(each["backend"] for each in report.get("precision", ()) if each["verdict"] == "untaken")
     )
     if untaken:
-        where = f" on {_listed(list(dict.fromkeys(untaken)))}" if None not in untaken else ""
+        where = f" on {listed(list(dict.fromkeys(untaken)))}" if None not in untaken else ""
         said += f" Its gradient by the data, which training does not take, differs{where}."
     if blind:
         said += f" Not judged: {'; '.join(f'{stage} ({reason})' for stage, reason in blind.items())}."
@@ -177,7 +178,7 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
     # Several backends may differ at this place, as where they are not finite: all are named.
     here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in PLACE)]
     blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
-    differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{_listed(blamed)} differ"
+    differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{listed(blamed)} differ"
     detail = f", {first['detail']}" if first.get("detail") else ""
     since = " from finite input" if first.get("from_numbers") and detail else ""
     return f"{differ}: it starts in {where}{detail}{since}."
@@ -186,12 +187,7 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
 def _beginning(lost: Mapping[str, Any]) -> str:
     """A sentence on where a tensor is first not finite."""
     since = ", from finite input" if lost["from_numbers"] else ""
-    return f"{lost['detail']} on {_listed(lost['backends'])}, first in the {lost['stage']} of {place_of(lost)}{since}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    names = list(names)
-    return " and ".join(names) if len(names) < 3 else f"{', '.join(names[:-1])} and {names[-1]}"  # noqa: PLR2004
+    return f"{lost['detail']} on {listed(lost['backends'])}, first in the {lost['stage']} of {place_of(lost)}{since}."
 
 
 def print_parity(report: Mapping[str, Any], console: Console | None = None) -> None:
@@ -369,7 +365,7 @@ def advice_without_a_difference(report: Mapping[str, Any]) -> str:
         return second_backend(report)
     if lost is None and report["failed"]:
         return (
-            f"read what {_listed(report['failed'])} ended with: it may be code of another framework, or something that "
+            f"read what {listed(report['failed'])} ended with: it may be code of another framework, or something that "
             "it does not have; `keras.ops` is on each."
         )
     if lost is None:
@@ -435,7 +431,7 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
     rounded = {name: switch for name, switch in switches.items() if switch and imprecise & {name, None}}
     if rounded:
         yield (
-            f"TF32 is on for {_listed(list(rounded))}: factors of float32 products are rounded to 10 bits there, which "
+            f"TF32 is on for {listed(list(rounded))}: factors of float32 products are rounded to 10 bits there, which "
             f"explains up to 8,192 noise floors. What turns it off: "
             f"{'; '.join(f'{switch} ({name})' for name, switch in rounded.items())}."
         )

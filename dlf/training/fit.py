@@ -22,7 +22,7 @@ from typing import Any
 import keras
 
 from dlf.models.by_name import check_loss
-from dlf.models.targets import fit_instead
+from dlf.models.scripts import fit_instead
 from dlf.random.seed import randomness_as_seeded
 from dlf.training._compiling import check_compiled, check_fit_options, compiling, sort_options
 from dlf.training._validation import FORMS, as_arguments_of_fit, as_given, build_if_deferred, check_data, check_labels

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import pytest
 
-from dlf.models.targets import check_target, load_target, remarks_on
+from dlf.models.targets import check_target, load_target, script_behind
 from dlf.utils.errors import InvalidArgumentError
 
 MODEL = """
@@ -130,24 +130,47 @@ assert "loss" in history.history
     (tmp_path / "trains.py").write_text(trains)
     model = load_target(target)()
     assert not model.optimizer.built
-    left_out, after = remarks_on(target)
+    left_out, after = script_behind(target).remarks
     assert "the training is left out" in left_out
-    assert after.startswith("what follows did not run (AssertionError")
+    assert after.startswith("line 12 did not run (AssertionError")
     # Nothing is left of that: training goes on as ever.
     assert "loss" in model.fit(keras.ops.ones((4, 3)), keras.ops.ones((4, 2)), verbose=0).history
 
 
 def test_what_comes_after_the_model_need_not_come_through(tmp_path: Path) -> None:
     target = f"{tmp_path / 'without_data.py'}:build"
-    (tmp_path / "without_data.py").write_text(MODEL + "\nopen('nowhere/train.csv')\ndef data(): ...")
+    (tmp_path / "without_data.py").write_text(
+        MODEL + "\nfile = open('nowhere/train.csv')\ndata = file.read()\nlast = build()\nmodel.name = last.name + gone"
+    )
     assert isinstance(load_target(target)(), keras.Sequential)
-    assert "what follows did not run (FileNotFoundError" in remarks_on(target)[0]
-    with pytest.raises(InvalidArgumentError, match=r"received 'data'.* In the file, what follows did not run"):
+    (said,) = script_behind(target).remarks
+    assert said.startswith("line 9 did not run (FileNotFoundError")
+    assert said.endswith(", nor did lines 10 and 12")
+    # What does not need these lines is there; what does is not, and the first error is why.
+    assert isinstance(load_target(target.replace("build", "last"))(), keras.Sequential)
+    with pytest.raises(InvalidArgumentError, match=r"(?s)line 9.*nowhere/train.csv.*__main__"):
         load_target(target.replace("build", "data"))
+
+
+def test_a_script_that_ends_itself_ends(tmp_path: Path) -> None:
+    target = f"{tmp_path / 'ends.py'}:build"
+    (tmp_path / "ends.py").write_text(f"{MODEL}\nimport sys\nsys.exit('no data')\nopen(__file__ + '.log', 'w')")
+    load_target(target)
+    assert "(SystemExit: no data)" in script_behind(target).remarks[0]
+    assert not Path(f"{tmp_path / 'ends.py'}.log").exists()
+
+
+def test_a_statement_is_run_as_in_the_whole_file(tmp_path: Path) -> None:
+    lines = ["'What it says.'", "from __future__ import annotations", "def build(x: Gone): ...", "1 / 0"]
+    (tmp_path / "lines.py").write_text("\n".join(lines))
+    found: Any = load_target(f"{tmp_path / 'lines.py'}:build")
+    assert found.__annotations__ == {"x": "Gone"}
+    assert found.__code__.co_firstlineno == 3
+    assert sys.modules["lines"].__doc__ == "What it says."
 
 
 def test_a_file_may_be_named_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("here.py").write_text(MODEL + "\nopen('nowhere/train.csv')")
     assert isinstance(load_target("./here.py:build")(), keras.Sequential)
-    assert remarks_on("./here.py:build") == remarks_on("here.py:model") != []
+    assert script_behind("./here.py:build").remarks == script_behind("here.py:model").remarks != []

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 
 from dlf.data.conversion import as_array
-from dlf.models.targets import fits_left_out, load_target, load_value
+from dlf.models.targets import load_target, load_value, script_behind
 from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_array_like
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
@@ -80,7 +80,7 @@ def gives_batches(target: str, model: Any) -> bool:
 
 
 def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
-    fits = fits_left_out(target)
+    fits = script_behind(target).fits
     own = [each for each in fits if each.model is model]
     # A function makes a model like the one that the script trains.
     found = own or [each for each in fits if type(each.model) is type(model)]

@@ -17,7 +17,7 @@ from zipfile import is_zipfile
 
 import keras
 
-from dlf.models.targets import fits_left_out, is_file, is_saved_model, load_target, training_left_out
+from dlf.models.targets import is_file, is_saved_model, load_target, script_behind
 from dlf.numerics.float64 import rebuilt
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.tracebacks import own_traceback
@@ -46,24 +46,23 @@ def builder_of(target: str, dtype: str) -> Callable[..., Any]:
 
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
     function = load_target(target, anew=True) if anew else function
-    policy = keras.config.dtype_policy()
+    policy, script = keras.config.dtype_policy(), script_behind(target)
     if _is_asked_for(dtype):
         keras.config.set_dtype_policy(dtype)
     try:
-        with training_left_out(target):
+        with script.called():
             found = function()
     except Exception as error:
         raise InvalidArgumentError(
             "TARGET",
             expected="a function without arguments that returns a Keras model",
             received=getattr(function, "__name__", function),
-            advice=f"\n{own_traceback(error)}",
+            advice="\n".join(["", own_traceback(error), *(f"In the file, {each}." for each in script.remarks)]),
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
-    fits = fits_left_out(target)
     # A `main` trains a model, and returns nothing.
-    return fits[-1].model if found is None and fits else found
+    return script.fits[-1].model if found is None and script.fits else found
 
 
 def _loaded(file: Path, dtype: str, *, anew: bool = False) -> Any:  # noqa: ARG001 - a file is always loaded anew.

@@ -26,7 +26,7 @@ from dlf.backend.report import describe_backend
 from dlf.gradients.value_and_grad import find_path
 from dlf.models.model_loss import has_own, model_loss, parameters_of, to_numpy
 from dlf.models.synthetic_data import make_batch
-from dlf.models.targets import remarks_on
+from dlf.models.targets import script_behind
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of, widened, with_whole_kept
 from dlf.parity._answers import BuildAnswer, CallAnswer, Described, Outputs, TraceAnswer, ValueSummary
@@ -136,7 +136,7 @@ class Worker:
             "own_train_step": has_own(self._subject.model, "train_step"),
             "trained_by": self._subject.trained_by,
             "has_call": self._subject.has_call,
-            "remarks": [*remarks_on(options["target"]), *[_TRAINED_ON] * self._batches_of_training],
+            "remarks": [*script_behind(options["target"]).remarks, *[_TRAINED_ON] * self._batches_of_training],
             "batches_of_training": self._batches_of_training,
             "training_refused": self._training_refused,
             "data_not_finite": _not_finite(self._batches),

@@ -1,0 +1,243 @@
+"""Runs a script or a notebook for what it makes: without arguments, without training, and without what fails.
+
+Requirements:
+
+* a file is run under its own name, with its folder first on ``sys.path``, once for all that is asked of it;
+* Keras's `fit` does nothing but note what it is given;
+* a statement that fails, such as one that reads data that are not there, is left out, and that is said; the model may
+  not need it.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import functools
+import importlib
+import inspect
+import json
+import linecache
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dlf.utils.tracebacks import own_traceback
+from dlf.utils.words import listed
+
+__all__ = ["FILES", "Failure", "Fit", "Script", "fit_instead", "script_of", "script_run"]
+
+FILES = (".py", ".ipynb")
+"""The endings of the names of scripts and notebooks."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A call of Keras's `fit` that was left out: the model, and the other arguments by their names."""
+
+    model: Any
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A statement of a file that failed: its first line, and its error."""
+
+    line: int
+    error: BaseException
+    traceback: str
+    """The error with the user's own lines."""
+
+
+@dataclass
+class Script:
+    """A file that was run."""
+
+    module: ModuleType
+    fits: list[Fit] = field(default_factory=list)
+    """The calls of `fit` that were left out, in their order."""
+    failed: list[Failure] = field(default_factory=list)
+    """The statements that failed, in their order."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What of it was not run, in words."""
+        said = ["the training is left out"] if self.fits else []
+        if self.failed:
+            first, lines = self.failed[0], [str(each.line) for each in self.failed[1:]]
+            shown = [*lines[:_SHOWN], *(["others"] if len(lines) > _SHOWN else [])]
+            also = f", nor did line{'s' * (len(lines) > 1)} {listed(shown)}" if lines else ""
+            what = f"{type(first.error).__name__}: {_shortened(str(first.error))}"
+            said.append(f"line {first.line} did not run ({what}){also}")
+        return said
+
+    @contextmanager
+    def called(self) -> Iterator[None]:
+        """Leaves training out, and gives no arguments, while a function of the file is called."""
+        given, sys.argv = sys.argv, [str(getattr(self.module, "__file__", ""))]
+        try:
+            with _left_out(self.fits):
+                yield
+        finally:
+            sys.argv = given
+
+
+_SCRIPTS: dict[str, Script] = {}
+"""What was run or imported, by the path of the file or the name of the module."""
+
+
+def script_of(place: str) -> Script:
+    """Returns a file that was run or a module that was imported; an empty one if it was not.
+
+    Args:
+        place: The name of a file or of a module.
+
+    Example:
+        >>> script_of("nowhere.py").remarks
+        []
+    """
+    return _SCRIPTS.get(_key(place)) or Script(ModuleType(place))
+
+
+def script_run(place: str, *, anew: bool = False) -> Script:
+    """Runs a file or imports a module, unless that was done already.
+
+    Args:
+        place: The name of a script, a notebook or a module.
+        anew: Whether to run it once more.
+
+    Raises:
+        Exception: What a module raises; a file only where it is no Python code.
+
+    Example:
+        >>> script_run("math").module.sqrt(4)
+        2.0
+    """
+    if anew or _key(place) not in _SCRIPTS:
+        run = _run if place.endswith(FILES) else _imported
+        _SCRIPTS[_key(place)] = run(place)
+    return _SCRIPTS[_key(place)]
+
+
+def _key(place: str) -> str:
+    return str(Path(place).resolve()) if place.endswith(FILES) else place
+
+
+def _run(file: str) -> Script:
+    place = Path(file).resolve()
+    if str(place.parent) not in sys.path[:1]:
+        sys.path.insert(0, str(place.parent))
+    module = ModuleType(place.stem)
+    module.__file__ = str(place)
+    if place.suffix == ".ipynb":
+        module.__dict__["display"] = print  # As in every notebook.
+    # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
+    sys.modules[place.stem] = module
+    script = Script(module)
+    statements = list(_statements(_source(place), str(place)))
+    with script.called():
+        for line, code in statements:
+            try:
+                exec(code, module.__dict__)  # noqa: S102 - that is what running is.
+            except (Exception, SystemExit) as error:
+                text = own_traceback(error)
+                # Without the traceback itself, which would keep all that its functions hold.
+                script.failed.append(Failure(line, error.with_traceback(None), text))
+                if isinstance(error, SystemExit):
+                    break
+    return script
+
+
+def _imported(name: str) -> Script:
+    # `python -m` puts the working directory on the path, but a console script does not.
+    sys.path.insert(0, str(Path.cwd()))
+    there = sys.modules.get(name) if name in _SCRIPTS else None
+    return Script(importlib.import_module(name) if there is None else importlib.reload(there))
+
+
+def _statements(source: str | bytes, name: str) -> Iterator[tuple[int, Any]]:
+    """Compiles each statement of a file by itself, as in the whole: with its first line."""
+    flags = compile(source, name, "exec", dont_inherit=True).co_flags & _OF_FUTURE
+    for node in ast.parse(source, name).body:
+        yield node.lineno, compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True)
+
+
+_OF_FUTURE = functools.reduce(
+    lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
+)
+"""What ``from __future__ import`` may ask of the compiler, for the whole file."""
+
+
+@contextmanager
+def _left_out(fits: list[Fit]) -> Iterator[None]:
+    """Lets `fit` do nothing: a script that trains wherever it is imported would do so in each backend's process."""
+    keras = sys.modules.get("keras")
+    if keras is None:
+        yield
+        return
+    original = keras.Model.fit
+
+    @functools.wraps(original)  # Its signature is asked for.
+    def fit(model: Any, *args: Any, **options: Any) -> Any:
+        given = inspect.signature(original).bind(model, *args, **options).arguments
+        fits.append(Fit(given.pop("self"), given))
+        model.history = keras.callbacks.History()
+        return model.history
+
+    inherited = "fit" not in vars(keras.Model)
+    keras.Model.fit = fit
+    token = _fit_instead.set(fit)
+    try:
+        yield
+    finally:
+        _fit_instead.reset(token)
+        if inherited:
+            del keras.Model.fit
+        else:
+            keras.Model.fit = original
+
+
+def fit_instead() -> Callable[..., Any] | None:
+    """Returns what stands for training while the file of a target is run; None at any other time."""
+    return _fit_instead.get()
+
+
+_fit_instead: ContextVar[Callable[..., Any] | None] = ContextVar("fit_instead", default=None)
+
+
+def _source(file: Path) -> str | bytes:
+    """Returns a file's source code: of a notebook that of its cells, without what only a notebook can run."""
+    if file.suffix != ".ipynb":
+        return file.read_bytes()  # Python finds its encoding.
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    code = "\n".join(_MAGIC.sub("", _COMMAND.sub(r"\1pass", _without_magic(text))) for text in texts)
+    # For tracebacks: the lines of the file itself are JSON.
+    linecache.cache[str(file)] = (len(code), None, code.splitlines(keepends=True), str(file))
+    return code
+
+
+_COMMAND = re.compile(r"^([ \t]*)[!%].*", re.MULTILINE)
+"""A line for the shell or for IPython, such as ``!pip install keras`` or ``%matplotlib inline``."""
+_MAGIC = re.compile(r"^@(\w+\.)*register_\w*magic\w*(\(.*\))?$", re.MULTILINE)
+"""A line by which a function becomes a command of IPython's, which is not there."""
+_TIMED = re.compile(r"^%%(time|timeit|capture)\b.*")
+
+
+def _without_magic(cell: str) -> str:
+    """Returns a cell without its first line if that only times or silences it; one of another language is empty."""
+    cell = _TIMED.sub("", cell.lstrip())
+    return "" if cell.startswith("%%") else cell
+
+
+_LONGEST, _SHOWN = 200, 4
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
