@@ -144,7 +144,7 @@ def _run(file: str) -> Script:
         for line, code in statements:
             try:
                 exec(code, module.__dict__)  # noqa: S102 - that is what running is.
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a script may raise anything.
                 text = own_traceback(error)
                 # Without the traceback itself, which would keep all that its functions hold.
                 script.failed.append(Failure(line, error.with_traceback(None), text))
@@ -239,5 +239,6 @@ _LONGEST, _SHOWN = 200, 4
 
 
 def _shortened(text: str) -> str:
-    line = " ".join(text.split())
+    # TensorFlow puts the user's code before the error.
+    line = " ".join((text.strip().splitlines()[-1] if text.startswith("in user code") else text).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 
 from dlf.models.layers import layers_by_path
-from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.errors import UnknownInputsError
 from dlf.utils.trees import with_sorted_keys
 
 __all__ = ["DATA_ADVICE", "make_batch", "remembered_inputs"]
@@ -37,7 +37,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
         ``(x, y)``, in the structure of the model's inputs and outputs.
 
     Raises:
-        InvalidArgumentError: The model has no known inputs, or does not take those that it seems to have been built on.
+        UnknownInputsError: The model has no known inputs, or does not take those that it seems to have been built on.
 
     Example:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
@@ -54,7 +54,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
         x = remembered_inputs(model, size, random)
         outputs = None if x is None else _outputs_for(model, x)
         if outputs is None:
-            raise InvalidArgumentError(
+            raise UnknownInputsError(
                 "model",
                 expected="a model whose inputs are known: Functional, Sequential, or built on what it is called on",
                 received=model,

@@ -125,6 +125,8 @@ class BuildAnswer(BackendDescription, Built):
 
     remarks: list[str]
     """What of the target's file was not run, in words."""
+    lines_left_out: list[int]
+    """The first lines of its statements that failed."""
     batches_of_training: bool
     """Whether the batches are those that the target's script trains on."""
     training_refused: str | None

@@ -22,7 +22,7 @@ from dlf.parity._judging.verdict import Finding, Thresholds, judge, with_context
 from dlf.parity.options import STAGES
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["EVIDENCE", "SCHEMA", "judged", "read_report", "thresholds_of"]
+__all__ = ["EVIDENCE", "SCHEMA", "judged", "last_line", "read_report", "thresholds_of"]
 
 SCHEMA = 5
 """The version of the report's format; a report of another version is not judged again."""
@@ -110,14 +110,14 @@ def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
             name,
             "diverged",
             None,
-            detail=f"which fails there:{_last_line(error)}",
+            detail=f"which fails there:{last_line(error)}",
             kind="fit",
         )
         for name, error in failed.items()
     ]
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     """The line of a traceback that names the error, or else its last line."""
     lines = [each.strip() for each in text.splitlines() if each.strip()]
     named = [each for each in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)(:|$)", each)]
@@ -153,10 +153,10 @@ def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Fin
         failed = [name for name in names if name in reasons]
         if failed:
             where = "every backend" if len(failed) == len(names) else " and ".join(failed)
-            blind[stage] = f"training fails on {where}:{_last_line(reasons[failed[0]])}"
+            blind[stage] = f"training fails on {where}:{last_line(reasons[failed[0]])}"
     fits = {name: each for name, each in evidence["fits"].items() if name in names}
     if fits and all("error" in each for each in fits.values()):
-        blind["trajectory"] = f"`fit` fails on every backend:{_last_line(next(iter(fits.values()))['error'])}"
+        blind["trajectory"] = f"`fit` fails on every backend:{last_line(next(iter(fits.values()))['error'])}"
     return [{"stage": stage, "reason": reason} for stage, reason in blind.items()]
 
 

@@ -365,14 +365,17 @@ def advice_without_a_difference(report: Mapping[str, Any]) -> str:
         return second_backend(report)
     if lost is None and report["failed"]:
         return (
-            f"read what {listed(report['failed'])} ended with: it may be code of another framework, or something that "
-            "it does not have; `keras.ops` is on each."
+            f"read what {listed(list(report['failed']))} ended with: it may be code of another framework, or something "
+            f"that it does not have; `keras.ops` is on each.{_STEP * bool(_first(report).get('own_train_step'))}"
         )
     if lost is None:
         return ""
     if report.get("data_not_finite"):
         return "fill in or leave out what is no number in the data."
     return _advice_on_lost(f"the layer {lost['layer']}" if lost["layer"] else "the model")
+
+
+_STEP = " A `train_step` takes other arguments on each backend; a `compute_loss` takes the same on all."
 
 
 def _advice_on_lost(where: str) -> str:

@@ -32,10 +32,11 @@ from dlf.parity._judging.reasons import with_reasons
 from dlf.parity._judging.trajectory import Runs, measure_trajectory
 from dlf.parity._judging.verdict import Thresholds, is_suspect, judge_each
 from dlf.parity._records import Records
-from dlf.parity.evidence import SCHEMA, judged
+from dlf.parity.evidence import SCHEMA, judged, last_line
 from dlf.parity.options import ParityOptions
-from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, OutputError, revive
+from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, OutputError, UnknownInputsError, revive
 from dlf.utils.files import temporary_folder
+from dlf.utils.words import listed
 from dlf.utils.workers import Session, WorkerProgress, cores_of_machine, memory_of_machine
 
 __all__ = ["Workers", "run_parity"]
@@ -172,7 +173,13 @@ class _Run:
 
     def report(self) -> Report:
         """Runs the comparison, and returns the report."""
-        evidence = self._evidence()
+        try:
+            evidence = self._evidence()
+        except DlfError as error:
+            if not self._has_enough():
+                self._ask_keras()
+                raise self._why_not() from error
+            raise
         report = judged(evidence, (), self._thresholds)
         if report["verdict"] == "diverge":
             # A backend that fails now has answered everything else before.
@@ -183,7 +190,10 @@ class _Run:
     def _evidence(self) -> Evidence:
         """What the verdict rests on."""
         self._workers.revive()
-        self._built = self._ask_all({"do": "build", "options": asdict(self._options)}, self._workers.sessions)
+        self._built = self._ask_all(self._request_to_build(), self._workers.sessions, of_all=True)
+        self._share_training()
+        self._check_enough()
+        self._check_lines()
         built = next(iter(self._built.values()))
         found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
         # With a known difference in the build, it is still the same model.
@@ -210,6 +220,7 @@ class _Run:
                 self._folder, self._truth = self._folder / "again", None
                 self._folder.mkdir()
         asked = self._options
+        self._ask_keras()
         return {
             "schema": SCHEMA,
             "target": asked.target,
@@ -221,12 +232,79 @@ class _Run:
             "backends": {name: _introduction(each) for name, each in self._built.items()},
             "compiled": all(each["compiled"] for each in self._built.values()),
             "optimizer": built["optimizer"],
-            "remarks": list(dict.fromkeys(each for one in self._built.values() for each in one["remarks"])),
+            "remarks": self._remarks(),
             "data_not_finite": built["data_not_finite"],
             "failed": {name: str(error) for name, error in self._failed.items()},
             "calls": self._calls,
             **measured,
         }
+
+    def _request_to_build(self, **more: str) -> dict[str, Any]:
+        return {"do": "build", "options": asdict(self._options), **more}
+
+    def _share_training(self) -> None:
+        """Gives all backends the batches that the script trains on on one of them.
+
+        A pipeline of TensorFlow's may not come through on another backend, or gives others where it shuffles.
+        """
+        having = [name for name, each in self._built.items() if each["batches_of_training"]]
+        lacking = [name for name, each in self._failed.items() if isinstance(each, UnknownInputsError)]
+        lacking += [
+            name
+            for name, each in self._built.items()
+            if name not in having and each["training_refused"] is None and not self._options.data
+        ]
+        unlike = [name for name in having if self._built[name]["batches"] != self._built[having[0]]["batches"]]
+        if not having or not (lacking or unlike):
+            return
+        file = _claimed(self._folder / "batches.npz")
+        self._ask_all({"do": "save_batches", "file": file}, having[:1], of_all=True)
+        before = {name: self._failed.pop(name) for name in lacking if name in self._failed}
+        found = self._ask_all(self._request_to_build(batches=file), lacking, of_all=True)
+        self._built |= found
+        self._built = {name: self._built[name] for name in self._workers.sessions if name in self._built}
+        self._failed = {name: before.get(name, each) for name, each in self._failed.items()}
+        for name in self._ask_all({"do": "load_batches", "file": file}, unlike, of_all=True):
+            self._built[name]["batches"] = self._built[having[0]]["batches"]
+
+    def _ask_keras(self) -> None:
+        """Adds to the error of each backend that failed whether Keras comes through there by itself."""
+        failed = dict(self._failed)
+        names = [name for name in failed if name in self._built and self._workers.sessions[name].is_alive]
+        self._failed, found = {}, {}
+        with suppress(_TruthLostError):
+            found = self._ask_all({"do": "by_keras_alone"}, names, of_all=True)
+        self._failed = failed
+        for name, each in found.items():
+            if each["error"] is None:
+                said = "Keras by itself comes through there: what fails is the comparison."
+            elif _is_same_error(each["error"], str(failed[name])):
+                said = "Keras by itself ends with the same there."
+            else:
+                said = f"Keras by itself does not come through there:\n{each['error']}"
+            self._failed[name] = revive(type(failed[name]), f"{failed[name]}\n{said}", {})
+
+    def _check_lines(self) -> None:
+        """Leaves out backends whose model differs where lines of the file failed that the others have run."""
+        fewest = min((each["lines_left_out"] for each in self._built.values()), key=len)
+        for name, each in list(self._built.items()):
+            other = set(each["lines_left_out"]) - set(fewest)
+            if other and any(found.verdict == "diverged" for found in judge_build(self._built)):
+                said = "; ".join(each["remarks"])
+                self._failed[name] = BackendError(f"In the target's file, {said}; and its model is another.")
+                del self._built[name]
+        self._check_enough()
+
+    def _remarks(self) -> list[str]:
+        """What has to be known of the file: each remark once, with the backends where it is not of all."""
+        whose: dict[str, list[str]] = {}
+        for name, each in self._built.items():
+            for remark in each["remarks"]:
+                whose.setdefault(remark, []).append(name)
+        return [
+            remark if len(names) == len(self._built) else f"{remark}, on {listed(names)}"
+            for remark, names in whose.items()
+        ]
 
     def _measured(self) -> Measured:
         leader = self._alive(self._built)[0]
@@ -414,7 +492,13 @@ class _Run:
         return [name for name in names if name not in self._failed]
 
     def _ask_all(
-        self, request: Mapping[str, Any], names: Any, *, to: str | None = None, leader: str | None = None
+        self,
+        request: Mapping[str, Any],
+        names: Any,
+        *,
+        to: str | None = None,
+        leader: str | None = None,
+        of_all: bool = False,
     ) -> dict[str, Any]:
         """Asks the workers in parallel, as far as memory allows; one that fails is left out from then on.
 
@@ -423,6 +507,7 @@ class _Run:
             names: The backends to ask.
             to: The name of the folder for their records.
             leader: The backend that replays from perturbed inputs too.
+            of_all: Whether to go on where too few are left for a comparison.
         """
         answers: dict[str, Any] = {}
         failed: dict[str, DlfError] = {}
@@ -453,7 +538,8 @@ class _Run:
         for error in self._failed.values():
             if isinstance(error, OutputError):
                 raise error  # All backends write to one folder.
-        self._check_enough()
+        if not of_all:
+            self._check_enough()
         if self._truth in self._failed:
             raise _TruthLostError
         return {name: answers[name] for name in alive if name in answers}
@@ -464,8 +550,11 @@ class _Run:
         elements = sum(math.prod(each["shape"]) for each in variables)
         return max(1, count) if count * BYTES * elements < memory_of_machine() else 1
 
+    def _has_enough(self) -> bool:
+        return len(self._workers.sessions) - len(self._failed) >= min(2, len(self._workers.sessions))
+
     def _check_enough(self) -> None:
-        if len(self._workers.sessions) - len(self._failed) < min(2, len(self._workers.sessions)):
+        if not self._has_enough():
             raise self._why_not()
 
     def _why_not(self) -> DlfError:
@@ -487,10 +576,6 @@ class _Run:
         self._check_enough()
         digests = {name: self._built[name]["batches"] for name in self._alive(self._built)}
         if len({tuple(each) for each in digests.values()}) > 1:
-            if self._built[next(iter(digests))]["batches_of_training"]:
-                # A data set that shuffles without a seed gives others in each process.
-                self._share("batches", list(digests))
-                return
             raise InvalidArgumentError(
                 "--data",
                 expected="the same batches on every backend",
@@ -539,6 +624,11 @@ class _Run:
             )
 
         return max(values, key=lambda backend: (numbers(backend), shared(backend)))
+
+
+def _is_same_error(one: str, other: str) -> bool:
+    """Whether an error is another one, raised at the same lines, but for the numbers in its message."""
+    return one.rstrip().rpartition("\n")[0] in other or last_line(one) == last_line(other)
 
 
 class _TruthLostError(Exception):

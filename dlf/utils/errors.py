@@ -23,6 +23,7 @@ __all__ = [
     "MissingPackageError",
     "OutputError",
     "TrainingError",
+    "UnknownInputsError",
     "check_positive",
     "did_you_mean",
     "revive",
@@ -60,6 +61,10 @@ class InvalidArgumentError(DlfError, ValueError):
         message = f"{argument}: expected {expected}, received {shown}."
         super().__init__(f"{message} {advice}".rstrip())
         self.argument = argument
+
+
+class UnknownInputsError(InvalidArgumentError):
+    """A model does not show what it is called on; data would."""
 
 
 class DatasetError(DlfError, OSError):

@@ -9,8 +9,10 @@ Requirements:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import keras
@@ -20,10 +22,21 @@ from dlf.data.conversion import as_array
 from dlf.models.targets import load_target, load_value, script_behind
 from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_array_like
 from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.files import whole_file
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
 
-__all__ = ["Batch", "all_inputs", "arrays_of", "batches_of_training", "cut", "gives_batches", "own_batches"]
+__all__ = [
+    "Batch",
+    "all_inputs",
+    "arrays_of",
+    "batches_of_training",
+    "cut",
+    "gives_batches",
+    "own_batches",
+    "read_batches",
+    "write_batches",
+]
 
 Batch: TypeAlias = tuple[Any, Any, Any]
 """Inputs, targets and sample weights as arrays, or structures of arrays; None where there are none."""
@@ -85,6 +98,56 @@ def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
     # A function makes a model like the one that the script trains.
     found = own or [each for each in fits if type(each.model) is type(model)]
     return found[-1].arguments if own or len(found) == 1 else {}
+
+
+def write_batches(file: Path, batches: list[Batch], **marks: bool) -> None:
+    """Writes batches for other backends.
+
+    Args:
+        file: A ``.npz`` file.
+        batches: The batches.
+        **marks: What else is to be known of them.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    arrays: list[Any] = []
+
+    def outline(each: Any) -> Any:
+        """The structure in JSON's types, with the number of an array for each."""
+        if isinstance(each, dict):
+            return {"dict": {name: outline(value) for name, value in each.items()}}
+        if isinstance(each, list | tuple):
+            return {type(each).__name__: [outline(value) for value in each]}
+        if each is None:
+            return None
+        arrays.append(each)
+        return len(arrays) - 1
+
+    text = json.dumps({"batches": outline(batches), "marks": marks})
+    with whole_file(file) as place:
+        np.savez(place, np.array(text), *arrays)
+
+
+def read_batches(file: Path) -> tuple[list[Batch], dict[str, bool]]:
+    """Reads what `write_batches` wrote: the batches, and the marks.
+
+    Args:
+        file: The file.
+    """
+    with np.load(file, allow_pickle=False) as stored:
+        text, *arrays = (stored[name] for name in stored.files)
+    found = json.loads(str(text))
+
+    def filled(each: Any) -> Any:
+        if not isinstance(each, dict):
+            return None if each is None else arrays[each]
+        ((kind, parts),) = each.items()
+        if kind == "dict":
+            return {name: filled(value) for name, value in parts.items()}
+        return (list if kind == "list" else tuple)(map(filled, parts))
+
+    return filled(found["batches"]), found["marks"]
 
 
 def cut(batches: list[Batch], size: int) -> list[Batch]:

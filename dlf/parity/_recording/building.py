@@ -9,7 +9,8 @@ Requirements:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import keras
 
 from dlf.models.targets import is_file, is_saved_model, load_target, script_behind
 from dlf.numerics.float64 import rebuilt
-from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.errors import InvalidArgumentError, revive
 from dlf.utils.tracebacks import own_traceback
 
-__all__ = ["builder_of"]
+__all__ = ["builder_of", "failing_with_lines"]
 
 
 def builder_of(target: str, dtype: str) -> Callable[..., Any]:
@@ -44,6 +45,23 @@ def builder_of(target: str, dtype: str) -> Callable[..., Any]:
     return partial(_called, target, load_target(target, anew=is_file(target)), dtype)
 
 
+@contextmanager
+def failing_with_lines(target: str) -> Iterator[None]:
+    """Adds to an error which lines of the target's file did not run: what they would have made may be lacking.
+
+    Args:
+        target: A target that was loaded.
+    """
+    try:
+        yield
+    except InvalidArgumentError as error:
+        script = script_behind(target)
+        if not script.failed:
+            raise
+        said = "\n".join([str(error), *(f"In the file, {each}." for each in script.remarks)])
+        raise revive(type(error), said, vars(error)) from error
+
+
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
     function = load_target(target, anew=True) if anew else function
     policy, script = keras.config.dtype_policy(), script_behind(target)
@@ -57,7 +75,7 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
             "TARGET",
             expected="a function without arguments that returns a Keras model",
             received=getattr(function, "__name__", function),
-            advice="\n".join(["", own_traceback(error), *(f"In the file, {each}." for each in script.remarks)]),
+            advice=f"\n{own_traceback(error)}",
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)

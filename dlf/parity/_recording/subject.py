@@ -17,6 +17,7 @@ from dlf.backend.keras_internals import (
     tensorflow_hidden,
     tensors_freed,
 )
+from dlf.data.conversion import as_data_sets_give
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
 from dlf.models.synthetic_data import DATA_ADVICE, remembered_inputs
@@ -24,9 +25,9 @@ from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, l
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
-from dlf.parity._recording.batches import Batch
+from dlf.parity._recording.batches import Batch, arrays_of
 from dlf.parity._recording.taps import Call, Listener, listening
-from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.errors import InvalidArgumentError, UnknownInputsError
 from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
@@ -135,7 +136,7 @@ class Subject:
             x = remembered_inputs(model, 1, np.random.default_rng(0))
             given = [*self._inputs(model), *([] if x is None else [x])]
             if not given:
-                raise InvalidArgumentError(
+                raise UnknownInputsError(
                     "model",
                     expected="a model that is built, and its layers too",
                     received=model,
@@ -423,9 +424,38 @@ class Subject:
         # Keras numbers variables without a name, such as one of Nadam's, in each process by itself.
         return [f"{number}:{re.sub(r'^variable_[0-9]+$', 'variable', name)}" for number, name in enumerate(names)]
 
+    def fit(self, model: Any, batch: Batch) -> Any:
+        """Trains the model, or its reference, by Keras's own `fit` on one batch, handed over as the script does it.
+
+        Returns:
+            The history: for each metric, the list of its one value.
+        """
+        x, y, weights = batch
+        sizes = {np.shape(each)[:1] for each in arrays_of(batch)}
+        # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
+        if len(sizes) == 1 and sizes != {()} and not self.takes_batches:
+            options = {"sample_weight": weights, "batch_size": sizes.pop()[0], "shuffle": False}
+            return model.fit(x, y, verbose=0, **options).history
+        packed = x if self.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
+        return model.fit(_OneBatch(packed), verbose=0).history
+
     def batch(self, arrays: Batch, *, float64: bool) -> Any:
         """A batch as tensors; for the reference, its floating-point arrays in float64."""
         return mapped(lambda each: keras.ops.convert_to_tensor(widened(each) if float64 else each), arrays)
+
+
+class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
+    """A data set of one batch."""
+
+    def __init__(self, batch: Any) -> None:
+        super().__init__()
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        return as_data_sets_give(self._batch)
 
 
 def _call_on_one_of(model: Any, given: Sequence[Any]) -> None:

@@ -18,11 +18,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.data.conversion import as_data_sets_give
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
-from dlf.parity._recording.batches import Batch, arrays_of
 from dlf.parity._recording.replay import beside, is_number, moved_by
 from dlf.parity._recording.subject import Subject
 from dlf.parity._records import Records
@@ -216,7 +214,7 @@ class Trainer:
         model.reset_metrics()  # Otherwise the logs are means over the steps so far.
         if has_own(model, "train_step"):
             # `train_on_batch` hands every step three parts, which a step that takes what `fit` gives cannot unpack.
-            history = self._fit(model, (x, *others))
+            history = self._subject.fit(model, (x, *others))
             self._logs = {name: values[-1] for name, values in history.items()}
         else:
             # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
@@ -230,7 +228,7 @@ class Trainer:
         self._assign(model, self._first)
         try:
             with common_randomness():
-                history = self._fit(model, self._batches[0])
+                history = self._subject.fit(model, self._batches[0])
         except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
             return {"error": own_traceback(error)}
         finally:
@@ -238,17 +236,6 @@ class Trainer:
         # A metric that gives a number for each class gives a vector.
         found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
         return {"history": without_nan(found)}
-
-    def _fit(self, model: Any, batch: Batch) -> Any:
-        """Trains a model by Keras's own `fit` on one batch, in the form of the script's; returns the history."""
-        x, y, weights = batch
-        sizes = {np.shape(each)[:1] for each in arrays_of(batch)}
-        # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
-        if len(sizes) == 1 and sizes != {()} and not self._subject.takes_batches:
-            options = {"sample_weight": weights, "batch_size": sizes.pop()[0], "shuffle": False}
-            return model.fit(x, y, verbose=0, **options).history
-        packed = x if self._subject.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
-        return model.fit(_OneBatch(packed), verbose=0).history
 
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]
@@ -297,20 +284,6 @@ def _other_optimizers(model: Any) -> dict[str, Any]:
 
 def _values_of(optimizer: Any) -> list[np.ndarray]:
     return [to_numpy(each.value) for each in optimizer.variables]
-
-
-class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
-    """A data set of one batch."""
-
-    def __init__(self, batch: Any) -> None:
-        super().__init__()
-        self._batch = batch
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Any:
-        return as_data_sets_give(self._batch)
 
 
 @contextmanager

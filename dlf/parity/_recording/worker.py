@@ -38,8 +38,10 @@ from dlf.parity._recording.batches import (
     cut,
     gives_batches,
     own_batches,
+    read_batches,
+    write_batches,
 )
-from dlf.parity._recording.building import builder_of
+from dlf.parity._recording.building import builder_of, failing_with_lines
 from dlf.parity._recording.replay import (
     Inputs,
     Move,
@@ -59,6 +61,7 @@ from dlf.parity._records import Records
 from dlf.random.seed import common_randomness, randomness_report, set_seed
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
+from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 from dlf.utils.workers import peak_memory, report_progress, serve
 
@@ -85,6 +88,7 @@ class Worker:
         self._calls: dict[str, Call] = {}
         self._unlike_numbers: set[str] = set()
         self._batches: list[Batch] = []
+        self._trained_elsewhere: Path | None = None
         self._batches_of_training = False
         self._training_refused: str | None = None
 
@@ -94,15 +98,21 @@ class Worker:
             *(self.build, self.build_again, self.save_values, self.load_values, self.save_batches, self.load_batches),
             *(self.trace, self.trace_beside),
             *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_perturbed),
-            *(self.fit, self.peak_memory),
+            *(self.fit, self.by_keras_alone, self.peak_memory),
         )
         answers: dict[str, Callable[..., Any]] = {each.__name__: each for each in known}
         answer: dict[str, Any] = answers[request.pop("do")](**request)
         return answer
 
-    def build(self, options: dict[str, Any]) -> BuildAnswer:
-        """Builds the model and makes the batches, which are the same on every backend for the same seed."""
+    def build(self, options: dict[str, Any], batches: str | None = None) -> BuildAnswer:
+        """Builds the model and makes the batches, which are the same on every backend for the same seed.
+
+        Args:
+            options: Those of the comparison.
+            batches: A file with another backend's batches of the script's training.
+        """
         self.__init__()  # type: ignore[misc]  # Nothing of an earlier model is left.
+        self._trained_elsewhere = Path(batches) if batches else None
         self._options = options
         description = describe_backend(current_backend())
         _check_device(options["device"], description["devices"][0])
@@ -116,15 +126,16 @@ class Worker:
         own = own_batches(options, random) if options["data"] else []
 
         def inputs_for(model: Any) -> list[Any]:
-            found = own or batches_of_training(options["target"], model, 1)
+            found = own or self._trained_on(options["target"], model, 1)
             return [each[0] for each in (*found[:1], *all_inputs(found[:1]))]
 
         set_seed(options["seed"])
-        with common_randomness():
-            # A user's own initializers draw alike too, where they draw by keras.random.
-            self._subject = Subject(build, options["loss"], inputs_for)
-        drawn = randomness_report(self._subject.model)
-        found = self._choose_batches(options, own, random)
+        with failing_with_lines(options["target"]):
+            with common_randomness():
+                # A user's own initializers draw alike too, where they draw by keras.random.
+                self._subject = Subject(build, options["loss"], inputs_for)
+            drawn = randomness_report(self._subject.model)
+            found = self._choose_batches(options, own, random)
         described: Described = self._subject.describe()
         self._contents = self._subject.contents()
         self._path = find_path(None)
@@ -136,6 +147,7 @@ class Worker:
             "own_train_step": has_own(self._subject.model, "train_step"),
             "trained_by": self._subject.trained_by,
             "has_call": self._subject.has_call,
+            "lines_left_out": [each.line for each in script_behind(options["target"]).failed],
             "remarks": [*script_behind(options["target"]).remarks, *[_TRAINED_ON] * self._batches_of_training],
             "batches_of_training": self._batches_of_training,
             "training_refused": self._training_refused,
@@ -158,11 +170,16 @@ class Worker:
             What the model gives for the first.
         """
         subject, size, steps = self._subject, options["batch_size"], options["steps"]
-        trained_on = [] if own else batches_of_training(options["target"], subject.model, steps)
+        trained_on = [] if own else self._trained_on(options["target"], subject.model, steps)
         # A step or loss of somebody's own may count on the size of a batch.
         smaller = [cut(trained_on, size)] * bool(trained_on and subject.trained_by == "loss")
         subject.takes_batches = bool(trained_on) and gives_batches(options["target"], subject.model)
         as_one = [all_inputs(trained_on)] * has_own(subject.model, "train_step")
+        if self._trained_elsewhere is not None:
+            # The other backend has chosen among these forms.
+            _, marks = read_batches(self._trained_elsewhere)
+            subject.takes_batches = marks["takes_batches"]
+            smaller, as_one = [], [trained_on] * marks["takes_all"]
         for self._batches in filter(None, (*smaller, trained_on, *as_one)):
             subject.takes_all = any(each is self._batches for each in as_one)
             try:
@@ -179,6 +196,28 @@ class Worker:
         subject.expect(self._batches[0])
         answer: Outputs = subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
         return answer
+
+    def _trained_on(self, target: str, model: Any, steps: int) -> list[Batch]:
+        """The batches that the script trains the model on, here or on another backend."""
+        if self._trained_elsewhere is not None:
+            return read_batches(self._trained_elsewhere)[0][:steps]
+        return batches_of_training(target, model, steps)
+
+    def by_keras_alone(self) -> dict[str, Any]:
+        """Trains the model by Keras alone, or calls it if it is not compiled; returns the error that this ends with.
+
+        To be asked where the comparison has failed: whether it is for Keras's sake.
+        """
+        subject, batch = self._subject, self._batches[0]
+        try:
+            with common_randomness():
+                if subject.model.compiled:
+                    subject.fit(subject.model, batch)
+                else:
+                    subject.model(subject.batch(batch, float64=False)[0])
+        except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
+            return {"error": own_traceback(error)}
+        return {"error": None}
 
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, and returns in words how it differs from the first."""
@@ -206,16 +245,14 @@ class Worker:
         return {}
 
     def save_batches(self, file: str) -> dict[str, Any]:
-        """Writes the batches that all backends are to take, where each has drawn others."""
-        with whole_file(Path(file)) as place:
-            np.savez(place, *arrays_of(with_sorted_keys(self._batches)))
+        """Writes the batches that all backends are to take, where each has drawn others, or has none."""
+        marks = {"takes_all": self._subject.takes_all, "takes_batches": self._subject.takes_batches}
+        write_batches(Path(file), self._batches, **marks)
         return {}
 
     def load_batches(self, file: str) -> dict[str, Any]:
-        """Reads the batches of another backend, in the structure of those that there are."""
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = iter([stored[name] for name in stored.files])
-        self._batches = mapped(lambda _: next(arrays), with_sorted_keys(self._batches))
+        """Reads the batches of another backend."""
+        self._batches, _ = read_batches(Path(file))
         return {}
 
     def trace(self, to: str, *, gradients: bool) -> TraceAnswer:
