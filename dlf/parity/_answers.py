@@ -125,6 +125,8 @@ class BuildAnswer(BackendDescription, Built):
 
     remarks: list[str]
     """What of the target's file was not run, in words."""
+    draws: str
+    """The place in the stream of numbers from which Keras draws seeds, after the target's file was run."""
     lines_left_out: list[int]
     """The first lines of its statements that failed."""
     batches_of_training: bool

@@ -293,6 +293,9 @@ class _Run:
                 said = "; ".join(each["remarks"])
                 self._failed[name] = BackendError(f"In the target's file, {said}; and its model is another.")
                 del self._built[name]
+        if len({each["draws"] for each in self._built.values()}) > 1:
+            for each in self._built.values():
+                each["drawn_alike"] = False  # Something else, such as a pipeline, has drawn on some backends alone.
         self._check_enough()
 
     def _remarks(self) -> list[str]:

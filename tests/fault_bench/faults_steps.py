@@ -47,7 +47,7 @@ class Commitment(sound_losses.Commitment):
 @fault(stage="gradient", layer="codes", variable="codes")
 def commitment_of_both() -> Any:
     """In a VQ-VAE, the loss that should only move inputs towards their codes moves the codes too."""
-    return model_of(Commitment(name="codes"), optimizer="adam")
+    return model_of(Commitment(name="codes"))
 
 
 @fault(stage="gradient", layer="chosen")

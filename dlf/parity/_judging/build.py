@@ -95,7 +95,8 @@ def judge_values(built: Mapping[str, Built]) -> list[Finding]:
     """Compares initial values, which dlf draws alike wherever Keras's own functions draw them.
 
     Where the worker finds that a model draws by a framework's own functions, other numbers are not a difference. Other
-    thresholds are, and so is a root mean square that is more than six standard deviations of a sample's away.
+    thresholds are, and so is a root mean square that is more than six standard deviations of a sample's away. A seed
+    that nobody has given is no difference.
 
     Args:
         built: What each backend's worker reports: ``variables``, ``values`` and ``drawn_alike``.
@@ -111,8 +112,16 @@ def judge_values(built: Mapping[str, Built]) -> list[Finding]:
         ['kernel']
     """
     names, findings = list(built), []
+    seeded = {
+        layer["path"]
+        for there in built.values()
+        for layer in there.get("layers", ())
+        if layer.get("config", {}).get("seed") is not None
+    }
     together = all(each["drawn_alike"] for each in built.values())
     for place, each in zip(built[names[0]]["values"], built[names[0]]["variables"], strict=True):
+        if each["path"].endswith("seed_generator_state") and each["layer"] not in seeded:
+            continue  # Which seed comes next follows from how many were drawn before, as by a pipeline.
         values = {name: built[name]["values"].get(place) for name in names}
         alike = {
             one: [other for other in names if _is_alike(values[one], values[other], drawn_alike=together)]

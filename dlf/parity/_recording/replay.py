@@ -21,7 +21,7 @@ from dlf.backend.registry import current_backend
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import parameters_of, to_numpy
 from dlf.numerics.noise_floor import eps_of, is_floating, moved, rms, widened, with_whole_kept
-from dlf.parity._recording.subject import Subject
+from dlf.parity._recording.subject import Subject, path_of
 from dlf.parity._recording.taps import LOOPS, Call, takes_training
 from dlf.parity._records import Records
 from dlf.random.keras_random import draws_nudged
@@ -137,7 +137,7 @@ def names_of(layer: keras.Layer, variables: Sequence[Any]) -> list[str]:
     """The paths of some of a layer's variables below the layer's own name, numbered where two are the same."""
     names: list[str] = []
     for variable in variables:
-        name = first = variable.path.split(f"{layer.name}/", 1)[-1]
+        name = first = path_of(variable).split(f"{layer.name}/", 1)[-1]
         number = 1
         while name in names:
             number += 1

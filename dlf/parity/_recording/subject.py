@@ -32,7 +32,7 @@ from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 
-__all__ = ["Subject", "outputs_alone", "plain_config", "stays_in_own_dtype"]
+__all__ = ["Subject", "outputs_alone", "path_of", "plain_config", "stays_in_own_dtype"]
 
 
 class Subject:
@@ -70,7 +70,7 @@ class Subject:
             self.loss = list(self.loss)
         self._loss_weights = self._weights_of_losses() if self.model.compiled else None
         self.layers = layers_by_path(self.model)
-        self.names = [f"{number}:{variable.path}" for number, variable in enumerate(self.model.variables)]
+        self.names = [f"{number}:{path_of(variable)}" for number, variable in enumerate(self.model.variables)]
         self.takes_batches = self.takes_all = False
         self.reference: Any = None
         self.predictions: Any = None
@@ -163,7 +163,7 @@ class Subject:
 
         def plain(text: str) -> str:
             # Without addresses, which appear where there are functions.
-            return re.sub(r"0x[0-9a-f]+|(?<=[a-z])_[0-9]+\b", "", text)
+            return re.sub(r"0x[0-9a-f]+|(?<=[a-z])_[0-9]+(?=CLONE\b|\b)", "", text)
 
         return {plain(".".join(map(str, path[1:]))): plain(repr(value)) for path, value in found}
 
@@ -281,7 +281,7 @@ class Subject:
         return {
             "variables": [
                 {
-                    "path": each.path,
+                    "path": path_of(each),
                     "layer": holders.get(id(each)),
                     "shape": list(each.shape),
                     "dtype": each.dtype,
@@ -456,6 +456,17 @@ class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no ty
 
     def __getitem__(self, index: int) -> Any:
         return as_data_sets_give(self._batch)
+
+
+def path_of(variable: Any) -> str:
+    """The path of a variable, without the number of a seed generator.
+
+    These are numbered in the whole process, and a layer may make more of them on one backend.
+
+    Args:
+        variable: A variable of Keras's.
+    """
+    return re.sub(r"\bseed_generator_\d+/", "seed_generator/", variable.path)
 
 
 def _call_on_one_of(model: Any, given: Sequence[Any]) -> None:

@@ -11,6 +11,7 @@ Requirements:
 from __future__ import annotations
 
 import hashlib
+import random as random_stream
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -125,6 +126,8 @@ class Worker:
         self._policy = keras.config.dtype_policy()  # The user's file may have set it, and is not imported again.
         own = own_batches(options, random) if options["data"] else []
 
+        draws = hashlib.sha256(repr(random_stream.getstate()).encode()).hexdigest()[:16]
+
         def inputs_for(model: Any) -> list[Any]:
             found = own or self._trained_on(options["target"], model, 1)
             return [each[0] for each in (*found[:1], *all_inputs(found[:1]))]
@@ -147,6 +150,7 @@ class Worker:
             "own_train_step": has_own(self._subject.model, "train_step"),
             "trained_by": self._subject.trained_by,
             "has_call": self._subject.has_call,
+            "draws": draws,
             "lines_left_out": [each.line for each in script_behind(options["target"]).failed],
             "remarks": [*script_behind(options["target"]).remarks, *[_TRAINED_ON] * self._batches_of_training],
             "batches_of_training": self._batches_of_training,
