@@ -44,6 +44,7 @@ class KnownDifference:
         training: Whether it needs a model whose `call` takes `training`, and layers that draw, as Dropout does.
         repeated_path: Whether it is in variables that share a path with another.
         sparse: ``"variable"`` where it is in those with a sparse gradient, ``"model"`` where the model has to have one.
+        wide: Whether it is in a variable that has float64 on the other backends.
         upstream: Where it was reported.
         raises: A regular expression that is found in the error, where it raises on `backends`.
     """
@@ -66,6 +67,7 @@ class KnownDifference:
     training: bool = False
     repeated_path: bool = False
     sparse: str = ""
+    wide: bool = False
     upstream: str = ""
     raises: str = ""
 

@@ -46,7 +46,10 @@ def judge_build(built: Mapping[str, Built]) -> list[Finding]:
             _, layer, variable = place
             kind = "output" if place[0] == "output" else None
             odd = outvoted(names, most)
-            findings += [Finding("build", layer, variable, name, "diverged", None, kind=kind) for name in odd]
+            detail = _of_variable(having) if place[0].startswith("variable") and None not in having else None
+            findings += [
+                Finding("build", layer, variable, name, "diverged", None, kind=kind, detail=detail) for name in odd
+            ]
     # Where a layer is missing or another, only the layer is named, and not its variables.
     absent = {each.layer for each in findings if each.variable is None}
     findings = [each for each in findings if each.variable is None or each.layer not in absent]
@@ -56,6 +59,12 @@ def judge_build(built: Mapping[str, Built]) -> list[Finding]:
     if other:
         findings = [each for each in findings if each not in outputs] + other
     return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
+
+
+def _of_variable(having: Mapping[Any, Sequence[str]]) -> str:
+    """What a variable is on each backend: shape, dtype and whether it is trained."""
+    words = {each: f"{each[1]} {each[0]}{', trained' * each[2]}" for each in having}
+    return "; ".join(f"{words[each]} on {' and '.join(names)}" for each, names in having.items())
 
 
 def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[Finding]:

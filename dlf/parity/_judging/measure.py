@@ -46,6 +46,7 @@ __all__ = [
     "measure_calls",
     "measure_training",
     "measure_whole",
+    "of_variables",
 ]
 
 Arrays: TypeAlias = Mapping[str, np.ndarray | None]
@@ -411,7 +412,21 @@ def _measure_group(
         # Another backend may have the tensor where the truth does not.
         exact = next(each for each in (own, *float64.values()) if each is not None)
         tested = {b: each.get(f"tested/{key}|{name}") for b, each in records.items()}
+        if name.startswith("state"):
+            tested = of_variables(tested)
         yield {"name": name} | measure(float64, tested, floor_of(exact, perturbed, largest, dtype), dtype)
+
+
+def of_variables(values: Arrays) -> Arrays:
+    """Returns values of a variable by backend, of float64 in float32: its dtype is compared where it is built.
+
+    Args:
+        values: The values; None where a backend has none.
+    """
+    return {
+        name: each.astype("float32") if each is not None and each.dtype.name == "float64" else each
+        for name, each in values.items()
+    }
 
 
 def _names(records: Mapping[str, Records], truth: str) -> dict[str, list[str]]:

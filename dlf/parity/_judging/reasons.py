@@ -155,6 +155,15 @@ def _is_of_variables(
     if known.repeated_path:
         times = Counter(each["path"] for each in theirs if each["trainable"])
         return is_of(path for path, count in times.items() if count > 1)
+    if known.wide:
+        wide = {
+            each["path"].rpartition("/")[2]
+            for name, there in variables.items()
+            if name not in known.backends
+            for each in there
+            if each["dtype"] == "float64"
+        }
+        return finding.variable in wide
     if known.sparse:
         sparse = [each["path"] for each in theirs if each.get("sparse")]
         return is_of(sparse) if known.sparse == "variable" else bool(sparse)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dlf.numerics.noise_floor import PERTURBATIONS, floor_of, moved_by_how_much, scale_of, widened
-from dlf.parity._judging.measure import Arrays, beside_of, distance, finite, measure
+from dlf.parity._judging.measure import Arrays, beside_of, distance, finite, measure, of_variables
 from dlf.parity._judging.measurement import Measurement
 from dlf.parity._records import Records
 
@@ -121,14 +121,19 @@ def _measure_variable(  # noqa: PLR0913, PLR0917 - of what, where.
     if _is_cancelled(name, runs.cancelled):
         where["cancelled"] = True
     floor = max(floor_of(exact, runs.moved(runs.single[runs.truth], place), scale, dtype), runs.updates.get(path, 0.0))
-    alone = measure(runs.of(runs.single, f"float64/{place}"), runs.of(runs.single, f"tested/{place}"), floor, dtype)
+    alone = measure(
+        runs.of(runs.single, f"float64/{place}"), of_variables(runs.of(runs.single, f"tested/{place}")), floor, dtype
+    )
     aside = runs.of(runs.single, f"aside/{place}")
     if any(each is not None for each in aside.values()):
         alone["beside"] = beside_of(measure(aside, aside, floor, dtype))
     spread = floor_of(exact, runs.moved(runs.perturbed, place), scale, dtype)
     alone["roundoff"] = _roundoff(runs.single[runs.truth], place, exact)
     free = measure(
-        runs.of(runs.free, f"float64/{place}"), runs.of(runs.single, f"free/{place}"), max(spread, floor), dtype
+        runs.of(runs.free, f"float64/{place}"),
+        of_variables(runs.of(runs.single, f"free/{place}")),
+        max(spread, floor),
+        dtype,
     )
     free["roundoff"] = _roundoff(runs.perturbed, place, exact)
     where["scale"] = scale

@@ -344,7 +344,9 @@ class Subject:
                 loss=self.loss_in_float64(),
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
-            )  # Without the model's metrics, not all of which compute in float64.
+                # Not all metrics compute in float64. Where there are none, Keras would build a model for empty lists.
+                **({"metrics": [], "weighted_metrics": []} if _has_compiled_metrics(self.reference) else {}),
+            )
 
     def call_in_what_there_is(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
         """Calls a layer of the reference, in the model's own dtype where the framework does not support float64 for it.
@@ -467,6 +469,10 @@ def path_of(variable: Any) -> str:
         variable: A variable of Keras's.
     """
     return re.sub(r"\bseed_generator_\d+/", "seed_generator/", variable.path)
+
+
+def _has_compiled_metrics(model: keras.Model) -> bool:
+    return any(type(each).__name__ == "CompileMetrics" for each in model.metrics)
 
 
 def _call_on_one_of(model: Any, given: Sequence[Any]) -> None:

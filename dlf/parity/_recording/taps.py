@@ -91,7 +91,9 @@ class Listener:
         self._times[path] += 1
         key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
         state = [variable.value for variable in layer.non_trainable_variables]
-        asked = with_sorted_keys((args, kwargs))
+        # Only on TensorFlow is a variable a tensor.
+        values = keras.tree.map_structure(lambda each: each.value if _is_variable(each) else each, (args, kwargs))
+        asked = with_sorted_keys(values)
         tensors = keras.tree.flatten(asked)
         masks, sources = [mask_of(each) for each in tensors], self._sources(tensors)
         is_loop, said = isinstance(layer, LOOPS), kwargs.get("training")
@@ -172,6 +174,10 @@ def layer_calls_replaced(replacement: Callable[[Callable[..., Any], keras.Layer,
 def takes_training(layer: keras.Layer) -> bool:
     """Tells whether a layer may compute differently in training and in inference: its `call` takes `training`."""
     return "training" in inspect.signature(layer.call).parameters
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, keras.Variable)
 
 
 def _outline(value: Any) -> Any:
