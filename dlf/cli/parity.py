@@ -23,7 +23,10 @@ __all__ = ["parity"]
 @click.argument("target", required=False)
 @click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
 @click.option(
-    "--data", metavar="FUNCTION", help="module:function, (size, random) -> (x, y), or x alone.  [default: made]"
+    "--data",
+    metavar="NAME",
+    help="file.py:name of data as fit takes them, or of a function (size, random) -> (x, y).  [default: those of the "
+    "file's own fit, or else made]",
 )
 @click.option("--loss", metavar="NAME", help="For a model that is not compiled: a loss of Keras.")
 @click.option("--batch-size", metavar="N", type=click.IntRange(1, 1_000_000), default=8, help="Examples in a batch.")

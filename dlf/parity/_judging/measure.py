@@ -411,9 +411,8 @@ def _measure_group(
         float64 = {b: own if b == truth else each.get(f"float64/{key}|{name}") for b, each in records.items()}
         # Another backend may have the tensor where the truth does not.
         exact = next(each for each in (own, *float64.values()) if each is not None)
-        tested = {b: each.get(f"tested/{key}|{name}") for b, each in records.items()}
-        if name.startswith("state"):
-            tested = of_variables(tested)
+        tested: Arrays = {b: each.get(f"tested/{key}|{name}") for b, each in records.items()}
+        tested = of_variables(tested) if name.startswith("state") else tested
         yield {"name": name} | measure(float64, tested, floor_of(exact, perturbed, largest, dtype), dtype)
 
 
