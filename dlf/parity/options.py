@@ -26,8 +26,8 @@ class ParityOptions:
         backends: The backends to compare; none means all that are installed. A single one is only compared with its own
             float64 reference.
         data: Data as Keras's `fit` takes them, or a function ``(batch size, random) -> (x, y)``,
-            ``(x, y, sample_weight)`` or ``x`` alone, as ``file.py:name``; by default the first batches that the target's
-            file trains on, and made-up ones where it does not.
+            ``(x, y, sample_weight)`` or ``x`` alone, as ``file.py:name``; by default the first batches on which the
+            target's file trains the model, and made-up ones where it does not.
         loss: For a model that is not compiled with one: a loss of Keras, by name.
         batch_size: The number of examples in a batch.
         steps: The number of training steps in the trajectory.
