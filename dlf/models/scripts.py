@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dlf.utils.tracebacks import own_traceback
+from dlf.utils.tracebacks import original, own_traceback
 from dlf.utils.words import listed
 
 __all__ = ["FILES", "Failure", "Fit", "Script", "fit_instead", "script_of", "script_run"]
@@ -138,19 +138,32 @@ def _run(file: str) -> Script:
         module.__dict__["display"] = print  # As in every notebook.
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[place.stem] = module
+    _count_from_the_beginning()
     script = Script(module)
     statements = list(_statements(_source(place), str(place)))
     with script.called():
-        for line, code in statements:
+        for line, code, bound in statements:
             try:
                 exec(code, module.__dict__)  # noqa: S102 - that is what running is.
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a script may raise anything.
                 text = own_traceback(error)
                 # Without the traceback itself, which would keep all that its functions hold.
-                script.failed.append(Failure(line, error.with_traceback(None), text))
+                script.failed.append(Failure(line, original(error).with_traceback(None), text))
+                for name in bound:
+                    module.__dict__.pop(name, None)  # What an earlier statement made is not what is meant.
                 if isinstance(error, SystemExit):
                     break
     return script
+
+
+def _count_from_the_beginning() -> None:
+    """Lets Keras number names from the beginning: a script may name some layers, and leave others to Keras."""
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        policy = keras.config.dtype_policy()
+        # Freeing memory would take a second where the heap is large.
+        keras.utils.clear_session(free_memory=False)
+        keras.config.set_dtype_policy(policy)
 
 
 def _imported(name: str) -> Script:
@@ -160,11 +173,27 @@ def _imported(name: str) -> Script:
     return Script(importlib.import_module(name) if there is None else importlib.reload(there))
 
 
-def _statements(source: str | bytes, name: str) -> Iterator[tuple[int, Any]]:
-    """Compiles each statement of a file by itself, as in the whole: with its first line."""
+def _statements(source: str | bytes, name: str) -> Iterator[tuple[int, Any, set[str]]]:
+    """Compiles each statement by itself, as in the whole file: with its first line, and the names that it makes."""
     flags = compile(source, name, "exec", dont_inherit=True).co_flags & _OF_FUTURE
     for node in ast.parse(source, name).body:
-        yield node.lineno, compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True)
+        yield node.lineno, compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True), _names_of(node)
+
+
+def _names_of(statement: ast.stmt) -> set[str]:
+    """The names that a statement binds, or whose objects it adds to, as in ``model.add(layer)``."""
+    found: set[str] = set()
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _GROWING:
+            found.add(node.value.id)
+    return found
+
+
+_GROWING = frozenset({"add", "append", "extend", "insert", "pop", "update"})
 
 
 _OF_FUTURE = functools.reduce(
@@ -240,5 +269,6 @@ _LONGEST, _SHOWN = 200, 4
 
 def _shortened(text: str) -> str:
     # TensorFlow puts the user's code before the error.
-    line = " ".join((text.strip().splitlines()[-1] if text.startswith("in user code") else text).split())
+    _, _, inner = text.rpartition("Error: ") if text.startswith("in user code") else ("", "", text)
+    line = " ".join(inner.split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

@@ -291,7 +291,7 @@ class _Run:
             other = set(each["lines_left_out"]) - set(fewest)
             if other and any(found.verdict == "diverged" for found in judge_build(self._built)):
                 said = "; ".join(each["remarks"])
-                self._failed[name] = BackendError(f"In the target's file, {said}; and its model is another.")
+                self._failed[name] = BackendError(f"In the target's file, {said}; and the model is another there.")
                 del self._built[name]
         if len({each["draws"] for each in self._built.values()}) > 1:
             for each in self._built.values():

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-__all__ = ["own_traceback"]
+__all__ = ["original", "own_traceback"]
 
 _DLF = Path(__file__).parents[1]
 
@@ -22,10 +22,7 @@ def own_traceback(error: BaseException) -> str:
 
     If there are no other frames, those of installed packages stay.
     """
-    while error.__context__ is not None and "has no attribute '_error_repr'" in str(error):
-        # Keras adds its own text to an error by making a new error of the same class; for JAX's errors about tracers
-        # that fails, and the error about the failure hides the original one.
-        error = error.__context__
+    error = original(error)
     ours = {_DLF, *_backends()}
     frames = [
         frame
@@ -37,6 +34,20 @@ def own_traceback(error: BaseException) -> str:
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     text = "".join([*traceback.format_list(own), *said]).rstrip().removesuffix("-" * 20).rstrip()
     return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.
+
+
+def original(error: BaseException) -> BaseException:
+    """Returns the error that Keras has hidden, if it has.
+
+    Keras adds its own text to an error by making a new error of the same class. For JAX's errors about tracers that
+    fails, and the error about the failure takes the place of the original one.
+
+    Args:
+        error: An error.
+    """
+    while error.__context__ is not None and "has no attribute '_error_repr'" in str(error):
+        error = error.__context__
+    return error
 
 
 def _backends() -> set[Path]:

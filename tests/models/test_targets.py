@@ -174,3 +174,21 @@ def test_a_file_may_be_named_in_any_way(tmp_path: Path, monkeypatch: pytest.Monk
     Path("here.py").write_text(MODEL + "\nopen('nowhere/train.csv')")
     assert isinstance(load_target("./here.py:build")(), keras.Sequential)
     assert script_behind("./here.py:build").remarks == script_behind("here.py:model").remarks != []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ["model = model + gone", "model.add(gone)", "with open(gone):\n    model = None", "for model in gone: ..."],
+)
+def test_what_a_failing_statement_would_have_changed_is_not_there(tmp_path: Path, lines: str) -> None:
+    (tmp_path / "changing.py").write_text(f"{MODEL}\n{lines}\nother = keras.Model(model.inputs, model.outputs)")
+    for name in ("model", "other"):
+        with pytest.raises(InvalidArgumentError, match="name 'gone' is not defined"):
+            load_target(f"{tmp_path / 'changing.py'}:{name}", anew=True)
+
+
+def test_names_count_from_the_beginning_in_each_run(tmp_path: Path) -> None:
+    layers = "keras.Input((3,)), keras.layers.Dense(2, name='dense_1'), keras.layers.Dense(2)"
+    (tmp_path / "naming.py").write_text(f"import keras\nmodel = keras.Sequential([{layers}])")
+    build = load_target(f"{tmp_path / 'naming.py'}:model", anew=True)
+    assert [[each.name for each in build().layers] for _ in range(3)] == [["dense_1", "dense"]] * 3
