@@ -3,7 +3,8 @@
 Requirements:
 
 * a file is run under its own name, with its folder first on ``sys.path``, once for all that is asked of it;
-* Keras's `fit` does nothing but note what it is given;
+* Keras's `fit` does nothing but note what it is given; a file is run up to the training of the model that is asked for,
+  since what follows counts on a trained model, and may change it;
 * a statement that fails, such as one that reads data that are not there, is left out, and that is said; the model may
   not need it.
 """
@@ -20,7 +21,7 @@ import linecache
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,15 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class _Statement:
+    """A statement of a file, compiled by itself: its first line, and the names that it makes or adds to."""
+
+    line: int
+    code: Any
+    names: frozenset[str]
+
+
+@dataclass(frozen=True)
 class Failure:
     """A statement of a file that failed: its first line, and its error."""
 
@@ -63,11 +73,47 @@ class Script:
     """The calls of `fit` that were left out, in their order."""
     failed: list[Failure] = field(default_factory=list)
     """The statements that failed, in their order."""
+    ahead: list[_Statement] = field(default_factory=list)
+    """The statements that were not run yet."""
+    begun: bool = False
+
+    def run_for(self, name: str) -> None:
+        """Runs the statements ahead up to the training of the model of this name, or else all.
+
+        Args:
+            name: The name of what is asked for. If it is there, and stays as it is, nothing more is run.
+        """
+
+        def is_bound_again() -> bool:
+            return any(name in each.names for each in self.ahead)
+
+        def is_enough(trained: Any) -> bool:
+            return vars(self.module).get(name) is trained and not is_bound_again()
+
+        if self.begun and name in vars(self.module) and not is_bound_again():
+            return
+        self.begun = True
+        with suppress(_EnoughError), self.called(is_enough):
+            while self.ahead:
+                self._step()
+
+    def _step(self) -> None:
+        statement = self.ahead.pop(0)
+        try:
+            exec(statement.code, vars(self.module))  # noqa: S102 - that is what running is.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a script may raise anything.
+            text = own_traceback(error)
+            # Without the traceback itself, which would keep all that its functions hold.
+            self.failed.append(Failure(statement.line, original(error).with_traceback(None), text))
+            for name in statement.names:
+                vars(self.module).pop(name, None)  # What an earlier statement made is not what is meant.
+            if isinstance(error, SystemExit):
+                self.ahead.clear()
 
     @property
     def remarks(self) -> list[str]:
         """What of it was not run, in words."""
-        said = ["the training is left out"] if self.fits else []
+        said = [f"the training is left out{', and what follows' * bool(self.ahead)}"] if self.fits else []
         if self.failed:
             first, lines = self.failed[0], [str(each.line) for each in self.failed[1:]]
             shown = [*lines[:_SHOWN], *(["others"] if len(lines) > _SHOWN else [])]
@@ -77,14 +123,22 @@ class Script:
         return said
 
     @contextmanager
-    def called(self) -> Iterator[None]:
-        """Leaves training out, and gives no arguments, while a function of the file is called."""
+    def called(self, is_enough: Callable[[Any], bool] = lambda _: False) -> Iterator[None]:
+        """Leaves training out, and gives no arguments, while a function of the file is called.
+
+        Args:
+            is_enough: Whether the training of a model, which it is given, ends the file.
+        """
         given, sys.argv = sys.argv, [str(getattr(self.module, "__file__", ""))]
         try:
-            with _left_out(self.fits):
+            with _left_out(self.fits, is_enough):
                 yield
         finally:
             sys.argv = given
+
+
+class _EnoughError(BaseException):
+    """The model that is asked for would be trained now."""
 
 
 _SCRIPTS: dict[str, Script] = {}
@@ -104,31 +158,34 @@ def script_of(place: str) -> Script:
     return _SCRIPTS.get(_key(place)) or Script(ModuleType(place))
 
 
-def script_run(place: str, *, anew: bool = False) -> Script:
+def script_run(place: str, name: str, *, anew: bool = False) -> Script:
     """Runs a file or imports a module, unless that was done already.
 
     Args:
         place: The name of a script, a notebook or a module.
+        name: What is asked for: the file is run up to the training of a model of this name, or else to its end.
         anew: Whether to run it once more.
 
     Raises:
         Exception: What a module raises; a file only where it is no Python code.
 
     Example:
-        >>> script_run("math").module.sqrt(4)
+        >>> script_run("math", "sqrt").module.sqrt(4)
         2.0
     """
     if anew or _key(place) not in _SCRIPTS:
-        run = _run if place.endswith(FILES) else _imported
-        _SCRIPTS[_key(place)] = run(place)
-    return _SCRIPTS[_key(place)]
+        begin = _begun if place.endswith(FILES) else _imported
+        _SCRIPTS[_key(place)] = begin(place)
+    script = _SCRIPTS[_key(place)]
+    script.run_for(name)
+    return script
 
 
 def _key(place: str) -> str:
     return str(Path(place).resolve()) if place.endswith(FILES) else place
 
 
-def _run(file: str) -> Script:
+def _begun(file: str) -> Script:
     place = Path(file).resolve()
     if str(place.parent) not in sys.path[:1]:
         sys.path.insert(0, str(place.parent))
@@ -137,23 +194,10 @@ def _run(file: str) -> Script:
     if place.suffix == ".ipynb":
         module.__dict__["display"] = print  # As in every notebook.
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
+    statements = list(_statements(_source(place), str(place)))
     sys.modules[place.stem] = module
     _count_from_the_beginning()
-    script = Script(module)
-    statements = list(_statements(_source(place), str(place)))
-    with script.called():
-        for line, code, bound in statements:
-            try:
-                exec(code, module.__dict__)  # noqa: S102 - that is what running is.
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a script may raise anything.
-                text = own_traceback(error)
-                # Without the traceback itself, which would keep all that its functions hold.
-                script.failed.append(Failure(line, original(error).with_traceback(None), text))
-                for name in bound:
-                    module.__dict__.pop(name, None)  # What an earlier statement made is not what is meant.
-                if isinstance(error, SystemExit):
-                    break
-    return script
+    return Script(module, ahead=statements)
 
 
 def _count_from_the_beginning() -> None:
@@ -173,24 +217,22 @@ def _imported(name: str) -> Script:
     return Script(importlib.import_module(name) if there is None else importlib.reload(there))
 
 
-def _statements(source: str | bytes, name: str) -> Iterator[tuple[int, Any, set[str]]]:
-    """Compiles each statement by itself, as in the whole file: with its first line, and the names that it makes."""
+def _statements(source: str | bytes, name: str) -> Iterator[_Statement]:
     flags = compile(source, name, "exec", dont_inherit=True).co_flags & _OF_FUTURE
     for node in ast.parse(source, name).body:
-        yield node.lineno, compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True), _names_of(node)
+        code = compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True)
+        yield _Statement(node.lineno, code, frozenset(_names_of(node)))
 
 
-def _names_of(statement: ast.stmt) -> set[str]:
+def _names_of(statement: ast.stmt) -> Iterator[str]:
     """The names that a statement binds, or whose objects it adds to, as in ``model.add(layer)``."""
-    found: set[str] = set()
     for node in ast.walk(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            yield node.id
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
+            yield node.name
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _GROWING:
-            found.add(node.value.id)
-    return found
+            yield node.value.id
 
 
 _GROWING = frozenset({"add", "append", "extend", "insert", "pop", "update"})
@@ -203,7 +245,7 @@ _OF_FUTURE = functools.reduce(
 
 
 @contextmanager
-def _left_out(fits: list[Fit]) -> Iterator[None]:
+def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[None]:
     """Lets `fit` do nothing: a script that trains wherever it is imported would do so in each backend's process."""
     keras = sys.modules.get("keras")
     if keras is None:
@@ -215,6 +257,8 @@ def _left_out(fits: list[Fit]) -> Iterator[None]:
     def fit(model: Any, *args: Any, **options: Any) -> Any:
         given = inspect.signature(original).bind(model, *args, **options).arguments
         fits.append(Fit(given.pop("self"), given))
+        if is_enough(model):
+            raise _EnoughError
         model.history = keras.callbacks.History()
         return model.history
 

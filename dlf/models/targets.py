@@ -132,7 +132,7 @@ def _load(target: str, argument: str, *, anew: bool) -> tuple[Any, ModuleType]:
     """Imports the module, and returns what the name stands for there, and the module."""
     place, name = check_target(target, argument)
     try:
-        script = script_run(place, anew=anew)
+        script = script_run(place, name, anew=anew)
     except Exception as error:
         raise _not_imported(target, argument, error, own_traceback(error)) from error
     if script.failed and not hasattr(script.module, name):

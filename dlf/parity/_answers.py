@@ -108,7 +108,7 @@ class Built(Described, Outputs):
     has_call: bool
     """Whether the model can be called, and not only trained by a step of its own."""
     trained_by: str
-    """What gives the gradients: ``"loss"``, ``"compute_loss"`` or ``"train_step"``."""
+    """What gives the gradients: ``"loss"``, ``"compute_loss"``, ``"train_step"`` or ``"nothing"``."""
     takes_training: bool
     """Whether the model is subclassed, and its `call` takes ``training``."""
     values: dict[str, ValueSummary]

@@ -21,6 +21,7 @@ from dlf.parity._judging.reasons import reasons_of_failures, with_reasons
 from dlf.parity._judging.verdict import Finding, Thresholds, judge, with_context
 from dlf.parity.options import STAGES
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
+from dlf.utils.words import listed
 
 __all__ = ["EVIDENCE", "SCHEMA", "judged", "last_line", "read_report", "thresholds_of"]
 
@@ -149,11 +150,21 @@ def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Fin
     for each in findings:
         if each.verdict == "not judged":
             blind.setdefault(each.stage, str(each.detail))
+    first = next(iter(evidence["backends"].values()))
+    if first.get("trained_by") == "nothing" and {"loss", "gradient"} & set(evidence["stages_asked"]):
+        blind["gradient"] = "there is no loss, and --loss NAME gives one"
     for stage, reasons in evidence["given_up"].items():
         failed = [name for name in names if name in reasons]
         if failed:
-            where = "every backend" if len(failed) == len(names) else " and ".join(failed)
-            blind[stage] = f"training fails on {where}:{last_line(reasons[failed[0]])}"
+            whose: dict[str, list[str]] = {}
+            for name in failed:
+                whose.setdefault(last_line(reasons[name]), []).append(name)
+            if len(whose) == 1:
+                where = "every backend" if len(failed) == len(names) else listed(failed)
+                blind[stage] = f"training fails on {where}:{next(iter(whose))}"
+            else:
+                said = "; ".join(f"{listed(mine)}:{line}" for line, mine in whose.items())
+                blind[stage] = f"training fails on {listed(failed)}: on {said}"
     fits = {name: each for name, each in evidence["fits"].items() if name in names}
     if fits and all("error" in each for each in fits.values()):
         blind["trajectory"] = f"`fit` fails on every backend:{last_line(next(iter(fits.values()))['error'])}"

@@ -312,8 +312,10 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
         return "not compiled"
     if not _first(report).get("has_call", True) and stage not in {"build", "trajectory"}:
         return "nothing to compare: the model has no call, and is trained by its own train_step"
-    if _first(report).get("trained_by") == "train_step" and stage in {"loss", "gradient", "update"}:
-        return "nothing to compare: the model is trained by its own train_step"
+    why = {"nothing": "there is no loss", "train_step": "the model is trained by its own train_step"}
+    trained_by = _first(report).get("trained_by")
+    if trained_by in why and stage in {"loss", "gradient", "update"}:
+        return f"nothing to compare: {why[trained_by]}"
     blind = {each["stage"]: each["reason"] for each in report["not_judged"]}
     if stage in blind:
         return f"not judged: {blind[stage]}"

@@ -168,6 +168,7 @@ class _Run:
         self._truth: str | None = None
         self._stages = set(options.stages)
         self._failed: dict[str, DlfError] = {}
+        self._asked: set[str] = set()
         self._built: dict[str, BuildAnswer] = {}
         self._calls: list[CallAnswer] = []
 
@@ -177,7 +178,7 @@ class _Run:
             evidence = self._evidence()
         except DlfError as error:
             if not self._has_enough():
-                self._ask_keras()
+                self._ask_keras(self._failed)
                 raise self._why_not() from error
             raise
         report = judged(evidence, (), self._thresholds)
@@ -220,7 +221,7 @@ class _Run:
                 self._folder, self._truth = self._folder / "again", None
                 self._folder.mkdir()
         asked = self._options
-        self._ask_keras()
+        self._ask_keras(self._failed)
         return {
             "schema": SCHEMA,
             "target": asked.target,
@@ -267,11 +268,12 @@ class _Run:
         for name in self._ask_all({"do": "load_batches", "file": file}, unlike, of_all=True):
             self._built[name]["batches"] = self._built[having[0]]["batches"]
 
-    def _ask_keras(self) -> None:
-        """Adds to the error of each backend that failed whether Keras comes through there by itself."""
-        failed = dict(self._failed)
-        names = [name for name in failed if name in self._built and self._workers.sessions[name].is_alive]
-        self._failed, found = {}, {}
+    def _ask_keras(self, errors: Mapping[str, DlfError]) -> None:
+        """Adds to the errors of backends that failed whether Keras comes through there by itself, once for each."""
+        names = [name for name in errors if name in self._built and self._workers.sessions[name].is_alive]
+        names = [name for name in names if name not in self._asked]
+        self._asked.update(names)
+        failed, self._failed, found = self._failed, {}, {}
         with suppress(_TruthLostError):
             found = self._ask_all({"do": "by_keras_alone"}, names, of_all=True)
         self._failed = failed
@@ -313,7 +315,7 @@ class _Run:
         leader = self._alive(self._built)[0]
         self._share("values", self._built)
         # For the trajectory too: the gradients show which of them are only roundoff, and the update how far these go.
-        has_loss = self._built[leader]["trained_by"] != "train_step"
+        has_loss = self._built[leader]["trained_by"] in {"loss", "compute_loss"}
         gradients = has_loss and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
@@ -354,6 +356,7 @@ class _Run:
                 measurements += steps
             except (BackendError, _TruthLostError):
                 # What was measured before is kept.
+                self._ask_keras({name: each for name, each in self._failed.items() if name not in before})
                 given_up = {name: str(error) for name, error in self._failed.items() if name not in before}
                 if not self._alive(traced):
                     # Where no backend can train the model, that is not the failure of one backend.

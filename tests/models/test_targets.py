@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import pytest
 
-from dlf.models.targets import check_target, load_target, script_behind
+from dlf.models.targets import check_target, load_target, load_value, script_behind
 from dlf.utils.errors import InvalidArgumentError
 
 MODEL = """
@@ -118,23 +118,43 @@ def test_what_is_neither_is_answered_with_what_there_is(tmp_path: Path) -> None:
     assert found.__name__ == "built"
 
 
-@pytest.mark.parametrize("call", ["model.fit(x, y", "dlf.fit(model, x, y", "dlf.compile_and_fit(model, (x, y)"])
-def test_a_script_that_trains_when_it_is_imported_does_not(tmp_path: Path, call: str) -> None:
-    trains = f"""{MODEL}
+TRAINS = """
 import dlf, numpy as np
 x, y = np.ones((4, 3)), np.ones((4, 2))
 history = {call}, epochs=10_000, verbose=0)
 assert "loss" in history.history
 """
-    target = f"{tmp_path / 'trains.py'}:model"
-    (tmp_path / "trains.py").write_text(trains)
-    model = load_target(target)()
+
+
+@pytest.mark.parametrize("call", ["model.fit(x, y", "dlf.fit(model, x, y", "dlf.compile_and_fit(model, (x, y)"])
+@pytest.mark.parametrize("name", ["model", "build"])
+def test_a_script_that_trains_when_it_is_imported_does_not(tmp_path: Path, call: str, name: str) -> None:
+    target = f"{tmp_path / 'trains.py'}:{name}"
+    (tmp_path / "trains.py").write_text(MODEL + TRAINS.replace("{call}", call))
+    model = load_target(target, anew=True)()
     assert not model.optimizer.built
-    left_out, after = script_behind(target).remarks
+    left_out, *after = script_behind(target).remarks
     assert "the training is left out" in left_out
-    assert after.startswith("line 12 did not run (AssertionError")
+    if name == "model":
+        assert left_out.endswith("and what follows")
+    else:
+        assert after[0].startswith("line 12 did not run (AssertionError")
+    assert [each.model for each in script_behind(target).fits] == [model]
     # Nothing is left of that: training goes on as ever.
     assert "loss" in model.fit(keras.ops.ones((4, 3)), keras.ops.ones((4, 2)), verbose=0).history
+
+
+def test_a_script_is_run_up_to_the_training_of_the_model_that_is_asked_for(tmp_path: Path) -> None:
+    lines = ["first = model", "model.fit(1)", "model.trainable = False", "model = build()", "model.fit(2)", "last = 3"]
+    target = f"{tmp_path / 'goes_on.py'}:first"
+    (tmp_path / "goes_on.py").write_text(MODEL + "\n".join(lines))
+    assert load_target(target)().trainable  # What follows its training is not its state in training.
+    assert len(script_behind(target).fits) == 1
+    # Another name is bound again: the last model counts. And what comes later is there when it is asked for.
+    load_target(target.replace("first", "model"))
+    assert [each.arguments["x"] for each in script_behind(target).fits] == [1, 2]
+    assert "last" not in vars(script_behind(target).module)
+    assert load_value(target.replace("first", "last"), "--data") == 3
 
 
 def test_what_comes_after_the_model_need_not_come_through(tmp_path: Path) -> None:

@@ -378,6 +378,10 @@ def strided_average() -> Any:
 # Backends that fail.
 
 
+def uncompiled() -> Any:
+    return keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh"), layers.Dense(2)])
+
+
 def augmented() -> Any:
     """On TensorFlow, the gradient by the images that are turned is another: a known difference."""
     turn = layers.RandomRotation(0.1, name="turn")

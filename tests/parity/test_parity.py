@@ -771,7 +771,6 @@ def test_a_model_that_is_not_built_is_called_on_its_data(worker: Any, file: Path
     ("name", "options", "message"),
     [
         ("nothing", {}, "model: expected a Keras model, received None"),
-        ("uncompiled", {}, "loss: expected a model that was compiled with a loss, or --loss"),
         ("without_a_loss", {}, "loss: expected a model that was compiled with a loss, or --loss"),
         ("text", {}, r"text is TensorFlow's alone.*keras.Model\(model.get_layer\('reader'\).output, model.output\)"),
         ("texts", {}, r"'reader' .*keras.Sequential\(\[keras.Input\(\(6,\), dtype='int32'\), \*model.layers\[1:\]"),

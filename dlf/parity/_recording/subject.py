@@ -86,7 +86,7 @@ class Subject:
         return str(self.model.compute_dtype) if is_floating(self.model.compute_dtype) else "float32"
 
     def _trained_by(self) -> str:
-        """What gives the gradients that the model is trained by: its loss, its `compute_loss`, or its `train_step`."""
+        """What gives the gradients that the model is trained by: loss, `compute_loss`, `train_step`, or nothing."""
         if not self.has_call and has_own(self.model, "train_step"):
             return "train_step"
         if self.loss is not None:
@@ -96,7 +96,9 @@ class Subject:
             return "compute_loss"
         if has_own(self.model, "train_step"):
             return "train_step"
-        raise self._no_loss()
+        if self.model.compiled or not self.has_call:
+            raise self._no_loss()
+        return "nothing"
 
     def _no_loss(self) -> InvalidArgumentError:
         return InvalidArgumentError("loss", expected="a model that was compiled with a loss, or --loss", received=None)
@@ -183,7 +185,8 @@ class Subject:
         if not self.has_call:
             return {"outputs": [], "given": [], "refused": None, "functions": {}, "assigned": []}
         tensors = self.batch(batch, float64=False)
-        compute, refused = None if self.trained_by == "train_step" else self.compute_loss(float64=False), None
+        has_loss = self.trained_by in {"loss", "compute_loss"}
+        compute, refused = self.compute_loss(float64=False) if has_loss else None, None
 
         def refusal(error: Exception) -> InvalidArgumentError:
             return InvalidArgumentError(

@@ -92,6 +92,7 @@ class Worker:
         self._trained_elsewhere: Path | None = None
         self._batches_of_training = False
         self._training_refused: str | None = None
+        self._refused_batch: Batch | None = None
 
     def respond(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answers a request, which holds the name of one of these methods and its arguments."""
@@ -193,6 +194,7 @@ class Worker:
             except InvalidArgumentError as error:
                 self._training_refused = str(error)
             self._batches_of_training = self._training_refused is None
+            self._refused_batch = None if self._batches_of_training else self._batches[0]
             if self._batches_of_training:
                 return found
         subject.takes_all = False
@@ -212,7 +214,7 @@ class Worker:
 
         To be asked where the comparison has failed: whether it is for Keras's sake.
         """
-        subject, batch = self._subject, self._batches[0]
+        subject, batch = self._subject, self._refused_batch or self._batches[0]
         try:
             with common_randomness():
                 if subject.model.compiled:
