@@ -531,8 +531,10 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         "foreign output": f"{layer} is written for one framework alone: what it calls has a like in `keras.ops`, which "
         "is on each.",
     }
+    known = _KNOWN if first.get("reason") and first["stage"] != "trajectory" else ""
     return (
-        of_kind.get(str(first.get("kind")))
+        known
+        or of_kind.get(str(first.get("kind")))
         or {
             "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
             "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
@@ -544,6 +546,9 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
             "trajectory": _advice_on_training(first, backends or {}),
         }[first["stage"]]
     )
+
+
+_KNOWN = "see what is known of it, above; look further only at what that does not explain."
 
 
 def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:
@@ -560,6 +565,8 @@ def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -
             f"the model assigns to {', '.join(assigned[:_NAMED])} in its `call`, which is trained: use the other value "
             "where it is needed, as in `ops.matmul(x, self.kernel * self.mask)`, and leave the variable as it is."
         )
+    if first.get("reason"):
+        return _KNOWN
     of_model = [
         *(["its own `train_step`"] if any(each.get("own_train_step") for each in backends.values()) else []),
         *(
