@@ -110,7 +110,7 @@ def test_it_says_where_and_of_what(known: KnownDifference) -> None:
     assert set(known.backends) < set(backend_names())
     assert set(known.versions) == {"keras", *known.backends}
     # Without a condition, it would explain any difference.
-    tied_to = (known.layers, known.functions, known.optimizers, known.repeated_path, known.sparse)
+    tied_to = (known.layers, known.functions, known.optimizers, known.repeated_path, known.sparse, known.wide)
     does = (known.assigned, known.metrics, known.training)
     assert not known.stages or any(tied_to) or any(does)
     assert [each.name for each in known_differences()].count(known.name) == 1
