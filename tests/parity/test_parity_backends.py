@@ -203,15 +203,13 @@ def test_a_model_without_a_loss_is_compared_by_what_it_computes(compare: Compare
 
 
 @pytest.mark.skipif(len(INSTALLED) < 3, reason="two are left to compare only where there are three")
-def test_where_a_backend_fails_keras_is_asked(workers: Workers, compare: Compare) -> None:
+def test_where_a_backend_fails_keras_is_asked(workers: Workers) -> None:
     file = Path(__file__).with_name("own_training.py")
     asked = ParityOptions(f"{file}:adversaries", INSTALLED, data=f"{file}:images", steps=1)
     report = run_parity(asked, workers=workers)
     # Its step is written for the other two.
     assert set(report["failed"]) == {"jax"}
     assert "Keras by itself ends with the same there." in report["failed"]["jax"]
-    failing = compare("raises", INSTALLED, on=INSTALLED[-1], steps=1)
-    assert "Keras by itself ends with the same there." in failing["failed"][INSTALLED[-1]]
 
 
 def test_a_known_difference_by_the_data_is_no_difference_of_training(compare: Compare) -> None:
