@@ -260,11 +260,9 @@ class _Run:
             return
         file = _claimed(self._folder / "batches.npz")
         self._ask_all({"do": "save_batches", "file": file}, having[:1], of_all=True)
-        before = {name: self._failed.pop(name) for name in lacking if name in self._failed}
-        found = self._ask_all(self._request_to_build(batches=file), lacking, of_all=True)
-        self._built |= found
+        self._failed = {name: each for name, each in self._failed.items() if name not in lacking}
+        self._built |= self._ask_all(self._request_to_build(batches=file), lacking, of_all=True)
         self._built = {name: self._built[name] for name in self._workers.sessions if name in self._built}
-        self._failed = {name: before.get(name, each) for name, each in self._failed.items()}
         for name in self._ask_all({"do": "load_batches", "file": file}, unlike, of_all=True):
             self._built[name]["batches"] = self._built[having[0]]["batches"]
 
