@@ -120,9 +120,10 @@ def test_a_function_builds_what_the_script_trains(script: Callable[[str], str]) 
     assert first(target) == []  # It may be the one or the other.
 
 
-def test_what_a_function_trains_is_the_model_that_it_builds(script: Callable[[str], str]) -> None:
-    main = "def main():\n    model = made()\n    model.fit(x, y, batch_size=4, epochs=10_000)"
-    target = f"{script(main)}:main"
+@pytest.mark.parametrize("after", ["", "\n    print(history.history['loss'])", "\n    return model"])
+def test_what_a_function_trains_is_the_model_that_it_builds(script: Callable[[str], str], after: str) -> None:
+    main = "def main():\n    model = made()\n    history = model.fit(x, y, batch_size=4, epochs=10_000)"
+    target = f"{script(main + after)}:main"
     model = builder_of(target, "float32")()
     assert isinstance(model, keras.Sequential)
     assert not model.optimizer.built
