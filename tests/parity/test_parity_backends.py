@@ -392,13 +392,12 @@ def test_the_command_answers_and_writes_its_report(run_python: Run, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="there are no limits to set")
 def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> None:
-    # Without bytecode: what is written of it would be cut short, and stay.
-    code = "import resource, sys; sys.dont_write_bytecode = True\n"
-    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
     code += "from dlf.cli.main import main; main()"
     (tmp_path / "tmp").mkdir()
     asked = ["parity", f"{MODELS}:nesterov", "--backends", ",".join(INSTALLED[:2])]
-    ended = run_python("-c", code, *asked, TMPDIR=str(tmp_path / "tmp"))
+    # Bytecode would be cut short too, and stay.
+    ended = run_python("-c", code, *asked, TMPDIR=str(tmp_path / "tmp"), PYTHONDONTWRITEBYTECODE="1")
     assert ended.returncode == 2
     assert "cannot be written (File too large)" in ended.stderr
     assert "Traceback" not in ended.stderr
