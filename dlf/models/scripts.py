@@ -75,7 +75,6 @@ class Script:
     """The statements that failed, in their order."""
     ahead: list[_Statement] = field(default_factory=list)
     """The statements that were not run yet."""
-    begun: bool = False
 
     def run_for(self, name: str) -> None:
         """Runs the statements ahead up to the training of the model of this name, or else all.
@@ -90,9 +89,8 @@ class Script:
         def is_enough(trained: Any) -> bool:
             return vars(self.module).get(name) is trained and not is_bound_again()
 
-        if self.begun and name in vars(self.module) and not is_bound_again():
+        if name in vars(self.module) and not is_bound_again():
             return
-        self.begun = True
         with suppress(_EnoughError), self.called(is_enough):
             while self.ahead:
                 self._step()
@@ -193,8 +191,8 @@ def _begun(file: str) -> Script:
     module.__file__ = str(place)
     if place.suffix == ".ipynb":
         module.__dict__["display"] = print  # As in every notebook.
-    # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     statements = list(_statements(_source(place), str(place)))
+    # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[place.stem] = module
     _count_from_the_beginning()
     return Script(module, ahead=statements)
@@ -236,8 +234,6 @@ def _names_of(statement: ast.stmt) -> Iterator[str]:
 
 
 _GROWING = frozenset({"add", "append", "extend", "insert", "pop", "update"})
-
-
 _OF_FUTURE = functools.reduce(
     lambda flags, name: flags | getattr(__future__, name).compiler_flag, __future__.all_feature_names, 0
 )
@@ -251,11 +247,11 @@ def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[Non
     if keras is None:
         yield
         return
-    original = keras.Model.fit
+    fit_of_keras = keras.Model.fit
 
-    @functools.wraps(original)  # Its signature is asked for.
+    @functools.wraps(fit_of_keras)  # Its signature is asked for.
     def fit(model: Any, *args: Any, **options: Any) -> Any:
-        given = inspect.signature(original).bind(model, *args, **options).arguments
+        given = inspect.signature(fit_of_keras).bind(model, *args, **options).arguments
         fits.append(Fit(given.pop("self"), given))
         if is_enough(model):
             raise _EnoughError
@@ -272,7 +268,7 @@ def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[Non
         if inherited:
             del keras.Model.fit
         else:
-            keras.Model.fit = original
+            keras.Model.fit = fit_of_keras
 
 
 def fit_instead() -> Callable[..., Any] | None:

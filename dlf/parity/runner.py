@@ -195,6 +195,7 @@ class _Run:
         self._share_training()
         self._check_enough()
         self._check_lines()
+        self._note_draws()
         built = next(iter(self._built.values()))
         found = with_reasons(judge_build(self._built), self._built, built["optimizer"])
         # With a known difference in the build, it is still the same model.
@@ -270,6 +271,8 @@ class _Run:
         """Adds to the errors of backends that failed whether Keras comes through there by itself, once for each."""
         names = [name for name in errors if name in self._built and self._workers.sessions[name].is_alive]
         names = [name for name in names if name not in self._asked]
+        if not names:
+            return
         self._asked.update(names)
         failed, self._failed, found = self._failed, {}, {}
         with suppress(_TruthLostError):
@@ -293,10 +296,13 @@ class _Run:
                 said = "; ".join(each["remarks"])
                 self._failed[name] = BackendError(f"In the target's file, {said}; and the model is another there.")
                 del self._built[name]
+        self._check_enough()
+
+    def _note_draws(self) -> None:
+        """Notes that values are not drawn alike where a pipeline, say, has drawn on some backends alone."""
         if len({each["draws"] for each in self._built.values()}) > 1:
             for each in self._built.values():
-                each["drawn_alike"] = False  # Something else, such as a pipeline, has drawn on some backends alone.
-        self._check_enough()
+                each["drawn_alike"] = False
 
     def _remarks(self) -> list[str]:
         """What has to be known of the file: each remark once, with the backends where it is not of all."""
@@ -311,7 +317,9 @@ class _Run:
 
     def _measured(self) -> Measured:
         leader = self._alive(self._built)[0]
-        self._share("values", self._built)
+        file = _claimed(self._folder / "values.npz")
+        self._ask_all({"do": "save_values", "file": file}, [leader])
+        self._ask_all({"do": "load_values", "file": file}, self._built)
         # For the trajectory too: the gradients show which of them are only roundoff, and the update how far these go.
         has_loss = self._built[leader]["trained_by"] in {"loss", "compute_loss"}
         gradients = has_loss and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
@@ -366,12 +374,6 @@ class _Run:
             "called_unevenly": list(uneven),
             "fits": self._fits(traced) if curves else {},
         }
-
-    def _share(self, what: str, names: Any) -> None:
-        """Gives all backends the values or batches of the first."""
-        file = _claimed(self._folder / f"{what}.npz")
-        self._ask_all({"do": f"save_{what}", "file": file}, self._alive(names)[:1])
-        self._ask_all({"do": f"load_{what}", "file": file}, names)
 
     def _fits(self, names: Any) -> dict[str, Any]:
         """What Keras's own `fit` returns on each backend, after all the steps have been taken by themselves."""

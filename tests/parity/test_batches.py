@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from dlf.models.targets import load_target
 from dlf.parity._recording.batches import batches_of_training, cut, own_batches
 from dlf.parity._recording.building import builder_of
+from dlf.parity._recording.subject import Subject
+from dlf.parity._recording.worker import Worker
+from dlf.parity.options import ParityOptions
 from dlf.utils.errors import InvalidArgumentError
 
 SCRIPT = """
@@ -155,3 +159,30 @@ def test_batches_are_cut_where_all_arrays_have_as_many_examples() -> None:
     long, short = np.zeros((8, 2)), np.zeros((3, 2))
     assert [np.shape(each) for each in cut([(long, long, None)], 4)[0][:2]] == [(4, 2), (4, 2)]
     assert [np.shape(each) for each in cut([([long, short], long, None)], 4)[0][0]] == [(8, 2), (3, 2)]
+
+
+@pytest.mark.parametrize("takes_batches", [False, True])
+def test_a_step_that_takes_all_of_a_batch_gets_its_parts(takes_batches: bool) -> None:
+    seen: list[Any] = []
+
+    class Step(keras.Sequential):  # type: ignore[misc]  # Keras has no types.
+        def train_step(self, *arguments: Any) -> Any:
+            *state, parts = arguments
+            seen.append([tuple(each.shape[1:]) for each in parts])
+            logs = {"loss": keras.ops.zeros(())}
+            return (logs, *state) if state else logs
+
+    model = Step([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd")
+    subject = Subject(lambda: model, None)
+    subject.takes_all, subject.takes_batches = True, takes_batches
+    subject.fit(model, ((np.zeros((4, 3), "float32"),) * 3, None, None))
+    assert seen[-1] == [(3,)] * 3
+
+
+def test_a_generator_is_read_once(script: Callable[[str], str]) -> None:
+    batches = "((x[n : n + 4], y[n : n + 4]) for n in range(0, 20, 4))"
+    lines = f"model = keras.Sequential([keras.layers.Dense(1)])\nmodel.compile('sgd', 'mse')\nmodel.fit({batches})"
+    worker = Worker()
+    worker.respond({"do": "build", "options": asdict(ParityOptions(f"{script(lines)}:model", steps=2))})
+    assert [x[0, 0] for x, _, _ in worker._batches] == [0.0, 8.0]

@@ -80,7 +80,7 @@ def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[F
         if len(having) > 1:
             odd = outvoted(list(built), max(having.values(), key=len))
             what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())
-            foreign = any(_is_foreign(dtype) for each in given.values() for dtype, _ in each[key][1])
+            foreign = any(framework for each in given.values() for _, _, *framework in each[key][1])
             kind = "foreign output" if foreign else "output"
             return [
                 Finding("build", layer, "output", name, "diverged", None, call=key, detail=what, kind=kind)
@@ -89,15 +89,11 @@ def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[F
     return []
 
 
-def _words(dtype: str, shape: Sequence[int], *, with_dtype: bool) -> str:
-    if _is_foreign(dtype):
-        return dtype
+def _words(dtype: str, shape: Sequence[int], framework: str = "", *, with_dtype: bool) -> str:
+    """An output in words; a tensor of another framework is its class, and that framework."""
+    if framework:
+        return f"{dtype} of {framework}"
     return f"{dtype} {tuple(shape)}" if with_dtype else f"{tuple(shape)}"
-
-
-def _is_foreign(dtype: str) -> bool:
-    """Whether an output is a tensor of another framework: then its class and that framework stand for a dtype."""
-    return " of " in dtype
 
 
 def judge_values(built: Mapping[str, Built]) -> list[Finding]:

@@ -32,6 +32,7 @@ __all__ = [
     "arrays_of",
     "batches_of_training",
     "cut",
+    "examples_in",
     "gives_batches",
     "own_batches",
     "read_batches",
@@ -152,10 +153,15 @@ def read_batches(file: Path) -> tuple[list[Batch], dict[str, bool]]:
 
 def cut(batches: list[Batch], size: int) -> list[Batch]:
     """Returns batches of at most this many examples, where all arrays have as many."""
-    sizes = {np.shape(each)[:1] for each in arrays_of(batches)}
-    if len(sizes) != 1 or sizes == {()}:
+    if examples_in(batches) is None:
         return batches
     return [mapped(lambda each: each[:size], batch) for batch in batches]
+
+
+def examples_in(structure: Any) -> int | None:
+    """The number of examples that all arrays have, or None where they have others, such as the edges of a graph."""
+    sizes = {np.shape(each)[:1] for each in arrays_of(structure)}
+    return sizes.pop()[0] if len(sizes) == 1 and sizes != {()} else None
 
 
 def all_inputs(batches: list[Batch]) -> list[Batch]:

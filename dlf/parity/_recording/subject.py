@@ -25,7 +25,7 @@ from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, l
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
-from dlf.parity._recording.batches import Batch, arrays_of
+from dlf.parity._recording.batches import Batch, examples_in
 from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.utils.errors import InvalidArgumentError, UnknownInputsError
 from dlf.utils.files import without_nan
@@ -436,10 +436,10 @@ class Subject:
             The history: for each metric, the list of its one value.
         """
         x, y, weights = batch
-        sizes = {np.shape(each)[:1] for each in arrays_of(batch)}
-        # Arrays of other lengths, such as the edges of a graph, are no arrays of examples.
-        if len(sizes) == 1 and sizes != {()} and not self.takes_batches:
-            options = {"sample_weight": weights, "batch_size": sizes.pop()[0], "shuffle": False}
+        examples = examples_in(batch)
+        # Of arrays, `fit` would put a tuple of inputs into another.
+        if examples is not None and not (self.takes_batches or self.takes_all):
+            options = {"sample_weight": weights, "batch_size": examples, "shuffle": False}
             return model.fit(x, y, verbose=0, **options).history
         packed = x if self.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
         return model.fit(_OneBatch(packed), verbose=0).history
@@ -551,11 +551,10 @@ def _values_of(tensor: Any) -> np.ndarray | None:
 
 
 def _spec_of(output: Any) -> list[Any]:
-    """The dtype and shape of an output of a layer; of a tensor of another framework, its class and that framework."""
+    """The dtype and shape of an output of a layer; of a tensor of another framework, its class, and that framework."""
     if not keras.ops.is_tensor(output):
         foreign = hasattr(output, "shape") and not isinstance(output, np.ndarray | np.generic)
-        whose = f" of {type(output).__module__.partition('.')[0]}" if foreign else ""
-        return [f"{type(output).__name__}{whose}", []]
+        return [type(output).__name__, [], *[type(output).__module__.partition(".")[0]] * foreign]
     return [kind_of(keras.backend.standardize_dtype(output.dtype)), list(output.shape)]
 
 

@@ -90,6 +90,7 @@ class Worker:
         self._unlike_numbers: set[str] = set()
         self._batches: list[Batch] = []
         self._trained_elsewhere: Path | None = None
+        self._training: tuple[list[Batch], dict[str, bool]] | None = None
         self._batches_of_training = False
         self._training_refused: str | None = None
         self._refused_batch: Batch | None = None
@@ -126,11 +127,10 @@ class Worker:
         build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
         self._policy = keras.config.dtype_policy()  # The user's file may have set it, and is not imported again.
         own = own_batches(options, random) if options["data"] else []
-
         draws = hashlib.sha256(repr(random_stream.getstate()).encode()).hexdigest()[:16]
 
         def inputs_for(model: Any) -> list[Any]:
-            found = own or self._trained_on(options["target"], model, 1)
+            found = own or self._trained_on(model)[0]
             return [each[0] for each in (*found[:1], *all_inputs(found[:1]))]
 
         set_seed(options["seed"])
@@ -175,18 +175,14 @@ class Worker:
             What the model gives for the first.
         """
         subject, size, steps = self._subject, options["batch_size"], options["steps"]
-        trained_on = [] if own else self._trained_on(options["target"], subject.model, steps)
-        # A step or loss of somebody's own may count on the size of a batch.
-        smaller = [cut(trained_on, size)] * bool(trained_on and subject.trained_by == "loss")
-        subject.takes_batches = bool(trained_on) and gives_batches(options["target"], subject.model)
-        as_one = [all_inputs(trained_on)] * has_own(subject.model, "train_step")
-        if self._trained_elsewhere is not None:
-            # The other backend has chosen among these forms.
-            _, marks = read_batches(self._trained_elsewhere)
-            subject.takes_batches = marks["takes_batches"]
-            smaller, as_one = [], [trained_on] * marks["takes_all"]
-        for self._batches in filter(None, (*smaller, trained_on, *as_one)):
-            subject.takes_all = any(each is self._batches for each in as_one)
+        trained_on, marks = ([], {}) if own else self._trained_on(subject.model)
+        subject.takes_batches = marks.get("takes_batches", False)
+        forms = [(trained_on, marks.get("takes_all", False))] * bool(trained_on)
+        if trained_on and self._trained_elsewhere is None:
+            # A step or loss of somebody's own may count on the size of a batch.
+            smaller = [(cut(trained_on, size), False)] * (subject.trained_by == "loss")
+            forms = [*smaller, *forms, *[(all_inputs(trained_on), True)] * has_own(subject.model, "train_step")]
+        for self._batches, subject.takes_all in forms:
             try:
                 subject.expect(self._batches[0])
                 found: Outputs = subject.outputs_for(self._batches[0], "TARGET")
@@ -203,11 +199,18 @@ class Worker:
         answer: Outputs = subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
         return answer
 
-    def _trained_on(self, target: str, model: Any, steps: int) -> list[Batch]:
-        """The batches that the script trains the model on, here or on another backend."""
-        if self._trained_elsewhere is not None:
-            return read_batches(self._trained_elsewhere)[0][:steps]
-        return batches_of_training(target, model, steps)
+    def _trained_on(self, model: Any) -> tuple[list[Batch], dict[str, bool]]:
+        """The batches that the script trains the model on, here or on another backend, and how a step takes them.
+
+        They are read once: a generator gives others the next time.
+        """
+        if self._training is None and self._trained_elsewhere is not None:
+            self._training = read_batches(self._trained_elsewhere)
+        elif self._training is None:
+            target, steps = self._options["target"], self._options["steps"]
+            marks = {"takes_batches": gives_batches(target, model)}
+            self._training = batches_of_training(target, model, steps), marks
+        return self._training
 
     def by_keras_alone(self) -> dict[str, Any]:
         """Trains the model by Keras alone, or calls it if it is not compiled; returns the error that this ends with.
