@@ -13,6 +13,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import builtins
 import functools
 import importlib
 import inspect
@@ -31,7 +32,7 @@ from typing import Any
 from dlf.utils.tracebacks import original, own_traceback
 from dlf.utils.words import listed
 
-__all__ = ["FILES", "Failure", "Fit", "Script", "fit_instead", "script_of", "script_run"]
+__all__ = ["FILES", "Failure", "Fit", "Script", "fit_instead", "names_of_expression", "script_of", "script_run"]
 
 FILES = (".py", ".ipynb")
 """The endings of the names of scripts and notebooks."""
@@ -80,16 +81,18 @@ class Script:
         """Runs the statements ahead up to the training of the model of this name, or else all.
 
         Args:
-            name: The name of what is asked for. If it is there, and stays as it is, nothing more is run.
+            name: The name of what is asked for, or an expression. If it is there, and stays as it is, nothing more is
+                run.
         """
+        names = names_of_expression(name)
 
         def is_bound_again() -> bool:
-            return any(name in each.names for each in self.ahead)
+            return any(names & each.names for each in self.ahead)
 
         def is_enough(trained: Any) -> bool:
-            return vars(self.module).get(name) is trained and not is_bound_again()
+            return any(_holds(vars(self.module).get(each), trained) for each in names) and not is_bound_again()
 
-        if name in vars(self.module) and not is_bound_again():
+        if names <= vars(self.module).keys() and not is_bound_again():
             return
         with suppress(_EnoughError), self.called(is_enough):
             while self.ahead:
@@ -220,6 +223,29 @@ def _statements(source: str | bytes, name: str) -> Iterator[_Statement]:
     for node in ast.parse(source, name).body:
         code = compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True)
         yield _Statement(node.lineno, code, frozenset(_names_of(node)))
+
+
+def names_of_expression(text: str) -> frozenset[str]:
+    """Returns the names of a module that an expression is made of.
+
+    Args:
+        text: The expression, or a single name.
+
+    Example:
+        >>> sorted(names_of_expression("make(sizes[0], depth=len(sizes))"))
+        ['make', 'sizes']
+    """
+    nodes = ast.walk(ast.parse(text, mode="eval"))
+    return frozenset(each.id for each in nodes if isinstance(each, ast.Name) and not hasattr(builtins, each.id))
+
+
+def _holds(value: Any, model: Any) -> bool:
+    """Whether a value is this model, or has it among its elements or attributes."""
+    if value is model:
+        return True
+    inside = value if isinstance(value, list | tuple) else getattr(value, "__dict__", {}).values()
+    inside = value.values() if isinstance(value, dict) else inside
+    return any(each is model for each in inside)
 
 
 def _names_of(statement: ast.stmt) -> Iterator[str]:

@@ -2,19 +2,22 @@
 
 Requirements:
 
-* the name is that of a function that builds a model, say, or of a model;
+* the name is that of a function that builds a model, say, or of a model; or the call of a function, an element or an
+  attribute, as the file itself could write it: ``file.py:build(width=32)``, ``file.py:models[0]``;
 * the error for a target that cannot be imported shows the traceback without the lines of dlf and of Python's importer.
 """
 
 from __future__ import annotations
 
+import ast
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dlf.models.scripts import FILES, Script, script_of, script_run
+from dlf.models.scripts import FILES, Script, names_of_expression, script_of, script_run
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.tracebacks import own_traceback
 
@@ -44,12 +47,35 @@ def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) 
                 argument, expected=f"{_FORM}, or file.keras", received=target, advice=f"There is no file {target}."
             )
         return target, ""
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name.isidentifier():
+    place, name = _split(target)
+    if not place or not _is_expression(name):
         raise InvalidArgumentError(argument, expected=_FORM + ", or file.keras" * saved, received=target)
     if place.endswith(FILES) and not Path(place).is_file():
         raise InvalidArgumentError(argument, expected=_FORM, received=target, advice=f"There is no file {place}.")
     return place, name
+
+
+_OF_A_FILE = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, FILES))})):(.*)", re.DOTALL)
+_EXPRESSION = (
+    *(ast.Expression, ast.Name, ast.Load, ast.Attribute, ast.Subscript, ast.Call, ast.keyword, ast.Constant),
+    *(ast.Tuple, ast.List, ast.Dict, ast.UnaryOp, ast.USub),
+)
+
+
+def _split(target: str) -> tuple[str, str]:
+    """The file or module of a target, and the name or the expression; the first colon may be that of a drive."""
+    of_a_file = _OF_A_FILE.fullmatch(target)
+    if of_a_file:
+        return of_a_file[1], of_a_file[2]
+    place, _, name = target.partition(":")
+    return place, name
+
+
+def _is_expression(text: str) -> bool:
+    try:
+        return all(isinstance(each, _EXPRESSION) for each in ast.walk(ast.parse(text, mode="eval")))
+    except SyntaxError:
+        return False
 
 
 def is_saved_model(target: str) -> bool:
@@ -69,7 +95,7 @@ def is_file(target: str) -> bool:
         >>> is_file("model.py:build"), is_file("package.module:build")
         (True, False)
     """
-    return target.rpartition(":")[0].endswith(FILES)
+    return _split(target)[0].endswith(FILES)
 
 
 def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) -> Callable[..., Any]:
@@ -81,8 +107,8 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
         anew: Whether a file or module that was imported already is run once more.
 
     Returns:
-        The function. Where the name is that of a Keras model, a function that returns it, and from its second call on
-        another, for which it runs the module once more.
+        The function, or one that makes the call which the target writes out. Where the name is that of a Keras model, a
+        function that returns it, and from its second call on another, for which it runs the module once more.
 
     Raises:
         InvalidArgumentError: The module cannot be imported, or has nothing of this name.
@@ -91,19 +117,23 @@ def load_target(target: str, argument: str = "TARGET", *, anew: bool = False) ->
         >>> load_target("math:sqrt")(4)
         2.0
     """
+    place, name = check_target(target, argument)
+    if _is_call(name):
+        return _calling(name, _run(target, argument, anew=anew))
     found, module = _load(target, argument, anew=anew)
     if _is_model(found):
         return _returning(found, target, argument)
     if not callable(found):
         known = [each for each in vars(module) if not each.startswith("_") and callable(getattr(module, each))]
-        place, _, name = target.rpartition(":")
         raise InvalidArgumentError(
             argument,
             expected=f"a function or a model of {place}",
             received=name,
             advice=" ".join(
                 [
-                    did_you_mean(name, known) or f"It has {', '.join(known[:10]) or 'none'}.",
+                    _elements_of(found, name)
+                    or did_you_mean(name, known)
+                    or f"It has {', '.join(known[:10]) or 'none'}.",
                     *(f"In the file, {each}." for each in script_behind(target).remarks),
                 ]
             ),
@@ -130,15 +160,36 @@ def load_value(target: str, argument: str) -> Any:
 
 def _load(target: str, argument: str, *, anew: bool) -> tuple[Any, ModuleType]:
     """Imports the module, and returns what the name stands for there, and the module."""
+    name, script = _split(target)[1], _run(target, argument, anew=anew)
+    if name.isidentifier():
+        return getattr(script.module, name, None), script.module
+    try:
+        return _evaluated(name, script), script.module
+    except Exception as error:
+        raise InvalidArgumentError(
+            argument,
+            expected=f"what can be evaluated in {_split(target)[0]}",
+            received=name,
+            advice=f"\n{own_traceback(error)}",
+        ) from error
+
+
+def _run(target: str, argument: str, *, anew: bool) -> Script:
     place, name = check_target(target, argument)
     try:
         script = script_run(place, name, anew=anew)
     except Exception as error:
         raise _not_imported(target, argument, error, own_traceback(error)) from error
-    if script.failed and not hasattr(script.module, name):
+    if script.failed and not names_of_expression(name) <= vars(script.module).keys():
         first = script.failed[0]  # Most likely, all others follow from it.
         raise _not_imported(target, argument, first.error, first.traceback) from first.error
-    return getattr(script.module, name, None), script.module
+    return script
+
+
+def _evaluated(expression: str, script: Script) -> Any:
+    # Of `_EXPRESSION` alone, as the user's own file could write it; what it calls may train.
+    with script.called():
+        return eval(compile(expression, "TARGET", "eval"), vars(script.module))  # noqa: S307
 
 
 def _not_imported(target: str, argument: str, error: BaseException, traceback: str) -> InvalidArgumentError:
@@ -161,7 +212,7 @@ def script_behind(target: str) -> Script:
         >>> script_behind("math:sqrt").remarks
         []
     """
-    return script_of(target.rpartition(":")[0])
+    return script_of(_split(target)[0])
 
 
 _ASIDE = (
@@ -174,6 +225,36 @@ def _is_model(value: Any) -> bool:
     # Who has made a model has imported Keras; dlf's own command has not.
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(value, keras.Model)
+
+
+_NAMED = 4
+"""How many of a list's models are named."""
+
+
+def _elements_of(found: Any, name: str) -> str:
+    """How a model is named that a list or a dictionary holds, or an object as its attribute; empty if there is none."""
+    if isinstance(found, list | tuple | dict):
+        pairs: Any = found.items() if isinstance(found, dict) else enumerate(found)
+        models = [f"{name}[{key!r}]" for key, each in pairs if _is_model(each)]
+    else:
+        models = [f"{name}.{key}" for key, each in getattr(found, "__dict__", {}).items() if _is_model(each)]
+    return (
+        f"It holds {'models' if len(models) > 1 else 'a model'}: name {' or '.join(models[:_NAMED])}." if models else ""
+    )
+
+
+def _is_call(expression: str) -> bool:
+    return any(isinstance(each, ast.Call) for each in ast.walk(ast.parse(expression, mode="eval")))
+
+
+def _calling(expression: str, script: Script) -> Callable[[], Any]:
+    """Returns a function that makes the call that a target writes out."""
+
+    def build() -> Any:
+        return _evaluated(expression, script)
+
+    build.__name__ = expression
+    return build
 
 
 def _returning(model: Any, target: str, argument: str) -> Callable[[], Any]:

@@ -212,3 +212,57 @@ def test_names_count_from_the_beginning_in_each_run(tmp_path: Path) -> None:
     (tmp_path / "naming.py").write_text(f"import keras\nmodel = keras.Sequential([{layers}])")
     build = load_target(f"{tmp_path / 'naming.py'}:model", anew=True)
     assert [[each.name for each in build().layers] for _ in range(3)] == [["dense_1", "dense"]] * 3
+
+
+MODELS = """
+import keras
+def make(width, depth=1):
+    layers = [keras.layers.Dense(width) for _ in range(depth)]
+    return keras.Sequential([keras.Input((3,)), *layers])
+class Trainer: ...
+models, nets, trainer, size = [make(2), make(3)], {"a": make(4)}, Trainer(), 6
+trainer.model = make(5)
+for each in models:
+    each.compile("sgd", "mse")
+    each.fit([[1.0, 2.0, 3.0]], [[1.0]])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("models[1]", 3),
+        ("nets['a']", 4),
+        ("trainer.model", 5),
+        ("make(size, depth=2)", 6),
+        ("make(-size + 7)", None),
+        ("make(depth=1, width=[7, 8][1])", 8),
+    ],
+)
+def test_a_call_an_element_or_an_attribute_may_be_written_out(tmp_path: Path, name: str, width: int | None) -> None:
+    file = tmp_path / "expressions.py"
+    file.write_text(MODELS)
+    if width is None:
+        with pytest.raises(InvalidArgumentError, match=r"expected file\.py:name"):
+            check_target(f"{file}:{name}")
+        return
+    build = load_target(f"{file}:{name}", anew=True)
+    models = [build(), build()]
+    assert [each.output_shape[-1] for each in models] == [width, width]
+    assert models[0] is not models[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("models", r"It holds models: name models\[0\] or models\[1\]\."),
+        ("nets", r"It holds a model: name nets\['a'\]\."),
+        ("trainer", r"It holds a model: name trainer\.model\."),
+        ("nets['b']", "expected what can be evaluated in .*(?s:.*)KeyError: 'b'"),
+    ],
+)
+def test_what_holds_models_is_answered_with_their_names(tmp_path: Path, name: str, message: str) -> None:
+    file = tmp_path / "holders.py"
+    file.write_text(MODELS)
+    with pytest.raises(InvalidArgumentError, match=message):
+        load_target(f"{file}:{name}", anew=True)

@@ -208,6 +208,24 @@ def test_another_dtype_is_held_to_its_own_noise_floors(workers: Workers, file: P
     assert not any(each["verdict"] in {"diverged", "precision"} for each in report["findings"])
 
 
+def test_a_model_that_a_file_makes_when_it_is_run_takes_the_dtype_too(tmp_path: Path) -> None:
+    made = tmp_path / "made.py"
+    made.write_text("import keras\nmodel = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n")
+    subject = Subject(builder_of(f"{made}:model", "mixed_bfloat16"), "mse")
+    assert [each.model.layers[0].compute_dtype for each in (subject, subject.again())] == ["bfloat16", "bfloat16"]
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_dtype_that_no_layer_takes_is_refused(tmp_path: Path) -> None:
+    fixed = tmp_path / "fixed.py"
+    fixed.write_text(
+        "import keras\nmodel = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, dtype='float32')])\n"
+    )
+    options = asked(f"{fixed}:model", dtype="mixed_bfloat16", loss="mse")
+    with pytest.raises(InvalidArgumentError, match="mixed_bfloat16, and layers that compute in float32"):
+        Worker().respond({"do": "build", "options": options})
+
+
 def test_a_saved_model_is_what_it_was(file: Path, tmp_path: Path) -> None:
     model = builder_of(f"{file}:build", "float32")()
     model.save(tmp_path / "saved.keras")

@@ -8,6 +8,7 @@ Requirements:
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,7 +43,7 @@ def builder_of(target: str, dtype: str) -> Callable[..., Any]:
     if is_saved_model(target):
         return partial(_loaded, Path(target), dtype)
     # A file may have changed since this process ran it; a package is imported once, as ever.
-    return partial(_called, target, load_target(target, anew=is_file(target)), dtype)
+    return partial(_called, target, _loaded_by_policy(target, dtype, anew=is_file(target)), dtype)
 
 
 @contextmanager
@@ -62,8 +63,20 @@ def failing_with_lines(target: str) -> Iterator[None]:
         raise revive(type(error), said, vars(error)) from error
 
 
+def _loaded_by_policy(target: str, dtype: str, *, anew: bool) -> Callable[..., Any]:
+    """Loads the target by the dtype policy that is asked for: its models may be made when the file is run."""
+    policy = keras.config.dtype_policy()
+    if not _is_asked_for(dtype):
+        return load_target(target, anew=anew)
+    keras.config.set_dtype_policy(dtype)
+    try:
+        return load_target(target, anew=anew)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
-    function = load_target(target, anew=True) if anew else function
+    function = _loaded_by_policy(target, dtype, anew=True) if anew else function
     policy, script = keras.config.dtype_policy(), script_behind(target)
     if _is_asked_for(dtype):
         keras.config.set_dtype_policy(dtype)
@@ -74,16 +87,29 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
     except Exception as error:
         if len(script.fits) > fits:
             return script.fits[-1].model  # What follows the training, such as plots, counts on it.
+        wants = _wanted_arguments(function)
         raise InvalidArgumentError(
             "TARGET",
-            expected="a function without arguments that returns a Keras model",
+            expected="a function without arguments, or a call, that returns a Keras model",
             received=getattr(function, "__name__", function),
-            advice=f"\n{own_traceback(error)}",
+            advice=f"Write the call out: '{target}({', '.join(f'{each}=...' for each in wants)})'."
+            if wants
+            else f"\n{own_traceback(error)}",
         ) from error
     finally:
         keras.config.set_dtype_policy(policy)
     # A `main` trains a model, and returns nothing.
     return script.fits[-1].model if found is None and script.fits else found
+
+
+def _wanted_arguments(function: Callable[..., Any]) -> list[str]:
+    """The arguments that a function has to be given."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # It has no signature.
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [each.name for each in parameters if each.default is each.empty and each.kind not in variadic]
 
 
 def _loaded(file: Path, dtype: str, *, anew: bool = False) -> Any:  # noqa: ARG001 - a file is always loaded anew.

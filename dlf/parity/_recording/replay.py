@@ -31,6 +31,7 @@ __all__ = [
     "Inputs",
     "Move",
     "beside",
+    "compiled_if_possible",
     "float_outputs",
     "is_number",
     "moved_by",
@@ -191,7 +192,7 @@ def replay_of(
     # Outputs alone take few operations, most of which XLA has compiled for other layers of these shapes already. But a
     # loop would be compiled anew at each call.
     loops = any(isinstance(each, LOOPS) for each in (layer, *layers_by_path(layer).values()))
-    used = _compiled(compute) if loops or path is not None else compute
+    used = compiled_if_possible(compute) if loops or path is not None else compute
 
     def replay(inputs: Inputs) -> dict[str, np.ndarray]:
         outputs, after, penalties, gradients = used(inputs.parameters(layer, float64=float64), inputs.fixed())
@@ -250,7 +251,7 @@ def replay_of_loss(
         )
         return found
 
-    taken = _compiled(take)
+    taken = compiled_if_possible(take)
 
     def replay(move: Move | None) -> dict[str, np.ndarray]:
         value, gradients = taken(
@@ -285,7 +286,7 @@ def replay_of_update(
     before = [to_numpy(each.value) for each in variables]
     # Stateless, as Keras takes a step on JAX: an optimizer that scales the loss has a branch.
     stateless = keras.config.backend() == "jax"
-    by_values = _compiled(subject.built_optimizer(model).stateless_apply) if stateless else None
+    by_values = compiled_if_possible(subject.built_optimizer(model).stateless_apply) if stateless else None
 
     def replay(random: np.random.Generator | None) -> dict[str, np.ndarray]:
         moves = [0.0 if random is None else random.choice([-1.0, 1.0], each.shape) * step for each in exact]
@@ -312,8 +313,11 @@ def replay_of_update(
     return replay
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function as the backend compiles it; one that cannot be compiled runs as it is."""
+def compiled_if_possible(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function as the backend compiles it; one that cannot be compiled runs as it is.
+
+    Keras compiles no model that holds a layer whose `supports_jit` is false.
+    """
     whole, traced = current_backend().compiled(function), True
     if whole is function:
         return function

@@ -47,6 +47,7 @@ from dlf.parity._recording.replay import (
     Inputs,
     Move,
     beside,
+    compiled_if_possible,
     float_outputs,
     moved_by,
     nudged,
@@ -64,6 +65,7 @@ from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
+from dlf.utils.words import listed
 from dlf.utils.workers import peak_memory, report_progress, serve
 
 __all__ = ["Worker"]
@@ -138,6 +140,7 @@ class Worker:
             with common_randomness():
                 # A user's own initializers draw alike too, where they draw by keras.random.
                 self._subject = Subject(build, options["loss"], inputs_for)
+            _check_dtype(options["dtype"], self._subject.layers)
             drawn = randomness_report(self._subject.model)
             found = self._choose_batches(options, own, random)
         described: Described = self._subject.describe()
@@ -525,9 +528,7 @@ class Worker:
 
     def _take(self, function: Any, parameters: Any, batch: Any) -> Any:
         path = self._path
-        take = current_backend().compiled(
-            lambda parameters, batch: path.loss_and_gradients(function, parameters, batch)
-        )
+        take = compiled_if_possible(lambda parameters, batch: path.loss_and_gradients(function, parameters, batch))
         return take(parameters, batch)
 
 
@@ -559,6 +560,18 @@ def _check_device(asked: str | None, first: str) -> None:
             expected=f"a device that {current_backend().name} finds: its first is {first}",
             received=asked,
             advice="Install a build of it for that device (see the README), or leave the option out.",
+        )
+
+
+def _check_dtype(asked: str, layers: Mapping[str, keras.Layer]) -> None:
+    """Raises if a dtype policy is asked for and no layer computes by it: the file may set its own."""
+    found = {each.compute_dtype for each in layers.values()}
+    if asked != "float32" and found and keras.DTypePolicy(asked).compute_dtype not in found:
+        raise InvalidArgumentError(
+            "--dtype",
+            expected="a model whose layers take Keras's global dtype policy",
+            received=f"{asked}, and layers that compute in {listed(sorted(map(str, found)))}",
+            advice="Leave --dtype out, or do not set a dtype in the target's file.",
         )
 
 

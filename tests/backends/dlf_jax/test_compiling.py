@@ -14,7 +14,7 @@ if keras.config.backend() != "jax":
 
 import jax
 
-from dlf.parity._recording.replay import _compiled
+from dlf.parity._recording.replay import compiled_if_possible
 from dlf_jax import compiling
 from dlf_jax.compiling import compiled
 
@@ -85,11 +85,11 @@ def test_other_shapes_are_other_programs() -> None:
 
 
 def test_what_cannot_be_traced_runs_as_it_is_and_what_fails_fails() -> None:
-    looks = _compiled(lambda x: x * 2 if float(x.sum()) > 0 else x)
+    looks = compiled_if_possible(lambda x: x * 2 if float(x.sum()) > 0 else x)
     assert np.array_equal(looks(keras.ops.ones(2)), [2.0, 2.0])
     assert np.array_equal(looks(-keras.ops.ones(2)), [-1.0, -1.0])
     with pytest.raises(TypeError):
-        _compiled(lambda x: x + "a")(np.ones(2))
+        compiled_if_possible(lambda x: x + "a")(np.ones(2))
     with pytest.raises(jax.errors.ConcretizationTypeError):
         compiled(lambda x: x * 2 if float(x.sum()) > 0 else x)(np.ones(2))
 
