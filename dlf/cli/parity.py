@@ -81,7 +81,8 @@ def parity(  # noqa: PLR0913 - one for each option.
     r"""Does a model compute and train the same on every backend, and if not, in which layer does it start?
 
     TARGET is file.py:name, notebook.ipynb:name or package.module:name, the name of a function without arguments that
-    returns a Keras model, or of a model; or a .keras file, which is loaded in safe mode.
+    returns a Keras model, or of a model; or a .keras file, which is loaded in safe mode. A call, an element or an
+    attribute is written as in the file: "model.py:build(width=32)", "model.py:models[0]".
 
     \b
     Examples:
