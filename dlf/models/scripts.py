@@ -3,8 +3,9 @@
 Requirements:
 
 * a file is run under its own name, with its folder first on ``sys.path``, once for all that is asked of it;
-* Keras's `fit` does nothing but note what it is given; a file is run up to the training of the model that is asked for,
-  since what follows counts on a trained model, and may change it;
+* Keras's `fit` does nothing but note what it is given, and a loop of the file's own ends at the first step that one of
+  Keras's optimizers would take; a file is run up to the training of the model that is asked for, since what follows
+  counts on a trained model, and may change it;
 * a statement that fails, such as one that reads data that are not there, is left out, and that is said; the model may
   not need it.
 """
@@ -26,13 +27,25 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from dlf.utils.attributes import replaced
 from dlf.utils.tracebacks import original, own_traceback
 from dlf.utils.words import listed
 
-__all__ = ["FILES", "Failure", "Fit", "Script", "fit_instead", "names_of_expression", "script_of", "script_run"]
+__all__ = [
+    "FILES",
+    "Failure",
+    "Fit",
+    "Script",
+    "TrainedError",
+    "fit_instead",
+    "names_of_expression",
+    "script_of",
+    "script_run",
+]
 
 FILES = (".py", ".ipynb")
 """The endings of the names of scripts and notebooks."""
@@ -40,7 +53,7 @@ FILES = (".py", ".ipynb")
 
 @dataclass(frozen=True)
 class Fit:
-    """A call of Keras's `fit` that was left out: the model, and the other arguments by their names."""
+    """A training that was left out: the model, and what Keras's `fit` is given by its name; nothing in a loop."""
 
     model: Any
     arguments: dict[str, Any]
@@ -102,6 +115,8 @@ class Script:
         statement = self.ahead.pop(0)
         try:
             exec(statement.code, vars(self.module))  # noqa: S102 - that is what running is.
+        except TrainedError:
+            return
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a script may raise anything.
             text = own_traceback(error)
             # Without the traceback itself, which would keep all that its functions hold.
@@ -136,6 +151,10 @@ class Script:
                 yield
         finally:
             sys.argv = given
+
+
+class TrainedError(BaseException):
+    """A model would be trained now by a loop of the file's own, which cannot go on without."""
 
 
 class _EnoughError(BaseException):
@@ -284,17 +303,45 @@ def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[Non
         model.history = keras.callbacks.History()
         return model.history
 
-    inherited = "fit" not in vars(keras.Model)
-    keras.Model.fit = fit
+    optimizer_of_keras = keras.optimizers.Optimizer
+    build_of_keras, built = optimizer_of_keras.build, WeakKeyDictionary[Any, Any]()
+
+    def build(optimizer: Any, variables: Any) -> None:
+        built[optimizer] = variables
+        build_of_keras(optimizer, variables)
+
+    def apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:  # noqa: ARG001 - Keras's signature.
+        model = _whose(trainable_variables or built.get(optimizer))
+        if model is not None:
+            fits.append(Fit(model, {}))
+        raise _EnoughError if model is not None and is_enough(model) else TrainedError
+
     token = _fit_instead.set(fit)
     try:
-        yield
+        with (
+            replaced(keras.Model, "fit", fit),
+            replaced(optimizer_of_keras, "build", build),
+            replaced(optimizer_of_keras, "apply", apply),
+        ):
+            yield
     finally:
         _fit_instead.reset(token)
-        if inherited:
-            del keras.Model.fit
-        else:
-            keras.Model.fit = fit_of_keras
+
+
+def _whose(variables: Any) -> Any:
+    """The model that these variables are trained of: the innermost one that a function on the stack names."""
+    keras, wanted = sys.modules["keras"], {id(each) for each in variables or ()}
+    frame = inspect.currentframe()
+    while frame is not None and wanted:
+        for value in (*frame.f_locals.values(), *(frame.f_globals.values() if _is_of_user(frame) else ())):
+            if isinstance(value, keras.Model) and wanted <= {id(each) for each in value.trainable_variables}:
+                return value
+        frame = frame.f_back
+    return None
+
+
+def _is_of_user(frame: FrameType) -> bool:
+    return "site-packages" not in frame.f_code.co_filename
 
 
 def fit_instead() -> Callable[..., Any] | None:

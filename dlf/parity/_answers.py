@@ -133,6 +133,8 @@ class BuildAnswer(BackendDescription, Built):
     """Whether the batches are those that the target's script trains on."""
     training_refused: str | None
     """Why the model does not take those, if so."""
+    called_by_step: bool
+    """Whether the model is called on what its own step calls it on, which is not what the step is given."""
     data_not_finite: list[str]
     """Where the data hold NaN or infinity, in words."""
     dtype: str

@@ -249,15 +249,20 @@ class _Run:
 
         A pipeline of TensorFlow's may not come through on another backend, or gives others where it shuffles.
         """
+        # One that knows what the model's step calls it on comes first.
         having = [name for name, each in self._built.items() if each["batches_of_training"]]
-        lacking = [name for name, each in self._failed.items() if isinstance(each, UnknownInputsError)]
+        having.sort(key=lambda name: not self._built[name]["called_by_step"])
+        if not having:
+            return
+        called = self._built[having[0]]["called_by_step"]
+        lacking = [name for name, each in self._failed.items() if called or isinstance(each, UnknownInputsError)]
         lacking += [
             name
             for name, each in self._built.items()
-            if name not in having and each["training_refused"] is None and not self._options.data
+            if name not in having and (called or each["training_refused"] is None) and not self._options.data
         ]
         unlike = [name for name in having if self._built[name]["batches"] != self._built[having[0]]["batches"]]
-        if not having or not (lacking or unlike):
+        if not (lacking or unlike):
             return
         file = _claimed(self._folder / "batches.npz")
         self._ask_all({"do": "save_batches", "file": file}, having[:1], of_all=True)

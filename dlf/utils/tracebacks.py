@@ -32,8 +32,19 @@ def own_traceback(error: BaseException) -> str:
     own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
     # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
-    text = "".join([*traceback.format_list(own), *said]).rstrip().removesuffix("-" * 20).rstrip()
+    message = _FRAME.sub(lambda found: "" if _is_foreign(found[1], ours) else found[0], "".join(said))
+    text = "".join([*traceback.format_list(own), message]).rstrip().removesuffix("-" * 20).rstrip()
     return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.
+
+
+_FRAME = re.compile(r'^  File "(.+)", line \d+, in .*\n\n?', re.MULTILINE)
+"""A frame in the message of an error that TensorFlow raises where it runs a graph."""
+
+
+def _is_foreign(file: str, ours: set[Path]) -> bool:
+    inside = Path(file).parents
+    packages = "site-packages" in Path(file).parts or ours.intersection(inside)
+    return file.startswith("<") or bool(packages)
 
 
 def original(error: BaseException) -> BaseException:

@@ -11,6 +11,7 @@ import keras
 import pytest
 
 from dlf.models.targets import check_target, load_target, load_value, script_behind
+from dlf.parity._recording.building import builder_of
 from dlf.utils.errors import InvalidArgumentError
 
 MODEL = """
@@ -266,3 +267,46 @@ def test_what_holds_models_is_answered_with_their_names(tmp_path: Path, name: st
     file.write_text(MODELS)
     with pytest.raises(InvalidArgumentError, match=message):
         load_target(f"{file}:{name}", anew=True)
+
+
+LOOP = """
+import keras
+from keras import ops
+def make():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="ones")])
+model, other, optimizer, steps = make(), make(), keras.optimizers.SGD(1.0), 0
+def step(trained):
+    {apply}
+{lines}
+"""
+APPLY = {
+    "apply": "optimizer.apply([ops.ones(each.shape) for each in trained.trainable_variables], {of})",
+    "older": "optimizer.apply_gradients([(ops.ones(each.shape), each) for each in trained.trainable_variables])",
+    "stateless": (
+        "optimizer = keras.optimizers.SGD(1.0); variables = trained.trainable_variables; optimizer.build(variables); "
+        "optimizer.stateless_apply(optimizer.variables, [ops.ones(each.shape) for each in variables], variables)"
+    ),
+}
+
+
+@pytest.mark.parametrize("way", APPLY)
+def test_a_loop_of_the_files_own_is_left_out_too(tmp_path: Path, way: str) -> None:
+    lines = (
+        "while True:\n    step(other)\n    steps += 1\nfor _ in range(3):\n    step(model)\n    steps += 1\nsteps = 10"
+    )
+    file = tmp_path / f"loop_{way}.py"
+    file.write_text(LOOP.format(apply=APPLY[way].format(of="trained.trainable_variables"), lines=lines))
+    model = load_target(f"{file}:model", anew=True)()
+    assert keras.ops.convert_to_numpy(model.layers[0].kernel).tolist() == [[1.0], [1.0], [1.0]]
+    script = script_behind(f"{file}:model")
+    assert script.module.steps == 0
+    assert [each.model.name for each in script.fits] == [script.module.other.name, model.name]
+    assert not script.failed
+    assert script.remarks == ["the training is left out, and what follows"]
+
+
+def test_a_function_that_trains_by_a_loop_names_its_model(tmp_path: Path) -> None:
+    lines = "def main():\n    mine = make()\n    while True:\n        step(mine)\n"
+    file = tmp_path / "loop_in_main.py"
+    file.write_text(LOOP.format(apply=APPLY["older"], lines=lines))
+    assert builder_of(f"{file}:main", "float32")().name == script_behind(f"{file}:main").fits[-1].model.name

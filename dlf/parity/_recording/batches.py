@@ -101,12 +101,13 @@ def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
     return found[-1].arguments if own or len(found) == 1 else {}
 
 
-def write_batches(file: Path, batches: list[Batch], **marks: bool) -> None:
+def write_batches(file: Path, batches: list[Batch], called: Any = None, **marks: bool) -> None:
     """Writes batches for other backends.
 
     Args:
         file: A ``.npz`` file.
         batches: The batches.
+        called: What the model's step calls it on, where that is something else than the inputs of the first.
         **marks: What else is to be known of them.
 
     Raises:
@@ -125,13 +126,13 @@ def write_batches(file: Path, batches: list[Batch], **marks: bool) -> None:
         arrays.append(each)
         return len(arrays) - 1
 
-    text = json.dumps({"batches": outline(batches), "marks": marks})
+    text = json.dumps({"batches": outline(batches), "called": outline(called), "marks": marks})
     with whole_file(file) as place:
         np.savez(place, np.array(text), *arrays)
 
 
-def read_batches(file: Path) -> tuple[list[Batch], dict[str, bool]]:
-    """Reads what `write_batches` wrote: the batches, and the marks.
+def read_batches(file: Path) -> tuple[list[Batch], Any, dict[str, bool]]:
+    """Reads what `write_batches` wrote: the batches, what the model is called on, and the marks.
 
     Args:
         file: The file.
@@ -148,7 +149,7 @@ def read_batches(file: Path) -> tuple[list[Batch], dict[str, bool]]:
             return {name: filled(value) for name, value in parts.items()}
         return (list if kind == "list" else tuple)(map(filled, parts))
 
-    return filled(found["batches"]), found["marks"]
+    return filled(found["batches"]), filled(found["called"]), found["marks"]
 
 
 def cut(batches: list[Batch], size: int) -> list[Batch]:

@@ -19,6 +19,7 @@ from zipfile import is_zipfile
 
 import keras
 
+from dlf.models.scripts import TrainedError
 from dlf.models.targets import is_file, is_saved_model, load_target, script_behind
 from dlf.numerics.float64 import rebuilt
 from dlf.utils.errors import InvalidArgumentError, revive
@@ -84,6 +85,8 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
     try:
         with script.called():
             found = function()
+    except TrainedError:
+        return script.fits[-1].model if len(script.fits) > fits else None
     except Exception as error:
         if len(script.fits) > fits:
             return script.fits[-1].model  # What follows the training, such as plots, counts on it.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import keras
@@ -17,7 +18,6 @@ from dlf.backend.keras_internals import (
     tensorflow_hidden,
     tensors_freed,
 )
-from dlf.data.conversion import as_data_sets_give
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
 from dlf.models.synthetic_data import DATA_ADVICE, remembered_inputs
@@ -25,7 +25,8 @@ from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, l
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
-from dlf.parity._recording.batches import Batch, examples_in
+from dlf.parity._recording.batches import Batch
+from dlf.parity._recording.steps import fit_on
 from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.utils.errors import InvalidArgumentError, UnknownInputsError
 from dlf.utils.files import without_nan
@@ -48,9 +49,10 @@ class Subject:
     """
 
     def __init__(
-        self, build: Callable[..., Any], loss: str | None, inputs: Callable[[Any], Sequence[Any]] = lambda _: ()
+        self, build: Callable[..., Any], loss: str | None, inputs: Callable[[Any], Iterable[Any]] = lambda _: ()
     ) -> None:
         self._build, self._asked_loss, self._inputs = build, loss, inputs
+        self.is_never_called = False
         self.model = self._built()
         check_model(self.model)
         _refuse_text(self.model)
@@ -78,7 +80,7 @@ class Subject:
     @property
     def has_call(self) -> bool:
         """Whether the model can be called, and not only trained by a step of its own."""
-        return has_own(self.model, "call")
+        return has_own(self.model, "call") and not self.is_never_called
 
     @property
     def dtype(self) -> str:
@@ -135,17 +137,26 @@ class Subject:
             # A model that only holds others, which its own step calls, is never called itself.
             model.built = model.built or all(map(_has_its_variables, layers_by_path(model).values()))
         elif isinstance(model, keras.Model) and not _is_whole(model):
-            x = remembered_inputs(model, 1, np.random.default_rng(0))
-            given = [*self._inputs(model), *([] if x is None else [x])]
-            if not given:
-                raise UnknownInputsError(
-                    "model",
-                    expected="a model that is built, and its layers too",
-                    received=model,
-                    advice=f"Give it an Input, or call it on a batch before it is returned; or {DATA_ADVICE}",
-                )
-            _call_on_one_of(model, given)
+            self._make_variables(model)
         return model
+
+    def _make_variables(self, model: keras.Model) -> None:
+        """Calls a model on what it takes, so that it has all its variables."""
+        remembered = remembered_inputs(model, 1, np.random.default_rng(0))
+        try:
+            called = _call_on_one_of(model, chain(self._inputs(model), () if remembered is None else (remembered,)))
+        except Exception:
+            if not has_own(model, "train_step") or not all(map(_has_its_variables, layers_by_path(model).values())):
+                raise
+            # A step of its own may call the models that it holds, and `call` be for what is generated later.
+            model.built = called = self.is_never_called = True
+        if not called:
+            raise UnknownInputsError(
+                "model",
+                expected="a model that is built, and its layers too",
+                received=model,
+                advice=f"Give it an Input, or call it on a batch before it is returned; or {DATA_ADVICE}",
+            )
 
     def again(self) -> Subject:
         """Returns a second subject, built in the same way as this one."""
@@ -435,32 +446,11 @@ class Subject:
         Returns:
             The history: for each metric, the list of its one value.
         """
-        x, y, weights = batch
-        examples = examples_in(batch)
-        # Of arrays, `fit` would put a tuple of inputs into another.
-        if examples is not None and not (self.takes_batches or self.takes_all):
-            options = {"sample_weight": weights, "batch_size": examples, "shuffle": False}
-            return model.fit(x, y, verbose=0, **options).history
-        packed = x if self.takes_all else keras.utils.pack_x_y_sample_weight(*batch)
-        return model.fit(_OneBatch(packed), verbose=0).history
+        return fit_on(model, batch, takes_all=self.takes_all, takes_batches=self.takes_batches)
 
     def batch(self, arrays: Batch, *, float64: bool) -> Any:
         """A batch as tensors; for the reference, its floating-point arrays in float64."""
         return mapped(lambda each: keras.ops.convert_to_tensor(widened(each) if float64 else each), arrays)
-
-
-class _OneBatch(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types.
-    """A data set of one batch."""
-
-    def __init__(self, batch: Any) -> None:
-        super().__init__()
-        self._batch = batch
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Any:
-        return as_data_sets_give(self._batch)
 
 
 def path_of(variable: Any) -> str:
@@ -478,8 +468,12 @@ def _has_compiled_metrics(model: keras.Model) -> bool:
     return any(type(each).__name__ == "CompileMetrics" for each in model.metrics)
 
 
-def _call_on_one_of(model: Any, given: Sequence[Any]) -> None:
-    """Calls a model on the first of several inputs that it takes; if it takes none, the error is the first one's."""
+def _call_on_one_of(model: Any, given: Iterable[Any]) -> bool:
+    """Calls a model on the first of several inputs that it takes; if it takes none, the error is the first one's.
+
+    Returns:
+        Whether there was one.
+    """
     first: Exception | None = None
     for x in given:
         try:
@@ -487,9 +481,10 @@ def _call_on_one_of(model: Any, given: Sequence[Any]) -> None:
         except Exception as error:  # noqa: BLE001 - a model may raise anything.
             first = first or error
         else:
-            return
+            return True
     if first is not None:
         raise first
+    return False
 
 
 def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from dlf.backend.keras_internals import mask_of, with_mask
 from dlf.utils.trees import with_keys_as_in, with_sorted_keys
@@ -86,13 +87,14 @@ class Listener:
     def call(self, original: Callable[..., Any], layer: keras.Layer, args: Any, kwargs: Any) -> Any:
         """Calls a layer in place of its own `__call__`, and hears the call."""
         path = self._paths.get(id(layer))
-        if path is None or self._loops:
+        # A Sequential that is not built yet calls its layers on symbols first.
+        is_symbolic = any(isinstance(each, keras.KerasTensor) for each in keras.tree.flatten((args, kwargs)))
+        if path is None or self._loops or is_symbolic:
             return original(layer, *args, **kwargs)
         self._times[path] += 1
         key = path if self._times[path] == 1 else f"{path}#{self._times[path]}"
         state = [variable.value for variable in layer.non_trainable_variables]
-        # Only on TensorFlow is a variable a tensor.
-        values = keras.tree.map_structure(lambda each: each.value if _is_variable(each) else each, (args, kwargs))
+        values = keras.tree.map_structure(_as_heard, (args, kwargs))
         asked = with_sorted_keys(values)
         tensors = keras.tree.flatten(asked)
         masks, sources = [mask_of(each) for each in tensors], self._sources(tensors)
@@ -176,8 +178,14 @@ def takes_training(layer: keras.Layer) -> bool:
     return "training" in inspect.signature(layer.call).parameters
 
 
-def _is_variable(value: Any) -> bool:
-    return isinstance(value, keras.Variable)
+def _as_heard(value: Any) -> Any:
+    """An argument of a layer as a tensor of the backend, if it holds one: another may take it then."""
+    if isinstance(value, keras.Variable):
+        return value.value  # On TensorFlow alone, it is a tensor.
+    # A layer that is written for TensorFlow hands its tensors to Keras's layers, which convert them.
+    held = hasattr(value, "__array__") and hasattr(value, "shape")
+    own = isinstance(value, np.ndarray | np.generic | keras.KerasTensor) or keras.ops.is_tensor(value)
+    return keras.ops.convert_to_tensor(np.asarray(value)) if held and not own else value
 
 
 def _outline(value: Any) -> Any:

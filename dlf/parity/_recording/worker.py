@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import random as random_stream
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ from dlf.parity._recording.replay import (
     replay_of_loss,
     replay_of_update,
 )
+from dlf.parity._recording.steps import called_in_step
 from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
@@ -71,6 +72,8 @@ from dlf.utils.workers import peak_memory, report_progress, serve
 __all__ = ["Worker"]
 
 _TRAINED_ON = "its first batches are those that are compared on"
+_CALLED_BY_STEP = "train_step calls the model on something else than its batch, which is what outputs are compared for"
+_NEVER_CALLED = "the model's call takes nothing that it is trained on, and is not compared"
 _TOLD = 3
 """How many differences between two builds are told."""
 _AS_STARTED = {
@@ -92,7 +95,8 @@ class Worker:
         self._unlike_numbers: set[str] = set()
         self._batches: list[Batch] = []
         self._trained_elsewhere: Path | None = None
-        self._training: tuple[list[Batch], dict[str, bool]] | None = None
+        self._training: tuple[list[Batch], Any, dict[str, bool]] | None = None
+        self._called: Any = None
         self._batches_of_training = False
         self._training_refused: str | None = None
         self._refused_batch: Batch | None = None
@@ -131,9 +135,16 @@ class Worker:
         own = own_batches(options, random) if options["data"] else []
         draws = hashlib.sha256(repr(random_stream.getstate()).encode()).hexdigest()[:16]
 
-        def inputs_for(model: Any) -> list[Any]:
-            found = own or self._trained_on(model)[0]
-            return [each[0] for each in (*found[:1], *all_inputs(found[:1]))]
+        def inputs_for(model: Any) -> Iterator[Any]:
+            batches = own or self._trained_on(model)[0]
+            for batch in batches[:1]:
+                # What the step calls it on elsewhere says most of what is wrong with it here.
+                known = self._training is not None and self._training[1] is not None
+                data = [batch[0], all_inputs([batch])[0][0]]
+                yield from () if known else data
+                called = self._called_in_step(model, batch)
+                yield from () if called is None else (called,)
+                yield from data if known else ()
 
         set_seed(options["seed"])
         with failing_with_lines(options["target"]):
@@ -156,9 +167,15 @@ class Worker:
             "has_call": self._subject.has_call,
             "draws": draws,
             "lines_left_out": [each.line for each in script_behind(options["target"]).failed],
-            "remarks": [*script_behind(options["target"]).remarks, *[_TRAINED_ON] * self._batches_of_training],
+            "remarks": [
+                *script_behind(options["target"]).remarks,
+                *[_TRAINED_ON] * self._batches_of_training,
+                *[_CALLED_BY_STEP] * (self._called is not None),
+                *[_NEVER_CALLED] * self._subject.is_never_called,
+            ],
             "batches_of_training": self._batches_of_training,
             "training_refused": self._training_refused,
+            "called_by_step": self._called is not None,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
@@ -178,7 +195,7 @@ class Worker:
             What the model gives for the first.
         """
         subject, size, steps = self._subject, options["batch_size"], options["steps"]
-        trained_on, marks = ([], {}) if own else self._trained_on(subject.model)
+        trained_on, _, marks = ([], None, {}) if own else self._trained_on(subject.model)
         subject.takes_batches = marks.get("takes_batches", False)
         forms = [(trained_on, marks.get("takes_all", False))] * bool(trained_on)
         if trained_on and self._trained_elsewhere is None:
@@ -188,7 +205,7 @@ class Worker:
         for self._batches, subject.takes_all in forms:
             try:
                 subject.expect(self._batches[0])
-                found: Outputs = subject.outputs_for(self._batches[0], "TARGET")
+                found = self._outputs_for(self._batches[0], "TARGET")
                 self._training_refused = found["refused"]
             except InvalidArgumentError as error:
                 self._training_refused = str(error)
@@ -199,11 +216,35 @@ class Worker:
         subject.takes_all = False
         self._batches = own or [(*make_batch(subject.model, subject.loss, size, random), None) for _ in range(steps)]
         subject.expect(self._batches[0])
-        answer: Outputs = subject.outputs_for(self._batches[0], "--data" if own else "TARGET")
-        return answer
+        return self._outputs_for(self._batches[0], "--data" if own else "TARGET")
 
-    def _trained_on(self, model: Any) -> tuple[list[Batch], dict[str, bool]]:
+    def _outputs_for(self, batch: Batch, argument: str) -> Outputs:
+        """What the model gives for a batch, or else for what its own step calls it on then."""
+        found: Outputs
+        try:
+            found = self._subject.outputs_for(batch, argument)
+        except InvalidArgumentError:
+            called = self._called_in_step(self._subject.model, batch)
+            if called is None:
+                raise
+            found = self._subject.outputs_for((called, *batch[1:]), argument)
+            self._called = called
+        return found
+
+    def _called_in_step(self, model: Any, batch: Batch) -> Any:
+        """What the model's own step calls it on, here or on another backend; None if it is not known."""
+        elsewhere = None if self._training is None else self._training[1]
+        return called_in_step(model, batch) if elsewhere is None else elsewhere
+
+    @property
+    def _first(self) -> Batch:
+        """The batch that the model is called on."""
+        return self._batches[0] if self._called is None else (self._called, *self._batches[0][1:])
+
+    def _trained_on(self, model: Any) -> tuple[list[Batch], Any, dict[str, bool]]:
         """The batches that the script trains the model on, here or on another backend, and how a step takes them.
+
+        Between them is what the model is called on, where another backend has found that.
 
         They are read once: a generator gives others the next time.
         """
@@ -212,7 +253,7 @@ class Worker:
         elif self._training is None:
             target, steps = self._options["target"], self._options["steps"]
             marks = {"takes_batches": gives_batches(target, model)}
-            self._training = batches_of_training(target, model, steps), marks
+            self._training = batches_of_training(target, model, steps), None, marks
         return self._training
 
     def by_keras_alone(self) -> dict[str, Any]:
@@ -259,12 +300,12 @@ class Worker:
     def save_batches(self, file: str) -> dict[str, Any]:
         """Writes the batches that all backends are to take, where each has drawn others, or has none."""
         marks = {"takes_all": self._subject.takes_all, "takes_batches": self._subject.takes_batches}
-        write_batches(Path(file), self._batches, **marks)
+        write_batches(Path(file), self._batches, self._called, **marks)
         return {}
 
     def load_batches(self, file: str) -> dict[str, Any]:
         """Reads the batches of another backend."""
-        self._batches, _ = read_batches(Path(file))
+        self._batches, self._called, _ = read_batches(Path(file))
         return {}
 
     def trace(self, to: str, *, gradients: bool) -> TraceAnswer:
@@ -285,7 +326,7 @@ class Worker:
     def trace_beside(self, to: str) -> dict[str, Any]:
         """Runs the model in float64 from moved inputs, as `replay_beside` runs layers: for what is between layers."""
         records, subject = Records(Path(to)), self._subject
-        x, *others = self._batches[0]
+        x, *others = self._first
         aside = mapped(lambda each: with_whole_kept(each, beside(widened(each), np.random.default_rng(0))), x)
 
         def run(title: str, size: float = 0.0) -> None:
@@ -315,13 +356,13 @@ class Worker:
         """Records what the model and its layers give: in float64, and in the dtype under test."""
         subject = self._subject
         with in_float64():
-            batch = subject.batch(self._batches[0], float64=True)
+            batch = subject.batch(self._first, float64=True)
             with outputs_alone(subject.reference), layer_calls_replaced(subject.call_in_what_there_is):
                 _record_outputs(records, "float64/inference", subject.reference(batch[0], training=False))
             calls = self._record_calls(records, batch[0])
             if gradients:
                 self._record_gradients(records, calls, batch)
-        x, *_ = subject.batch(self._batches[0], float64=False)
+        x, *_ = subject.batch(self._first, float64=False)
         with common_randomness(), outputs_alone(subject.model):
             _record_outputs(records, "tested/inference", subject.model(x, training=False))
         with common_randomness():
