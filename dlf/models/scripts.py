@@ -6,6 +6,7 @@ Requirements:
 * Keras's `fit` does nothing but note what it is given, and a loop of the file's own ends at the first step that one of
   Keras's optimizers would take; a file is run up to the training of the model that is asked for, since what follows
   counts on a trained model, and may change it;
+* what a file does under ``if __name__ == "__main__":`` alone is run where it makes what is asked for;
 * a statement that fails, such as one that reads data that are not there, is left out, and that is said; the model may
   not need it.
 """
@@ -89,6 +90,8 @@ class Script:
     """The statements that failed, in their order."""
     ahead: list[_Statement] = field(default_factory=list)
     """The statements that were not run yet."""
+    guarded: list[_Statement] = field(default_factory=list)
+    """Those under ``if __name__ == "__main__":``, which are run for what they alone make."""
 
     def run_for(self, name: str) -> None:
         """Runs the statements ahead up to the training of the model of this name, or else all.
@@ -98,6 +101,11 @@ class Script:
                 run.
         """
         names = names_of_expression(name)
+        if any(names & each.names for each in self.guarded) and not names <= {
+            *vars(self.module),
+            *_bound_in(self.ahead),
+        }:
+            self.ahead, self.guarded = [*self.ahead, *self.guarded], []
 
         def is_bound_again() -> bool:
             return any(names & each.names for each in self.ahead)
@@ -213,11 +221,11 @@ def _begun(file: str) -> Script:
     module.__file__ = str(place)
     if place.suffix == ".ipynb":
         module.__dict__["display"] = print  # As in every notebook.
-    statements = list(_statements(_source(place), str(place)))
+    statements, guarded = _statements(_source(place), str(place))
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[place.stem] = module
     _count_from_the_beginning()
-    return Script(module, ahead=statements)
+    return Script(module, ahead=statements, guarded=guarded)
 
 
 def _count_from_the_beginning() -> None:
@@ -237,11 +245,27 @@ def _imported(name: str) -> Script:
     return Script(importlib.import_module(name) if there is None else importlib.reload(there))
 
 
-def _statements(source: str | bytes, name: str) -> Iterator[_Statement]:
+def _statements(source: str | bytes, name: str) -> tuple[list[_Statement], list[_Statement]]:
+    """The statements of a file, and those that it runs as a script alone."""
     flags = compile(source, name, "exec", dont_inherit=True).co_flags & _OF_FUTURE
-    for node in ast.parse(source, name).body:
+
+    def compiled(node: ast.stmt) -> _Statement:
         code = compile(ast.Module([node], []), name, "exec", flags, dont_inherit=True)
-        yield _Statement(node.lineno, code, frozenset(_names_of(node)))
+        return _Statement(node.lineno, code, frozenset(_names_of(node)))
+
+    nodes = ast.parse(source, name).body
+    guards = [each for each in nodes if isinstance(each, ast.If) and ast.unparse(each.test) in _GUARDS]
+    return (
+        [compiled(each) for each in nodes if each not in guards],
+        [compiled(each) for guard in guards for each in guard.body],
+    )
+
+
+_GUARDS = ("__name__ == '__main__'", "'__main__' == __name__")
+
+
+def _bound_in(statements: list[_Statement]) -> frozenset[str]:
+    return frozenset[str]().union(*(each.names for each in statements))
 
 
 def names_of_expression(text: str) -> frozenset[str]:

@@ -105,6 +105,8 @@ class Built(Described, Outputs):
     """What one backend has built: what models are compared by before anything is trained."""
 
     own_train_step: bool
+    lookups: list[str]
+    """The layers that look text up, and that the model is cut behind."""
     has_call: bool
     """Whether the model can be called, and not only trained by a step of its own."""
     trained_by: str

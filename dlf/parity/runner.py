@@ -674,6 +674,7 @@ def _introduction(built: BuildAnswer) -> BackendAnswer:
         "functions": built["functions"],
         "assigned": built["assigned"],
         "own_train_step": built["own_train_step"],
+        "lookups": built["lookups"],
         "trained_by": built["trained_by"],
         "has_call": built["has_call"],
         "takes_training": built["takes_training"],

@@ -312,3 +312,28 @@ def test_a_function_that_trains_by_a_loop_names_its_model(tmp_path: Path) -> Non
     file = tmp_path / "loop_in_main.py"
     file.write_text(LOOP.format(apply=APPLY["older"], lines=lines))
     assert builder_of(f"{file}:main", "float32")().name == script_behind(f"{file}:main").fits[-1].model.name
+
+
+GUARDED = """
+import keras
+class Holder:
+    def __init__(self, width):
+        self.model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(width)])
+plain = Holder(1)
+ran = []
+if __name__ == "__main__":
+    ran.append("guard")
+    holder = Holder(2)
+    plain = Holder(3)
+    holder.model.compile("sgd", "mse")
+    holder.model.fit([[1.0, 2.0, 3.0]], [[1.0]])
+    ran.append("end")
+"""
+
+
+@pytest.mark.parametrize(("name", "width", "ran"), [("plain.model", 1, []), ("holder.model", 2, ["guard"])])
+def test_what_a_script_makes_when_it_is_run_may_be_named(tmp_path: Path, name: str, width: int, ran: list[str]) -> None:
+    file = tmp_path / f"guarded_{width}.py"
+    file.write_text(GUARDED)
+    assert load_target(f"{file}:{name}", anew=True)().output_shape[-1] == width
+    assert script_behind(f"{file}:{name}").module.ran == ran

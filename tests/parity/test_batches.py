@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dlf.models.targets import load_target
-from dlf.parity._recording.batches import batches_of_training, cut, own_batches
+from dlf.parity._recording.batches import batches_of_training, cut, numbers_alone, own_batches
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.subject import Subject
 from dlf.parity._recording.worker import Worker
@@ -105,7 +105,6 @@ def test_data_sets_are_read_from_their_beginning(script: Callable[[str], str], p
     "lines",
     [
         MODEL + "other = made(); other.fit(x, y)",  # Of another model.
-        MODEL + "model.fit(words, y)",  # No numbers.
         MODEL + "model.fit(gone, y)",  # Not there.
         MODEL + "model.fit(iter(()))",  # Empty.
         MODEL + "model.fit([x], y[:3])",  # Keras would refuse it.
@@ -150,7 +149,7 @@ def test_data_that_are_no_numbers_are_refused_with_what_to_do(script: Callable[[
     options: dict[str, Any] = {"data": f"{script(MODEL)}:words", "batch_size": 4, "steps": 2}
     load_target(options["data"].replace(":words", ":made"), anew=True)
     with pytest.raises(InvalidArgumentError, match=r"expected arrays of numbers.*look words up before"):
-        own_batches(options, np.random.default_rng(0))
+        numbers_alone(own_batches(options, np.random.default_rng(0)))
     with pytest.raises(InvalidArgumentError, match=r"expected a function or a model of .*received 'gone'"):
         own_batches(options | {"data": options["data"].replace(":words", ":gone")}, np.random.default_rng(0))
 
@@ -186,3 +185,54 @@ def test_a_generator_is_read_once(script: Callable[[str], str]) -> None:
     worker = Worker()
     worker.respond({"do": "build", "options": asdict(ParityOptions(f"{script(lines)}:model", steps=2))})
     assert [x[0, 0] for x, _, _ in worker._batches] == [0.0, 8.0]
+
+
+TEXT = """
+import keras, numpy as np
+from keras import layers
+vectorize, look_up = layers.TextVectorization(8, output_sequence_length=3), layers.StringLookup(vocabulary=["x", "y"])
+vectorize.adapt(np.array(["a b", "c"]))
+words = np.array(["b a b", "c a", "a"])
+x, y = np.ones((3, 5)), np.ones(3)
+kinds = {"size": np.ones((3, 2)), "kind": np.array(["y", "z", "x"])}
+def one():
+    hidden = [vectorize, layers.Embedding(8, 2), layers.Flatten(), layers.Dense(1)]
+    return keras.Sequential([keras.Input((1,), dtype="string"), *hidden])
+def two():
+    kind, size = keras.Input((), dtype="string", name="kind"), keras.Input((2,), name="size")
+    hidden = layers.Embedding(3, 2)(look_up(kind))
+    return keras.Model({"kind": kind, "size": size}, layers.Dense(1)(layers.Concatenate()([hidden, size])))
+model = {name}()
+model.compile("sgd", "mse", metrics=["mae"])
+"""
+
+
+TOKENS = [[[[3, 4, 3], [2, 4, 0]]], [[[4, 0, 0]]]]
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
+@pytest.mark.parametrize(
+    ("name", "fit", "expected"),
+    [
+        ("one", "words, np.ones(3), batch_size=2", TOKENS),
+        ("one", "tf.data.Dataset.from_tensor_slices((words, np.ones(3))).batch(2)", TOKENS),
+        ("two", "kinds, np.ones(3)", [[np.ones((3, 2)), [2, 0, 1]]] * 2),
+        ("one", "x, y", None),  # There, numbers are no words.
+    ],
+)
+def test_words_are_looked_up_ahead_of_the_model(tmp_path: Path, name: str, fit: str, expected: Any) -> None:
+    pytest.importorskip("tensorflow")
+    file = tmp_path / "words.py"
+    file.write_text(f"import tensorflow as tf\n{TEXT.replace('{name}', name)}\nmodel.fit({fit})\n")
+    worker = Worker()
+    answer = worker.respond({"do": "build", "options": asdict(ParityOptions(f"{file}:model", steps=2))})
+    assert answer["lookups"] == [worker._subject.whole.layers[{"one": 0, "two": 1}[name]].name]
+    assert answer["batches_of_training"] is (expected is not None)
+    for (x, _, _), parts in zip(worker._batches, expected or (), strict=expected is not None):
+        assert all(map(np.array_equal, x if isinstance(x, list) else [x], parts))
+    assert "mae" in worker._subject.fit(worker._subject.model, worker._batches[0])
+
+
+def test_arrays_that_keras_alone_can_read_are_no_rows(script: Callable[[str], str]) -> None:
+    lines = MODEL + "model.fit(x, [y, None])"
+    assert first(f"{script(lines)}:model") == []

@@ -34,6 +34,8 @@ __all__ = [
     "cut",
     "examples_in",
     "gives_batches",
+    "holds_text",
+    "numbers_alone",
     "own_batches",
     "read_batches",
     "write_batches",
@@ -60,7 +62,7 @@ def own_batches(options: Mapping[str, Any], random: np.random.Generator) -> list
     try:
         if found is None or callable(found):
             make = load_target(given, "--data")
-            return _checked([_as_batch(make(options["batch_size"], random)) for _ in range(options["steps"])])
+            return [_as_batch(make(options["batch_size"], random)) for _ in range(options["steps"])]
         parts = found if isinstance(found, tuple) else (found,)
         names = ("x", "y", "class_weight" if _are_of_classes(parts[-1]) else "sample_weight")
         arguments = dict(zip(names, parts, strict=False))
@@ -178,19 +180,43 @@ def arrays_of(structure: Any) -> list[Any]:
 def _first_of(arguments: Mapping[str, Any], size: int | None, steps: int) -> list[Batch]:
     """The first batches of what `fit` is given, in the order of the data; the same ones again where there are fewer."""
     x, y, weights, of_classes = (arguments.get(name) for name in ("x", "y", "sample_weight", "class_weight"))
-    rows = None
-    if not _is_dataset(x):
-        # Only as many examples as are needed: conversion would copy all.
-        few = mapped(lambda each: as_array(each[: (size or DEFAULT_BATCH_SIZE) * steps]), (x, y, weights))
-        rows = as_batches(few[:2], size, shuffle=False, sample_weight=few[2], class_weight=of_classes)
-    given = islice(_each(x if rows is None else rows), steps)
-    # A DataLoader gives a batch as a list.
-    batches = [_as_batch(tuple(each) if isinstance(each, list) else each) for each in given]
-    if rows is None and of_classes:
-        batches = [_as_batch((*each[:2], of_classes)) for each in batches]
+    if _is_dataset(x):
+        # A DataLoader gives a batch as a list.
+        given = [tuple(each) if isinstance(each, list) else each for each in islice(_each(x), steps)]
+        given = [(*each[:2], of_classes) for each in given] if of_classes else given
+    else:
+        given = _batches_of_arrays(x, y, weights, of_classes, size or DEFAULT_BATCH_SIZE, steps)
+    batches = [_as_batch(each) for each in given]
     if not batches:
         raise InvalidArgumentError("--data", expected="at least one batch", received=x)
-    return list(islice(cycle(_checked(batches)), steps))
+    return list(islice(cycle(batches), steps))
+
+
+def _batches_of_arrays(  # noqa: PLR0913, PLR0917 - those of `fit`.
+    x: Any, y: Any, weights: Any, of_classes: Any, size: int, steps: int
+) -> list[Any]:
+    # Only as many examples as are needed: conversion would copy all.
+    x, y, weights = mapped(lambda each: as_array(each[: size * steps]), (x, y, weights))
+    words = holds_text(x)
+    # Keras's own batches hold numbers: words are taken by theirs.
+    inputs = np.arange(len(keras.tree.flatten(x)[0])) if words else x
+    rows = as_batches((inputs, y), size, shuffle=False, sample_weight=weights, class_weight=of_classes)
+    if rows is None:
+        raise InvalidArgumentError("--data", expected=_FORM, received=mapped(np.shape, (x, y)))
+    found = list(islice(_each(rows), steps))
+    if words:
+        parts = [each if isinstance(each, tuple) else (each,) for each in found]
+        found = [(mapped(lambda each: each[part[0]], x), *part[1:]) for part in parts]  # noqa: B023 - used at once.
+    return found
+
+
+def holds_text(structure: Any) -> bool:
+    """Tells whether an array of words is among these.
+
+    Args:
+        structure: Arrays, or structures of arrays.
+    """
+    return any(np.asarray(each).dtype.kind in "OSU" for each in arrays_of(structure))
 
 
 def _is_dataset(x: Any) -> bool:
@@ -223,7 +249,15 @@ def _are_of_classes(weights: Any) -> bool:
     return isinstance(weights, dict) and all(isinstance(each, int) for each in weights)
 
 
-def _checked(batches: list[Batch]) -> list[Batch]:
+def numbers_alone(batches: list[Batch]) -> list[Batch]:
+    """Returns the batches, if they hold numbers alone.
+
+    Args:
+        batches: Batches, which may hold words.
+
+    Raises:
+        InvalidArgumentError: They hold something else.
+    """
     for leaf in arrays_of(batches):
         words = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU"
         if words or not (isinstance(leaf, np.ndarray | bool | int | float)):

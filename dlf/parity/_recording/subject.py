@@ -28,6 +28,7 @@ from dlf.parity._known import known_differences
 from dlf.parity._recording.batches import Batch
 from dlf.parity._recording.steps import fit_on
 from dlf.parity._recording.taps import Call, Listener, listening
+from dlf.parity._recording.text import Ahead, behind_text
 from dlf.utils.errors import InvalidArgumentError, UnknownInputsError
 from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
@@ -53,9 +54,11 @@ class Subject:
     ) -> None:
         self._build, self._asked_loss, self._inputs = build, loss, inputs
         self.is_never_called = False
+        self.whole: Any = None  # With its text: the script trains this one.
+        self.lookups: list[str] = []
+        self.ahead: Ahead = lambda x: x
         self.model = self._built()
         check_model(self.model)
-        _refuse_text(self.model)
         own = self.model.loss if self.model.compiled else None
         if loss and own is not None:
             raise InvalidArgumentError(
@@ -133,6 +136,9 @@ class Subject:
     def _built(self, *, anew: bool = False) -> Any:
         """Builds the model, with all its variables."""
         model = self._build(anew=True) if anew else self._build()
+        if isinstance(model, keras.Model):
+            self.whole = model
+            model, self.lookups, self.ahead = behind_text(model)
         if isinstance(model, keras.Model) and not has_own(model, "call"):
             # A model that only holds others, which its own step calls, is never called itself.
             model.built = model.built or all(map(_has_its_variables, layers_by_path(model).values()))
@@ -573,35 +579,6 @@ def outputs_alone(model: keras.Model) -> Iterator[keras.StatelessScope]:
     values = [(each, keras.ops.stop_gradient(each.value)) for each in model.trainable_variables]
     with keras.StatelessScope(state_mapping=values) as scope, tensors_freed():
         yield scope
-
-
-def _refuse_text(model: keras.Model) -> None:
-    """Raises if the model takes text, which only TensorFlow has, and says how the part behind it is compared."""
-    text = [each for each in getattr(model, "inputs", None) or () if each.dtype == "string"]
-    if not text:
-        return
-    readers = [each for each in model.layers if not isinstance(each, keras.layers.InputLayer) and _reads(each, text)]
-    reader = readers[0] if readers else model.layers[0]
-    behind = f"keras.Model(model.get_layer({reader.name!r}).output, model.output)"
-    if isinstance(model, keras.Sequential):
-        given = reader.output
-        behind = f"keras.Sequential([keras.Input({tuple(given.shape[1:])}, dtype={given.dtype!r}), *model.layers[1:]])"
-    raise InvalidArgumentError(
-        "model",
-        expected="a model of numbers: text is TensorFlow's alone",
-        received=[each.name for each in text],
-        advice=f"Its layer {reader.name!r} looks text up. Compare the part behind it: let the function return "
-        f"{behind}, compiled as the whole is.",
-    )
-
-
-def _reads(layer: keras.Layer, inputs: list[Any]) -> bool:
-    """Whether a layer is called on one of these inputs of the model."""
-    try:
-        given = keras.tree.flatten(layer.input)
-    except (AttributeError, ValueError):  # It is called several times, or not at all.
-        return False
-    return any(each is one for each in given for one in inputs)
 
 
 def _holds_indices(array: Any) -> bool:

@@ -38,6 +38,8 @@ from dlf.parity._recording.batches import (
     batches_of_training,
     cut,
     gives_batches,
+    holds_text,
+    numbers_alone,
     own_batches,
     read_batches,
     write_batches,
@@ -176,6 +178,7 @@ class Worker:
             "batches_of_training": self._batches_of_training,
             "training_refused": self._training_refused,
             "called_by_step": self._called is not None,
+            "lookups": self._subject.lookups,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
             "compiled": self._subject.model.compiled,
@@ -195,7 +198,12 @@ class Worker:
             What the model gives for the first.
         """
         subject, size, steps = self._subject, options["batch_size"], options["steps"]
-        trained_on, _, marks = ([], None, {}) if own else self._trained_on(subject.model)
+        own = numbers_alone(self._behind_text(own))
+        trained_on, _, marks = ([], None, {}) if own else self._trained_on(subject.whole)
+        try:
+            trained_on = numbers_alone(self._behind_text(trained_on))
+        except Exception:  # noqa: BLE001 - words that nothing looks up, or not without TensorFlow: others are made.
+            trained_on = []
         subject.takes_batches = marks.get("takes_batches", False)
         forms = [(trained_on, marks.get("takes_all", False))] * bool(trained_on)
         if trained_on and self._trained_elsewhere is None:
@@ -217,6 +225,9 @@ class Worker:
         self._batches = own or [(*make_batch(subject.model, subject.loss, size, random), None) for _ in range(steps)]
         subject.expect(self._batches[0])
         return self._outputs_for(self._batches[0], "--data" if own else "TARGET")
+
+    def _behind_text(self, batches: list[Batch]) -> list[Batch]:
+        return [(self._subject.ahead(x) if holds_text(x) else x, *others) for x, *others in batches]
 
     def _outputs_for(self, batch: Batch, argument: str) -> Outputs:
         """What the model gives for a batch, or else for what its own step calls it on then."""
