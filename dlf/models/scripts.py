@@ -111,7 +111,7 @@ class Script:
             return any(names & each.names for each in self.ahead)
 
         def is_enough(trained: Any) -> bool:
-            return any(_holds(vars(self.module).get(each), trained) for each in names) and not is_bound_again()
+            return _is_named(trained, name, vars(self.module)) and not is_bound_again()
 
         if names <= vars(self.module).keys() and not is_bound_again():
             return
@@ -282,24 +282,27 @@ def names_of_expression(text: str) -> frozenset[str]:
     return frozenset(each.id for each in nodes if isinstance(each, ast.Name) and not hasattr(builtins, each.id))
 
 
-def _holds(value: Any, model: Any) -> bool:
-    """Whether a value is this model, or has it among its elements or attributes."""
-    if value is model:
-        return True
-    inside = value if isinstance(value, list | tuple) else getattr(value, "__dict__", {}).values()
-    inside = value.values() if isinstance(value, dict) else inside
-    return any(each is model for each in inside)
+def _is_named(model: Any, expression: str, names: dict[str, Any]) -> bool:
+    """Whether an expression stands for this model already; one that makes a call would make another."""
+    if "(" in expression:
+        return False
+    try:
+        return eval(expression, names) is model  # noqa: S307 - see `targets`.
+    except Exception:  # noqa: BLE001 - it is not there yet.
+        return False
 
 
-def _names_of(statement: ast.stmt) -> Iterator[str]:
-    """The names that a statement binds, or whose objects it adds to, as in ``model.add(layer)``."""
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _GROWING:
-            yield node.value.id
+def _names_of(node: ast.AST) -> Iterator[str]:
+    """The names that a statement binds in its module, or whose objects it adds to, as in ``model.add(layer)``."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name  # What is bound inside is not the module's.
+        return
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr in _GROWING:
+        yield node.value.id
+    for each in ast.iter_child_nodes(node):
+        yield from _names_of(each)
 
 
 _GROWING = frozenset({"add", "append", "extend", "insert", "pop", "update"})
@@ -327,6 +330,19 @@ def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[Non
         model.history = keras.callbacks.History()
         return model.history
 
+    step_of_keras = keras.Model.train_on_batch
+
+    @functools.wraps(step_of_keras)
+    def train_on_batch(model: Any, *args: Any, **options: Any) -> Any:
+        given = inspect.signature(step_of_keras).bind(model, *args, **options).arguments
+        given.pop("self")
+        as_dictionary, names = given.pop("return_dict", False), ["loss", *_names_of_metrics(model)]
+        steps[model] = steps.get(model, 0) + 1
+        if steps[model] > _STEPS or is_enough(model):
+            trained(model, given | {"batch_size": len(keras.tree.flatten(given["x"])[0])})
+        return dict.fromkeys(names, 0.0) if as_dictionary else [0.0] * len(names) if len(names) > 1 else 0.0
+
+    steps = WeakKeyDictionary[Any, int]()
     optimizer_of_keras = keras.optimizers.Optimizer
     build_of_keras, built = optimizer_of_keras.build, WeakKeyDictionary[Any, Any]()
 
@@ -335,21 +351,37 @@ def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[Non
         build_of_keras(optimizer, variables)
 
     def apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> None:  # noqa: ARG001 - Keras's signature.
-        model = _whose(trainable_variables or built.get(optimizer))
+        trained(_whose(trainable_variables or built.get(optimizer)), {})
+
+    def trained(model: Any, arguments: dict[str, Any]) -> None:
         if model is not None:
-            fits.append(Fit(model, {}))
+            fits.append(Fit(model, arguments))
         raise _EnoughError if model is not None and is_enough(model) else TrainedError
 
     token = _fit_instead.set(fit)
     try:
         with (
             replaced(keras.Model, "fit", fit),
+            replaced(keras.Model, "train_on_batch", train_on_batch),
             replaced(optimizer_of_keras, "build", build),
             replaced(optimizer_of_keras, "apply", apply),
         ):
             yield
     finally:
         _fit_instead.reset(token)
+
+
+_STEPS = 2
+"""How often each model may be trained on a batch before a loop ends: the parts of a GAN take turns."""
+
+
+def _names_of_metrics(model: Any) -> list[str]:
+    """The names of what `train_on_batch` returns beside the loss, as far as `compile` tells."""
+    try:
+        metrics = (model.get_compile_config() or {}).get("metrics")
+    except Exception:  # noqa: BLE001 - what Keras cannot serialize.
+        metrics = None
+    return [str(each) for each in metrics] if isinstance(metrics, list) else []
 
 
 def _whose(variables: Any) -> Any:

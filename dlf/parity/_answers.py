@@ -131,6 +131,8 @@ class BuildAnswer(BackendDescription, Built):
     """The place in the stream of numbers from which Keras draws seeds, after the target's file was run."""
     lines_left_out: list[int]
     """The first lines of its statements that failed."""
+    trainings: int
+    """How many trainings of the file were left out."""
     batches_of_training: bool
     """Whether the batches are those that the target's script trains on."""
     training_refused: str | None

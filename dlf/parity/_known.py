@@ -37,7 +37,8 @@ class KnownDifference:
         functions: Functions of Keras's backend, such as ``"nn.average_pool"``: whatever calls one has the difference
             too, such as a user's own layer, an activation or a loss.
         arguments: Arguments of such a function, as in `config`. ``clipped`` is whether it is given numbers within 1e-7
-            of zero or one, ``unseeing`` whether its mask has a row that leaves nothing to attend to.
+            of zero or one, ``probabilities`` whether none is negative and they add up to one, ``unseeing`` whether its
+            mask has a row that leaves nothing to attend to.
         assigned: Whether it needs a trainable variable that is assigned to in `call`.
         lost: Whether it is a gradient that is not finite.
         metrics: Whether it is a metric that a layer holds.

@@ -304,10 +304,16 @@ class _Run:
         self._check_enough()
 
     def _note_draws(self) -> None:
-        """Notes that values are not drawn alike where a pipeline, say, has drawn on some backends alone."""
-        if len({each["draws"] for each in self._built.values()}) > 1:
-            for each in self._built.values():
+        """Notes that values are not drawn alike where a pipeline, say, has drawn on some backends alone.
+
+        Where more lines of the file have run on one, its model has come further: then they are not compared at all.
+        """
+        built = list(self._built.values())
+        further = len({(*each["lines_left_out"], each["trainings"]) for each in built}) > 1
+        if further or len({each["draws"] for each in built}) > 1:
+            for each in built:
                 each["drawn_alike"] = False
+                each["values"] = built[0]["values"] if further else each["values"]
 
     def _remarks(self) -> list[str]:
         """What has to be known of the file: each remark once, with the backends where it is not of all."""

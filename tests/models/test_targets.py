@@ -11,6 +11,7 @@ import keras
 import pytest
 
 from dlf.models.targets import check_target, load_target, load_value, script_behind
+from dlf.parity._recording.batches import batches_of_training
 from dlf.parity._recording.building import builder_of
 from dlf.utils.errors import InvalidArgumentError
 
@@ -319,6 +320,9 @@ import keras
 class Holder:
     def __init__(self, width):
         self.model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(width)])
+def make():
+    holder = Holder(5)
+    return holder
 plain = Holder(1)
 ran = []
 if __name__ == "__main__":
@@ -337,3 +341,33 @@ def test_what_a_script_makes_when_it_is_run_may_be_named(tmp_path: Path, name: s
     file.write_text(GUARDED)
     assert load_target(f"{file}:{name}", anew=True)().output_shape[-1] == width
     assert script_behind(f"{file}:{name}").module.ran == ran
+
+
+GAN = """
+import keras, numpy as np
+def made(metrics=None):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=metrics)
+    return model
+class Gan:
+    def __init__(self):
+        self.judge, self.whole = made(["mae", "mse"]), made()
+    def train(self):
+        while True:
+            real, fake = (self.judge.train_on_batch(np.ones((4, 3)) * n, np.ones(4)) for n in (2.0, 3.0))
+            loss = 0.5 * np.add(real, fake)
+            print(loss[0], loss[2], self.whole.train_on_batch(x=np.ones((5, 3)), y=np.ones(5)) + 1.0)
+gan = Gan()
+gan.train()
+"""
+
+
+@pytest.mark.parametrize(("name", "rows"), [("gan.judge", 4), ("gan.whole", 5)])
+def test_a_loop_over_batches_ends_when_its_model_is_trained(tmp_path: Path, name: str, rows: int) -> None:
+    file = tmp_path / f"gan_{rows}.py"
+    file.write_text(GAN)
+    model = load_target(f"{file}:{name}", anew=True)()
+    script = script_behind(f"{file}:{name}")
+    assert not script.failed
+    assert keras.ops.convert_to_numpy(model.layers[0].moving_mean).tolist() == [0.0] * 3
+    assert [each[0].shape for each in batches_of_training(f"{file}:{name}", model, 1)] == [(rows, 3)]

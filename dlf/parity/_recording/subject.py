@@ -184,7 +184,9 @@ class Subject:
             # Without addresses, which appear where there are functions.
             return re.sub(r"0x[0-9a-f]+|(?<=[a-z])_[0-9]+(?=CLONE\b|\b)", "", text)
 
-        return {plain(".".join(map(str, path[1:]))): plain(repr(value)) for path, value in found}
+        places = {".".join(map(str, path[1:])): value for path, value in found}
+        # Python writes the code of the same lambda in other bytes at another time.
+        return {plain(place): plain(repr(value)) for place, value in places.items() if not place.endswith(_OF_LAMBDA)}
 
     def outputs_for(self, batch: Any, argument: str) -> Outputs:
         """Returns what the model gives for a batch, in JSON's types.
@@ -515,17 +517,22 @@ def stays_in_own_dtype(number: Any) -> bool:
     return dtype == "complex64" or (is_floating(dtype) and dtype != "float64")
 
 
+_OF_LAMBDA = "function.config.code"
 _TINY = 1e-7
 """Keras's epsilon, to which losses clip probabilities."""
 
 
 def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The strings and numbers among a function's arguments, and ``clipped`` and ``unseeing`` of `KnownDifference`."""
+    """The strings and numbers among a function's arguments, and what `KnownDifference` calls by names of its own."""
     plain = {name: each for name, each in arguments.items() if isinstance(each, bool | int | float | str)}
     tensors = [each for name, each in arguments.items() if name != "target" and keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
     unseeing = {"unseeing": _sees_nothing(arguments["mask"])} if "mask" in arguments else {}
-    return plain | {"clipped": any(_has_clipped(each) for each in floating)} | unseeing
+    return (
+        plain
+        | {"clipped": any(map(_has_clipped, floating)), "probabilities": all(map(_are_probabilities, floating))}
+        | unseeing
+    )
 
 
 def _sees_nothing(mask: Any) -> bool:
@@ -541,6 +548,15 @@ def _has_clipped(tensor: Any) -> bool:
         return False
     values = widened(values)
     return bool((np.minimum(np.abs(values), np.abs(1 - values)) < _TINY).any())
+
+
+def _are_probabilities(tensor: Any) -> bool:
+    """Whether the last axis of a tensor may hold probabilities, which are not negative, and whose sum is one."""
+    values = _values_of(tensor)
+    if values is None or not values.ndim:
+        return True
+    sums = widened(values).sum(axis=-1)
+    return bool((values >= 0).all() and np.allclose(sums, 1, atol=1e-2))
 
 
 def _values_of(tensor: Any) -> np.ndarray | None:

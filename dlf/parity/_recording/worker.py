@@ -168,6 +168,7 @@ class Worker:
             "trained_by": self._subject.trained_by,
             "has_call": self._subject.has_call,
             "draws": draws,
+            "trainings": len(script_behind(options["target"]).fits),
             "lines_left_out": [each.line for each in script_behind(options["target"]).failed],
             "remarks": [
                 *script_behind(options["target"]).remarks,
