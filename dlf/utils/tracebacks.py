@@ -33,12 +33,22 @@ def own_traceback(error: BaseException) -> str:
     # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     message = _FRAME.sub(lambda found: "" if _is_foreign(found[1], ours) else found[0], "".join(said))
-    text = "".join([*traceback.format_list(own), message]).rstrip().removesuffix("-" * 20).rstrip()
+    text = "".join([*traceback.format_list(own), _shortened(message)]).rstrip().removesuffix("-" * 20).rstrip()
     return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.
 
 
 _FRAME = re.compile(r'^  File "(.+)", line \d+, in .*\n\n?', re.MULTILINE)
 """A frame in the message of an error that TensorFlow raises where it runs a graph."""
+
+
+_FIRST, _LAST = 15, 8
+"""The lines that are shown of a long message, such as one that holds an array."""
+
+
+def _shortened(message: str) -> str:
+    lines = message.splitlines(keepends=True)
+    left_out = len(lines) - _FIRST - _LAST
+    return message if left_out <= 1 else "".join([*lines[:_FIRST], f"[{left_out} lines]\n", *lines[-_LAST:]])
 
 
 def _is_foreign(file: str, ours: set[Path]) -> bool:

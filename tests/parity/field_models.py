@@ -185,6 +185,11 @@ def confident() -> keras.Model:
     )
 
 
+def logits() -> keras.Model:
+    """Logits, which the loss takes for probabilities: they are divided by their sum but on TensorFlow."""
+    return compiled(layers.Dense(5), loss="sparse_categorical_crossentropy")
+
+
 class Pooled(layers.Layer):  # type: ignore[misc]
     """A user's layer that calls a function of which a difference between backends is known."""
 
@@ -439,6 +444,7 @@ ANSWERS = [
         data="roundoff_data",
         place=("trajectory", None, "table/embeddings"),
     ),
+    Answer("logits", "diverge", 1, ("Known: ", "what are no probabilities"), place=("loss", None, "value")),
     Answer("confident", "diverge", 1, ("Known: ", "clipped"), place=("loss", None, "value")),
     Answer("pooled", "diverge", 1, ("Known: ", "counts zeros at an edge"), place=("forward", "pooled", None)),
     Answer(

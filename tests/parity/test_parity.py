@@ -936,6 +936,14 @@ def test_the_frames_in_an_error_of_a_graph_are_those_of_the_user() -> None:
     assert shown.endswith("indices[0] = 40 is not in [0, 12)")
 
 
+def test_a_message_that_holds_an_array_is_shortened() -> None:
+    shown = own_traceback(ValueError("\n".join(["Received:", *map(str, range(1000)), "which is wrong."]))).splitlines()
+    assert shown[:2] == ["ValueError: Received:", "0"]
+    assert "[979 lines]" in shown
+    assert shown[-1] == "which is wrong."
+    assert len(shown) < 30
+
+
 def test_a_stage_that_was_not_reached_is_no_agreement() -> None:
     report = report_of()
     report["stages"]["update"] = {"counts": {}, "worst": None}
