@@ -61,7 +61,10 @@ def judged(evidence: Evidence, backends: Sequence[str] = (), thresholds: Thresho
         # If the models themselves differ, other values say nothing.
         findings = judge_values(built) or findings
     measurements = with_context(evidence["measurements"], thresholds)
-    findings += judge(measurements, names, thresholds)
+    findings += _without_what_others_lost(
+        judge(measurements, names, thresholds),
+        judge(measurements, measured, thresholds) if len(names) < len(measured) else (),
+    )
     findings += _of_fit({name: evidence["fits"][name] for name in names if name in evidence["fits"]})
     findings = with_reasons(findings, built, evidence["optimizer"])
     # Known to differ, and no part of training: such as the gradient by the images of a layer that augments them.
@@ -96,6 +99,26 @@ def _verdict(wrong: Sequence[Finding], lost: Mapping[str, Any] | None, names: Se
     if len(names) == 1:
         return "not compared"
     return "not finite" if lost else "agree"
+
+
+def _without_what_others_lost(findings: Sequence[Finding], of_all: Sequence[Finding]) -> list[Finding]:
+    """The findings on some backends, of which each step starts from where the truth was: there it may be infinite.
+
+    Args:
+        findings: Those on these backends.
+        of_all: Those on all that were measured, if there are others.
+    """
+    here = {each.backend for each in findings}
+    others = [each.backend for each in of_all if each.lost and each.verdict == "diverged" and each.backend not in here]
+    if not others:
+        return list(findings)
+    why = f"its steps start from what is not finite on {listed(list(dict.fromkeys(map(str, others))))}"
+    return [
+        replace(each, verdict="not judged", detail=why, lost=False)
+        if each.stage == "trajectory" and each.verdict == "not finite"
+        else each
+        for each in findings
+    ]
 
 
 def _of_fit(fits: Mapping[str, Mapping[str, Any]]) -> list[Finding]:

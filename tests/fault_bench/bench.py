@@ -147,7 +147,9 @@ def _run(file: str, model: Fault | Sound, faulty: str, keep: Path, workers: Work
 
 def _score(scores: dict[str, dict[str, Score]], model: Fault | Sound, faulty: str, report: Report, kept: Path) -> None:
     for names in SETTINGS:
-        if not set(names) <= set(report["backends"]):
+        # Of two alone, the truth would not have lost what a third has: their steps could be judged.
+        lost = bool(report["not_finite"]) and isinstance(model, Fault) and model.planted and faulty not in names
+        if lost or not set(names) <= set(report["backends"]):
             continue
         setting, planted = " ".join(names), _is_faulty(model, faulty, names)
         own = _answer(judged(report, names), model, faulty, names)

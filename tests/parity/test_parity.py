@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ from dlf.parity._recording.taps import Listener, listening
 from dlf.parity._recording.worker import Worker
 from dlf.parity._records import Records
 from dlf.parity.check import target_of
+from dlf.parity.evidence import _without_what_others_lost
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.report import advice_of, answer_of, exit_code, name_of, report_text, write_report
 from dlf.parity.result import ParityReport
@@ -1318,3 +1319,19 @@ def test_dictionaries_are_in_one_order_on_every_backend(tmp_path: Path) -> None:
     assert list(heard.calls[0].asked[0][0]) == ["a", "b"]
     assert list(heard.calls[0].as_given[0][0]) == ["b", "a"]
     assert list(heard.calls[0].outputs) == ["c", "d"]
+
+
+def test_what_a_third_backend_has_lost_is_not_said_of_two() -> None:
+    """Each step starts from where the truth was, which may be infinite for the sake of a backend that is left out."""
+    step = [
+        Finding("trajectory", None, "state", name, "not finite", None, lost=True) for name in ("tensorflow", "torch")
+    ]
+    lost = Finding("state", "layer", "state", "jax", "diverged", None, lost=True)
+    found = _without_what_others_lost(step, [lost, *step])
+    assert {(each.verdict, each.detail) for each in found} == {
+        ("not judged", "its steps start from what is not finite on jax")
+    }
+    assert _without_what_others_lost(step, step) == step
+    own = replace(lost, backend="torch")
+    assert _without_what_others_lost([own, *step], [lost, own, *step])[0] == own
+    assert _without_what_others_lost([own, *step], [own, *step]) == [own, *step]
