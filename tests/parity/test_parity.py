@@ -140,6 +140,14 @@ def text_in_a_step():
     words = keras.Input((1,), dtype="string", name="words")
     return compiled_as_it_is(Step(words, layers.Embedding(9, 2)(Reader(name="reader")(words))))
 
+class Trained(Reader):
+    def build(self, shape):
+        self.add_weight(shape=(1,))
+
+def trained_text():
+    words = keras.Input((1,), dtype="string", name="words")
+    return compiled_as_it_is(keras.Model(words, layers.Embedding(9, 2)(Trained(name="reader")(words))))
+
 def texts():
     reader = Reader(name="reader")
     words = keras.Input((1,), dtype="string", name="words")

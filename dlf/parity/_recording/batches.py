@@ -96,7 +96,8 @@ def gives_batches(target: str, model: Any) -> bool:
 
 
 def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
-    fits = script_behind(target).fits
+    # A loop of the file's own tells nothing of its data.
+    fits = [each for each in script_behind(target).fits if each.arguments]
     own = [each for each in fits if each.model is model]
     # A function makes a model like the one that the script trains.
     found = own or [each for each in fits if type(each.model) is type(model)]
@@ -216,7 +217,8 @@ def holds_text(structure: Any) -> bool:
     Args:
         structure: Arrays, or structures of arrays.
     """
-    return any(np.asarray(each).dtype.kind in "OSU" for each in arrays_of(structure))
+    arrays = map(np.asarray, arrays_of(structure))
+    return any(each.ndim > 0 and each.dtype.kind in "OSU" for each in arrays)  # A sparse array is one object.
 
 
 def _is_dataset(x: Any) -> bool:

@@ -50,7 +50,9 @@ def behind_text(model: keras.Model) -> tuple[keras.Model, list[str], Ahead]:
     numbers = [each for each in inputs if each.dtype != "string"]
     found = [each for layer in readers for each in keras.tree.flatten(layer.output) if each.dtype != "string"]
     is_plain = type(model) in {keras.Model, keras.Sequential} or type(model).__name__ == "Functional"
-    if not is_plain or not found or any(isinstance(each, keras.Model) for each in readers):
+    # What is trained is not to be cut off.
+    looks_up = not any(isinstance(each, keras.Model) or each.trainable_variables for each in readers)
+    if not (is_plain and found and looks_up):
         first = readers[0] if readers else model.layers[0]
         raise InvalidArgumentError(
             "model",
