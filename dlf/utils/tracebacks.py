@@ -29,16 +29,16 @@ def own_traceback(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<frozen") and not ours.intersection(Path(frame.filename).parents)
     ]
-    own = [frame for frame in frames if "site-packages" not in Path(frame.filename).parts] or frames
+    own = [frame for frame in frames if not _is_of_package(frame.filename)] or frames
     # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
-    message = _FRAME.sub(lambda found: "" if _is_foreign(found[1], ours) else found[0], "".join(said))
+    message = _FRAME.sub(lambda found: "" if _is_foreign(found[2], ours) else found[0], "".join(said))
     text = "".join([*traceback.format_list(own), _shortened(message)]).rstrip().removesuffix("-" * 20).rstrip()
     return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.
 
 
-_FRAME = re.compile(r'^  File "(.+)", line \d+, in .*\n\n?', re.MULTILINE)
-"""A frame in the message of an error that TensorFlow raises where it runs a graph."""
+_FRAME = re.compile(r'^( +)File "(.+)", line \d+, in .*\n(?:\1 +\S.*\n|\n)?', re.MULTILINE)
+"""A frame in the message of an error that TensorFlow raises where it makes or runs a graph, with its line of code."""
 
 
 _FIRST, _LAST = 15, 8
@@ -52,9 +52,12 @@ def _shortened(message: str) -> str:
 
 
 def _is_foreign(file: str, ours: set[Path]) -> bool:
-    inside = Path(file).parents
-    packages = "site-packages" in Path(file).parts or ours.intersection(inside)
-    return file.startswith("<") or bool(packages)
+    return file.startswith("<") or _is_of_package(file) or bool(ours.intersection(Path(file).parents))
+
+
+def _is_of_package(file: str) -> bool:
+    # TensorFlow writes a copy of a user's function, whose own lines are in its message.
+    return "site-packages" in Path(file).parts or "__autograph_generated_file" in file
 
 
 def original(error: BaseException) -> BaseException:

@@ -939,10 +939,12 @@ def test_an_error_that_keras_could_not_put_its_words_into_is_shown_as_it_was() -
 
 def test_the_frames_in_an_error_of_a_graph_are_those_of_the_user() -> None:
     frames = [sys.modules["dlf"].__file__, f"{np.__file__}", "<frozen runpy>", __file__]
-    graph = "".join(f'  File "{each}", line 3, in step\n\n' for each in frames)
-    shown = own_traceback(ValueError(f"Graph execution error:\n\n{graph}indices[0] = 40 is not in [0, 12)"))
-    assert re.findall(r'File "(.*)"', shown) == [__file__]
-    assert shown.endswith("indices[0] = 40 is not in [0, 12)")
+    for indent, code in (("  ", "\n"), ("    ", "        return step(x)\n")):
+        graph = "".join(f'{indent}File "{each}", line 3, in step\n{code}' for each in frames)
+        shown = own_traceback(ValueError(f"in user code:\n\n{graph}indices[0] = 40 is not in [0, 12)"))
+        assert re.findall(r'File "(.*)"', shown) == [__file__]
+        assert shown.count("return step(x)") == code.count("return step(x)")
+        assert shown.endswith("indices[0] = 40 is not in [0, 12)")
 
 
 def test_a_message_that_holds_an_array_is_shortened() -> None:
