@@ -16,6 +16,8 @@ from dlf.random.seed import set_seed
 from dlf.training.fit import compile_and_fit
 
 tf = pytest.importorskip("tensorflow")
+# Keras's own, for labels of int64 in a `tf.data.Dataset`, with JAX from 0.11 on.
+pytestmark = pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64:UserWarning")
 X = np.random.default_rng(2025).normal(size=(70, 3)).astype(np.float32)
 Y = np.arange(70) % 2
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
