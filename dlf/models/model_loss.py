@@ -201,11 +201,12 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     return mapped(keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
 
 
-def check_model(model: Any) -> None:
+def check_model(model: Any, *, is_trained: bool = True) -> None:
     """Raises an error unless this is a built Keras model with trainable floating-point variables.
 
     Args:
         model: The value of an argument `model`.
+        is_trained: Whether it has to have a trainable variable.
 
     Raises:
         InvalidArgumentError: It is no such model; the message says what to do.
@@ -230,7 +231,7 @@ def check_model(model: Any) -> None:
             received=model,
             advice="Give it an Input, or call it on a batch once.",
         )
-    if not model.trainable_variables:
+    if is_trained and not model.trainable_variables:
         raise InvalidArgumentError(
             "model",
             expected="a trainable variable",

@@ -23,7 +23,7 @@ from dlf.parity.options import STAGES
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.words import listed
 
-__all__ = ["EVIDENCE", "SCHEMA", "judged", "last_line", "read_report", "thresholds_of"]
+__all__ = ["EVIDENCE", "SCHEMA", "is_frozen", "judged", "last_line", "read_report", "thresholds_of"]
 
 SCHEMA = 5
 """The version of the report's format; a report of another version is not judged again."""
@@ -167,6 +167,19 @@ def _not_finite(findings: Sequence[Finding]) -> dict[str, Any] | None:
     return first.as_dict() | {"backends": list(dict.fromkeys(each.backend for each in here))}
 
 
+def is_frozen(built: Mapping[str, Any]) -> bool:
+    """Tells whether a model has no variable to train.
+
+    Args:
+        built: What a report holds of a backend.
+
+    Example:
+        >>> is_frozen({"variables": [{"path": "dense/kernel", "trainable": False}]})
+        True
+    """
+    return not any(each["trainable"] for each in built.get("variables", ({"trainable": True},)))
+
+
 def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Finding]) -> list[dict[str, str]]:
     """The stages that could not be judged, or not in full, each with the reason."""
     blind: dict[str, str] = {}
@@ -174,7 +187,8 @@ def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Fin
         if each.verdict == "not judged":
             blind.setdefault(each.stage, str(each.detail))
     first = next(iter(evidence["backends"].values()))
-    if first.get("trained_by") == "nothing" and {"loss", "gradient"} & set(evidence["stages_asked"]):
+    asked = {"loss", "gradient"} & set(evidence["stages_asked"])
+    if first.get("trained_by") == "nothing" and not is_frozen(first) and asked:
         blind["gradient"] = "there is no loss, and --loss NAME gives one"
     for stage, reasons in evidence["given_up"].items():
         failed = [name for name in names if name in reasons]

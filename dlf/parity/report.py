@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from dlf.backend.registry import backend_names, is_installed, load_backend
 from dlf.parity._judging.verdict import PLACE, Thresholds, judged_in_own_dtype
+from dlf.parity.evidence import is_frozen
 from dlf.parity.options import STAGES
 from dlf.utils.files import write_json
 from dlf.utils.words import listed
@@ -143,7 +144,10 @@ def _answer(report: Mapping[str, Any]) -> str:
     computes = "computes" if _first(report).get("has_call", True) else ""
     does = " and ".join(filter(None, (computes, trains))) or "is built"
     what = does if whole else "is, as far as was asked,"
-    more = "; it is not compiled, and training was not compared" if whole and not compiled else ""
+    why = (
+        "nothing of it is trained" if is_frozen(_first(report)) else "it is not compiled, and training was not compared"
+    )
+    more = f"; {why}" if whole and not compiled else ""
     said = f"The model {what} the same on {together}{more}"
     said += f", and not finite. {_beginning(lost)}" if lost else "."
     untaken = list(
@@ -310,11 +314,15 @@ def why_empty(stage: str, report: Mapping[str, Any]) -> str:
     """
     if stage not in report.get("stages_asked", STAGES):
         return "not asked for"
+    frozen = is_frozen(_first(report))
     if not report.get("compiled", True) and stage in {"update", "trajectory"}:
-        return "not compiled"
+        return "nothing to compare: nothing is trained" if frozen else "not compiled"
     if not _first(report).get("has_call", True) and stage not in {"build", "trajectory"}:
         return "nothing to compare: the model has no call, and is trained by its own train_step"
-    why = {"nothing": "there is no loss", "train_step": "the model is trained by its own train_step"}
+    why = {
+        "nothing": "nothing is trained" if frozen else "there is no loss",
+        "train_step": "the model is trained by its own train_step",
+    }
     trained_by = _first(report).get("trained_by")
     if trained_by in why and stage in {"loss", "gradient", "update"}:
         return f"nothing to compare: {why[trained_by]}"
@@ -458,7 +466,7 @@ def remarks_of(report: Mapping[str, Any]) -> Iterator[str]:
         )
     for remark in report.get("remarks", ()):
         yield f"In the target's file, {remark}."
-    if not report["compiled"] and "update" in report["stages_asked"]:
+    if not report["compiled"] and not is_frozen(_first(report)) and "update" in report["stages_asked"]:
         yield "The model is not compiled: there is no optimizer to compare, and no training."
 
 

@@ -190,6 +190,13 @@ def logits() -> keras.Model:
     return compiled(layers.Dense(5), loss="sparse_categorical_crossentropy")
 
 
+def frozen() -> keras.Model:
+    """A model that is used and not trained, as for features."""
+    model = compiled(layers.Dense(3), layers.BatchNormalization(), layers.Dense(2))
+    model.trainable = False
+    return model
+
+
 class Pooled(layers.Layer):  # type: ignore[misc]
     """A user's layer that calls a function of which a difference between backends is known."""
 
@@ -444,6 +451,7 @@ ANSWERS = [
         data="roundoff_data",
         place=("trajectory", None, "table/embeddings"),
     ),
+    Answer("frozen", says=("computes the same", "nothing of it is trained", "nothing to compare: nothing is trained")),
     Answer("logits", "diverge", 1, ("Known: ", "what are no probabilities"), place=("loss", None, "value")),
     Answer("confident", "diverge", 1, ("Known: ", "clipped"), place=("loss", None, "value")),
     Answer("pooled", "diverge", 1, ("Known: ", "counts zeros at an edge"), place=("forward", "pooled", None)),

@@ -58,13 +58,13 @@ class Subject:
         self.lookups: list[str] = []
         self.ahead: Ahead = lambda x: x
         self.model = self._built()
-        check_model(self.model)
-        own = self.model.loss if self.model.compiled else None
+        check_model(self.model, is_trained=False)
+        own = self.model.loss if self.compiled else None
         if loss and own is not None:
             raise InvalidArgumentError(
                 "--loss", expected="none, for a model that was compiled with one", received=loss, advice="Leave it out."
             )
-        if loss and self.model.compiled:
+        if loss and self.compiled:
             self.model.compile(optimizer=self.model.optimizer, loss=loss)
         self.loss = loss or own
         self.trained_by = self._trained_by()
@@ -73,12 +73,17 @@ class Subject:
             self.loss = dict(self.loss)
         elif isinstance(self.loss, list):
             self.loss = list(self.loss)
-        self._loss_weights = self._weights_of_losses() if self.model.compiled else None
+        self._loss_weights = self._weights_of_losses() if self.compiled else None
         self.layers = layers_by_path(self.model)
         self.names = [f"{number}:{path_of(variable)}" for number, variable in enumerate(self.model.variables)]
         self.takes_batches = self.takes_all = False
         self.reference: Any = None
         self.predictions: Any = None
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the model is compiled, and has something to train: all of it may be frozen."""
+        return bool(self.model.compiled and self.model.trainable_variables)
 
     @property
     def has_call(self) -> bool:
@@ -92,6 +97,8 @@ class Subject:
 
     def _trained_by(self) -> str:
         """What gives the gradients that the model is trained by: loss, `compute_loss`, `train_step`, or nothing."""
+        if self.has_call and not self.model.trainable_variables:
+            return "nothing"
         if not self.has_call and has_own(self.model, "train_step"):
             return "train_step"
         if self.loss is not None:
@@ -342,7 +349,7 @@ class Subject:
     def make_reference(self) -> None:
         """Makes the float64 reference from the model's current values; to be called inside `in_float64`."""
         # A model's own `compile` may take any arguments: then the whole function is run again, in float64.
-        compiles_itself = self.model.compiled and has_own(self.model, "compile")
+        compiles_itself = self.compiled and has_own(self.model, "compile")
         # What the function of a Lambda needs beside its code is not in the configuration either.
         by_function = compiles_itself or any(isinstance(each, keras.layers.Lambda) for each in self.layers.values())
         try:
@@ -360,7 +367,7 @@ class Subject:
             for path, layer in self.layers.items()
             if not layers_by_path(layer)
         }
-        if self.model.compiled and not compiles_itself:
+        if self.compiled and not compiles_itself:
             self.reference.compile(
                 optimizer=self.make_optimizer(self.reference),
                 loss=self.loss_in_float64(),

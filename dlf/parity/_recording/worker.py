@@ -182,9 +182,9 @@ class Worker:
             "lookups": self._subject.lookups,
             "data_not_finite": _not_finite(self._batches),
             "dtype": self._subject.dtype,
-            "compiled": self._subject.model.compiled,
-            "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.model.compiled else None,
-            "optimizer_config": plain_config(self._subject.model.optimizer) if self._subject.model.compiled else {},
+            "compiled": self._subject.compiled,
+            "optimizer": type(self._subject.model.optimizer).__name__ if self._subject.compiled else None,
+            "optimizer_config": plain_config(self._subject.model.optimizer) if self._subject.compiled else {},
             "digest": _digest_of_contents(self._contents),
             "own_draws": {path: list(each) for path, each in drawn.own_draws.items()},
             "drawn_alike": not (drawn.not_common_in_model or drawn.fell_back),
@@ -276,7 +276,7 @@ class Worker:
         subject, batch = self._subject, self._refused_batch or self._batches[0]
         try:
             with common_randomness():
-                if subject.model.compiled:
+                if subject.compiled:
                     subject.fit(subject.model, batch)
                 else:
                     subject.model(subject.batch(batch, float64=False)[0])
@@ -410,7 +410,7 @@ class Worker:
         Here the framework holds all intermediate results at once, as it does in training.
         """
         subject, names = self._subject, list(parameters_of(self._subject.model))
-        own = None if subject.model.compiled else subject.loss_in_float64()  # None is the model's own way.
+        own = None if subject.compiled else subject.loss_in_float64()  # None is the model's own way.
         loss = model_loss(subject.reference, own, names=names)
         taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in calls for n, each in float_outputs(call.outputs)}
 
@@ -514,7 +514,7 @@ class Worker:
                     write(f"perturbed{number}", replay(lambda each, dtype: moved_by(each, dtype, random)))
             with common_randomness():
                 write("tested", replay_loss(float64=False)(None))
-        if "update" in stages and subject.model.compiled:
+        if "update" in stages and subject.compiled:
             with in_float64():
                 update = replay_of_update(subject, given, float64=True)
                 write("float64", update(None))
