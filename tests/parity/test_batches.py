@@ -236,3 +236,25 @@ def test_words_are_looked_up_ahead_of_the_model(tmp_path: Path, name: str, fit: 
 def test_arrays_that_keras_alone_can_read_are_no_rows(script: Callable[[str], str]) -> None:
     lines = MODEL + "model.fit(x, [y, None])"
     assert first(f"{script(lines)}:model") == []
+
+
+def test_keras_alone_is_asked_with_what_the_script_gives_it(script: Callable[[str], str]) -> None:
+    """A data set may be what counts: here it fails, and arrays of its batches would not."""
+    lines = """
+class Data(keras.utils.PyDataset):
+    reads = 0
+    def __len__(self): return 2
+    def __getitem__(self, number):
+        Data.reads += 1
+        if Data.reads > 2: raise OSError("the disk is gone")
+        return x[:4], y[:4]
+data = Data()
+model = made()
+model.fit(data, epochs=9)
+"""
+    worker = Worker()
+    target = f"{script(lines)}:model"
+    worker.respond({"do": "build", "options": asdict(ParityOptions(target, steps=2))})
+    assert "the disk is gone" in worker.respond({"do": "by_keras_alone"})["error"]
+    worker.respond({"do": "build", "options": asdict(ParityOptions(target.replace(":model", ":made"), steps=2))})
+    assert worker.respond({"do": "by_keras_alone"}) == {"error": None}

@@ -33,6 +33,7 @@ __all__ = [
     "batches_of_training",
     "cut",
     "examples_in",
+    "given_to_fit",
     "gives_batches",
     "holds_text",
     "numbers_alone",
@@ -93,6 +94,22 @@ def batches_of_training(target: str, model: Any, steps: int) -> list[Batch]:
 def gives_batches(target: str, model: Any) -> bool:
     """Whether the script trains the model on a `PyDataset`, of which inputs alone reach a step in a tuple."""
     return isinstance(_arguments_of_fit(target, model).get("x"), keras.utils.PyDataset)
+
+
+def given_to_fit(target: str, model: Any) -> dict[str, Any]:
+    """Returns what the script gives Keras's `fit` to train this very model on, by name; nothing if it does not.
+
+    Nor if that is a generator, whose batches are gone.
+
+    Args:
+        target: A target that was loaded, and whose training was left out.
+        model: The model that it has made.
+    """
+    found = [each.arguments for each in script_behind(target).fits if each.model is model and each.arguments]
+    names = ("x", "y", "sample_weight", "class_weight", "batch_size")
+    if not found or hasattr(found[-1].get("x"), "__next__"):
+        return {}
+    return {name: found[-1][name] for name in names if name in found[-1]}
 
 
 def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from dlf.parity._recording.batches import (
     arrays_of,
     batches_of_training,
     cut,
+    given_to_fit,
     gives_batches,
     holds_text,
     numbers_alone,
@@ -274,9 +275,13 @@ class Worker:
         To be asked where the comparison has failed: whether it is for Keras's sake.
         """
         subject, batch = self._subject, self._refused_batch or self._batches[0]
+        given = given_to_fit(self._options["target"], subject.model)
         try:
             with common_randomness():
-                if subject.compiled:
+                if given and subject.compiled:
+                    # As the script does it: a step may count on a batch of a known size, or on the data set itself.
+                    subject.model.fit(**given, steps_per_epoch=1, verbose=0)
+                elif subject.compiled:
                     subject.fit(subject.model, batch)
                 else:
                     subject.model(subject.batch(batch, float64=False)[0])
