@@ -369,7 +369,7 @@ class _Run:
         if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):
             before = dict(self._failed)
             try:
-                steps, curves = self._train(traced, truth, dtype, measurements)
+                steps, curves = self._train(traced, dtype, measurements)
                 measurements += steps
             except (BackendError, _TruthLostError):
                 # What was measured before is kept.
@@ -464,35 +464,49 @@ class _Run:
         return {call["layer"] for call in self._calls if call["key"] in (before or {call["key"]} - taken)}
 
     def _train(
-        self, names: Any, truth: str, dtype: str, measured: Sequence[Measurement]
+        self, names: Any, dtype: str, measured: Sequence[Measurement]
     ) -> tuple[list[Measurement], dict[str, Any]]:
-        alive = self._alive(names)
+        """Trains the model on all backends; once more, where the truth cannot train it, and others may."""
+        try:
+            return self._train_from("", names, dtype, measured)
+        except _TruthLostError:
+            alive = self._alive(names)
+            if len(alive) < 2:  # noqa: PLR2004 - a comparison takes two.
+                raise
+            self._truth = alive[0]
+        return self._train_from("-again", names, dtype, measured)
+
+    def _train_from(
+        self, attempt: str, names: Any, dtype: str, measured: Sequence[Measurement]
+    ) -> tuple[list[Measurement], dict[str, Any]]:
+        alive, truth = self._alive(names), str(self._truth)
+        free, single, perturbed = (f"{each}{attempt}" for each in ("free", "single", "perturbed"))
         found = [each for one in measured for each in judge_each(one, alive, self._thresholds)]
-        for name, answer in self._ask_all({"do": "train"}, alive, to="free").items():
+        for name, answer in self._ask_all({"do": "train"}, alive, to=free).items():
             for number in answer["sparse"]:
                 self._built[name]["variables"][number]["sparse"] = True
         request = {
             "do": "train_from",
-            "truth": str(self._at("free", truth)),
+            "truth": str(self._at(free, truth)),
             "aside": any(each.verdict == "tie" for each in found),
         }
-        self._ask_all(request, self._alive(names), to="single", leader=truth)
-        single = [str(self._at("single", name)) for name in self._alive(names)]
+        self._ask_all(request, self._alive(names), to=single, leader=truth)
+        steps = [str(self._at(single, name)) for name in self._alive(names)]
         updates = {str(each["variable"]): each["floor"] for each in measured if each["stage"] == "update"}
         cancelled = _cancelled(Records(self._at("trace", truth)))
         roundoff = {name: updates[name] for name in cancelled if name in updates}
         request = {
             "do": "train_perturbed",
-            "truth": str(self._at("free", truth)),
-            "steps": single,
+            "truth": str(self._at(free, truth)),
+            "steps": steps,
             "roundoff": roundoff,
         }
-        self._ask_all(request, [truth], to="perturbed")
+        self._ask_all(request, [truth], to=perturbed)
         runs = Runs(
             truth,
-            self._records("free"),
-            self._records("single"),
-            Records(self._at("perturbed", truth)),
+            self._records(free),
+            self._records(single),
+            Records(self._at(perturbed, truth)),
             trainable={each["path"] for each in self._built[truth]["variables"] if each["trainable"]},
             updates=updates,
             cancelled=cancelled,

@@ -93,6 +93,20 @@ def test_a_step_that_never_calls_its_model_leaves_no_trace() -> None:
     assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
 
 
+class Parts(Step):
+    def train_step(self, *arguments: Any) -> Any:
+        *state, (one, other) = arguments
+        self([one, other])
+        logs = {"loss": keras.ops.zeros(())}
+        return (logs, *state) if state else logs
+
+
+def test_a_step_that_takes_all_tells_by_all() -> None:
+    model, whole = compiled(Parts, built=True), ((X[:, :3], X[:, 3:]), None, None)
+    assert called_in_step(model, (X, None, None)) is None
+    assert [each.shape for each in called_in_step(model, whole, takes_all=True)] == [(4, 3), (4, 3)]
+
+
 def test_a_step_that_fails_tells_nothing() -> None:
     assert called_in_step(compiled(Fails, built=True), BATCH) is None
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])

@@ -14,7 +14,7 @@ import keras
 
 from dlf.data.conversion import as_data_sets_give
 from dlf.models.model_loss import has_own, to_numpy
-from dlf.parity._recording.batches import Batch, all_inputs, examples_in
+from dlf.parity._recording.batches import Batch, examples_in
 from dlf.parity._recording.taps import layer_calls_replaced
 from dlf.training.engine.python_state import PythonState, UnseenStateError
 from dlf.utils.attributes import replaced
@@ -45,7 +45,7 @@ def fit_on(model: keras.Model, batch: Batch, *, takes_all: bool = False, takes_b
     return model.fit(_OneBatch(packed), verbose=0).history
 
 
-def called_in_step(model: keras.Model, batch: Batch) -> Any:
+def called_in_step(model: keras.Model, batch: Batch, *, takes_all: bool = False) -> Any:
     """Returns what the model's own `train_step` calls it on first, as arrays; None if that cannot be found.
 
     A step of contrastive learning calls the model on halves of its batch, one of translation on the target too.
@@ -53,26 +53,10 @@ def called_in_step(model: keras.Model, batch: Batch) -> Any:
     Args:
         model: A compiled model, whose variables need not be made yet.
         batch: The batch that the step is given.
+        takes_all: As for `fit_on`.
     """
     if not model.compiled or not has_own(model, "train_step"):
         return None
-    for form, takes_all in ((batch, False), (all_inputs([batch])[0], True)):
-        found = _call_in_step(model, form, takes_all=takes_all)
-        if found is not None:
-            return found
-    return None
-
-
-class _SeenError(BaseException):
-    """The step has called the model, or would update it. No step's own `except Exception` holds it up."""
-
-    def __init__(self, args: Any = (), kwargs: Any = None) -> None:
-        super().__init__()
-        self.alone = len(args) == 1 and (kwargs or {}).keys() <= {"training", "mask"}
-        self.given = args[0] if self.alone else None
-
-
-def _call_in_step(model: keras.Model, batch: Batch, *, takes_all: bool) -> Any:
     in_step = False
 
     def step(*args: Any) -> Any:
@@ -110,6 +94,15 @@ def _call_in_step(model: keras.Model, batch: Batch, *, takes_all: bool) -> Any:
             variable.assign(value)
         model.make_train_function(force=True)
     return None
+
+
+class _SeenError(BaseException):
+    """The step has called the model, or would update it. No step's own `except Exception` holds it up."""
+
+    def __init__(self, args: Any = (), kwargs: Any = None) -> None:
+        super().__init__()
+        self.alone = len(args) == 1 and (kwargs or {}).keys() <= {"training", "mask"}
+        self.given = args[0] if self.alone else None
 
 
 def _as_arrays(given: Any) -> Any:

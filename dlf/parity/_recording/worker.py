@@ -100,6 +100,7 @@ class Worker:
         self._trained_elsewhere: Path | None = None
         self._training: tuple[list[Batch], Any, dict[str, bool]] | None = None
         self._called: Any = None
+        self._given: dict[str, Any] = {}
         self._batches_of_training = False
         self._training_refused: str | None = None
         self._refused_batch: Batch | None = None
@@ -140,14 +141,13 @@ class Worker:
 
         def inputs_for(model: Any) -> Iterator[Any]:
             batches = own or self._trained_on(model)[0]
-            for batch in batches[:1]:
-                # What the step calls it on elsewhere says most of what is wrong with it here.
-                known = self._training is not None and self._training[1] is not None
-                data = [batch[0], all_inputs([batch])[0][0]]
-                yield from () if known else data
-                called = self._called_in_step(model, batch)
-                yield from () if called is None else (called,)
-                yield from data if known else ()
+            forms = _forms_of(batches[:1])
+            # What the step calls it on elsewhere says most of what is wrong with it here.
+            known = [] if self._training is None or self._training[1] is None else [self._training[1]]
+            yield from known
+            yield from (batch[0] for batch, _ in forms)
+            called = (called_in_step(model, batch, takes_all=takes_all) for batch, takes_all in forms)
+            yield from (each for each in called if each is not None)
 
         set_seed(options["seed"])
         with failing_with_lines(options["target"]):
@@ -157,6 +157,7 @@ class Worker:
             _check_dtype(options["dtype"], self._subject.layers)
             drawn = randomness_report(self._subject.model)
             found = self._choose_batches(options, own, random)
+        self._given = given_to_fit(options["target"], self._subject.model)
         described: Described = self._subject.describe()
         self._contents = self._subject.contents()
         self._path = find_path(None)
@@ -212,10 +213,13 @@ class Worker:
             # A step or loss of somebody's own may count on the size of a batch.
             smaller = [(cut(trained_on, size), False)] * (subject.trained_by == "loss")
             forms = [*smaller, *forms, *[(all_inputs(trained_on), True)] * has_own(subject.model, "train_step")]
-        for self._batches, subject.takes_all in forms:
+        ways = [
+            (*form, by_step) for by_step in (False, *[True] * has_own(subject.model, "train_step")) for form in forms
+        ]
+        for self._batches, subject.takes_all, by_step in ways:
             try:
                 subject.expect(self._batches[0])
-                found = self._outputs_for(self._batches[0], "TARGET")
+                found = self._outputs_for(self._batches[0], "TARGET", by_step=by_step)
                 self._training_refused = found["refused"]
             except InvalidArgumentError as error:
                 self._training_refused = str(error)
@@ -226,28 +230,27 @@ class Worker:
         subject.takes_all = False
         self._batches = own or [(*make_batch(subject.model, subject.loss, size, random), None) for _ in range(steps)]
         subject.expect(self._batches[0])
-        return self._outputs_for(self._batches[0], "--data" if own else "TARGET")
+        argument = "--data" if own else "TARGET"
+        try:
+            return self._outputs_for(self._batches[0], argument)
+        except InvalidArgumentError:
+            if not has_own(subject.model, "train_step"):
+                raise
+            return self._outputs_for(self._batches[0], argument, by_step=True)
 
     def _behind_text(self, batches: list[Batch]) -> list[Batch]:
         return [(self._subject.ahead(x) if holds_text(x) else x, *others) for x, *others in batches]
 
-    def _outputs_for(self, batch: Batch, argument: str) -> Outputs:
-        """What the model gives for a batch, or else for what its own step calls it on then."""
-        found: Outputs
-        try:
-            found = self._subject.outputs_for(batch, argument)
-        except InvalidArgumentError:
-            called = self._called_in_step(self._subject.model, batch)
-            if called is None:
-                raise
-            found = self._subject.outputs_for((called, *batch[1:]), argument)
-            self._called = called
+    def _outputs_for(self, batch: Batch, argument: str, *, by_step: bool = False) -> Outputs:
+        """What the model gives for a batch, or else for what its own step calls it on, here or on another backend."""
+        subject, called = self._subject, None
+        if by_step:
+            called = None if self._training is None else self._training[1]
+        if by_step and called is None:
+            called = called_in_step(subject.model, batch, takes_all=subject.takes_all)
+        found: Outputs = subject.outputs_for(batch if called is None else (called, *batch[1:]), argument)
+        self._called = called
         return found
-
-    def _called_in_step(self, model: Any, batch: Batch) -> Any:
-        """What the model's own step calls it on, here or on another backend; None if it is not known."""
-        elsewhere = None if self._training is None else self._training[1]
-        return called_in_step(model, batch) if elsewhere is None else elsewhere
 
     @property
     def _first(self) -> Batch:
@@ -275,12 +278,11 @@ class Worker:
         To be asked where the comparison has failed: whether it is for Keras's sake.
         """
         subject, batch = self._subject, self._refused_batch or self._batches[0]
-        given = given_to_fit(self._options["target"], subject.model)
         try:
             with common_randomness():
-                if given and subject.compiled:
+                if self._given and subject.compiled:
                     # As the script does it: a step may count on a batch of a known size, or on the data set itself.
-                    subject.model.fit(**given, steps_per_epoch=1, verbose=0)
+                    subject.model.fit(**self._given, steps_per_epoch=1, verbose=0)
                 elif subject.compiled:
                     subject.fit(subject.model, batch)
                 else:
@@ -502,7 +504,7 @@ class Worker:
                 records[f"{title}/|{name}"] = array
 
         def replay_loss(*, float64: bool) -> Callable[[Move | None], dict[str, np.ndarray]]:
-            return replay_of_loss(subject, self._path, self._batches[0], given, float64=float64)
+            return replay_of_loss(subject, self._path, self._first, given, float64=float64)
 
         def aside(each: np.ndarray, _: str = "") -> np.ndarray:
             return beside(each, np.random.default_rng(0))
@@ -588,6 +590,11 @@ class Worker:
         path = self._path
         take = compiled_if_possible(lambda parameters, batch: path.loss_and_gradients(function, parameters, batch))
         return take(parameters, batch)
+
+
+def _forms_of(batches: list[Batch]) -> list[tuple[Batch, bool]]:
+    """Batches as they are, and as inputs alone, where a step of somebody's own takes all of what it is given."""
+    return [*((each, False) for each in batches), *((each, True) for each in all_inputs(batches))]
 
 
 def _is_finite(values: list[Any]) -> bool:
