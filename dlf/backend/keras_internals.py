@@ -33,6 +33,7 @@ __all__ = [
     "profiles_batches",
     "random_functions",
     "random_functions_replaced",
+    "set_global_seed",
     "stop_gradient_undone",
     "tensorflow_hidden",
     "tensors_freed",
@@ -224,15 +225,9 @@ def draw_key(seed: Any) -> Any:
     Raises:
         BackendError: Keras no longer has the two functions.
     """
-    from keras.src.random import seed_generator
-
     if keras.ops.is_tensor(seed):
         return seed
-    if not hasattr(seed_generator, "draw_seed") or not hasattr(seed_generator, "global_seed_generator"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.random.seed_generator.draw_seed and global_seed_generator, "
-            "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+    seed_generator = _seed_generators()
     if seed is not None or keras.config.backend() == "jax":
         return seed_generator.draw_seed(seed)
     # The global generator advances by a product, which would overflow differently in each backend's integer type.
@@ -240,6 +235,37 @@ def draw_key(seed: Any) -> Any:
     key = _uint32(keras.ops.cast(state.value, "int64"))
     state.assign(keras.ops.cast(_uint32(_uint32(key + 1) * 5387) % 933199, state.dtype))
     return key
+
+
+def set_global_seed(number: int) -> None:
+    """Puts the generator from which Keras draws where no seed is given in a state that depends on a number alone.
+
+    Args:
+        number: Not negative; of the same number, the same draws follow on every backend.
+
+    Raises:
+        BackendError: Keras no longer has this generator.
+
+    Example:
+        >>> set_global_seed(3)
+        >>> first = keras.random.uniform((2,))
+        >>> set_global_seed(3)
+        >>> bool(keras.ops.all(keras.random.uniform((2,)) == first))
+        True
+    """
+    state = _seed_generators().global_seed_generator().state
+    state.assign(keras.ops.convert_to_tensor([number, 0], state.dtype))
+
+
+def _seed_generators() -> Any:
+    from keras.src.random import seed_generator
+
+    if not hasattr(seed_generator, "draw_seed") or not hasattr(seed_generator, "global_seed_generator"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.random.seed_generator.draw_seed and global_seed_generator, "
+            "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    return seed_generator
 
 
 def _uint32(numbers: Any) -> Any:

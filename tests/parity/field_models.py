@@ -190,6 +190,18 @@ def logits() -> keras.Model:
     return compiled(layers.Dense(5), loss="sparse_categorical_crossentropy")
 
 
+class Noise(layers.Layer):  # type: ignore[misc]
+    def call(self, x: Any) -> Any:
+        return x + keras.random.normal(ops.shape(x))
+
+
+def unseeded() -> keras.Model:
+    """Noise that is drawn without a seed, as in many autoencoders; on JAX, Keras does not train it."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Noise(name="noise"), layers.Dense(2)])
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+
 def frozen() -> keras.Model:
     """A model that is used and not trained, as for features."""
     model = compiled(layers.Dense(3), layers.BatchNormalization(), layers.Dense(2))
@@ -450,6 +462,11 @@ ANSWERS = [
         ("Known: ", "IndexedSlices"),
         data="roundoff_data",
         place=("trajectory", None, "table/embeddings"),
+    ),
+    Answer(
+        "unseeded",
+        code=3,
+        says=("computes and trains the same on tensorflow and torch. jax did not",),
     ),
     Answer("frozen", says=("computes the same", "nothing of it is trained", "nothing to compare: nothing is trained")),
     Answer("logits", "diverge", 1, ("Known: ", "what are no probabilities"), place=("loss", None, "value")),

@@ -156,12 +156,15 @@ class Subject:
     def _make_variables(self, model: keras.Model) -> None:
         """Calls a model on what it takes, so that it has all its variables."""
         remembered = remembered_inputs(model, 1, np.random.default_rng(0))
+        # A step of its own may call the models that it holds, and `call` be for what is generated later.
+        may_never_be_called = has_own(model, "train_step") and all(
+            map(_has_its_variables, layers_by_path(model).values())
+        )
         try:
             called = _call_on_one_of(model, chain(self._inputs(model), () if remembered is None else (remembered,)))
         except Exception:
-            if not has_own(model, "train_step") or not all(map(_has_its_variables, layers_by_path(model).values())):
+            if not may_never_be_called:
                 raise
-            # A step of its own may call the models that it holds, and `call` be for what is generated later.
             model.built = called = self.is_never_called = True
         if not called:
             raise UnknownInputsError(

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dlf.backend.keras_internals import set_global_seed
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
@@ -212,6 +213,7 @@ class Trainer:
         x, *others = mapped(change, self._batches[step])
         x = mapped(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
         model.reset_metrics()  # Otherwise the logs are means over the steps so far.
+        set_global_seed(step)  # What is drawn without a seed is the same whenever this step is taken.
         if has_own(model, "train_step"):
             # `train_on_batch` hands every step three parts, which a step that takes what `fit` gives cannot unpack.
             history = self._subject.fit(model, (x, *others))
@@ -226,6 +228,7 @@ class Trainer:
         """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
         model = self._subject.model
         self._assign(model, self._first)
+        set_global_seed(0)
         try:
             with common_randomness():
                 history = self._subject.fit(model, self._batches[0])
