@@ -92,7 +92,7 @@ def called_in_step(model: keras.Model, batch: Batch, *, takes_all: bool = False)
         state.put_back()
         for variable, value in values:
             variable.assign(value)
-        model.make_train_function(force=True)
+        model.train_function = None  # Keras makes it anew, in the mode that is asked for then.
     return None
 
 

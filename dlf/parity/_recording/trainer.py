@@ -73,6 +73,7 @@ class Trainer:
                 each.build = noting(name, each.build)
         # In a graph of TensorFlow's, the slots that an optimizer makes have no values to be noted.
         eagerly, model.run_eagerly = model.run_eagerly, True
+        model.make_train_function(force=True)
         try:
             self._step(model, 0)
         finally:
