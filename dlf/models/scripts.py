@@ -113,7 +113,9 @@ class Script:
         def is_enough(trained: Any) -> bool:
             return _is_named(trained, name, vars(self.module)) and not is_bound_again()
 
-        if names <= vars(self.module).keys() and not is_bound_again():
+        # What is None as yet may be made by a function that names it global.
+        there = {each for each, value in vars(self.module).items() if value is not None}
+        if names <= there and not is_bound_again():
             return
         with suppress(_EnoughError), self.called(is_enough):
             while self.ahead:

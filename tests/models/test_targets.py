@@ -371,3 +371,10 @@ def test_a_loop_over_batches_ends_when_its_model_is_trained(tmp_path: Path, name
     assert not script.failed
     assert keras.ops.convert_to_numpy(model.layers[0].moving_mean).tolist() == [0.0] * 3
     assert [each[0].shape for each in batches_of_training(f"{file}:{name}", model, 1)] == [(rows, 3)]
+
+
+def test_a_global_that_a_function_makes_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "global_model.py"
+    lines = "model = None\ndef make():\n    global model\n    model = keras.Sequential([keras.Input((3,))])\nmake()\n"
+    file.write_text(f"import keras\n{lines}")
+    assert isinstance(load_target(f"{file}:model", anew=True)(), keras.Sequential)
