@@ -101,14 +101,12 @@ class Script:
                 run.
         """
         names = names_of_expression(name)
-        if any(names & each.names for each in self.guarded) and not names <= {
-            *vars(self.module),
-            *_bound_in(self.ahead),
-        }:
+        elsewhere = {*vars(self.module), *_bound_in(self.ahead)}
+        if names & _bound_in(self.guarded) and not names <= elsewhere:
             self.ahead, self.guarded = [*self.ahead, *self.guarded], []
 
         def is_bound_again() -> bool:
-            return any(names & each.names for each in self.ahead)
+            return bool(names & _bound_in(self.ahead))
 
         def is_enough(trained: Any) -> bool:
             return _is_named(trained, name, vars(self.module)) and not is_bound_again()

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from dlf.data.conversion import as_array
+from dlf.models.scripts import Fit
 from dlf.models.targets import load_target, load_value, script_behind
 from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_array_like
 from dlf.utils.errors import InvalidArgumentError
@@ -105,16 +106,20 @@ def given_to_fit(target: str, model: Any) -> dict[str, Any]:
         target: A target that was loaded, and whose training was left out.
         model: The model that it has made.
     """
-    found = [each.arguments for each in script_behind(target).fits if each.model is model and each.arguments]
+    found = [each.arguments for each in _fits_with_data(target) if each.model is model]
     names = ("x", "y", "sample_weight", "class_weight", "batch_size")
     if not found or hasattr(found[-1].get("x"), "__next__"):
         return {}
     return {name: found[-1][name] for name in names if name in found[-1]}
 
 
-def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
+def _fits_with_data(target: str) -> list[Fit]:
     # A loop of the file's own tells nothing of its data.
-    fits = [each for each in script_behind(target).fits if each.arguments]
+    return [each for each in script_behind(target).fits if each.arguments]
+
+
+def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
+    fits = _fits_with_data(target)
     own = [each for each in fits if each.model is model]
     # A function makes a model like the one that the script trains.
     found = own or [each for each in fits if type(each.model) is type(model)]

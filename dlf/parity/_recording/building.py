@@ -66,24 +66,30 @@ def failing_with_lines(target: str) -> Iterator[None]:
 
 def _loaded_by_policy(target: str, dtype: str, *, anew: bool) -> Callable[..., Any]:
     """Loads the target by the dtype policy that is asked for: its models may be made when the file is run."""
-    policy = keras.config.dtype_policy()
     if not _is_asked_for(dtype):
+        return load_target(target, anew=anew)  # The file may set a policy of its own, which stays.
+    with _policy_kept():
+        keras.config.set_dtype_policy(dtype)
         return load_target(target, anew=anew)
-    keras.config.set_dtype_policy(dtype)
+
+
+@contextmanager
+def _policy_kept() -> Iterator[None]:
+    policy = keras.config.dtype_policy()
     try:
-        return load_target(target, anew=anew)
+        yield
     finally:
         keras.config.set_dtype_policy(policy)
 
 
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
     function = _loaded_by_policy(target, dtype, anew=True) if anew else function
-    policy, script = keras.config.dtype_policy(), script_behind(target)
-    if _is_asked_for(dtype):
-        keras.config.set_dtype_policy(dtype)
+    script = script_behind(target)
     fits = len(script.fits)
     try:
-        with script.called():
+        with _policy_kept(), script.called():
+            if _is_asked_for(dtype):
+                keras.config.set_dtype_policy(dtype)
             found = function()
     except TrainedError:
         return script.fits[-1].model if len(script.fits) > fits else None
@@ -99,8 +105,6 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
             if wants
             else f"\n{own_traceback(error)}",
         ) from error
-    finally:
-        keras.config.set_dtype_policy(policy)
     # A `main` trains a model, and returns nothing.
     return script.fits[-1].model if found is None and script.fits else found
 

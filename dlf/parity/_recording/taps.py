@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import mask_of, with_mask
+from dlf.utils.attributes import replaced
 from dlf.utils.trees import with_keys_as_in, with_sorted_keys
 
 __all__ = ["LOOPS", "Call", "Listener", "layer_calls_replaced", "listening", "takes_training"]
@@ -166,11 +167,8 @@ def layer_calls_replaced(replacement: Callable[[Callable[..., Any], keras.Layer,
     def call(layer: keras.Layer, *args: Any, **kwargs: Any) -> Any:
         return replacement(original, layer, args, kwargs)
 
-    keras.Layer.__call__ = call
-    try:
+    with replaced(keras.Layer, "__call__", call):
         yield
-    finally:
-        keras.Layer.__call__ = original
 
 
 def takes_training(layer: keras.Layer) -> bool:
