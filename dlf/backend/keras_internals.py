@@ -37,6 +37,7 @@ __all__ = [
     "stop_gradient_undone",
     "tensorflow_hidden",
     "tensors_freed",
+    "variables_updated_by",
     "waits_for_a_batch",
     "with_mask",
 ]
@@ -585,6 +586,29 @@ def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], b
         return None
     decays: Callable[[Any], bool] = optimizer._use_weight_decay
     return decays
+
+
+def variables_updated_by(optimizer: keras.optimizers.Optimizer) -> list[Any]:
+    """Returns the variables that an optimizer was built for, in the order in which `stateless_apply` takes gradients.
+
+    Args:
+        optimizer: A Keras optimizer that is built.
+
+    Raises:
+        BackendError: Keras no longer keeps them under this name.
+
+    Example:
+        >>> optimizer, variable = keras.optimizers.SGD(), keras.Variable([1.0])
+        >>> optimizer.build([variable])
+        >>> variables_updated_by(optimizer)[0] is variable
+        True
+    """
+    if not hasattr(optimizer, "_trainable_variables"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.optimizers.Optimizer._trainable_variables, which is gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    return list(optimizer._trainable_variables)
 
 
 def epoch_to_resume_at(model: keras.Model) -> int:

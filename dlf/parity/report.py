@@ -549,7 +549,9 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
             "build": f"see what {layer} makes of its configuration on each backend: variables, shapes, dtypes.",
             "forward": f"read the `call` of {layer}: from the same inputs and weights it gives other outputs.",
             "loss": "read the loss: from the same predictions and targets it gives another value or gradient.",
-            "gradient": f"read what {layer} does between inputs and outputs: outputs agree, derivatives do not "
+            "gradient": _OF_STEP
+            if first.get("mode") == "resynchronised"
+            else f"read what {layer} does between inputs and outputs: outputs agree, derivatives do not "
             "(stop_gradient, a custom gradient, a detached statistic).",
             "update": "compare the optimizers' settings: from the same gradients they make other updates.",
             "state": f"see how {layer} updates its statistics: momentum, Bessel's correction, an update left out.",
@@ -558,6 +560,10 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
     )
 
 
+_OF_STEP = (
+    "read the model's own `train_step`: the layers that it calls agree by themselves, and the loss that it takes "
+    "gradients of does not."
+)
 _KNOWN = "see what is known of it, above; look further only at what that does not explain."
 
 

@@ -332,8 +332,8 @@ class _Run:
         self._ask_all({"do": "save_values", "file": file}, [leader])
         self._ask_all({"do": "load_values", "file": file}, self._built)
         # For the trajectory too: the gradients show which of them are only roundoff, and the update how far these go.
-        has_loss = self._built[leader]["trained_by"] in {"loss", "compute_loss"}
-        gradients = has_loss and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
+        trained_by = self._built[leader]["trained_by"]
+        gradients = trained_by != "nothing" and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
         everywhere = set.intersection(*map(_keys, traced.values()))
@@ -347,7 +347,8 @@ class _Run:
         if layers:
             request = {"do": "replay", **given, "keys": [call["key"] for call in self._calls], "gradients": gradients}
             self._ask_all(request, traced, to="replay", leader=truth)
-        if gradients:
+        has_loss = gradients and trained_by != "train_step"
+        if has_loss:
             stages = self._stages | ({"update"} if "trajectory" in self._stages else set())
             request = {"do": "replay_training", **given, "stages": list(stages)}
             self._ask_all(request, traced, to="training", leader=truth)
@@ -359,7 +360,7 @@ class _Run:
         measurements = self._measure_layers(traced, truth, whole, gradients=gradients) if layers else []
         self._note_origins(measurements, truth)
         self._note_data(measurements)
-        if gradients:
+        if has_loss:
             dtypes = {each["path"]: each["dtype"] for each in self._built[truth]["variables"]}
             measurements += measure_training(
                 self._records("training"), truth, dtypes, dtype, traced[truth]["own_dtype_variables"]

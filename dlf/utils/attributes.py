@@ -1,4 +1,4 @@
-"""Replaces attributes of classes for a time."""
+"""Replaces attributes for a time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["replaced"]
 
 
 @contextmanager
-def replaced(owner: type, name: str, value: Any) -> Iterator[None]:
-    """Gives a class another attribute, for as long as the context lasts.
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Gives a class or an object another attribute, for as long as the context lasts.
 
     Args:
-        owner: The class, which may have inherited the attribute.
+        owner: The class or the object, which may have inherited the attribute.
         name: The attribute's name.
         value: What it is meanwhile.
 

@@ -200,6 +200,83 @@ def adversaries_of_another_rate() -> Any:
     return model
 
 
+class Contrastive(keras.Model):  # type: ignore[misc]  # As above.
+    """Its own step, written for each framework, calls two layers that its `call` does not call.
+
+    Args:
+        wrong: What is another thousandth on PyTorch: ``"loss"``, ``"layer"``, or nothing.
+    """
+
+    def __init__(self, wrong: str = "") -> None:
+        super().__init__()
+        is_torch = keras.config.backend() == "torch"
+        self.factor = 1.001 if wrong == "loss" and is_torch else 1.0
+        scaled = layers.Rescaling(1.001 if wrong == "layer" and is_torch else 1.0, name="scaled")
+        self.encoder = keras.Sequential([keras.Input((4,)), layers.Dense(6, "relu"), layers.BatchNormalization()])
+        self.head = keras.Sequential([keras.Input((6,)), layers.Dense(3), layers.Dropout(0.1), scaled], name="head")
+
+    def call(self, inputs: Any) -> Any:
+        return self.encoder(inputs)
+
+    def contrast(self, x: Any) -> Any:
+        one, other = (self.head(self.encoder(each, training=True), training=True) for each in (x, -x))
+        return self.factor * (ops.mean(ops.square(one - other)) - 0.1 * ops.mean(one))
+
+    def train_step(self, *args: Any) -> Any:
+        step = getattr(self, f"_step_on_{keras.config.backend()}")
+        return step(*args)
+
+    def _step_on_tensorflow(self, x: Any) -> Any:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = self.contrast(x)
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        return {"loss": loss}
+
+    def _step_on_torch(self, x: Any) -> Any:
+        import torch
+
+        self.zero_grad()
+        loss = self.contrast(x)
+        loss.backward()
+        with torch.no_grad():
+            variables = self.trainable_variables
+            self.optimizer.apply([each.value.grad for each in variables], variables)
+        return {"loss": loss.detach()}
+
+    def _step_on_jax(self, state: Any, x: Any) -> Any:
+        import jax
+
+        trained, others, slots, metrics = state
+
+        def loss_and_others(values: Any) -> Any:
+            pairs = [*zip(self.trainable_variables, values, strict=True)]
+            pairs += zip(self.non_trainable_variables, others, strict=True)
+            with keras.StatelessScope(pairs) as scope:
+                loss = self.contrast(x)
+            return loss, [scope.get_current_value(each) for each in self.non_trainable_variables]
+
+        (loss, others), gradients = jax.value_and_grad(loss_and_others, has_aux=True)(trained)
+        trained, slots = self.optimizer.stateless_apply(slots, gradients, trained)
+        return {"loss": loss}, (trained, others, slots, metrics)
+
+
+def contrastive(wrong: str = "") -> Any:
+    model = Contrastive(wrong)
+    model.compile("adam")
+    return model
+
+
+def contrastive_of_another_loss() -> Any:
+    return contrastive("loss")
+
+
+def contrastive_of_another_layer() -> Any:
+    return contrastive("layer")
+
+
 WAYS = [
     ("denoiser", "images"),
     ("remembers", "images_and_none"),

@@ -180,6 +180,31 @@ def test_a_model_is_compared_by_what_it_is_trained_by(workers: Workers, name: st
     assert stages >= {"forward", "loss", "gradient", "update", "trajectory"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("contrastive", None),
+        ("contrastive_of_another_loss", ("gradient", None, "sequential/dense/kernel")),
+        ("contrastive_of_another_layer", ("forward", "head/scaled", None)),
+    ],
+)
+def test_a_step_of_its_own_is_compared_by_its_layers_and_its_gradients(workers: Workers, name: str, place: Any) -> None:
+    if "torch" not in INSTALLED:
+        pytest.skip("the fault is PyTorch's")
+    file = Path(__file__).with_name("own_training.py")
+    asked = ParityOptions(f"{file}:{name}", INSTALLED, data=f"{file}:images", steps=2)
+    report = run_parity(asked, workers=workers)
+    assert report["failed"] == {}
+    assert {each["stage"] for each in report["measurements"]} == {"forward", "gradient", "state", "trajectory"}
+    assert {"head/dense_1", "sequential/dense"} <= {call["layer"] for call in report["calls"]}
+    first = report["first_divergence"]
+    assert (first and (first["stage"], first["layer"], first["variable"])) == place
+    # What follows from it is not named again.
+    assert {each["step"] for each in report["divergences"]} <= {None, 0}
+    assert exit_code(report) == (0 if place is None else 1)
+
+
 @pytest.mark.parametrize("name", ["model", pytest.param("main", marks=pytest.mark.slow)])
 def test_a_script_is_compared_on_what_it_trains_on(workers: Workers, name: str, tmp_path: Path) -> None:
     # As text: pytest would import a script to look for examples in it, and this one trains for days then.

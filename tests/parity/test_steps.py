@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from own_training import contrastive
 
-from dlf.parity._recording.steps import called_in_step
+from dlf.parity._recording.steps import GradientsOfStep, called_in_step, fit_on, listened_to_step
 from dlf.parity._recording.taps import Listener, listening
 from dlf.parity._recording.worker import Worker
 
@@ -111,6 +112,44 @@ def test_a_step_that_fails_tells_nothing() -> None:
     assert called_in_step(compiled(Fails, built=True), BATCH) is None
     plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
     assert called_in_step(plain, BATCH) is None
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_the_gradients_of_a_step_leave_it_beside_what_keras_sees(run_eagerly: bool) -> None:
+    model = contrastive()
+    model.compile("sgd", run_eagerly=run_eagerly)
+    before = [np.array(each) for each in model.get_weights()]
+    heard = GradientsOfStep(model, [each.path for each in model.variables])
+    batch = (X[:, :4], None, None)
+    assert list(fit_on(model, batch)) == ["loss"]
+    paths = [each.path for each in model.trainable_variables]
+    assert set(heard.taken) == {f"0:{path}" for path in paths}
+    moved = {
+        each.path: old - np.array(new)
+        for each, old, new in zip(model.weights, before, model.get_weights(), strict=True)
+    }
+    for path in paths:
+        np.testing.assert_allclose(moved[path], 0.01 * heard.taken[f"0:{path}"], rtol=1e-3, atol=1e-7)
+    heard.stop()
+    assert "train_step" not in vars(model)
+    fit_on(model, batch)
+    assert heard.taken == {}
+
+
+def test_what_a_step_calls_is_heard_inside_of_its_gradient() -> None:
+    model = contrastive()
+    before = [np.array(each) for each in model.get_weights()]
+    calls: list[Any] = []
+    layers = {"head": model.head, "dense": model.head.layers[0]}
+    listener = Listener(layers, hear=lambda call: calls.append(call.of_values()), training=False)
+    assert listened_to_step(model, lambda: fit_on(model, (X[:, :4], None, None)), listener)
+    assert [each.key for each in calls] == ["dense", "head", "dense#2", "head#2"]
+    assert [each.training for each in calls] == [True] * 4
+    kernel, bias = (np.array(each) for each in model.head.layers[0].get_weights())
+    ((given,), _), found = calls[0].asked, calls[0].outputs
+    np.testing.assert_allclose(np.array(given) @ kernel + bias, keras.ops.convert_to_numpy(found), rtol=1e-5, atol=1e-6)
+    assert all(np.array_equal(one, other) for one, other in zip(before, model.get_weights(), strict=True))
+    assert not listened_to_step(model, lambda: fit_on(model, (X[:, :3], None, None)), listener)
 
 
 SCRIPT = """

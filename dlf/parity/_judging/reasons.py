@@ -51,7 +51,7 @@ def with_reasons(findings: Sequence[Finding], built: Mapping[str, Built], optimi
     def reason_of(finding: Finding) -> str | None:
         for each in known:
             whose = _is_whose(each, finding.backend, blamed[_place(finding)], backends)
-            fits = whose and finding.stage in each.stages and _is_of(each, finding, by_path, optimizer)
+            fits = whose and _stages_of(finding) & set(each.stages) and _is_of(each, finding, by_path, optimizer)
             if fits and _is_of_variables(each, finding, variables) and _is_of_calls(each, finding, built, draws=draws):
                 return _reason(each)
         return None
@@ -102,7 +102,8 @@ def _is_of(
 ) -> bool:
     # A loss and a training step are of the whole model: it is enough that it has such a layer.
     # So is a gradient that is not finite: it reaches a variable through the layers behind it.
-    whole = finding.layer is None and (finding.stage in {"loss", "trajectory"} or known.lost)
+    of_all = bool(_stages_of(finding) & {"loss", "trajectory"})
+    whole = finding.layer is None and (of_all or known.lost)
     # A difference between layers is reported as a layer's input, with the layer's path and the number of the call.
     between = finding.of if finding.kind == "input" else finding.variable
     path = finding.layer or (between or "").partition("#")[0]
@@ -114,6 +115,11 @@ def _is_of(
         and re.search(known.variable, finding.variable or "") is not None
         and (not known.lost or finding.lost)
     )
+
+
+def _stages_of(finding: Finding) -> set[str]:
+    """The stages that a difference may be known for: a gradient in a step of the model's own is of training too."""
+    return {finding.stage, *["trajectory"] * (finding.mode == "resynchronised")}
 
 
 def _is_seed(variable: str | None) -> bool:

@@ -24,6 +24,8 @@ from dlf.parity._records import Records
 
 __all__ = ["Runs", "measure_trajectory"]
 
+_METRIC, _GRADIENT = "metric:", "gradient:"
+"""What the names of records begin with that are neither variables nor slots."""
 _SUMS_OF_A_METRIC = 100_000_000
 """How many terms the sums of a metric are taken to have. How a metric computes in float32 is not known: this leaves
 room for a relative difference of a thousandth."""
@@ -55,7 +57,7 @@ class Runs:
     def exact(self, step: int) -> dict[str, np.ndarray]:
         """Returns the truth's variables and slots after a step, by name."""
         records, before = self.free[self.truth], f"float64/{step}/"
-        names = [name for name in records if name.startswith(before) and not _is_metric(name.removeprefix(before))]
+        names = [name for name in records if name.startswith(before) and not name.startswith(f"{before}{_METRIC}")]
         return {name.removeprefix(before): records[name] for name in names}
 
     def of(self, kind: Mapping[str, Records], name: str) -> Arrays:
@@ -91,7 +93,7 @@ def measure_trajectory(runs: Runs, steps: int, dtype: str) -> tuple[list[Measure
         taken = [
             one for name, value in exact.items() for one in _measure_variable(runs, step, name, value, largest, dtype)
         ]
-        found += taken + _measure_metrics(runs, step, dtype)
+        found += taken + _measure_metrics(runs, step, dtype) + _measure_gradients(runs, step, dtype)
         weights = [name for name in exact if not _is_slot(name)]
         for backend, records in runs.single.items():
             distance[backend].append(_distance(exact, {name: records.get(f"free/{step}/{name}") for name in weights}))
@@ -145,19 +147,46 @@ def _measure_metrics(runs: Runs, step: int, dtype: str) -> list[Measurement]:
 
     A float64 reference that is recreated has none of the metrics that the model was compiled with.
     """
+    names = _recorded(runs.single.values(), f"float64/{step}/", _METRIC)
+    return [_of_metric(name, step) | _measure_reported_once(runs, step, name, dtype) for name in names]
+
+
+def _measure_gradients(runs: Runs, step: int, dtype: str) -> list[Measurement]:
+    """Measures the gradients that a model's own step gives its optimizers; those of one update share a scale."""
+    names = _recorded(runs.single.values(), f"float64/{step}/", _GRADIENT)
+    largest: dict[str, float] = {}
+    for name in names:
+        exact = runs.single[runs.truth].get(f"float64/{step}/{name}")
+        update = name.split(":")[1]
+        largest[update] = max(largest.get(update, 0.0), 0.0 if exact is None else scale_of(exact))
     found = []
-    for name in _metrics(runs.single.values(), f"float64/{step}/"):
-        place = f"{step}/{name}"
-        float64, tested = runs.of(runs.single, f"float64/{place}"), runs.of(runs.single, f"tested/{place}")
-        exact = next(each for each in (float64[runs.truth], *float64.values()) if each is not None)
-        floor = floor_of(exact, runs.moved(runs.single[runs.truth], place), scale_of(exact), dtype)
-        one = measure(float64, tested, floor, dtype)
-        one |= {"roundoff": _roundoff(runs.single[runs.truth], place, exact), "scale": scale_of(exact)}
-        aside = runs.of(runs.single, f"aside/{place}")
-        if any(each is not None for each in aside.values()):
-            one["beside"] = beside_of(measure(aside, aside, floor, dtype))
-        found.append(_of_metric(name, step) | one)
+    for name in names:
+        _, update, _, path = name.split(":", 3)
+        where: Measurement = {
+            "stage": "gradient",
+            "layer": None,
+            "call": None,
+            "variable": path,
+            "mode": "resynchronised",
+            "step": step,
+        }
+        found.append(where | _measure_reported_once(runs, step, name, dtype, largest[update]))
     return found
+
+
+def _measure_reported_once(runs: Runs, step: int, name: str, dtype: str, largest: float | None = None) -> Measurement:
+    """Measures what one step by itself reports."""
+    place = f"{step}/{name}"
+    float64, tested = runs.of(runs.single, f"float64/{place}"), runs.of(runs.single, f"tested/{place}")
+    exact = next(each for each in (float64[runs.truth], *float64.values()) if each is not None)
+    scale = scale_of(exact) if largest is None else largest
+    floor = floor_of(exact, runs.moved(runs.single[runs.truth], place), scale, dtype)
+    one = measure(float64, tested, floor, dtype)
+    one |= {"roundoff": _roundoff(runs.single[runs.truth], place, exact), "scale": scale}
+    aside = runs.of(runs.single, f"aside/{place}")
+    if any(each is not None for each in aside.values()):
+        one["beside"] = beside_of(measure(aside, aside, floor, dtype))
+    return one
 
 
 def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
@@ -166,8 +195,8 @@ def _measure_reported(runs: Runs, steps: int, dtype: str) -> list[Measurement]:
     Near a threshold, rounding may flip an example at some step. Therefore the distance is the smallest of all steps: a
     metric that differs at every step is another metric.
     """
-    first = _metrics(runs.single.values(), "tested/0/")
-    in_float64 = set(_metrics(runs.single.values(), "float64/0/"))
+    first = _recorded(runs.single.values(), "tested/0/", _METRIC)
+    in_float64 = set(_recorded(runs.single.values(), "float64/0/", _METRIC))
     found = []
     for name in (each for each in first if each not in in_float64):
         values = [runs.of(runs.single, f"tested/{step}/{name}") for step in range(steps)]
@@ -194,20 +223,16 @@ def _of_metric(name: str, step: int | None) -> Measurement:
         "call": None,
         "variable": None,
         "kind": "metric",
-        "of": name.removeprefix("metric:"),
+        "of": name.removeprefix(_METRIC),
         "mode": "resynchronised",
         "step": step,
     }
 
 
-def _metrics(records: Iterable[Records], before: str) -> list[str]:
-    """The names of the metrics of a step that any backend has recorded."""
+def _recorded(records: Iterable[Records], before: str, kind: str) -> list[str]:
+    """The names of the metrics, or of the gradients, of a step that any backend has recorded."""
     names = [name.removeprefix(before) for each in records for name in each if name.startswith(before)]
-    return list(dict.fromkeys(name for name in names if _is_metric(name)))
-
-
-def _is_metric(name: str) -> bool:
-    return name.startswith("metric:")
+    return list(dict.fromkeys(name for name in names if name.startswith(kind)))
 
 
 def _roundoff(records: Records, place: str, exact: np.ndarray) -> float:

@@ -83,6 +83,10 @@ _JUMPS = 0.01
 """A share of a tensor's scale: what a step of 2^-40 moves further than this, roundoff may move anywhere."""
 
 
+_OF_STEPS = ("resynchronised", "free")
+"""The modes of what is taken from steps of training: each from where the truth was before it, or all freely."""
+
+
 PLACE = ("stage", "layer", "variable", "kind", "of", "call", "mode", "step")
 """The fields of a finding that say where it is; the others say what was found there, and on which backend."""
 
@@ -137,7 +141,7 @@ def judge(
     in_context = with_context(measurements, thresholds)
     parts = [each for each in in_context if _is_part(each)]
     whole = [each for each in in_context if each["mode"] == "whole"]
-    steps = [each for each in in_context if each["stage"] == "trajectory"]
+    steps = [each for each in in_context if each["mode"] in _OF_STEPS]
     findings = _innermost([each for one in parts for each in judge_each(one, backends, thresholds)])
     broken = any(each.verdict == "diverged" and not each.of_data for each in findings)
     tied = any(each.verdict == "tie" for each in findings)
@@ -157,6 +161,12 @@ def judge(
         findings += _where_it_begins(wrong)
         broken = bool(wrong)
     trained = [each for one in steps for each in judge_each(one, backends, thresholds)]
+    by = [each.step for each in trained if each.verdict == "diverged" and each.stage == "gradient"]
+    if by:
+        # What a step updates by its gradients differs because of them; and so does every other step.
+        trained = [
+            each for each in trained if each.verdict != "diverged" or (each.stage, each.step) == ("gradient", by[0])
+        ]
     # Where a step by itself differs or meets a tie, the free run differs because of it.
     apart = any(each.verdict in {"diverged", "tie"} and each.mode == "resynchronised" for each in trained)
     return findings + [
@@ -343,7 +353,7 @@ def is_suspect(finding: Finding) -> bool:
 
 def _is_part(measured: Measurement) -> bool:
     """Whether a tensor is of a layer, the loss or the optimizer by itself."""
-    return measured.get("mode") != "whole" and measured.get("stage") != "trajectory"
+    return measured.get("mode") not in {"whole", *_OF_STEPS}
 
 
 def with_context(measurements: Sequence[Measurement], thresholds: Thresholds) -> list[Measurement]:

@@ -1,26 +1,32 @@
-"""Hands one batch to Keras's own `fit`, and finds what a model's own `train_step` calls the model on.
+"""Hands one batch to Keras's own `fit`, and looks into a model's own `train_step`.
 
 Requirements:
 
 * a batch reaches the step in the form in which the script hands it over;
-* to see what a step calls the model on, it is run up to that call or to its first update, and leaves no trace.
+* a step that is only looked into leaves no trace: it updates nothing, and what it changes is put back;
+* the gradients that a step takes are those of the very step that trains, compiled as Keras compiles it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from typing import Any
 
 import keras
+import numpy as np
 
+from dlf.backend.keras_internals import set_global_seed, variables_updated_by
 from dlf.data.conversion import as_data_sets_give
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.parity._recording.batches import Batch, examples_in
-from dlf.parity._recording.taps import layer_calls_replaced
-from dlf.training.engine.python_state import PythonState, UnseenStateError
+from dlf.parity._recording.taps import Listener, layer_calls_replaced
+from dlf.training.engine.python_state import PythonState
 from dlf.utils.attributes import replaced
 from dlf.utils.trees import mapped
 
-__all__ = ["called_in_step", "fit_on"]
+__all__ = ["GradientsOfStep", "called_in_step", "fit_on", "listened_to_step", "other_optimizers"]
 
 
 def fit_on(model: keras.Model, batch: Batch, *, takes_all: bool = False, takes_batches: bool = False) -> Any:
@@ -59,10 +65,9 @@ def called_in_step(model: keras.Model, batch: Batch, *, takes_all: bool = False)
         return None
     in_step = False
 
-    def step(*args: Any) -> Any:
+    def begin() -> None:
         nonlocal in_step
         in_step = True  # Before it, Keras calls the model to find its shapes.
-        return type(model).train_step(model, *args)
 
     def call(original: Any, layer: keras.Layer, args: Any, kwargs: Any) -> Any:
         if layer is model and in_step:
@@ -73,27 +78,160 @@ def called_in_step(model: keras.Model, batch: Batch, *, takes_all: bool = False)
         raise _SeenError
 
     try:
-        state = PythonState(model)
-    except UnseenStateError:
+        with layer_calls_replaced(call), _leaving_no_trace(model, begin, apply):
+            fit_on(model, batch, takes_all=takes_all)
+    except _SeenError as seen:
+        return _as_arrays(seen.given) if seen.alone else None
+    except Exception:  # noqa: BLE001 - a step may raise anything, such as one in another framework's words.
         return None
+    return None
+
+
+def listened_to_step(model: keras.Model, fit: Callable[[], Any], listener: Listener) -> bool:
+    """Lets a listener hear the layers that the model's own `train_step` calls, with values also inside of a gradient.
+
+    Args:
+        model: A compiled model, which has all its variables.
+        fit: Trains it by one step.
+        listener: Hears each call of its layers.
+
+    Returns:
+        Whether the step came through; if not, calls are missing.
+    """
+    in_step = False
+
+    def begin() -> None:
+        nonlocal in_step
+        in_step = True
+        set_global_seed(0)
+
+    def call(original: Any, layer: keras.Layer, args: Any, kwargs: Any) -> Any:
+        return listener.call(original, layer, args, kwargs) if in_step else original(layer, *args, **kwargs)
+
+    with suppress(Exception), layer_calls_replaced(call), _leaving_no_trace(model, begin, lambda *_, **__: None):
+        fit()
+        return True
+    return False
+
+
+@contextmanager
+def _leaving_no_trace(model: keras.Model, begin: Callable[[], None], apply: Callable[..., None]) -> Iterator[None]:
+    """Lets the model's own step be run eagerly; afterwards everything is as it was.
+
+    Args:
+        model: A compiled model.
+        begin: Called where the step begins.
+        apply: What every optimizer does in place of an update.
+
+    Raises:
+        UnseenStateError: What the step changes may not be seen.
+    """
+
+    def step(*args: Any) -> Any:
+        begin()
+        return type(model).train_step(model, *args)
+
+    state = PythonState(model)
     # On JAX, a training that does not end leaves none of them a value.
     held = [*model.variables, *model.metrics_variables, *getattr(model.optimizer, "variables", ())]
     values = [(each, to_numpy(each.value)) for each in held]
     model.run_eagerly, model.train_step = True, step
     model.make_train_function(force=True)  # Otherwise one that was compiled before would be used again.
     try:
-        with layer_calls_replaced(call), replaced(keras.optimizers.Optimizer, "apply", apply):
-            fit_on(model, batch, takes_all=takes_all)
-    except _SeenError as seen:
-        return _as_arrays(seen.given) if seen.alone else None
-    except Exception:  # noqa: BLE001 - a step may raise anything, such as one in another framework's words.
-        return None
+        with ExitStack() as stack:
+            for each in (keras.optimizers.Optimizer, *_optimizers_of(model)):  # One may have an `apply` of its own.
+                stack.enter_context(replaced(each, "apply", apply))
+            yield
     finally:
         state.put_back()
         for variable, value in values:
             variable.assign(value)
         model.train_function = None  # Keras makes it anew, in the mode that is asked for then.
-    return None
+
+
+def other_optimizers(model: Any) -> dict[str, Any]:
+    """The optimizers that a model holds besides the one that it was compiled with, by attribute."""
+    return {
+        name: each
+        for name, each in sorted(vars(model).items())
+        if isinstance(each, keras.optimizers.Optimizer) and each is not model.optimizer
+    }
+
+
+def _optimizers_of(model: Any) -> list[Any]:
+    return [each for each in (model.optimizer, *other_optimizers(model).values()) if each is not None]
+
+
+class GradientsOfStep:
+    """Hears the gradients that a model's own `train_step` gives its optimizers, in the step that Keras compiles.
+
+    They leave the step among its logs, since nothing else leaves a compiled one, and Keras does not see them there.
+
+    Args:
+        model: A compiled model with a step of its own; it is changed for good.
+        names: The names of its variables, in their order.
+    """
+
+    def __init__(self, model: keras.Model, names: Sequence[str]) -> None:
+        self._model = model
+        self._names = {id(variable): name for name, variable in zip(names, model.variables, strict=True)}
+        self.taken: dict[str, np.ndarray] = {}
+        """Those of the last step: by the number of the update in it, and the name of the variable."""
+        model.train_step = self._step
+        self.remake()
+
+    def remake(self) -> None:
+        """Makes Keras's function of a step again."""
+        self._model.train_function = None
+        self._model.make_train_function(force=True)
+        self._function = self._model.train_function
+        self._model.train_function = self._train_function
+
+    def stop(self) -> None:
+        """Leaves the model to its own step alone: this one cannot hand them out."""
+        del self._model.train_step
+        self.taken, self._model.train_function = {}, None
+
+    def _step(self, *args: Any) -> Any:
+        found: dict[str, Any] = {}
+        updates = count()
+
+        def heard(optimizer: Any) -> Callable[..., Any]:
+            apply = optimizer.apply
+
+            def applied(grads: Any, trainable_variables: Any = None) -> Any:
+                mine = variables_updated_by(optimizer) if trainable_variables is None else trainable_variables
+                found.update(self._named(next(updates), grads, mine))
+                return apply(grads, trainable_variables)
+
+            return applied
+
+        with ExitStack() as stack:
+            for each in _optimizers_of(self._model):
+                stack.enter_context(replaced(each, "apply", heard(each)))
+            result = type(self._model).train_step(self._model, *args)
+        logs, *state = result if isinstance(result, tuple) else (result,)
+        return ({**logs, **found}, *state) if state else {**logs, **found}
+
+    def _named(self, update: int, grads: Any, variables: Any) -> dict[str, Any]:
+        pairs = [(self._names.get(id(variable)), each) for each, variable in zip(grads, variables, strict=False)]
+        return {
+            f"{_GRADIENT}{update}:{name}": keras.ops.convert_to_tensor(each)
+            for name, each in pairs
+            if name is not None and each is not None
+        }
+
+    def _train_function(self, *args: Any) -> Any:
+        result = self._function(*args)
+        logs, *state = result if isinstance(result, tuple) else (result,)
+        mine = {name: value for name, value in logs.items() if name.startswith(_GRADIENT)}
+        self.taken = {name.removeprefix(_GRADIENT): to_numpy(value) for name, value in mine.items()}
+        others = {name: value for name, value in logs.items() if name not in mine}
+        return (others, *state) if state else others
+
+
+_GRADIENT = "dlf_gradient:"
+"""What the names of gradients begin with among a step's logs."""
 
 
 class _SeenError(BaseException):

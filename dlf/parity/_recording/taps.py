@@ -54,8 +54,15 @@ class Call:
 
     def without_tensors(self) -> Call:
         """Returns the call with each tensor replaced by its shape and dtype."""
+        return self._mapped(_outline)
+
+    def of_values(self) -> Call:
+        """Returns the call with the value of each tensor, which JAX hides while it takes a gradient."""
+        return self._mapped(lambda each: keras.ops.stop_gradient(each) if keras.ops.is_tensor(each) else each)
+
+    def _mapped(self, change: Callable[[Any], Any]) -> Call:
         parts = {
-            name: keras.tree.map_structure(_outline, getattr(self, name))
+            name: keras.tree.map_structure(change, getattr(self, name))
             for name in ("asked", "as_given", "outputs", "state", "masks")
         }
         return Call(self.key, self.path, self.layer, training=self.training, sources=self.sources, **parts)
@@ -68,6 +75,7 @@ class Listener:
         layers: The layers, by path.
         taps: Zeros to add to floating-point outputs, by ``key:number``: their gradients are those of the outputs.
         hear: Called with each call; what it returns is kept in `calls`.
+        training: The mode of layers that are not told theirs, nor are inside another.
     """
 
     def __init__(
@@ -75,12 +83,14 @@ class Listener:
         layers: Mapping[str, keras.Layer],
         taps: Mapping[str, Any] | None = None,
         hear: Callable[[Call], Any] = lambda call: call,
+        *,
+        training: bool = True,
     ) -> None:
         self._paths = {id(layer): path for path, layer in layers.items()}
         self._taps, self._hear = taps or {}, hear
         self._times: Counter[str] = Counter()
         self._loops = 0
-        self._training = [True]
+        self._training = [training]
         self._inside: list[str] = []
         self._made: dict[int, tuple[Any, str]] = {}
         self.calls: list[Any] = []

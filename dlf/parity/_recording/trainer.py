@@ -23,6 +23,7 @@ from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
 from dlf.parity._recording.replay import beside, is_number, moved_by
+from dlf.parity._recording.steps import GradientsOfStep, other_optimizers
 from dlf.parity._recording.subject import Subject
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
@@ -53,10 +54,12 @@ class Trainer:
         with common_randomness():
             self._build_other_optimizers(subject.model)
         self._first = self._state(subject.model)
+        models = (subject.reference, subject.model) if has_own(subject.model, "train_step") else ()
+        self._gradients = {id(each): GradientsOfStep(each, subject.names) for each in models}
 
     def _build_other_optimizers(self, model: Any) -> None:
         """Takes a step and takes it back: only the model's own step knows what its other optimizers update."""
-        others = _other_optimizers(model)
+        others = other_optimizers(model)
         if not others:
             return
         before, first = self._state(model), {name: _values_of(each) for name, each in others.items()}
@@ -109,28 +112,28 @@ class Trainer:
         with in_float64():
             for step in steps:
                 self._take(subject.reference, self._before(truth, step), step)
-                self._record(records, f"float64/{step}", subject.reference)
+                self._record(records, f"float64/{step}", subject.reference, gradients=True)
                 for number in range(perturbations):
                     random = np.random.default_rng((number, step))
                     self._take(subject.reference, self._before(truth, step), step, self._last_place(random))
-                    self._record(records, f"perturbed{number}/{step}", subject.reference)
+                    self._record(records, f"perturbed{number}/{step}", subject.reference, gradients=True)
                 for number in range(perturbations):
                     random = np.random.default_rng((PERTURBATIONS + 1 + number, step))
                     self._take(
                         subject.reference, self._before(truth, step), step, partial(_moved_by_roundoff, random=random)
                     )
-                    self._record(records, f"roundoff{number}/{step}", subject.reference)
+                    self._record(records, f"roundoff{number}/{step}", subject.reference, gradients=True)
                 if aside:
                     random = np.random.default_rng((PERTURBATIONS, step))
                     self._take(
                         subject.reference, self._before(truth, step), step, partial(beside, random=random), whole=True
                     )
-                    self._record(records, f"aside/{step}", subject.reference)
+                    self._record(records, f"aside/{step}", subject.reference, gradients=True)
             self._assign(subject.reference, self._start)
         with common_randomness():
             for step in steps:
                 self._take(subject.model, self._first if step == 0 else self._before(truth, step), step)
-                self._record(records, f"tested/{step}", subject.model)
+                self._record(records, f"tested/{step}", subject.model, gradients=True)
             self._run(subject.model, self._first, records, "free")
             self._assign(subject.model, self._first)
         records.close()
@@ -217,13 +220,28 @@ class Trainer:
         set_global_seed(step)  # What is drawn without a seed is the same whenever this step is taken.
         if has_own(model, "train_step"):
             # `train_on_batch` hands every step three parts, which a step that takes what `fit` gives cannot unpack.
-            history = self._subject.fit(model, (x, *others))
+            history = self._fit_hearing_gradients(model, (x, *others))
             self._logs = {name: values[-1] for name, values in history.items()}
         else:
             # Tensors, as `fit` passes them: a user's own metric computes with the targets as they come.
             batch = mapped(keras.ops.convert_to_tensor, (x, *others))
             self._logs = model.train_on_batch(*batch, return_dict=True)
         return float(to_numpy(self._logs.get("loss", np.nan)))
+
+    def _fit_hearing_gradients(self, model: Any, batch: Any) -> Any:
+        heard = self._gradients.get(id(model))
+        before = self._state(model) if heard is not None and not heard.taken else {}
+        try:
+            return self._subject.fit(model, batch)
+        except Exception:
+            if heard is None or heard.taken:
+                raise
+        # Some parts of a step, such as a loop that the framework compiles, let nothing out. If it fails by itself, it
+        # does so again.
+        heard.stop()
+        del self._gradients[id(model)]
+        self._assign(model, before)
+        return self._subject.fit(model, batch)
 
     def fit(self) -> dict[str, Any]:
         """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
@@ -247,7 +265,7 @@ class Trainer:
         # Without the numbers that Keras gives to names: the reference has others.
         others = {
             f"slot:{number}:{title}_{re.sub(r'_[0-9]+', '', variable.path.split('/', 1)[-1])}": variable
-            for title, each in _other_optimizers(model).items()
+            for title, each in other_optimizers(model).items()
             for number, variable in enumerate(each.variables)
         }
         return dict(zip(names, [*model.variables, *model.optimizer.variables], strict=True)) | others
@@ -268,22 +286,16 @@ class Trainer:
         then = {} if step == 0 else {name: truth.get(f"float64/{step - 1}/{name}") for name in self._start}
         return self._start | {name: value for name, value in then.items() if value is not None}
 
-    def _record(self, records: Records, title: str, model: Any) -> None:
+    def _record(self, records: Records, title: str, model: Any, *, gradients: bool = False) -> None:
         for name, value in self._state(model).items():
             records[f"{title}/{name}"] = value
+        if gradients and id(model) in self._gradients:
+            for name, value in self._gradients[id(model)].taken.items():
+                records[f"{title}/gradient:{name}"] = value
         for name, value in self._logs.items():
             # A metric may give anything: only numbers can be compared.
             if is_number(value) or isinstance(value, np.ndarray | np.number):
                 records[f"{title}/metric:{name}"] = to_numpy(value)
-
-
-def _other_optimizers(model: Any) -> dict[str, Any]:
-    """The optimizers that a model holds besides the one that it was compiled with, by attribute."""
-    return {
-        name: each
-        for name, each in sorted(vars(model).items())
-        if isinstance(each, keras.optimizers.Optimizer) and each is not model.optimizer
-    }
 
 
 def _values_of(optimizer: Any) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import random as random_stream
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ from dlf.parity._recording.replay import (
     replay_of_loss,
     replay_of_update,
 )
-from dlf.parity._recording.steps import called_in_step
+from dlf.parity._recording.steps import called_in_step, listened_to_step
 from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
 from dlf.parity._recording.trainer import Trainer
@@ -333,7 +333,15 @@ class Worker:
         records, subject = Records(Path(to)), self._subject
         with in_float64():
             subject.make_reference()
-        calls = self._record_model(records, gradients=gradients) if subject.has_call else []
+        by_step = subject.trained_by == "train_step"
+        calls = self._record_model(records, gradients=gradients and not by_step) if subject.has_call else []
+        if by_step:
+            calls += self._record_calls_of_step(records, {call.path for call in calls})
+            # What its loss gives the outputs is not known: a layer's gradient is as right for any other.
+            for call in calls if gradients else ():
+                random = np.random.default_rng(0)
+                for n, each in float_outputs(call.outputs):
+                    records[f"call/{call.key}/incoming:{n}"] = random.standard_normal(each.shape)
         records.close()
         self._calls = {call.key: call for call in calls}
         pairs = zip(parameters_of(subject.model), subject.reference.trainable_variables, strict=True)
@@ -389,18 +397,34 @@ class Worker:
         return calls
 
     def _record_calls(self, records: Records, x: Any) -> list[Call]:
+        listener = Listener(self._subject.reference_layers, hear=self._hearing(records))
+        with outputs_alone(self._subject.reference), listening(listener):
+            predictions = with_sorted_keys(self._subject.reference(x, training=True))
+        _record_outputs(records, "float64/prediction", predictions)
+        self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
+        return listener.calls
+
+    def _record_calls_of_step(self, records: Records, heard: Collection[str]) -> list[Call]:
+        """Records what the model's own step gives those layers that its call does not call."""
+        subject = self._subject
+        layers = {path: layer for path, layer in subject.reference_layers.items() if path not in heard}
+        batch = tuple(mapped(widened, each) for each in self._batches[0])
+        hear = self._hearing(records)
+        with in_float64():
+            listener = Listener(layers, hear=lambda call: hear(call.of_values()), training=False)
+            came_through = bool(layers) and listened_to_step(
+                subject.reference, lambda: subject.fit(subject.reference, batch), listener
+            )
+        return listener.calls if came_through else []
+
+    def _hearing(self, records: Records) -> Callable[[Call], Call]:
         def hear(call: Call) -> Call:
             _record_call(records, call)
             if not _is_finite(keras.tree.flatten(call.asked)):
                 self._unlike_numbers.add(call.key)
             return call.without_tensors()
 
-        listener = Listener(self._subject.reference_layers, hear=hear)
-        with outputs_alone(self._subject.reference), listening(listener):
-            predictions = with_sorted_keys(self._subject.reference(x, training=True))
-        _record_outputs(records, "float64/prediction", predictions)
-        self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
-        return listener.calls
+        return hear
 
     def _record_layers(self, records: Records, x: Any) -> None:
         """Records what each layer gives in the dtype under test, with the errors that earlier layers pass on."""
