@@ -55,6 +55,8 @@ class Measurement(TypedDict, total=False):
     mode: str | None
     """``"inference"``, ``"whole"``, ``"resynchronised"`` or ``"free"``; None is a part by itself, in training mode."""
     step: int | None
+    update: int
+    """Of a gradient that a model's own step takes: the number of the update in the step."""
     name: str
     """The name of the record, until its place is known."""
 

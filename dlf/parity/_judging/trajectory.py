@@ -169,6 +169,7 @@ def _measure_gradients(runs: Runs, step: int, dtype: str) -> list[Measurement]:
             "variable": path,
             "mode": "resynchronised",
             "step": step,
+            "update": int(update),
         }
         found.append(where | _measure_reported_once(runs, step, name, dtype, largest[update]))
     return found

@@ -160,13 +160,7 @@ def judge(
         wrong = [each for each in wrong if each.stage != "gradient" or not tied]
         findings += _where_it_begins(wrong)
         broken = bool(wrong)
-    trained = [each for one in steps for each in judge_each(one, backends, thresholds)]
-    by = [each.step for each in trained if each.verdict == "diverged" and each.stage == "gradient"]
-    if by:
-        # What a step updates by its gradients differs because of them; and so does every other step.
-        trained = [
-            each for each in trained if each.verdict != "diverged" or (each.stage, each.step) == ("gradient", by[0])
-        ]
+    trained = _where_a_step_begins([(one, each) for one in steps for each in judge_each(one, backends, thresholds)])
     # Where a step by itself differs or meets a tie, the free run differs because of it.
     apart = any(each.verdict in {"diverged", "tie"} and each.mode == "resynchronised" for each in trained)
     return findings + [
@@ -520,6 +514,29 @@ def _where_it_begins(wrong: Sequence[Finding]) -> list[Finding]:
     # given another input or another mask.
     between = [each for each in found if each.stage == "forward" and each.kind in {"input", "mask", "input mask"}]
     return [each for each in between if _what(each) == _what(between[0])] if between else found
+
+
+def _where_a_step_begins(trained: Sequence[tuple[Measurement, Finding]]) -> list[Finding]:
+    """The findings on steps of training, without what follows from a gradient of the model's own step.
+
+    One of a later update in the same step may itself follow from what an earlier one has updated.
+    """
+    wrong = [(one, each) for one, each in trained if each.verdict == "diverged" and one["stage"] == "gradient"]
+    if not wrong:
+        return [each for _, each in trained]
+    step, update = first = min((one["step"] or 0, one["update"]) for one, _ in wrong)
+    before = {one["variable"] for one, _ in trained if one.get("update", update) < update}
+    follows = any(
+        each.verdict == "diverged" and each.mode == "resynchronised" and each.step == step and each.variable in before
+        for one, each in trained
+        if one["stage"] == "trajectory"
+    )
+
+    def is_beginning(one: Measurement) -> bool:
+        is_gradient = one["stage"] == "gradient"
+        return not is_gradient if follows else is_gradient and (one["step"], one["update"]) == first
+
+    return [each for one, each in trained if each.verdict != "diverged" or is_beginning(one)]
 
 
 def _what(finding: Finding) -> tuple[str | None, ...]:

@@ -46,6 +46,7 @@ class Trainer:
         self._subject, self._batches = subject, batches
         self._slots = subject.slot_names()
         self._logs: Mapping[str, Any] = {}
+        self._gradients: dict[int, GradientsOfStep] = {}
         with in_float64():
             if not subject.reference.optimizer.built:
                 subject.reference.optimizer.build(subject.reference.trainable_variables)
