@@ -23,7 +23,17 @@ pytestmark = [
 
 @pytest.mark.slow
 def test_every_part_comes_through_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, check.__file__, "--device", "cpu", "--small", "--seconds", "500", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        check.__file__,
+        "--device",
+        "cpu",
+        "--small",
+        "--seconds",
+        "1500",
+        "--out",
+        str(tmp_path),
+    ]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     found = json.loads((tmp_path / "check.json").read_text())
     assert {name: each["exit"] for name, each in found["parts"].items() if each["exit"] != 0} == {}
