@@ -25,6 +25,7 @@ __all__ = [
     "data_adapter",
     "decay_of_weights",
     "draw_key",
+    "dtype_policy_kept",
     "epoch_to_resume_at",
     "float32_widened",
     "float64_kept",
@@ -271,6 +272,36 @@ def _seed_generators() -> Any:
 
 def _uint32(numbers: Any) -> Any:
     return keras.ops.bitwise_and(numbers, keras.ops.cast(2**32 - 1, "int64"))
+
+
+@contextmanager
+def dtype_policy_kept() -> Iterator[None]:
+    """Puts the global dtype policy back in the end; where none was set, it goes on following `floatx`.
+
+    `keras.config.dtype_policy` sets one where there is none: a `keras.config.set_floatx` after it has no effect on it.
+
+    Raises:
+        BackendError: Keras no longer keeps the policy under this name.
+
+    Example:
+        >>> with dtype_policy_kept():
+        ...     keras.config.set_dtype_policy("mixed_bfloat16")
+        >>> keras.config.dtype_policy().name
+        'float32'
+    """
+    from keras.src.backend.common import global_state
+
+    if not hasattr(global_state, "get_global_attribute") or not hasattr(global_state, "set_global_attribute"):
+        raise BackendError(
+            f"keras {keras.__version__}: expected keras.src.backend.common.global_state.get_global_attribute and "
+            "set_global_attribute, which are gone. "
+            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        )
+    policy = global_state.get_global_attribute("dtype_policy")
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("dtype_policy", policy)
 
 
 @contextmanager

@@ -221,7 +221,7 @@ def _begun(file: str) -> Script:
     module.__file__ = str(place)
     if place.suffix == ".ipynb":
         module.__dict__["display"] = print  # As in every notebook.
-    statements, guarded = _statements(_source(place), str(place))
+    statements, guarded = _statements(*_source(place))
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[place.stem] = module
     _count_from_the_beginning()
@@ -232,10 +232,11 @@ def _count_from_the_beginning() -> None:
     """Lets Keras number names from the beginning: a script may name some layers, and leave others to Keras."""
     keras = sys.modules.get("keras")
     if keras is not None:
-        policy = keras.config.dtype_policy()
-        # Freeing memory would take a second where the heap is large.
-        keras.utils.clear_session(free_memory=False)
-        keras.config.set_dtype_policy(policy)
+        from dlf.backend.keras_internals import dtype_policy_kept
+
+        with dtype_policy_kept():
+            # Freeing memory would take a second where the heap is large.
+            keras.utils.clear_session(free_memory=False)
 
 
 def _imported(name: str) -> Script:
@@ -408,16 +409,21 @@ def fit_instead() -> Callable[..., Any] | None:
 _fit_instead: ContextVar[Callable[..., Any] | None] = ContextVar("fit_instead", default=None)
 
 
-def _source(file: Path) -> str | bytes:
-    """Returns a file's source code: of a notebook that of its cells, without what only a notebook can run."""
+def _source(file: Path) -> tuple[str | bytes, str]:
+    """Returns a file's source code, and the name that it is compiled by.
+
+    Of a notebook it is that of its cells, without what only a notebook can run.
+    """
     if file.suffix != ".ipynb":
-        return file.read_bytes()  # Python finds its encoding.
+        return file.read_bytes(), str(file)  # Python finds its encoding.
     cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
     texts = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
     code = "\n".join(_MAGIC.sub("", _COMMAND.sub(r"\1pass", _without_magic(text))) for text in texts)
-    # For tracebacks: the lines of the file itself are JSON.
-    linecache.cache[str(file)] = (len(code), None, code.splitlines(keepends=True), str(file))
-    return code
+    # For tracebacks, and for TensorFlow, which reads the code of functions. The lines of the file itself are JSON: no
+    # file may have this name, or they would be read again.
+    name = f"{file} (cells)"
+    linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+    return code, name
 
 
 _COMMAND = re.compile(r"^([ \t]*)[!%].*", re.MULTILINE)

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dlf.backend.keras_internals import float64_kept, tensorflow_hidden
+from dlf.backend.keras_internals import dtype_policy_kept, float64_kept, tensorflow_hidden
 from dlf.backend.registry import current_backend
 from dlf.models.layers import layers_by_path
 from dlf.random.seed import common_randomness
@@ -48,15 +48,14 @@ def float64_everywhere() -> Iterator[None]:
         ...     str(keras.backend.standardize_dtype(layer(keras.ops.ones((1, 2), "float64")).dtype))
         'float64'
     """
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    with current_backend().float64(), float64_kept():
+    floatx = keras.config.floatx()
+    with current_backend().float64(), float64_kept(), dtype_policy_kept():
         keras.config.set_floatx("float64")
         keras.config.set_dtype_policy("float64")
         try:
             yield
         finally:
             keras.config.set_floatx(floatx)
-            keras.config.set_dtype_policy(policy)
 
 
 @contextmanager

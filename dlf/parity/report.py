@@ -571,6 +571,11 @@ def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -
     """Advice where layers, loss and optimizer agree by themselves: it names what only training runs."""
     if first.get("kind") == "fit":
         return "call `model.fit` on that backend by itself: there it fails, where a training step alone comes through."
+    if first.get("kind") == "metric" and first["of"] == "loss":
+        return (
+            "see what is added to the loss in a whole step: the loss and each layer's penalties agree by themselves, "
+            "but a layer that is called several times adds several (`add_loss`)."
+        )
     if first.get("kind") == "metric":
         return (
             f"see where the metric {first['of']} is updated: outside of a training step of Keras's, it may not be kept."

@@ -32,7 +32,7 @@ from dlf.parity._judging.reasons import with_reasons
 from dlf.parity._judging.trajectory import Runs, measure_trajectory
 from dlf.parity._judging.verdict import Thresholds, is_suspect, judge_each
 from dlf.parity._records import Records
-from dlf.parity.evidence import SCHEMA, judged, last_line
+from dlf.parity.evidence import SCHEMA, is_frozen, judged, last_line
 from dlf.parity.options import ParityOptions
 from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, OutputError, UnknownInputsError, revive
 from dlf.utils.files import temporary_folder
@@ -366,7 +366,7 @@ class _Run:
                 self._records("training"), truth, dtypes, dtype, traced[truth]["own_dtype_variables"]
             )
         measurements += whole
-        curves, given_up = None, {}
+        curves, given_up, built = None, {}, self._built[truth]
         if "trajectory" in self._stages and all(self._built[name]["compiled"] for name in self._alive(traced)):
             before = dict(self._failed)
             try:
@@ -384,7 +384,7 @@ class _Run:
             "trajectory": curves,
             "given_up": {"trajectory": given_up} if given_up else {},
             "called_unevenly": list(uneven),
-            "fits": self._fits(traced) if curves else {},
+            "fits": self._fits(traced) if curves or ("trajectory" in self._stages and is_frozen(built)) else {},
         }
 
     def _fits(self, names: Any) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from zipfile import is_zipfile
 
 import keras
 
+from dlf.backend.keras_internals import dtype_policy_kept
 from dlf.models.scripts import TrainedError
 from dlf.models.targets import is_file, is_saved_model, load_target, script_behind
 from dlf.numerics.float64 import rebuilt
@@ -68,18 +69,9 @@ def _loaded_by_policy(target: str, dtype: str, *, anew: bool) -> Callable[..., A
     """Loads the target by the dtype policy that is asked for: its models may be made when the file is run."""
     if not _is_asked_for(dtype):
         return load_target(target, anew=anew)  # The file may set a policy of its own, which stays.
-    with _policy_kept():
+    with dtype_policy_kept():
         keras.config.set_dtype_policy(dtype)
         return load_target(target, anew=anew)
-
-
-@contextmanager
-def _policy_kept() -> Iterator[None]:
-    policy = keras.config.dtype_policy()
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(policy)
 
 
 def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool = False) -> Any:
@@ -87,7 +79,7 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
     script = script_behind(target)
     fits = len(script.fits)
     try:
-        with _policy_kept(), script.called():
+        with dtype_policy_kept(), script.called():
             if _is_asked_for(dtype):
                 keras.config.set_dtype_policy(dtype)
             found = function()

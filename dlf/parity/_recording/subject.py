@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import Any
 
@@ -20,7 +20,7 @@ from dlf.backend.keras_internals import (
 )
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
-from dlf.models.synthetic_data import DATA_ADVICE, remembered_inputs
+from dlf.models.synthetic_data import DATA_ADVICE, make_batch, remembered_inputs
 from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, loss_in_float64
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
@@ -151,6 +151,8 @@ class Subject:
             model.built = model.built or all(map(_has_its_variables, layers_by_path(model).values()))
         elif isinstance(model, keras.Model) and not _is_whole(model):
             self._make_variables(model)
+        elif isinstance(model, keras.Model):
+            _make_variables_inside(model)
         return model
 
     def _make_variables(self, model: keras.Model) -> None:
@@ -316,7 +318,7 @@ class Subject:
                     "path": path_of(each),
                     "layer": holders.get(id(each)),
                     "shape": list(each.shape),
-                    "dtype": each.dtype,
+                    "dtype": _dtype_of(each),
                     "trainable": bool(each.trainable),
                 }
                 for each in self.model.variables
@@ -482,6 +484,11 @@ def path_of(variable: Any) -> str:
     return re.sub(r"\bseed_generator_\d+/", "seed_generator/", variable.path)
 
 
+def _dtype_of(variable: Any) -> str:
+    """The dtype that a variable has: JAX makes a float64 one float32 where float64 is not enabled."""
+    return str(keras.backend.standardize_dtype(variable.value.dtype if is_floating(variable.dtype) else variable.dtype))
+
+
 def _has_compiled_metrics(model: keras.Model) -> bool:
     return any(type(each).__name__ == "CompileMetrics" for each in model.metrics)
 
@@ -616,6 +623,21 @@ def _is_whole(model: keras.Model) -> bool:
     # layers has all its variables, whatever their `built` says.
     is_made = bool(getattr(model, "inputs", None))
     return model.built and (is_made or all(map(_has_its_variables, layers_by_path(model).values())))
+
+
+def _make_variables_inside(model: keras.Model) -> None:
+    """Calls a model whose inputs are known, if some layer has no variables yet: a recurrent cell of somebody's own.
+
+    It makes its layers' variables where it is called, which Keras does not do to find the shape of what it gives.
+    """
+    if all(map(_has_its_variables, layers_by_path(model).values())):
+        return
+    values = [(each, to_numpy(each.value)) for each in model.variables]
+    with suppress(Exception):  # Not all that says that it is unbuilt has to be called.
+        x, _ = make_batch(model, None, 1, np.random.default_rng(0))
+        model(mapped(keras.ops.convert_to_tensor, x))
+    for variable, value in values:
+        variable.assign(value)
 
 
 def _has_its_variables(layer: keras.Layer) -> bool:

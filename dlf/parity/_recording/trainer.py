@@ -31,7 +31,7 @@ from dlf.utils.files import without_nan
 from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "fitted"]
 
 
 class Trainer:
@@ -245,20 +245,12 @@ class Trainer:
         return self._subject.fit(model, batch)
 
     def fit(self) -> dict[str, Any]:
-        """Trains the model by Keras's own `fit`, on the first batch; returns its history, or the error it ends with."""
-        model = self._subject.model
-        self._assign(model, self._first)
-        set_global_seed(0)
+        """Trains the model by Keras's own `fit`, as `fitted` does, from where it started."""
+        self._assign(self._subject.model, self._first)
         try:
-            with common_randomness():
-                history = self._subject.fit(model, self._batches[0])
-        except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
-            return {"error": own_traceback(error)}
+            return fitted(self._subject, self._batches[0])
         finally:
-            self._assign(model, self._first)
-        # A metric that gives a number for each class gives a vector.
-        found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
-        return {"history": without_nan(found)}
+            self._assign(self._subject.model, self._first)
 
     def _variables(self, model: Any) -> dict[str, Any]:
         slots = [f"slot:{name}" for name in self._slots]
@@ -297,6 +289,24 @@ class Trainer:
             # A metric may give anything: only numbers can be compared.
             if is_number(value) or isinstance(value, np.ndarray | np.number):
                 records[f"{title}/metric:{name}"] = to_numpy(value)
+
+
+def fitted(subject: Subject, batch: Any) -> dict[str, Any]:
+    """Trains a model by Keras's own `fit`; returns its history, or the error that it ends with.
+
+    Args:
+        subject: The model, which is compiled.
+        batch: The batch.
+    """
+    set_global_seed(0)
+    try:
+        with common_randomness():
+            history = subject.fit(subject.model, batch)
+    except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
+        return {"error": own_traceback(error)}
+    # A metric that gives a number for each class gives a vector.
+    found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
+    return {"history": without_nan(found)}
 
 
 def _values_of(optimizer: Any) -> list[np.ndarray]:

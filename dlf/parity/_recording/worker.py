@@ -62,7 +62,7 @@ from dlf.parity._recording.replay import (
 from dlf.parity._recording.steps import called_in_step, listened_to_step
 from dlf.parity._recording.subject import Subject, outputs_alone, plain_config, stays_in_own_dtype
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening, takes_training
-from dlf.parity._recording.trainer import Trainer
+from dlf.parity._recording.trainer import Trainer, fitted
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness, randomness_report, set_seed
 from dlf.utils.errors import InvalidArgumentError
@@ -83,7 +83,6 @@ _AS_STARTED = {
     keras.config.set_floatx: keras.config.floatx(),
     keras.config.set_epsilon: keras.config.epsilon(),
     keras.config.set_image_data_format: keras.config.image_data_format(),
-    keras.config.set_dtype_policy: keras.config.dtype_policy(),
 }
 """Keras's configuration when the worker started, which a user's file may change."""
 
@@ -129,13 +128,13 @@ class Worker:
         self._options = options
         description = describe_backend(current_backend())
         _check_device(options["device"], description["devices"][0])
-        # Keras numbers names from the beginning again. Freeing memory would take a second where the heap is large.
+        # Keras numbers names from the beginning again, and forgets the dtype policy that a file has set. Freeing memory
+        # would take a second where the heap is large.
         keras.utils.clear_session(free_memory=False)
         for change, value in _AS_STARTED.items():
             change(value)
         set_seed(options["seed"])
         build, random = builder_of(options["target"], options["dtype"]), np.random.default_rng(options["seed"])
-        self._policy = keras.config.dtype_policy()  # The user's file may have set it, and is not imported again.
         own = own_batches(options, random) if options["data"] else []
         draws = hashlib.sha256(repr(random_stream.getstate()).encode()).hexdigest()[:16]
 
@@ -282,7 +281,8 @@ class Worker:
             with common_randomness():
                 if self._given and subject.compiled:
                     # As the script does it: a step may count on a batch of a known size, or on the data set itself.
-                    subject.model.fit(**self._given, steps_per_epoch=1, verbose=0)
+                    # Not every batch may show what fails.
+                    subject.model.fit(**self._given, shuffle=False, steps_per_epoch=len(self._batches), verbose=0)
                 elif subject.compiled:
                     subject.fit(subject.model, batch)
                 else:
@@ -294,7 +294,6 @@ class Worker:
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, and returns in words how it differs from the first."""
         # Names go on counting: from the beginning again, new ones would be those of layers that both models hold.
-        keras.config.set_dtype_policy(self._policy)
         set_seed(self._options["seed"])
         first, second = self._contents, self._subject.again().contents()
         places = [each for each in first | second if first.get(each) != second.get(each)]
@@ -576,9 +575,13 @@ class Worker:
         return {}
 
     def fit(self) -> dict[str, Any]:
-        """Trains by Keras's own `fit`, as users do."""
+        """Trains by Keras's own `fit`, as users do; a model of which nothing is trained has metrics."""
         report_progress("fit")
-        return dict(self._trainer.fit())
+        if self._trainer is not None:
+            return dict(self._trainer.fit())
+        if not self._subject.model.compiled or self._subject.loss is None:
+            return {"history": {}}
+        return fitted(self._subject, self._batches[0])
 
     def peak_memory(self) -> dict[str, Any]:
         """Returns the most memory that this process has held, in bytes."""
