@@ -38,7 +38,7 @@ class KnownDifference:
             too, such as a user's own layer, an activation or a loss.
         arguments: Arguments of such a function, as in `config`. ``clipped`` is whether it is given numbers within 1e-7
             of zero or one, ``probabilities`` whether none is negative and they add up to one, ``unseeing`` whether its
-            mask has a row that leaves nothing to attend to.
+            mask has a row that leaves nothing to attend to, ``distribution`` whether its targets add up to one.
         assigned: Whether it needs a trainable variable that is assigned to in `call`.
         lost: Whether it is a gradient that is not finite.
         metrics: Whether it is a metric that a layer holds.

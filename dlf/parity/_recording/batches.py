@@ -21,6 +21,7 @@ import numpy as np
 from dlf.data.conversion import as_array
 from dlf.models.scripts import Fit
 from dlf.models.targets import load_target, load_value, script_behind
+from dlf.numerics.noise_floor import eps_of, is_floating, widened
 from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_array_like
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
@@ -31,6 +32,7 @@ __all__ = [
     "Batch",
     "all_inputs",
     "arrays_of",
+    "batch_in_float64",
     "batches_of_training",
     "cut",
     "examples_in",
@@ -124,6 +126,34 @@ def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
     # A function makes a model like the one that the script trains.
     found = own or [each for each in fits if type(each.model) is type(model)]
     return found[-1].arguments if own or len(found) == 1 else {}
+
+
+def batch_in_float64(batch: Batch) -> Batch:
+    """Returns a batch with its floating-point arrays in float64.
+
+    Targets that are distributions but for the rounding of their dtype are distributions again: one framework's
+    crossentropy counts on that, and would differ from the others by that rounding.
+
+    Args:
+        batch: ``(x, y, sample_weight)``.
+
+    Example:
+        >>> y = np.array([[0.1, 0.2, 0.7]], "float32")
+        >>> float(y.astype("float64").sum()) == 1.0, float(batch_in_float64((None, y, None))[1].sum()) == 1.0
+        (False, True)
+    """
+    x, y, weights = batch
+    return mapped(widened, x), mapped(_widened_target, y), mapped(widened, weights)
+
+
+def _widened_target(target: Any) -> Any:
+    array = np.asarray(target)
+    if array.ndim == 0 or not is_floating(array.dtype):
+        return array
+    found = widened(array)
+    sums = found.sum(axis=-1, keepdims=True)
+    is_distribution = (found >= 0).all() and (np.abs(sums - 1) <= array.shape[-1] * eps_of(array.dtype)).all()
+    return found / sums if is_distribution else found
 
 
 def write_batches(file: Path, batches: list[Batch], called: Any = None, **marks: bool) -> None:

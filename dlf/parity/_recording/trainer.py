@@ -22,6 +22,7 @@ from dlf.backend.keras_internals import set_global_seed
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
+from dlf.parity._recording.batches import batch_in_float64
 from dlf.parity._recording.replay import beside, is_number, moved_by
 from dlf.parity._recording.steps import GradientsOfStep, other_optimizers
 from dlf.parity._recording.subject import Subject
@@ -214,8 +215,9 @@ class Trainer:
         *,
         whole: bool = False,
     ) -> float:
-        change = widened if model is self._subject.reference else np.asarray
-        x, *others = mapped(change, self._batches[step])
+        batch = self._batches[step]
+        is_reference = model is self._subject.reference
+        x, *others = batch_in_float64(batch) if is_reference else mapped(np.asarray, batch)
         x = mapped(lambda each: move(each) if whole else with_whole_kept(each, move(each)), x)
         model.reset_metrics()  # Otherwise the logs are means over the steps so far.
         set_global_seed(step)  # What is drawn without a seed is the same whenever this step is taken.

@@ -35,6 +35,7 @@ from dlf.parity._recording.batches import (
     Batch,
     all_inputs,
     arrays_of,
+    batch_in_float64,
     batches_of_training,
     cut,
     given_to_fit,
@@ -407,7 +408,7 @@ class Worker:
         """Records what the model's own step gives those layers that its call does not call."""
         subject = self._subject
         layers = {path: layer for path, layer in subject.reference_layers.items() if path not in heard}
-        batch = tuple(mapped(widened, each) for each in self._batches[0])
+        batch = batch_in_float64(self._batches[0])
         hear = self._hearing(records)
         with in_float64():
             listener = Listener(layers, hear=lambda call: hear(call.of_values()), training=False)
