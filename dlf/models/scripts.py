@@ -23,7 +23,7 @@ import json
 import linecache
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dlf.utils.attributes import replaced
-from dlf.utils.tracebacks import original, own_traceback
+from dlf.utils.tracebacks import original, own_traceback, without_colours
 from dlf.utils.words import listed
 
 __all__ = [
@@ -77,6 +77,8 @@ class Failure:
     error: BaseException
     traceback: str
     """The error with the user's own lines."""
+    names: frozenset[str]
+    """The names that it would have made."""
 
 
 @dataclass
@@ -128,11 +130,27 @@ class Script:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a script may raise anything.
             text = own_traceback(error)
             # Without the traceback itself, which would keep all that its functions hold.
-            self.failed.append(Failure(statement.line, original(error).with_traceback(None), text))
+            self.failed.append(Failure(statement.line, original(error).with_traceback(None), text, statement.names))
             for name in statement.names:
                 vars(self.module).pop(name, None)  # What an earlier statement made is not what is meant.
             if isinstance(error, SystemExit):
                 self.ahead.clear()
+
+    def failure_behind(self, names: Collection[str]) -> Failure:
+        """Returns the failure because of which some names are not there.
+
+        Args:
+            names: The names; some statement has failed.
+        """
+        making = [each for each in self.failed if each.names & set(names)]
+        found = making[-1] if making else self.failed[0]
+        # A name that is not there either has a failure of its own.
+        while isinstance(found.error, NameError):
+            before = [each for each in self.failed if found.error.name in each.names and each.line < found.line]
+            if not before:
+                break
+            found = before[-1]
+        return found
 
     @property
     def remarks(self) -> list[str]:
@@ -142,7 +160,7 @@ class Script:
             first, lines = self.failed[0], [str(each.line) for each in self.failed[1:]]
             shown = [*lines[:_SHOWN], *(["others"] if len(lines) > _SHOWN else [])]
             also = f", nor did line{'s' * (len(lines) > 1)} {listed(shown)}" if lines else ""
-            what = f"{type(first.error).__name__}: {_shortened(str(first.error))}"
+            what = f"{type(first.error).__name__}: {_shortened(without_colours(str(first.error)))}"
             said.append(f"line {first.line} did not run ({what}){also}")
         return said
 

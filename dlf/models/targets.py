@@ -181,8 +181,8 @@ def _run(target: str, argument: str, *, anew: bool) -> Script:
     except Exception as error:
         raise _not_imported(target, argument, error, own_traceback(error)) from error
     if script.failed and not names_of_expression(name) <= vars(script.module).keys():
-        first = script.failed[0]  # Most likely, all others follow from it.
-        raise _not_imported(target, argument, first.error, first.traceback) from first.error
+        failure = script.failure_behind(names_of_expression(name))
+        raise _not_imported(target, argument, failure.error, failure.traceback) from failure.error
     return script
 
 

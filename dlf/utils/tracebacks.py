@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-__all__ = ["original", "own_traceback"]
+__all__ = ["original", "own_traceback", "without_colours"]
 
 _DLF = Path(__file__).parents[1]
 
@@ -34,7 +34,20 @@ def own_traceback(error: BaseException) -> str:
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     message = _FRAME.sub(lambda found: "" if _is_foreign(found[2], ours) else found[0], "".join(said))
     text = "".join([*traceback.format_list(own), _shortened(message)]).rstrip().removesuffix("-" * 20).rstrip()
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)  # The escape codes of Keras's colours.
+    return without_colours(text)
+
+
+def without_colours(text: str) -> str:
+    """Returns a text without the escape codes of a terminal's colours, which Keras writes into its messages.
+
+    Args:
+        text: The text.
+
+    Example:
+        >>> without_colours(chr(27) + "[1mwrong")
+        'wrong'
+    """
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 _FRAME = re.compile(r'^( +)File "(.+)", line \d+, in .*\n(?:\1 +\S.*\n|\n)?', re.MULTILINE)

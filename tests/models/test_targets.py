@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import linecache
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,25 @@ def test_an_error_in_a_notebook_shows_the_line_of_its_cell(tmp_path: Path) -> No
     file = notebook(tmp_path / "broken.ipynb", "import keras", "width = 1 / 0")
     with pytest.raises(InvalidArgumentError, match=r"(?s)width = 1 / 0.*ZeroDivisionError"):
         load_target(f"{file}:build")
+
+
+def test_the_code_of_a_notebook_is_read_where_tensorflow_reads_it(tmp_path: Path) -> None:
+    """It takes what a file of a module's name holds for the code: of a notebook that is JSON."""
+    file = notebook(tmp_path / "read.ipynb", "import keras", "def build():\n    return 'a model'")
+    build = load_target(f"{file}:build")
+    while (inner := getattr(build, "func", None)) is not None:
+        build = inner
+    linecache.checkcache()
+    assert "return 'a model'" in inspect.getsource(build)
+    assert inspect.getsourcefile(build) != sys.modules["read"].__file__
+
+
+def test_the_failure_that_a_name_lacks_for_is_named(tmp_path: Path) -> None:
+    """Others may have failed before it, and it may lack for another name."""
+    lines = ["import keras", "keras.nothing", "width = 1 / 0", "hidden = keras.Input((width,))"]
+    (tmp_path / "behind.py").write_text("\n".join([*lines, "model = keras.Model(hidden, hidden)"]))
+    with pytest.raises(InvalidArgumentError, match=r"(?s)width = 1 / 0.*ZeroDivisionError"):
+        load_target(f"{tmp_path / 'behind.py'}:model")
 
 
 def test_a_script_sees_no_arguments_but_its_name(tmp_path: Path) -> None:

@@ -258,3 +258,19 @@ model.fit(data, epochs=9)
     assert "the disk is gone" in worker.respond({"do": "by_keras_alone"})["error"]
     worker.respond({"do": "build", "options": asdict(ParityOptions(target.replace(":model", ":made"), steps=2))})
     assert worker.respond({"do": "by_keras_alone"}) == {"error": None}
+
+
+def test_keras_alone_is_asked_with_every_batch_that_is_compared(script: Callable[[str], str]) -> None:
+    """The first may be sound, and Keras would shuffle."""
+    lines = """
+def loss(y, predicted):
+    if float(keras.ops.convert_to_numpy(y)[0, 0]) > 1: raise ValueError("beyond one")
+    return keras.ops.mean(predicted)
+model = made()
+model.compile("sgd", loss, run_eagerly=True)
+model.fit(x, np.arange(len(x))[:, None] / 3, batch_size=2)
+"""
+    worker = Worker()
+    worker.respond({"do": "build", "options": asdict(ParityOptions(f"{script(lines)}:model", steps=4))})
+    for _ in range(3):
+        assert "beyond one" in worker.respond({"do": "by_keras_alone"})["error"]

@@ -216,6 +216,61 @@ def test_a_model_that_a_file_makes_when_it_is_run_takes_the_dtype_too(tmp_path: 
     assert keras.config.dtype_policy().name == "float32"
 
 
+FLOAT64 = """
+import keras
+{at_module}
+def build():
+    {in_function}
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    return model
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64:UserWarning")
+@pytest.mark.parametrize("places", [("at_module", "in_function"), ("in_function", "at_module")])
+def test_a_floatx_of_the_file_is_that_of_its_model(tmp_path: Path, places: tuple[str, str]) -> None:
+    code = FLOAT64.format(**dict(zip(places, ("keras.config.set_floatx('float64')", "pass"), strict=True)))
+    (tmp_path / "wide.py").write_text(code)
+    worker = Worker()
+    answer = worker.respond({"do": "build", "options": asked(f"{tmp_path / 'wide.py'}:build")})
+    # JAX has no float64 unless it is enabled.
+    expected = "float32" if keras.config.backend() == "jax" else "float64"
+    assert answer["dtype"] == "float64"
+    assert {each["dtype"] for each in answer["variables"]} == {expected}
+    assert worker.respond({"do": "build_again"}) == {"changed": []}
+    (tmp_path / "narrow.py").write_text(FLOAT64.format(at_module="", in_function="pass"))
+    answer = worker.respond({"do": "build", "options": asked(f"{tmp_path / 'narrow.py'}:build")})
+    assert answer["dtype"] == "float32"
+    assert keras.config.floatx() == "float32"
+
+
+class Cell(keras.Layer):  # type: ignore[misc]  # Keras has no types.
+    """A recurrent cell without a `build`, which makes its layers' variables where it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state_size = 4
+        self.inner, self.norm = keras.layers.SimpleRNNCell(4), keras.layers.LayerNormalization()
+
+    def call(self, inputs: Any, states: Any) -> Any:
+        given, _ = self.inner(inputs, states)
+        given = self.norm(given)
+        return given, [given]
+
+
+@pytest.mark.filterwarnings("ignore:`build\\(\\)` was called on layer:UserWarning")
+def test_a_cell_that_makes_its_variables_when_it_is_called_has_them() -> None:
+    def build(**_: Any) -> Any:
+        model = keras.Sequential([keras.Input((3, 2)), keras.layers.RNN(Cell()), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        return model
+
+    subject = Subject(build, None)
+    assert len(subject.model.trainable_variables) == 7
+    assert np.array_equal(subject.model.layers[0].cell.norm.gamma, np.ones(4))
+
+
 def test_a_dtype_that_no_layer_takes_is_refused(tmp_path: Path) -> None:
     fixed = tmp_path / "fixed.py"
     fixed.write_text(
