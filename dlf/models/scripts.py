@@ -21,6 +21,7 @@ import importlib
 import inspect
 import json
 import linecache
+import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator
@@ -331,6 +332,17 @@ _OF_FUTURE = functools.reduce(
 """What ``from __future__ import`` may ask of the compiler, for the whole file."""
 
 
+class _Curves(dict[str, list[float]]):
+    """The curves of a training that was left out, which a script may draw: each of them is no number in every epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__()
+        self._epochs = epochs
+
+    def __missing__(self, name: str) -> list[float]:
+        return [math.nan] * self._epochs
+
+
 @contextmanager
 def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[None]:
     """Lets `fit` do nothing: a script that trains wherever it is imported would do so in each backend's process."""
@@ -347,6 +359,7 @@ def _left_out(fits: list[Fit], is_enough: Callable[[Any], bool]) -> Iterator[Non
         if is_enough(model):
             raise _EnoughError
         model.history = keras.callbacks.History()
+        model.history.history = _Curves(int(given.get("epochs", 1)))
         return model.history
 
     step_of_keras = keras.Model.train_on_batch
