@@ -17,6 +17,11 @@ def images_and_none(size: int, random: np.random.Generator) -> Any:
     return images(size, random), None
 
 
+def images_twice(size: int, random: np.random.Generator) -> Any:
+    x = images(size, random)
+    return x, x
+
+
 def pairs(size: int, random: np.random.Generator) -> Any:
     return images(size, random), random.normal(size=(size, 1)).astype("float32")
 
@@ -275,6 +280,17 @@ def contrastive_of_another_loss() -> Any:
 
 def contrastive_of_another_layer() -> Any:
     return contrastive("layer")
+
+
+def frozen_and_failing() -> Any:
+    def loss(y: Any, predictions: Any) -> Any:
+        if keras.config.backend() == "torch":
+            raise ValueError("no loss of mine")
+        return ops.mean(ops.square(y - predictions))
+
+    model = keras.Sequential([keras.Input((4,)), layers.Rescaling(2.0)])
+    model.compile("sgd", loss)
+    return model
 
 
 WAYS = [

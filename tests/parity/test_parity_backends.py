@@ -205,6 +205,20 @@ def test_a_step_of_its_own_is_compared_by_its_layers_and_its_gradients(workers: 
     assert exit_code(report) == (0 if place is None else 1)
 
 
+@pytest.mark.slow
+def test_a_model_of_which_nothing_is_trained_is_fitted_too(workers: Workers) -> None:
+    if "torch" not in INSTALLED:
+        pytest.skip("the fault is PyTorch's")
+    file = Path(__file__).with_name("own_training.py")
+    report = run_parity(
+        ParityOptions(f"{file}:frozen_and_failing", INSTALLED, data=f"{file}:images_twice"), workers=workers
+    )
+    first = report["first_divergence"]
+    assert first
+    assert (first["kind"], first["backend"]) == ("fit", "torch")
+    assert "no loss of mine" in first["detail"]
+
+
 @pytest.mark.parametrize("name", ["model", pytest.param("main", marks=pytest.mark.slow)])
 def test_a_script_is_compared_on_what_it_trains_on(workers: Workers, name: str, tmp_path: Path) -> None:
     # As text: pytest would import a script to look for examples in it, and this one trains for days then.

@@ -580,7 +580,7 @@ class Worker:
         report_progress("fit")
         if self._trainer is not None:
             return dict(self._trainer.fit())
-        if not self._subject.model.compiled or self._subject.loss is None:
+        if not self._subject.model.compiled or self._subject.model.loss is None:
             return {"history": {}}
         return fitted(self._subject, self._batches[0])
 

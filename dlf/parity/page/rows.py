@@ -197,7 +197,8 @@ def layers_of(report: Mapping[str, Any], rows: Sequence[Row]) -> list[Layer]:
     paths = dict.fromkeys([*known, *(row.layer for row in sorted(rows, key=lambda row: row.number) if row.layer)])
     whole = Layer(0, None, ["what no layer does by itself: loss, update, trajectory"])
     layers = {None: whole} | {path: Layer(number + 1, path) for number, path in enumerate(paths)}
-    for row in sorted(rows, key=lambda row: row.number):
+    # A layer's rows are in the order in which it computes; of the whole model there are many, and the worst come first.
+    for row in sorted(rows, key=lambda row: (0 if row.layer else row.rank, row.number)):
         layers[row.layer].rows.append(row)
     for path, each in known.items():
         layers[path].facts = [
@@ -292,10 +293,11 @@ def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _worst_steps(rows: Sequence[Row]) -> list[Row]:
-    """Leaves, of the rows of a variable at all steps of a trajectory, only the worst."""
+    """Leaves, of the rows of a variable at all steps of training, only the worst."""
     worst: dict[Any, Row] = {}
     for row in rows:
-        place = (row.variable, row.mode) if row.stage == "trajectory" else row.number
+        of_steps = row.mode in {"resynchronised", "free"}
+        place = (row.stage, row.variable, row.mode) if of_steps else row.number
         other = worst.get(place)
         if other is None or (row.rank, -row.floors) < (other.rank, -other.floors):
             worst[place] = row
