@@ -223,13 +223,12 @@ def check_model(model: Any, *, is_trained: bool = True) -> None:
                 received=model,
                 advice="This one was made by Keras on another backend: build it anew here.",
             )
-        of_several = isinstance(model, tuple | list) and any(isinstance(each, keras.Model) for each in model)
-        raise InvalidArgumentError(
-            "model",
-            expected="a Keras model",
-            received=model,
-            advice="Name one of them: the first is that by [0]." if of_several else "",
-        )
+        advice = ""
+        if isinstance(model, tuple | list) and any(isinstance(each, keras.Model) for each in model):
+            advice = "Name one of them: the first is that by [0]."
+        elif isinstance(model, keras.Layer):
+            advice = "Put the layer into one: keras.Sequential([keras.Input(shape), layer])."
+        raise InvalidArgumentError("model", expected="a Keras model", received=model, advice=advice)
     if not model.built:
         raise InvalidArgumentError(
             "model",

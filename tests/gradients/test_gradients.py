@@ -227,7 +227,8 @@ def norm_of_each(y_true: Any, y_pred: Any) -> Any:
 
 MISTAKES: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "not built": (Unready, "mse", r"model: expected a model that is built, received .*Give it an Input, or call it"),
-    "no model": (lambda: layers.Dense(1), "mse", r"model: expected a Keras model, received <Dense"),
+    "no model": (lambda: layers.Dense(1), "mse", r"a Keras model, received <Dense.*Put the layer into one"),
+    "several": (lambda: (mixed(), mixed()), "mse", r"Name one of them: the first is that by \[0\]"),
     "nothing to train": (
         lambda: keras.Sequential([keras.Input((6,)), layers.ReLU()]),
         "mse",
