@@ -44,6 +44,14 @@ def test_the_help_imports_nothing_heavy(run_python: Run) -> None:
     assert imported(run_python, code) == set()
 
 
+def test_keras_is_imported_without_what_few_programs_use_until_it_is_used(run_python: Run) -> None:
+    quickly = "from dlf.backend.quick_import import *; import_keras_quickly(); import keras"
+    assert imported(run_python, "import keras") >= {"sklearn", "matplotlib"}  # Otherwise there is nothing to put off.
+    assert not imported(run_python, quickly) & {"sklearn", "matplotlib"}
+    used = "keras.wrappers.SKLearnClassifier; from keras.visualization import plot_image_gallery"
+    assert imported(run_python, f"{quickly}; {used}") >= {"sklearn", "matplotlib"}
+
+
 @pytest.mark.slow
 def test_a_whole_lab_imports_no_other_framework(run_python: Run) -> None:
     code = "from dlf.lab import *; run_lab(LabOptions(epochs=1))"

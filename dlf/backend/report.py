@@ -18,6 +18,7 @@ from importlib import metadata
 from typing import Any, TypedDict
 
 from dlf.backend.protocol import Backend
+from dlf.backend.quick_import import import_keras_quickly
 from dlf.backend.registry import current_backend, is_installed, load_backend, select_backend
 from dlf.utils.errors import BackendError
 
@@ -132,4 +133,5 @@ def _version(package: str) -> str:
 
 
 if __name__ == "__main__":
+    import_keras_quickly()
     print(json.dumps(describe_backend(select_backend(sys.argv[1]))))

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import click
 
+from dlf.backend.quick_import import import_keras_quickly
 from dlf.cli.backends import backends
 from dlf.cli.bench import bench, bench_parity
 from dlf.cli.gradients import gradients
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, _stop_at_once)
+    import_keras_quickly()
     try:
         code = _dlf.main(arguments, prog_name="dlf", standalone_mode=False)
     except click.ClickException as error:

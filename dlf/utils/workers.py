@@ -48,11 +48,14 @@ _MARK = "DLF_IS_WORKER"
 """The environment variable that is set in a worker process."""
 _START = """
 import gc, runpy, sys
+from dlf.backend.quick_import import import_keras_quickly
 gc.disable()
+import_keras_quickly()
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-"""Runs a module like ``python -m``, but with garbage collection off, since the many objects that imports make stay:
-collection takes a fifth of the time to import TensorFlow or PyTorch. `serve` turns it on again."""
+"""Runs a module like ``python -m``, but lets it import Keras quickly, and with garbage collection off, since the many
+objects that imports make stay: collection takes a fifth of the time to import TensorFlow or PyTorch. `serve` turns it
+on again."""
 
 
 @dataclass(frozen=True)
