@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -30,6 +30,7 @@ from dlf.utils.trees import mapped
 
 __all__ = [
     "Batch",
+    "Training",
     "all_inputs",
     "arrays_of",
     "batch_in_float64",
@@ -128,6 +129,16 @@ def _arguments_of_fit(target: str, model: Any) -> dict[str, Any]:
     return found[-1].arguments if own or len(found) == 1 else {}
 
 
+class Training(NamedTuple):
+    """What a script trains a model on."""
+
+    batches: list[Batch]
+    called: Any = None
+    """What the model's step calls it on, where that is something else than the inputs of the first batch."""
+    marks: Mapping[str, bool] = {}
+    """How a step takes the batches: ``takes_batches`` and ``takes_all``, as `fit_on` has them."""
+
+
 def batch_in_float64(batch: Batch) -> Batch:
     """Returns a batch with its floating-point arrays in float64.
 
@@ -186,8 +197,8 @@ def write_batches(file: Path, batches: list[Batch], called: Any = None, **marks:
         np.savez(place, np.array(text), *arrays)
 
 
-def read_batches(file: Path) -> tuple[list[Batch], Any, dict[str, bool]]:
-    """Reads what `write_batches` wrote: the batches, what the model is called on, and the marks.
+def read_batches(file: Path) -> Training:
+    """Reads what `write_batches` wrote.
 
     Args:
         file: The file.
@@ -204,7 +215,7 @@ def read_batches(file: Path) -> tuple[list[Batch], Any, dict[str, bool]]:
             return {name: filled(value) for name, value in parts.items()}
         return (list if kind == "list" else tuple)(map(filled, parts))
 
-    return filled(found["batches"]), filled(found["called"]), found["marks"]
+    return Training(filled(found["batches"]), filled(found["called"]), found["marks"])
 
 
 def cut(batches: list[Batch], size: int) -> list[Batch]:

@@ -33,6 +33,7 @@ from dlf.numerics.noise_floor import PERTURBATIONS, STEPS, is_floating, scale_of
 from dlf.parity._answers import BuildAnswer, CallAnswer, Described, Outputs, TraceAnswer, ValueSummary
 from dlf.parity._recording.batches import (
     Batch,
+    Training,
     all_inputs,
     arrays_of,
     batch_in_float64,
@@ -98,7 +99,7 @@ class Worker:
         self._unlike_numbers: set[str] = set()
         self._batches: list[Batch] = []
         self._trained_elsewhere: Path | None = None
-        self._training: tuple[list[Batch], Any, dict[str, bool]] | None = None
+        self._training: Training | None = None
         self._called: Any = None
         self._given: dict[str, Any] = {}
         self._batches_of_training = False
@@ -140,10 +141,10 @@ class Worker:
         draws = hashlib.sha256(repr(random_stream.getstate()).encode()).hexdigest()[:16]
 
         def inputs_for(model: Any) -> Iterator[Any]:
-            batches = own or self._trained_on(model)[0]
+            batches = own or self._trained_on(model).batches
             forms = _forms_of(batches[:1])
             # What the step calls it on elsewhere says most of what is wrong with it here.
-            known = [] if self._training is None or self._training[1] is None else [self._training[1]]
+            known = [] if self._training is None or self._training.called is None else [self._training.called]
             yield from known
             yield from (batch[0] for batch, _ in forms)
             called = (called_in_step(model, batch, takes_all=takes_all) for batch, takes_all in forms)
@@ -202,7 +203,7 @@ class Worker:
         """
         subject, size, steps = self._subject, options["batch_size"], options["steps"]
         own = numbers_alone(self._behind_text(own))
-        trained_on, _, marks = ([], None, {}) if own else self._trained_on(subject.whole)
+        trained_on, _, marks = Training([]) if own else self._trained_on(subject.whole)
         try:
             trained_on = numbers_alone(self._behind_text(trained_on))
         except Exception:  # noqa: BLE001 - words that nothing looks up, or not without TensorFlow: others are made.
@@ -245,7 +246,7 @@ class Worker:
         """What the model gives for a batch, or else for what its own step calls it on, here or on another backend."""
         subject, called = self._subject, None
         if by_step:
-            called = None if self._training is None else self._training[1]
+            called = None if self._training is None else self._training.called
         if by_step and called is None:
             called = called_in_step(subject.model, batch, takes_all=subject.takes_all)
         found: Outputs = subject.outputs_for(batch if called is None else (called, *batch[1:]), argument)
@@ -257,10 +258,8 @@ class Worker:
         """The batch that the model is called on."""
         return self._batches[0] if self._called is None else (self._called, *self._batches[0][1:])
 
-    def _trained_on(self, model: Any) -> tuple[list[Batch], Any, dict[str, bool]]:
-        """The batches that the script trains the model on, here or on another backend, and how a step takes them.
-
-        Between them is what the model is called on, where another backend has found that.
+    def _trained_on(self, model: Any) -> Training:
+        """The batches that the script trains the model on, here or on another backend.
 
         They are read once: a generator gives others the next time.
         """
@@ -269,7 +268,7 @@ class Worker:
         elif self._training is None:
             target, steps = self._options["target"], self._options["steps"]
             marks = {"takes_batches": gives_batches(target, model)}
-            self._training = batches_of_training(target, model, steps), None, marks
+            self._training = Training(batches_of_training(target, model, steps), marks=marks)
         return self._training
 
     def by_keras_alone(self) -> dict[str, Any]:
