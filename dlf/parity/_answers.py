@@ -195,6 +195,8 @@ class Evidence(Measured):
     optimizer: str | None
     backends: dict[str, BackendAnswer]
     failed: dict[str, str]
+    by_keras_alone: list[str]
+    """The backends on which something fails, and Keras by itself comes through."""
     calls: list[CallAnswer]
     remarks: list[str]
     data_not_finite: list[str]

@@ -25,7 +25,7 @@ from dlf.utils.words import listed
 
 __all__ = ["EVIDENCE", "SCHEMA", "is_frozen", "judged", "last_line", "read_report", "thresholds_of"]
 
-SCHEMA = 5
+SCHEMA = 6
 """The version of the report's format; a report of another version is not judged again."""
 EVIDENCE = tuple(Evidence.__annotations__)
 """The keys of a report that it can be judged again by."""
@@ -191,21 +191,31 @@ def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Fin
     if first.get("trained_by") == "nothing" and not is_frozen(first) and asked:
         blind["gradient"] = "there is no loss, and --loss NAME gives one"
     for stage, reasons in evidence["given_up"].items():
-        failed = [name for name in names if name in reasons]
-        if failed:
-            whose: dict[str, list[str]] = {}
-            for name in failed:
-                whose.setdefault(last_line(reasons[name]), []).append(name)
-            if len(whose) == 1:
-                where = "every backend" if len(failed) == len(names) else listed(failed)
-                blind[stage] = f"training fails on {where}:{next(iter(whose))}"
-            else:
-                said = "; ".join(f"{listed(mine)}:{line}" for line, mine in whose.items())
-                blind[stage] = f"training fails on {listed(failed)}: on {said}"
+        failed = {name: last_line(reasons[name]) for name in names if name in reasons}
+        by_keras = [name for name in failed if name not in evidence["by_keras_alone"]]
+        by_dlf = [name for name in failed if name in evidence["by_keras_alone"]]
+        every = len(failed) == len(names)
+        if by_keras:
+            blind[stage] = f"training fails {_where({name: failed[name] for name in by_keras}, every and not by_dlf)}"
+        if by_dlf:
+            where = _where({name: failed[name] for name in by_dlf}, every and not by_keras)
+            said = f"dlf cannot train it {where}; Keras by itself can"
+            blind[stage] = f"{blind[stage]}; {said}" if by_keras else said
     fits = {name: each for name, each in evidence["fits"].items() if name in names}
     if fits and all("error" in each for each in fits.values()):
         blind["trajectory"] = f"`fit` fails on every backend:{last_line(next(iter(fits.values()))['error'])}"
     return [{"stage": stage, "reason": reason} for stage, reason in blind.items()]
+
+
+def _where(failed: Mapping[str, str], every: bool) -> str:
+    """On which backends something fails, and with which errors, in words."""
+    whose: dict[str, list[str]] = {}
+    for name, line in failed.items():
+        whose.setdefault(line, []).append(name)
+    on = f"on {'every backend' if every else listed(list(failed))}"
+    if len(whose) == 1:
+        return f"{on}:{next(iter(whose))}"
+    return f"{on}: on {'; '.join(f'{listed(mine)}:{line}' for line, mine in whose.items())}"
 
 
 def read_report(file: Path) -> Report:

@@ -168,7 +168,7 @@ class _Run:
         self._truth: str | None = None
         self._stages = set(options.stages)
         self._failed: dict[str, DlfError] = {}
-        self._asked: set[str] = set()
+        self._asked: dict[str, bool] = {}
         self._built: dict[str, BuildAnswer] = {}
         self._calls: list[CallAnswer] = []
 
@@ -236,6 +236,7 @@ class _Run:
             "optimizer": built["optimizer"],
             "remarks": self._remarks(),
             "data_not_finite": built["data_not_finite"],
+            "by_keras_alone": [name for name, comes_through in self._asked.items() if comes_through],
             "failed": {name: str(error) for name, error in self._failed.items()},
             "calls": self._calls,
             **measured,
@@ -278,12 +279,13 @@ class _Run:
         names = [name for name in names if name not in self._asked]
         if not names:
             return
-        self._asked.update(names)
+        self._asked |= dict.fromkeys(names, False)
         failed, self._failed, found = self._failed, {}, {}
         with suppress(_TruthLostError):
             found = self._ask_all({"do": "by_keras_alone"}, names, of_all=True)
         self._failed = failed
         for name, each in found.items():
+            self._asked[name] = each["error"] is None
             if each["error"] is None:
                 said = "Keras by itself comes through there: what fails is the comparison."
             elif _is_same_error(each["error"], str(failed[name])):

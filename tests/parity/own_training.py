@@ -154,6 +154,32 @@ def holder() -> Any:
     return model
 
 
+class TakesFloat32(keras.Model):  # type: ignore[misc]  # As above.
+    """Its step takes float32 alone, as one does that is in a framework's own words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(4)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def compute_loss(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None, training: bool = True) -> Any:
+        return ops.mean(ops.square(x - y_pred))
+
+    def train_step(self, *arguments: Any) -> Any:
+        (x,) = keras.tree.flatten(arguments[-1])
+        if keras.backend.standardize_dtype(x.dtype) == "float64":
+            raise TypeError("float32 is what it takes")
+        return super().train_step(*arguments)
+
+
+def takes_float32() -> Any:
+    model = TakesFloat32()
+    model.compile("sgd")
+    return model
+
+
 class Adversaries(keras.Model):  # type: ignore[misc]  # As above.
     """Two models, each with its own optimizer, as generative adversarial networks have it, for two frameworks."""
 

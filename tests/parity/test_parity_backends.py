@@ -297,6 +297,16 @@ def test_a_model_that_is_never_called_is_compared_as_far_as_it_goes(workers: Wor
 
 
 @pytest.mark.slow
+def test_a_step_that_dlf_alone_cannot_take_is_not_called_one_that_fails(workers: Workers) -> None:
+    file = Path(__file__).with_name("own_training.py")
+    asked = ParityOptions(f"{file}:takes_float32", INSTALLED, data=f"{file}:images", steps=1)
+    report = run_parity(asked, workers=workers)
+    said = "dlf cannot train it on every backend: TypeError: float32 is what it takes; Keras by itself can"
+    assert f"Not judged: trajectory ({said})." in answer_of(report)
+    assert exit_code(report) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "place"),
     [
