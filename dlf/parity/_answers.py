@@ -153,6 +153,8 @@ class TraceAnswer(TypedDict):
     """The answer to `trace`: the calls of one forward pass, and the variables without a float64 form."""
 
     calls: list[CallAnswer]
+    step_heard: bool
+    """Whether the layers were heard that the model's own step calls, if it is trained by one."""
     own_dtype_variables: list[str]
 
 

@@ -142,7 +142,10 @@ def _answer(report: Mapping[str, Any]) -> str:
     compiled, whole = report.get("compiled", True), len(asked) == len(STAGES)
     trains = "trains" if compiled and "trajectory" not in blind else ""
     computes = "computes" if _first(report).get("has_call", True) else ""
-    does = " and ".join(filter(None, (computes, trains))) or "is built"
+    # The layers of a model that is never called are those that its own step calls.
+    does = " and ".join(filter(None, (computes, trains))) or (
+        "computes, layer by layer," if report.get("calls") else "is built"
+    )
     what = does if whole else "is, as far as was asked,"
     why = (
         "nothing of it is trained" if is_frozen(_first(report)) else "it is not compiled, and training was not compared"

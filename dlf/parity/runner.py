@@ -338,6 +338,7 @@ class _Run:
         gradients = trained_by != "nothing" and bool(self._stages & {"loss", "gradient", "update", "trajectory"})
         traced = self._ask_all({"do": "trace", "gradients": gradients}, self._built, to="trace")
         truth = self._truth = self._choose_truth(traced)
+        self._share_calls(traced, truth)
         everywhere = set.intersection(*map(_keys, traced.values()))
         # Where a backend unrolls a loop, a layer inside is called more often: only the layer around it is judged.
         uneven = {
@@ -388,6 +389,19 @@ class _Run:
             "called_unevenly": list(uneven),
             "fits": self._fits(traced) if curves or ("trajectory" in self._stages and is_frozen(built)) else {},
         }
+
+    def _share_calls(self, traced: dict[str, TraceAnswer], truth: str) -> None:
+        """Lets backends on which the model's own step does not come through replay the layers that it calls elsewhere.
+
+        Each is replayed from the truth's numbers, and so need not be called there by the model.
+        """
+        lacking = [name for name, each in traced.items() if not each["step_heard"]]
+        if not lacking or not traced[truth]["step_heard"]:
+            return
+        file = _claimed(self._folder / "calls.pickle")
+        self._ask_all({"do": "save_calls", "file": file}, [truth])
+        for name, answer in self._ask_all({"do": "load_calls", "file": file}, lacking).items():
+            traced[name]["calls"] = answer["calls"]
 
     def _fits(self, names: Any) -> dict[str, Any]:
         """What Keras's own `fit` returns on each backend, after all the steps have been taken by themselves."""
@@ -637,6 +651,8 @@ class _Run:
         Among those with as many, it is one whose loss, or else output, the most others share.
         """
         records = self._records("trace")
+        # Where the model's own step comes through, there are the calls of all layers.
+        traced = {name: each for name, each in traced.items() if each["step_heard"]} or traced
         name = "loss" if all("loss" in each for each in records.values()) else "float64/prediction:0"
         if not all(name in each for each in records.values()):
             return next(iter(traced))  # A model that is only trained has neither.

@@ -300,6 +300,19 @@ def contrastive(wrong: str = "") -> Any:
     return model
 
 
+class OfOthers(Contrastive):
+    """Its step is not written for JAX, and another layer of it is wrong on PyTorch."""
+
+    def _step_on_jax(self, state: Any, x: Any) -> Any:
+        raise TypeError("in other words")
+
+
+def contrastive_of_others() -> Any:
+    model = OfOthers("layer")
+    model.compile("adam")
+    return model
+
+
 def contrastive_of_another_loss() -> Any:
     return contrastive("loss")
 

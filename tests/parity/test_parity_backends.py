@@ -206,6 +206,24 @@ def test_a_step_of_its_own_is_compared_by_its_layers_and_its_gradients(workers: 
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(len(INSTALLED) < 3, reason="the step fails on one, and the layer on another")
+def test_layers_that_a_step_calls_are_compared_where_it_does_not_come_through(workers: Workers) -> None:
+    file = Path(__file__).with_name("own_training.py")
+    asked = ParityOptions(f"{file}:contrastive_of_others", INSTALLED, data=f"{file}:images", steps=1)
+    report = run_parity(asked, workers=workers)
+    assert list(report["failed"]) == ["jax"]
+    assert report["called_unevenly"] == []
+    first = report["first_divergence"]
+    assert first
+    # Of three backends, one that cannot take the step helps to say which of the others is wrong.
+    assert (first["stage"], first["layer"], first["backend"]) == ("forward", "head/scaled", "torch")
+    assert {each["stage"] for each in report["measurements"] if each["layer"] == "head/scaled"} == {
+        "forward",
+        "gradient",
+    }
+
+
+@pytest.mark.slow
 def test_a_model_of_which_nothing_is_trained_is_fitted_too(workers: Workers) -> None:
     if "torch" not in INSTALLED:
         pytest.skip("the fault is PyTorch's")

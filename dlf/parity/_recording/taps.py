@@ -21,6 +21,8 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import mask_of, with_mask
+from dlf.models.model_loss import to_numpy
+from dlf.numerics.noise_floor import is_floating, widened
 from dlf.utils.attributes import replaced
 from dlf.utils.trees import with_keys_as_in, with_sorted_keys
 
@@ -59,6 +61,10 @@ class Call:
     def of_values(self) -> Call:
         """Returns the call with the value of each tensor, which JAX hides while it takes a gradient."""
         return self._mapped(lambda each: keras.ops.stop_gradient(each) if keras.ops.is_tensor(each) else each)
+
+    def in_float64(self) -> Call:
+        """Returns the call with its floating-point tensors in float64, which the backend has to compute in now."""
+        return self._mapped(_in_float64)
 
     def _mapped(self, change: Callable[[Any], Any]) -> Call:
         parts = {
@@ -194,6 +200,12 @@ def _as_heard(value: Any) -> Any:
     held = hasattr(value, "__array__") and hasattr(value, "shape")
     own = isinstance(value, np.ndarray | np.generic | keras.KerasTensor) or keras.ops.is_tensor(value)
     return keras.ops.convert_to_tensor(np.asarray(value)) if held and not own else value
+
+
+def _in_float64(value: Any) -> Any:
+    if not keras.ops.is_tensor(value) or not is_floating(keras.backend.standardize_dtype(value.dtype)):
+        return value
+    return keras.ops.convert_to_tensor(widened(to_numpy(value)))
 
 
 def _outline(value: Any) -> Any:

@@ -11,10 +11,12 @@ Requirements:
 from __future__ import annotations
 
 import hashlib
+import pickle
 import random as random_stream
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,8 @@ __all__ = ["Worker"]
 _TRAINED_ON = "its first batches are those that are compared on"
 _CALLED_BY_STEP = "train_step calls the model on something else than its batch, which is what outputs are compared for"
 _NEVER_CALLED = "the model's call takes nothing that it is trained on, and is not compared"
+_OF_EACH = 4
+"""The most calls of one layer that are compared in a step: some sample by calling a model a hundred times."""
 _TOLD = 3
 """How many differences between two builds are told."""
 _AS_STARTED = {
@@ -110,7 +114,7 @@ class Worker:
         """Answers a request, which holds the name of one of these methods and its arguments."""
         known = (
             *(self.build, self.build_again, self.save_values, self.load_values, self.save_batches, self.load_batches),
-            *(self.trace, self.trace_beside),
+            *(self.trace, self.trace_beside, self.save_calls, self.load_calls),
             *(self.replay, self.replay_beside, self.replay_training, self.train, self.train_from, self.train_perturbed),
             *(self.fit, self.by_keras_alone, self.peak_memory),
         )
@@ -334,20 +338,36 @@ class Worker:
             subject.make_reference()
         by_step = subject.trained_by == "train_step"
         calls = self._record_model(records, gradients=gradients and not by_step) if subject.has_call else []
-        if by_step:
-            calls += self._record_calls_of_step(records, {call.path for call in calls})
-            # What its loss gives the outputs is not known: a layer's gradient is as right for any other.
-            for call in calls if gradients else ():
-                random = np.random.default_rng(0)
-                for n, each in float_outputs(call.outputs):
-                    records[f"call/{call.key}/incoming:{n}"] = random.standard_normal(each.shape)
+        of_step = self._record_calls_of_step(records, {call.path for call in calls}) if by_step else []
+        calls += of_step or []
+        # What its loss gives the outputs is not known: a layer's gradient is as right for any other.
+        for call in calls if by_step and gradients else ():
+            random = np.random.default_rng(0)
+            for n, each in float_outputs(call.outputs):
+                records[f"call/{call.key}/incoming:{n}"] = random.standard_normal(each.shape)
         records.close()
         self._calls = {call.key: call for call in calls}
         pairs = zip(parameters_of(subject.model), subject.reference.trainable_variables, strict=True)
         return {
             "calls": [self._describe_call(call) for call in calls],
+            "step_heard": of_step is not None,
             "own_dtype_variables": [name for name, variable in pairs if stays_in_own_dtype(variable)],
         }
+
+    def save_calls(self, file: str) -> dict[str, Any]:
+        """Writes which calls it has heard, for backends on which the model's own step does not come through."""
+        calls = [replace(call, layer=None) for call in self._calls.values()]
+        with whole_file(Path(file)) as place:
+            place.write_bytes(pickle.dumps(calls))
+        return {}
+
+    def load_calls(self, file: str) -> dict[str, Any]:
+        """Reads the calls that another backend has heard; what they are given is in its records."""
+        # It was written by another worker of this comparison.
+        calls: list[Call] = pickle.loads(Path(file).read_bytes())  # noqa: S301
+        for call in calls:
+            self._calls.setdefault(call.key, replace(call, layer=self._subject.reference_layers[call.path]))
+        return {"calls": [self._describe_call(self._calls[call.key]) for call in calls]}
 
     def trace_beside(self, to: str) -> dict[str, Any]:
         """Runs the model in float64 from moved inputs, as `replay_beside` runs layers: for what is between layers."""
@@ -403,18 +423,36 @@ class Worker:
         self._subject.predictions = keras.tree.map_structure(lambda _: 0, predictions)
         return listener.calls
 
-    def _record_calls_of_step(self, records: Records, heard: Collection[str]) -> list[Call]:
-        """Records what the model's own step gives those layers that its call does not call."""
+    def _record_calls_of_step(self, records: Records, heard: Collection[str]) -> list[Call] | None:
+        """Records what the model's own step gives those layers that its call does not call.
+
+        Returns:
+            The calls, or None where the step does not come through.
+        """
         subject = self._subject
-        layers = {path: layer for path, layer in subject.reference_layers.items() if path not in heard}
-        batch = batch_in_float64(self._batches[0])
+        if not set(subject.layers) - set(heard):
+            return []
         hear = self._hearing(records)
+
+        def heard_now(call: Call) -> Call | None:
+            if int(call.key.partition("#")[2] or 1) > _OF_EACH:
+                return None
+            with in_float64():
+                return hear(call.of_values().in_float64())
+
+        def calls_of(model: Any, layers: Mapping[str, keras.Layer], batch: Batch) -> list[Call] | None:
+            mine = {path: layer for path, layer in layers.items() if path not in heard}
+            listener = Listener(mine, hear=heard_now, training=False)
+            came_through = listened_to_step(model, lambda: subject.fit(model, batch), listener)
+            return [each for each in listener.calls if each is not None] if came_through else None
+
         with in_float64():
-            listener = Listener(layers, hear=lambda call: hear(call.of_values()), training=False)
-            came_through = bool(layers) and listened_to_step(
-                subject.reference, lambda: subject.fit(subject.reference, batch), listener
-            )
-        return listener.calls if came_through else []
+            found = calls_of(subject.reference, subject.reference_layers, batch_in_float64(self._batches[0]))
+        if found is None:
+            # A step in a framework's own words may hold float32.
+            with common_randomness():
+                found = calls_of(subject.model, subject.layers, self._batches[0])
+        return found
 
     def _hearing(self, records: Records) -> Callable[[Call], Call]:
         def hear(call: Call) -> Call:
