@@ -135,6 +135,7 @@ def _leaving_no_trace(model: keras.Model, begin: Callable[[], None], apply: Call
     # On JAX, a training that does not end leaves none of them a value.
     held = [*model.variables, *model.metrics_variables, *getattr(model.optimizer, "variables", ())]
     values = [(each, to_numpy(each.value)) for each in held]
+    gradients = [(each, getattr(each.value, "grad", None)) for each in model.trainable_variables]
     model.run_eagerly, model.train_step = True, step
     model.make_train_function(force=True)  # Otherwise one that was compiled before would be used again.
     try:
@@ -146,6 +147,10 @@ def _leaving_no_trace(model: keras.Model, begin: Callable[[], None], apply: Call
         state.put_back()
         for variable, value in values:
             variable.assign(value)
+        for variable, gradient in gradients:
+            # PyTorch would add the next step's to what is left of this one.
+            if getattr(variable.value, "grad", None) is not gradient:
+                variable.value.grad = gradient
         model.train_function = None  # Keras makes it anew, in the mode that is asked for then.
 
 
