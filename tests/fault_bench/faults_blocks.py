@@ -98,7 +98,7 @@ def mask_of_an_operation() -> Any:
     return tokens_through(Stack(DirectMask(name="direct"), name="stack"))
 
 
-@fault(stage="trajectory")
+@fault(stage="gradient")
 def scaled_targets_beside_attention() -> Any:
     """A model with masked attention in a block trains on targets that are 0.1% off."""
     return tokens_through(Encoder(name="encoder"), optimizers.SGD(0.1), kind=OwnStep)
@@ -227,13 +227,13 @@ def rho_beside_roundoff() -> Any:
     return model_of(*ends, shape=(5, 3), optimizer=optimizers.RMSprop(0.01, rho=0.89 if planted() else 0.9))
 
 
-@fault(stage="trajectory")
+@fault(stage="gradient")
 def scaled_targets_beside_roundoff() -> Any:
     """Targets are 0.1% off in a model's own `train_step`, beside a normalization over one element."""
     return of_one_element(optimizers.SGD(0.1, momentum=0.9), OwnStep)
 
 
-@fault(stage="trajectory")
+@fault(stage="gradient")
 def scaled_targets_with_adam() -> Any:
     """The same fault with Adam, which turns gradients that are only roundoff into whole steps."""
     return of_one_element("adam", OwnStep)

@@ -37,7 +37,7 @@ class OwnStep(keras.Model):  # type: ignore[misc]  # Keras has no types.
         return x, y * off(1.001), weights
 
 
-@fault(stage="trajectory")
+@fault(stage="gradient")
 def scaled_targets() -> Any:
     """A model's own `train_step` scales the targets."""
     return own_model(OwnStep)
@@ -48,7 +48,7 @@ class Shifted(OwnStep):
         return x, ops.roll(y, 1, axis=0) if planted() else y, weights
 
 
-@fault(stage="trajectory")
+@fault(stage="gradient")
 def targets_of_the_next() -> Any:
     """A model's own `train_step` gives each example the targets of the one before it."""
     return own_model(Shifted)
@@ -59,7 +59,7 @@ class Weighted(OwnStep):
         return x, y, ops.where(y[:, 0] > 0, off(1.01), 1.0)
 
 
-@fault(stage="trajectory")
+@fault(stage="gradient")
 def sample_weights() -> Any:
     """A model's own `train_step` weights some examples by 1% more."""
     return own_model(Weighted)
