@@ -1,7 +1,7 @@
-"""Lets a process of dlf's own import Keras in half of the time.
+"""Lets a process of dlf's own import Keras in less time.
 
 Keras imports scikit-learn for its wrappers, and Matplotlib for its galleries of images, wherever they are installed, as
-they are with dlf: half of what ``import keras`` takes on JAX, in every process, for what few programs use.
+they are with dlf: two fifths of what ``import keras`` takes on JAX, in every process, for what few programs use.
 
 Requirements:
 
