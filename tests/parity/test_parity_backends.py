@@ -59,6 +59,13 @@ def compare(workers: Workers) -> Compare:
     return run
 
 
+def report_on_own(workers: Workers, name: str, data: str = "images", **options: Any) -> Any:
+    """Compares one of the models that are trained in their own way, on the backends of the workers."""
+    file = Path(__file__).with_name("own_training.py")
+    asked = ParityOptions(f"{file}:{name}", list(workers.sessions), data=f"{file}:{data}", **options)
+    return run_parity(asked, workers=workers)
+
+
 def places(report: dict[str, Any], stage: str) -> set[tuple[str | None, str | None]]:
     return {(each["layer"], name_of(each)) for each in report["divergences"] if each["stage"] == stage}
 
@@ -171,8 +178,7 @@ def test_what_is_awkward_to_compare_is_compared_and_agrees(
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "data"), WAYS)
 def test_a_model_is_compared_by_what_it_is_trained_by(workers: Workers, name: str, data: str) -> None:
-    file = Path(__file__).with_name("own_training.py")
-    report = run_parity(ParityOptions(f"{file}:{name}", INSTALLED, data=f"{file}:{data}", steps=2), workers=workers)
+    report = report_on_own(workers, name, data, steps=2)
     assert report["failed"] == {}
     assert answer_of(report).startswith(f"The model computes and trains the same on {INSTALLED[0]}")
     assert report["not_judged"] == []
@@ -192,9 +198,7 @@ def test_a_model_is_compared_by_what_it_is_trained_by(workers: Workers, name: st
 def test_a_step_of_its_own_is_compared_by_its_layers_and_its_gradients(workers: Workers, name: str, place: Any) -> None:
     if "torch" not in INSTALLED:
         pytest.skip("the fault is PyTorch's")
-    file = Path(__file__).with_name("own_training.py")
-    asked = ParityOptions(f"{file}:{name}", INSTALLED, data=f"{file}:images", steps=2)
-    report = run_parity(asked, workers=workers)
+    report = report_on_own(workers, name, steps=2)
     assert report["failed"] == {}
     assert {each["stage"] for each in report["measurements"]} == {"forward", "gradient", "state", "trajectory"}
     assert {"head/dense_1", "sequential/dense"} <= {call["layer"] for call in report["calls"]}
@@ -208,9 +212,7 @@ def test_a_step_of_its_own_is_compared_by_its_layers_and_its_gradients(workers: 
 @pytest.mark.slow
 @pytest.mark.skipif(len(INSTALLED) < 3, reason="the step fails on one, and the layer on another")
 def test_layers_that_a_step_calls_are_compared_where_it_does_not_come_through(workers: Workers) -> None:
-    file = Path(__file__).with_name("own_training.py")
-    asked = ParityOptions(f"{file}:contrastive_of_others", INSTALLED, data=f"{file}:images", steps=1)
-    report = run_parity(asked, workers=workers)
+    report = report_on_own(workers, "contrastive_of_others", steps=1)
     assert list(report["failed"]) == ["jax"]
     assert report["called_unevenly"] == []
     first = report["first_divergence"]
@@ -227,10 +229,7 @@ def test_layers_that_a_step_calls_are_compared_where_it_does_not_come_through(wo
 def test_a_model_of_which_nothing_is_trained_is_fitted_too(workers: Workers) -> None:
     if "torch" not in INSTALLED:
         pytest.skip("the fault is PyTorch's")
-    file = Path(__file__).with_name("own_training.py")
-    report = run_parity(
-        ParityOptions(f"{file}:frozen_and_failing", INSTALLED, data=f"{file}:images_twice"), workers=workers
-    )
+    report = report_on_own(workers, "frozen_and_failing", "images_twice")
     first = report["first_divergence"]
     assert first
     assert (first["kind"], first["backend"]) == ("fit", "torch")
@@ -264,9 +263,7 @@ def test_a_model_without_a_loss_is_compared_by_what_it_computes(compare: Compare
 @pytest.mark.slow
 @pytest.mark.skipif(len(INSTALLED) < 3, reason="two are left to compare only where there are three")
 def test_where_a_backend_fails_keras_is_asked(workers: Workers) -> None:
-    file = Path(__file__).with_name("own_training.py")
-    asked = ParityOptions(f"{file}:adversaries", INSTALLED, data=f"{file}:images", steps=1)
-    report = run_parity(asked, workers=workers)
+    report = report_on_own(workers, "adversaries", steps=1)
     # Its step is written for the other two.
     assert set(report["failed"]) == {"jax"}
     assert "Keras by itself ends with the same there." in report["failed"]["jax"]
@@ -289,15 +286,10 @@ def test_a_known_difference_by_the_data_is_no_difference_of_training(compare: Co
 @pytest.mark.slow
 @pytest.mark.skipif(not {"tensorflow", "torch"} <= set(INSTALLED), reason="it is written for these two")
 def test_each_optimizer_of_a_model_is_compared() -> None:
-    file = Path(__file__).with_name("own_training.py")
     with Workers(["tensorflow", "torch"]) as pair:
-
-        def report_on(name: str) -> Any:
-            asked = ParityOptions(f"{file}:{name}", ["tensorflow", "torch"], data=f"{file}:images", steps=2)
-            return run_parity(asked, workers=pair)
-
-        assert answer_of(report_on("adversaries")) == "The model trains the same on tensorflow and torch."
-        report = report_on("adversaries_of_another_rate")
+        found = report_on_own(pair, "adversaries", steps=2)
+        assert answer_of(found) == "The model trains the same on tensorflow and torch."
+        report = report_on_own(pair, "adversaries_of_another_rate", steps=2)
     assert report["first_divergence"]["stage"] == "trajectory"
     found = {str(each["variable"]) for each in report["divergences"]}
     assert any("judging" in each or "dense" in each for each in found)
@@ -305,8 +297,7 @@ def test_each_optimizer_of_a_model_is_compared() -> None:
 
 
 def test_a_model_that_is_never_called_is_compared_as_far_as_it_goes(workers: Workers) -> None:
-    file = Path(__file__).with_name("own_training.py")
-    report = run_parity(ParityOptions(f"{file}:holder", INSTALLED, data=f"{file}:images", steps=1), workers=workers)
+    report = report_on_own(workers, "holder", steps=1)
     said = answer_of(report)
     assert said.startswith("The model is built the same on ")
     assert "Not judged: trajectory (training fails on " in said
@@ -316,9 +307,7 @@ def test_a_model_that_is_never_called_is_compared_as_far_as_it_goes(workers: Wor
 
 @pytest.mark.slow
 def test_a_step_that_dlf_alone_cannot_take_is_not_called_one_that_fails(workers: Workers) -> None:
-    file = Path(__file__).with_name("own_training.py")
-    asked = ParityOptions(f"{file}:takes_float32", INSTALLED, data=f"{file}:images", steps=1)
-    report = run_parity(asked, workers=workers)
+    report = report_on_own(workers, "takes_float32", steps=1)
     said = "dlf cannot train it on every backend: TypeError: float32 is what it takes; Keras by itself can"
     assert f"Not judged: trajectory ({said})." in answer_of(report)
     assert exit_code(report) == 3

@@ -9,7 +9,7 @@ Requirements:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from typing import Any
@@ -183,14 +183,9 @@ class GradientsOfStep:
         self.taken: dict[str, np.ndarray] = {}
         """Those of the last step: by the number of the update in it, and the name of the variable."""
         model.train_step = self._step
-        self.remake()
-
-    def remake(self) -> None:
-        """Makes Keras's function of a step again."""
-        self._model.train_function = None
-        self._model.make_train_function(force=True)
-        self._function = self._model.train_function
-        self._model.train_function = self._train_function
+        model.make_train_function(force=True)
+        self._function = model.train_function
+        model.train_function = self._train_function
 
     def stop(self) -> None:
         """Leaves the model to its own step alone: this one cannot hand them out."""
@@ -215,8 +210,7 @@ class GradientsOfStep:
             for each in _optimizers_of(self._model):
                 stack.enter_context(replaced(each, "apply", heard(each)))
             result = type(self._model).train_step(self._model, *args)
-        logs, *state = result if isinstance(result, tuple) else (result,)
-        return ({**logs, **found}, *state) if state else {**logs, **found}
+        return _with_logs(result, lambda logs: {**logs, **found})
 
     def _named(self, update: int, grads: Any, variables: Any) -> dict[str, Any]:
         pairs = [(self._names.get(id(variable)), each) for each, variable in zip(grads, variables, strict=False)]
@@ -227,12 +221,17 @@ class GradientsOfStep:
         }
 
     def _train_function(self, *args: Any) -> Any:
-        result = self._function(*args)
-        logs, *state = result if isinstance(result, tuple) else (result,)
+        return _with_logs(self._function(*args), self._without_gradients)
+
+    def _without_gradients(self, logs: Mapping[str, Any]) -> Any:
         mine = {name: value for name, value in logs.items() if name.startswith(_GRADIENT)}
         self.taken = {name.removeprefix(_GRADIENT): to_numpy(value) for name, value in mine.items()}
-        others = {name: value for name, value in logs.items() if name not in mine}
-        return (others, *state) if state else others
+        return {name: value for name, value in logs.items() if name not in mine}
+
+
+def _with_logs(result: Any, change: Callable[[Any], Any]) -> Any:
+    """What a step returns, with its logs changed: on JAX, the state is beside them."""
+    return (change(result[0]), *result[1:]) if isinstance(result, tuple) else change(result)
 
 
 _GRADIENT = "dlf_gradient:"
