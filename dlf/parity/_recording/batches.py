@@ -157,14 +157,27 @@ def batch_in_float64(batch: Batch) -> Batch:
     return mapped(widened, x), mapped(_widened_target, y), mapped(widened, weights)
 
 
+def adds_up_to_one(target: np.ndarray) -> bool:
+    """Tells whether the last axis of a loss's targets adds up to one, but for the rounding of their dtype.
+
+    Args:
+        target: An array of at least one dimension.
+
+    Example:
+        >>> adds_up_to_one(np.array([[0.1, 0.2, 0.7]], "float32")), adds_up_to_one(np.array([[1, 1, 0]]))
+        (True, False)
+    """
+    rounding = target.shape[-1] * eps_of(target.dtype) if is_floating(target.dtype) else 0.0
+    return bool((np.abs(widened(target).sum(axis=-1) - 1) <= rounding).all())
+
+
 def _widened_target(target: Any) -> Any:
     array = np.asarray(target)
     if array.ndim == 0 or not is_floating(array.dtype):
         return array
     found = widened(array)
-    sums = found.sum(axis=-1, keepdims=True)
-    is_distribution = (found >= 0).all() and (np.abs(sums - 1) <= array.shape[-1] * eps_of(array.dtype)).all()
-    return found / sums if is_distribution else found
+    is_distribution = (found >= 0).all() and adds_up_to_one(array)
+    return found / found.sum(axis=-1, keepdims=True) if is_distribution else found
 
 
 def write_batches(file: Path, batches: list[Batch], called: Any = None, **marks: bool) -> None:

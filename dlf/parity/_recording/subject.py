@@ -25,7 +25,7 @@ from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, l
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
-from dlf.parity._recording.batches import Batch, batch_in_float64
+from dlf.parity._recording.batches import Batch, adds_up_to_one, batch_in_float64
 from dlf.parity._recording.steps import fit_on
 from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.parity._recording.text import Ahead, behind_text
@@ -535,8 +535,6 @@ def stays_in_own_dtype(number: Any) -> bool:
 
 
 _OF_LAMBDA = "function.config.code"
-_ROUNDING = 1e-5
-"""More than float32 rounds in a row of many elements."""
 _TINY = 1e-7
 """Keras's epsilon, to which losses clip probabilities."""
 
@@ -547,7 +545,8 @@ def _plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     tensors = [each for name, each in arguments.items() if name != "target" and keras.ops.is_tensor(each)]
     floating = [each for each in tensors if is_floating(keras.backend.standardize_dtype(each.dtype))]
     unseeing = {"unseeing": _sees_nothing(arguments["mask"])} if "mask" in arguments else {}
-    distribution = {"distribution": _adds_up_to_one(arguments["target"])} if "target" in arguments else {}
+    target = _values_of(arguments["target"]) if keras.ops.is_tensor(arguments.get("target")) else None
+    distribution = {} if target is None or not target.ndim else {"distribution": adds_up_to_one(target)}
     return (
         plain
         | {"clipped": any(map(_has_clipped, floating)), "probabilities": all(map(_are_probabilities, floating))}
@@ -560,12 +559,6 @@ def _sees_nothing(mask: Any) -> bool:
     """Whether an attention's mask has a row that leaves nothing to attend to."""
     values = None if mask is None else _values_of(mask)
     return values is not None and not values.astype(bool).any(axis=-1).all()
-
-
-def _adds_up_to_one(target: Any) -> bool:
-    """Whether the last axis of a loss's targets adds up to one but for rounding."""
-    values = _values_of(target) if keras.ops.is_tensor(target) else None
-    return values is None or not values.ndim or bool(np.allclose(widened(values).sum(axis=-1), 1, atol=_ROUNDING))
 
 
 def _has_clipped(tensor: Any) -> bool:
