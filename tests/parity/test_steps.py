@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from own_training import contrastive
 
 from dlf.parity._recording.steps import GradientsOfStep, called_in_step, fit_on, listened_to_step
-from dlf.parity._recording.taps import Listener, listening
+from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.parity._recording.worker import Worker
 
 X = np.arange(24, dtype="float32").reshape(4, 6)
@@ -152,6 +153,16 @@ def test_what_a_step_calls_is_heard_inside_of_its_gradient() -> None:
     assert not listened_to_step(model, lambda: fit_on(model, (X[:, :3], None, None)), listener)
     # On PyTorch, a step adds to the gradients that are there.
     assert not any(getattr(each.value, "grad", None) is not None for each in model.trainable_variables)
+
+
+def test_a_call_that_cannot_be_handed_to_another_backend_is_left_out(tmp_path: Any) -> None:
+    worker = Worker()
+    nothing: Any = ((), {})
+    given = {"plain": nothing, "any": ((lambda: 0,), {})}
+    worker._calls = {key: Call(key, key, None, each, nothing, (), [], False) for key, each in given.items()}
+    worker.respond({"do": "save_calls", "file": str(tmp_path / "calls")})
+    found = [pickle.loads(each) for each in pickle.loads((tmp_path / "calls").read_bytes())]  # noqa: S301
+    assert [each.key for each in found] == ["plain"]
 
 
 SCRIPT = """

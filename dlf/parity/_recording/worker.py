@@ -356,7 +356,10 @@ class Worker:
 
     def save_calls(self, file: str) -> dict[str, Any]:
         """Writes which calls it has heard, for backends on which the model's own step does not come through."""
-        calls = [replace(call, layer=None) for call in self._calls.values()]
+        calls = []
+        for call in self._calls.values():
+            with suppress(Exception):  # An argument may be anything: such a call is compared where it is heard.
+                calls.append(pickle.dumps(replace(call, layer=None)))
         with whole_file(Path(file)) as place:
             place.write_bytes(pickle.dumps(calls))
         return {}
@@ -364,7 +367,7 @@ class Worker:
     def load_calls(self, file: str) -> dict[str, Any]:
         """Reads the calls that another backend has heard; what they are given is in its records."""
         # It was written by another worker of this comparison.
-        calls: list[Call] = pickle.loads(Path(file).read_bytes())  # noqa: S301
+        calls: list[Call] = [pickle.loads(each) for each in pickle.loads(Path(file).read_bytes())]  # noqa: S301
         for call in calls:
             self._calls.setdefault(call.key, replace(call, layer=self._subject.reference_layers[call.path]))
         return {"calls": [self._describe_call(self._calls[call.key]) for call in calls]}
