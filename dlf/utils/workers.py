@@ -15,6 +15,7 @@ import json
 import math
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,14 @@ __all__ = [
 ]
 
 _LAST_WORDS = 12
+_LOGGED = re.compile(r"[IW]\d{4} \d\d:\d\d:\d\d|WARNING: All log messages before absl::InitializeLog")
+"""What TensorFlow logs as information or a warning, which explains no end."""
+_CRASHES = {
+    int(getattr(signal, name)): name
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
+    if hasattr(signal, name)
+}
+"""Signals by which a process ends itself, by number: nobody sends them from outside."""
 """How many lines of a dead worker's stderr are shown."""
 _MARK = "DLF_IS_WORKER"
 """The environment variable that is set in a worker process."""
@@ -156,8 +165,12 @@ def _check_no_worker() -> None:
 
 
 def _ended(code: int) -> str:
-    # A system that is out of memory kills processes with SIGKILL, which leaves no message on stderr.
-    why = " (killed, as where memory runs out)" if code == -signal.SIGKILL else ""
+    why = ""
+    if code == -signal.SIGKILL:
+        # A system that is out of memory kills processes with SIGKILL, which leaves no message on stderr.
+        why = " (killed, as where memory runs out)"
+    elif -code in _CRASHES:
+        why = f" ({_CRASHES[-code]}: a crash in code that is not Python)"
     return f"ended with code {code}{why}"
 
 
@@ -236,6 +249,11 @@ class Session:
         """Whether the worker still runs and can be asked."""
         return self._worker.poll() is None
 
+    @property
+    def has_crashed(self) -> bool:
+        """Whether the worker has ended by a crash of compiled code, such as a framework's."""
+        return -(self._worker.poll() or 0) in _CRASHES
+
     def close(self) -> None:
         """Ends the worker."""
         self._undone.close()
@@ -248,7 +266,8 @@ class Session:
     def _last_words(self) -> str:
         self._worker.wait()
         self._stderr.seek(self._heard)
-        return "\n  ".join(self._stderr.read().strip().splitlines()[-_LAST_WORDS:]) or "nothing"
+        said = [line for line in self._stderr.read().strip().splitlines() if not _LOGGED.match(line)]
+        return "\n  ".join(said[-_LAST_WORDS:]) or "nothing"
 
 
 def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = False) -> NoReturn:

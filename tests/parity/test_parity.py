@@ -25,6 +25,7 @@ from dlf.backend.registry import backend_names, current_backend, is_installed, l
 from dlf.models.layers import layers_by_path
 from dlf.models.synthetic_data import make_batch
 from dlf.numerics.noise_floor import STEPS
+from dlf.parity._asking.requests import Requests
 from dlf.parity._judging.build import judge_build
 from dlf.parity._judging.measure import measure, measure_calls, measure_training
 from dlf.parity._judging.measurement import Measurement, Moves
@@ -38,7 +39,7 @@ from dlf.parity.evidence import _without_what_others_lost
 from dlf.parity.options import STAGES, ParityOptions
 from dlf.parity.report import advice_of, answer_of, exit_code, name_of, report_text, write_report
 from dlf.parity.result import ParityReport
-from dlf.parity.runner import Workers, _Run, run_parity
+from dlf.parity.runner import Workers, compare, run_parity
 from dlf.utils.errors import BackendError, InvalidArgumentError, MissingPackageError, OutputError
 from dlf.utils.files import temporary_folder
 from dlf.utils.interrupts import undo_all, undone
@@ -1115,22 +1116,28 @@ def test_what_cannot_be_asked_is_one_clear_message(
     assert "Traceback" not in ended.stderr
 
 
-class TwoOfOne(_Run):
-    """The runner with two workers of the same backend: most requests do not need two frameworks."""
+class WorkersOfOne(Workers):
+    """Workers of the same backend: most requests do not need two frameworks."""
+
+    def __init__(self, timeout: float, environment: dict[str, str]) -> None:
+        self._environment, self._limit = environment, timeout
+        super().__init__(["one", "two"])
+
+    def _start(self, name: str) -> Session:
+        environment = {**os.environ, "WORKER": name, **self._environment}
+        return Session("dlf.parity._recording.worker", environment, title=name, timeout=self._limit)
+
+
+class TwoOfOne:
+    """A comparison with two workers of the same backend."""
 
     def __init__(self, target: str, folder: Path, timeout: float = 120.0, **environment: str) -> None:
         options = ParityOptions(target, [HERE], batch_size=4, steps=2, seed=1, timeout=timeout)
-        workers = Workers([])
-        workers.sessions = {
-            name: Session(
-                "dlf.parity._recording.worker",
-                {**os.environ, "WORKER": name, **environment},
-                title=name,
-                timeout=timeout,
-            )
-            for name in ("one", "two")
-        }
-        super().__init__(options, folder, workers, lambda *_: None)
+        self._workers = WorkersOfOne(timeout, environment)
+        self._requests = Requests(options, folder, self._workers, lambda *_: None)
+
+    def report(self) -> Any:
+        return compare(self._requests, Thresholds())
 
     def close(self) -> None:
         self._workers.close()
@@ -1154,7 +1161,7 @@ def test_two_workers_of_one_backend_agree_in_every_stage(file: Path, tmp_path: P
 def test_where_memory_is_short_one_worker_computes_at_a_time(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlf.parity.runner.memory_of_machine", lambda: 1000.0)
+    monkeypatch.setattr("dlf.parity._asking.requests.memory_of_machine", lambda: 1000.0)
     together: list[int] = []
     original = Session.ask
 
@@ -1200,6 +1207,47 @@ def test_a_worker_that_does_not_come_through_is_named(file: Path, tmp_path: Path
     run = TwoOfOne(f"{tmp_path / 'unlike.py'}:build", tmp_path / "records", timeout=timeout)
     try:
         with pytest.raises(BackendError, match="a comparison takes two backends, and there is one left of 2") as caught:
+            run.report()
+    finally:
+        run.close()
+    assert caught.match(message)
+
+
+CRASHING = """
+import os, signal, keras
+
+
+class Crashing(keras.layers.Layer):
+    def call(self, x, training=None):
+        if os.environ["WORKER"] == "two" and training and {when}:
+            os.kill(os.getpid(), signal.SIGFPE)
+        return x
+
+
+def build():
+    model = keras.Sequential([keras.Input((3,)), Crashing(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+"""
+
+
+@pytest.mark.once
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("True", "Keras by itself ends with the same there"),
+        ("x.dtype.name == 'float64'", "Keras by itself comes through there: what fails is the comparison"),
+    ],
+)
+def test_of_a_worker_that_has_crashed_it_is_said_whether_keras_crashes_too(
+    tmp_path: Path, when: str, message: str
+) -> None:
+    (tmp_path / "crashing.py").write_text(CRASHING.format(when=when))
+    run = TwoOfOne(f"{tmp_path / 'crashing.py'}:build", tmp_path)
+    try:
+        with pytest.raises(BackendError, match=r"code -8 \(SIGFPE: a crash in code that is not Python\)") as caught:
             run.report()
     finally:
         run.close()

@@ -134,7 +134,7 @@ def test_workers_share_the_cores_unless_somebody_says_otherwise(monkeypatch: pyt
             return environment["OMP_NUM_THREADS"]
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("dlf.parity.runner.cores_of_machine", lambda: 6)
+    monkeypatch.setattr("dlf.parity._asking.workers.cores_of_machine", lambda: 6)
     assert threads(Workers([HERE])) == "6"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads(Workers([HERE])) == "3"
