@@ -184,7 +184,7 @@ def test_a_generator_is_read_once(script: Callable[[str], str]) -> None:
     lines = f"model = keras.Sequential([keras.layers.Dense(1)])\nmodel.compile('sgd', 'mse')\nmodel.fit({batches})"
     worker = Worker()
     worker.respond({"do": "build", "options": asdict(ParityOptions(f"{script(lines)}:model", steps=2))})
-    assert [x[0, 0] for x, _, _ in worker._batches] == [0.0, 8.0]
+    assert [x[0, 0] for x, _, _ in worker._chosen.batches] == [0.0, 8.0]
 
 
 TEXT = """
@@ -228,9 +228,9 @@ def test_words_are_looked_up_ahead_of_the_model(tmp_path: Path, name: str, fit: 
     answer = worker.respond({"do": "build", "options": asdict(ParityOptions(f"{file}:model", steps=2))})
     assert answer["lookups"] == [worker._subject.whole.layers[{"one": 0, "two": 1}[name]].name]
     assert answer["batches_of_training"] is (expected is not None)
-    for (x, _, _), parts in zip(worker._batches, expected or (), strict=expected is not None):
+    for (x, _, _), parts in zip(worker._chosen.batches, expected or (), strict=expected is not None):
         assert all(map(np.array_equal, x if isinstance(x, list) else [x], parts))
-    assert "mae" in worker._subject.fit(worker._subject.model, worker._batches[0])
+    assert "mae" in worker._subject.fit(worker._subject.model, worker._chosen.batches[0])
 
 
 def test_arrays_that_keras_alone_can_read_are_no_rows(script: Callable[[str], str]) -> None:

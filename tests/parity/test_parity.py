@@ -776,7 +776,7 @@ def test_a_model_that_takes_text_is_cut_behind_it(worker: Any, name: str) -> Non
     assert built["lookups"] == ["reader"]
     assert [each["class"] for each in built["layers"]] == ["Embedding", "Flatten", "Dense"]
     assert built["outputs"] == [["", [4, 2], "float32"]]
-    assert started._batches[0][0].dtype.kind == "i"
+    assert started._chosen.batches[0][0].dtype.kind == "i"
     report = report_of() | {"first_divergence": None}
     next(iter(report["backends"].values()))["lookups"] = built["lookups"]
     assert "Compared is what is behind reader, since text is TensorFlow's alone." in answer_of(report)

@@ -411,7 +411,7 @@ def test_the_weights_of_losses_count(file: Path, tmp_path: Path) -> None:
     replayed(worker, tmp_path)
     request = {"truth": str(tmp_path / "trace"), "to": str(tmp_path / "training"), "perturb": False}
     worker.respond({"do": "replay_training", **request, "stages": list(STAGES)})
-    y, trace = worker._batches[0][1], Records(tmp_path / "trace")
+    y, trace = worker._chosen.batches[0][1], Records(tmp_path / "trace")
     a, b = (trace[f"float64/prediction:{n}"] for n in range(2))
     expected = np.mean((a - y[0]) ** 2) + 3 * np.mean(np.abs(b - y[1]))
     assert Records(tmp_path / "training")["float64/|loss/value"] == pytest.approx(expected, rel=1e-6)

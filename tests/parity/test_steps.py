@@ -13,6 +13,7 @@ from own_training import contrastive
 
 from dlf.parity._recording.steps import GradientsOfStep, called_in_step, fit_on, listened_to_step
 from dlf.parity._recording.taps import Call, Listener, listening
+from dlf.parity._recording.tracing import Tracing
 from dlf.parity._recording.worker import Worker
 
 X = np.arange(24, dtype="float32").reshape(4, 6)
@@ -156,11 +157,12 @@ def test_what_a_step_calls_is_heard_inside_of_its_gradient() -> None:
 
 
 def test_a_call_that_cannot_be_handed_to_another_backend_is_left_out(tmp_path: Any) -> None:
-    worker = Worker()
+    subject: Any = None
+    tracing = Tracing(subject, subject, subject)
     nothing: Any = ((), {})
     given = {"plain": nothing, "any": ((lambda: 0,), {})}
-    worker._calls = {key: Call(key, key, None, each, nothing, (), [], False) for key, each in given.items()}
-    worker.respond({"do": "save_calls", "file": str(tmp_path / "calls")})
+    tracing.calls = {key: Call(key, key, None, each, nothing, (), [], False) for key, each in given.items()}
+    tracing.save_calls(str(tmp_path / "calls"))
     found = [pickle.loads(each) for each in pickle.loads((tmp_path / "calls").read_bytes())]  # noqa: S301
     assert [each.key for each in found] == ["plain"]
 
