@@ -62,10 +62,7 @@ def tensorflow_hidden() -> Iterator[None]:
 
     module: Any = getattr(module_utils, "tensorflow", None)
     if not hasattr(module, "_available"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.utils.module_utils.tensorflow._available, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.utils.module_utils.tensorflow._available")
     before = module._available
     module._available = False
     try:
@@ -104,10 +101,9 @@ def random_functions() -> dict[str, Callable[..., Any]]:
         function = getattr(module, name, None)
         found = tuple(inspect.signature(function).parameters) if callable(function) else None
         if found != arguments:
-            raise BackendError(
-                f"keras {keras.__version__}: expected keras.src.backend.random.{name}({', '.join(arguments)}), "
-                f"found {'nothing' if found is None else list(found)}. "
-                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            raise _gone(
+                f"keras.src.backend.random.{name}({', '.join(arguments)})",
+                f"found {'nothing' if found is None else list(found)}",
             )
     return {name: getattr(module, name) for name in _RANDOM_ARGUMENTS}
 
@@ -200,10 +196,7 @@ def stop_gradient_undone(note: Callable[[], None]) -> Iterator[None]:
     core: Any = getattr(backend, "core", None)
     before = getattr(core, "stop_gradient", None)
     if before is None:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.core.stop_gradient, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.backend.core.stop_gradient")
 
     def stop_gradient(variable: Any) -> Any:
         note()
@@ -263,10 +256,7 @@ def _seed_generators() -> Any:
     from keras.src.random import seed_generator
 
     if not hasattr(seed_generator, "draw_seed") or not hasattr(seed_generator, "global_seed_generator"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.random.seed_generator.draw_seed and global_seed_generator, "
-            "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.random.seed_generator.draw_seed and global_seed_generator")
     return seed_generator
 
 
@@ -292,11 +282,7 @@ def dtype_policy_kept() -> Iterator[None]:
     from keras.src.backend.common import global_state
 
     if not hasattr(global_state, "get_global_attribute") or not hasattr(global_state, "set_global_attribute"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.common.global_state.get_global_attribute and "
-            "set_global_attribute, which are gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.backend.common.global_state.get_global_attribute and set_global_attribute")
     policy = global_state.get_global_attribute("dtype_policy")
     try:
         yield
@@ -337,10 +323,7 @@ def _integers_as_they_are() -> Iterator[None]:
 
     resolve = getattr(dtypes, "_resolve_weak_type", None)
     if resolve is None or list(inspect.signature(resolve).parameters) != ["dtype", "precision"]:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.common.dtypes._resolve_weak_type(dtype, precision)"
-            ", which is gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.backend.common.dtypes._resolve_weak_type(dtype, precision)")
 
     def resolve_as_in_float32(dtype: str, precision: str = "32") -> Any:
         return resolve(dtype, precision="32" if "int" in dtype else precision)
@@ -381,10 +364,9 @@ def _dtype_replaced(name: str, key: str, dtype: str, ask: Callable[[], str]) -> 
     table[key] = dtype
     try:
         if ask() != dtype:
-            raise BackendError(
-                f"keras {keras.__version__}: expected keras.src.backend.common.dtypes.{name} to say what {key} stands "
-                "for, and it is gone or no longer does. "
-                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+            raise _gone(
+                f"keras.src.backend.common.dtypes.{name} to say what {key} stands for",
+                "and it is gone or no longer does",
             )
         yield
     finally:
@@ -409,10 +391,9 @@ def tensors_freed() -> Iterator[None]:
     graph, arguments = function.Function, symbolic_arguments.SymbolicArguments
     run, fill_in = getattr(graph, "_run_through_graph", None), getattr(arguments, "fill_in", None)
     if run is None or fill_in is None or list(inspect.signature(fill_in).parameters) != ["self", "tensor_dict"]:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.ops.function.Function._run_through_graph and "
-            "keras.src.ops.symbolic_arguments.SymbolicArguments.fill_in(self, tensor_dict), which are gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+        raise _gone(
+            "keras.src.ops.function.Function._run_through_graph and "
+            "keras.src.ops.symbolic_arguments.SymbolicArguments.fill_in(self, tensor_dict)"
         )
     running: list[dict[int, set[int]]] = []
 
@@ -440,10 +421,7 @@ def tensors_freed() -> Iterator[None]:
 def _last_uses(graph: Any) -> dict[int, set[int]]:
     """Returns the tensors that no node needs any more after each node: sets of tensor ids, by id of its arguments."""
     if not hasattr(graph, "_nodes_by_depth"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.Function._nodes_by_depth, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.Function._nodes_by_depth")
     later, found = {id(each) for each in graph.outputs}, {}
     # From the outputs, of depth 0, to the inputs.
     for depth in sorted(graph._nodes_by_depth):
@@ -469,10 +447,7 @@ def build_for(model: keras.Model, batch: Any, when_read: Callable[[], object] = 
     """
     build = getattr(model, "_symbolic_build", None)
     if build is None or "iterator" not in inspect.signature(build).parameters:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.Model._symbolic_build(iterator=), which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.Model._symbolic_build(iterator=)")
 
     def read() -> Iterator[Any]:
         when_read()
@@ -504,10 +479,7 @@ def call_symbolically(model: keras.Model, batch: Any) -> Any:
     from keras.src import backend
 
     if not hasattr(backend, "compute_output_spec"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.compute_output_spec, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.backend.compute_output_spec")
     inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
     symbols = keras.tree.map_structure(
         lambda each: keras.KerasTensor(each.shape, keras.backend.standardize_dtype(each.dtype)), inputs
@@ -527,10 +499,7 @@ def waits_for_a_batch(model: keras.Model, *, compiled: bool = True) -> bool:
     """
     layers = getattr(model, "_flatten_layers", None)
     if layers is None or not hasattr(model, "_compile_loss") or not hasattr(model, "_compile_metrics"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.Model._flatten_layers, _compile_loss and _compile_metrics, "
-            "which are gone. Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.Model._flatten_layers, _compile_loss and _compile_metrics")
     needed = [*layers(), *((model._compile_loss, model._compile_metrics) if compiled else ())]
     return not all(each.built for each in needed if each is not None)
 
@@ -549,11 +518,7 @@ def data_adapter() -> type:
     found: Any = getattr(getattr(data_adapters, "data_adapter", None), "DataAdapter", None)
     methods = ("get_jax_iterator", "get_tf_dataset", "get_torch_dataloader", "num_batches", "on_epoch_begin")
     if found is None or not all(hasattr(found, name) for name in methods):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.trainers.data_adapters.data_adapter.DataAdapter with "
-            f"{', '.join(methods)}, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone(f"keras.src.trainers.data_adapters.data_adapter.DataAdapter with {', '.join(methods)}")
     adapter: type = found
     return adapter
 
@@ -575,10 +540,7 @@ def as_logs(values: Mapping[str, Any]) -> dict[str, Any]:
     from keras.src.utils import python_utils
 
     if not hasattr(python_utils, "pythonify_logs"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.utils.python_utils.pythonify_logs, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.src.utils.python_utils.pythonify_logs")
     logs: dict[str, Any] = python_utils.pythonify_logs(values)
     return logs
 
@@ -608,11 +570,7 @@ def decay_of_weights(optimizer: keras.optimizers.Optimizer) -> Callable[[Any], b
     told = keras.optimizers.SGD()
     told.exclude_from_weight_decay(var_names=["bias"])
     if not hasattr(told, "_exclude_from_weight_decay") or not hasattr(told, "_use_weight_decay"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.optimizers.Optimizer._exclude_from_weight_decay and "
-            "_use_weight_decay, which are gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.optimizers.Optimizer._exclude_from_weight_decay and _use_weight_decay")
     if not hasattr(optimizer, "_exclude_from_weight_decay"):
         return None
     decays: Callable[[Any], bool] = optimizer._use_weight_decay
@@ -635,10 +593,7 @@ def variables_updated_by(optimizer: keras.optimizers.Optimizer) -> list[Any]:
         True
     """
     if not hasattr(optimizer, "_trainable_variables"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.optimizers.Optimizer._trainable_variables, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.optimizers.Optimizer._trainable_variables")
     return list(optimizer._trainable_variables)
 
 
@@ -651,10 +606,7 @@ def epoch_to_resume_at(model: keras.Model) -> int:
         BackendError: Keras no longer keeps the number there.
     """
     if not hasattr(model, "_initial_epoch"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.Model._initial_epoch, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.Model._initial_epoch")
     return int(model._initial_epoch or 0)
 
 
@@ -668,10 +620,7 @@ def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
         BackendError: Keras no longer has the attribute.
     """
     if not hasattr(callback, "_should_trace"):
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.callbacks.TensorBoard._should_trace, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise _gone("keras.callbacks.TensorBoard._should_trace")
     return bool(callback._should_trace)
 
 
@@ -698,8 +647,14 @@ def _masking() -> Any:
 
     for name in ("get_keras_mask", "set_keras_mask"):
         if not hasattr(backend, name):
-            raise BackendError(
-                f"keras {keras.__version__}: expected keras.src.backend.{name}, which is gone. "
-                "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-            )
+            raise _gone(f"keras.src.backend.{name}")
     return backend
+
+
+def _gone(expected: str, what: str | None = None) -> BackendError:
+    """The error where Keras no longer has what this module takes from inside of it."""
+    what = what or ("which are gone" if " and " in expected else "which is gone")
+    return BackendError(
+        f"keras {keras.__version__}: expected {expected}, {what}. "
+        "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
+    )
