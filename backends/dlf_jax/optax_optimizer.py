@@ -103,7 +103,8 @@ class _Slots:
     """
 
     targets: dict[str, keras.Variable]
-    state: list[keras.Variable]
+    state: list[Any]
+    """A variable for each array of the state, in JAX's order."""
     structure: Any
     keys: list[Any]
     """For each array of the state, the implementation of the random key that it stores, or None if it stores none."""
@@ -171,8 +172,9 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
             ) from error
         super().build(variables)
         leaves, structure = jax.tree_util.tree_flatten_with_path(initial)
-        slots = _Slots(targets, [], structure, [], [])
-        for path, leaf in leaves:
+        slots = _Slots(targets, [None] * len(leaves), structure, [None] * len(leaves), [None] * len(leaves))
+        for number in _order([path for path, _ in leaves], list(targets)):
+            path, leaf = leaves[number]
             array, kind = _as_stored(leaf)
             label = jax.tree_util.keystr(path, simple=True, separator=".")
             variable = self.add_variable(
@@ -182,10 +184,9 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
                 dtype=str(array.dtype),
                 name=label.replace("/", "_"),
             )
-            slots.state.append(variable)
-            slots.keys.append(kind)
+            slots.state[number], slots.keys[number] = variable, kind
             names = [getattr(each, "key", None) for each in path]
-            slots.owners.append(next((each for each in reversed(names) if each in targets), None))
+            slots.owners[number] = next((each for each in reversed(names) if each in targets), None)
             if ".hyperparams.learning_rate" in f".{label}":
                 self._inside = variable
             self._is_scheduled |= ".hyperparams_states.learning_rate" in f".{label}"
@@ -289,6 +290,25 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
 
 
 _ALIVE: weakref.WeakValueDictionary[str, OptaxOptimizer] = weakref.WeakValueDictionary()
+
+
+def _order(paths: list[Any], targets: list[str]) -> list[int]:
+    """The numbers of optax's arrays, with those of parameters in the order of the model's variables.
+
+    JAX sorts by name, and names count up: it takes dense_10 before dense_9. Keras saves an optimizer's variables in the
+    order in which they were made, and a file is for any model of the same layers.
+    """
+    position, seen = {name: number for number, name in enumerate(targets)}, dict[Any, int]()
+
+    def rank(path: Any) -> list[int]:
+        keys = [getattr(each, "key", None) for each in path]
+        return [
+            position[key] if key in position else seen.setdefault(path[: depth + 1], len(seen))
+            for depth, key in enumerate(keys)
+        ]
+
+    ranks = [rank(path) for path in paths]
+    return sorted(range(len(paths)), key=ranks.__getitem__)
 
 
 def _as_stored(leaf: Any) -> tuple[Any, Any]:

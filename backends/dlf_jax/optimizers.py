@@ -349,13 +349,13 @@ def _adafactor(optimizer: keras.optimizers.Adafactor, rate: _Rate) -> optax.Grad
             shapes = (p.shape,) if p.ndim < 2 else (p.shape[:-1], p.shape[:-2] + p.shape[-1:])  # noqa: PLR2004
             return tuple(jnp.zeros(shape, p.dtype) for shape in shapes)
 
-        return _FactoredState(jnp.zeros([], jnp.int32), [zeros(p) for p in jax.tree.leaves(params)])
+        return _FactoredState(jnp.zeros([], jnp.int32), jax.tree.map(zeros, params))
 
     def update(updates: Any, state: _FactoredState, params: Any = None) -> tuple[Any, _FactoredState]:  # noqa: ARG001
         leaves, structure = jax.tree.flatten(updates)
         beta = 1 - (state.count + 1.0) ** optimizer.beta_2_decay
         scaled, averages = [], []
-        for g, old in zip(leaves, state.averages, strict=True):
+        for g, old in zip(leaves, structure.flatten_up_to(state.averages), strict=True):
             square, own = jnp.square(g) + optimizer.epsilon_1, jnp.asarray(beta, g.dtype)
             means = (square,) if g.ndim < 2 else (square.mean(-1), square.mean(-2))  # noqa: PLR2004
             new = tuple(own * a + (1 - own) * mean for a, mean in zip(old, means, strict=True))
@@ -366,7 +366,7 @@ def _adafactor(optimizer: keras.optimizers.Adafactor, rate: _Rate) -> optax.Grad
                 velocity = (rows / rows.mean(-1, keepdims=True))[..., None] * columns[..., None, :]
             scaled.append(g / jnp.sqrt(velocity))
             averages.append(new)
-        return structure.unflatten(scaled), _FactoredState(state.count + 1, averages)
+        return structure.unflatten(scaled), _FactoredState(state.count + 1, structure.unflatten(averages))
 
     return optax.chain(
         optax.GradientTransformation(init, update),
