@@ -27,7 +27,7 @@ from dlf.backend.registry import current_backend, load_backend
 from dlf.gradients._finite_difference import slope_at_zero
 from dlf.gradients.value_and_grad import find_path
 from dlf.models.model_loss import as_batch, check_model, model_loss, parameters_of, to_numpy
-from dlf.numerics.float64 import float64_reference, in_float64, loss_in_float64
+from dlf.numerics.float64 import float64_reference, in_float64
 from dlf.numerics.noise_floor import eps_of, is_floating, moved, noise_floors, rms, verdict_of, widened
 from dlf.random.seed import common_randomness
 from dlf.training.engine.arrays import without_last_nones
@@ -239,7 +239,7 @@ def _model(target: Any, loss: Any, batch: Batch, *, training: bool) -> _Subject:
 
     def make_in_float64() -> Loss:
         reference = float64_reference(model, build)
-        return model_loss(reference, loss_in_float64(loss), training=training, names=parameters)
+        return model_loss(reference, loss, training=training, names=parameters)
 
     return _Subject(model_loss(model, loss, training=training), parameters, make_in_float64)
 

@@ -30,7 +30,6 @@ __all__ = [
     "hand_over",
     "holds_the_same",
     "in_float64",
-    "loss_in_float64",
     "rebuilt",
 ]
 
@@ -49,7 +48,7 @@ def float64_everywhere() -> Iterator[None]:
         'float64'
     """
     floatx = keras.config.floatx()
-    with current_backend().float64(), float64_kept(), dtype_policy_kept():
+    with current_backend().float64(), float64_kept(), dtype_policy_kept(), _losses_in_float64():
         keras.config.set_floatx("float64")
         keras.config.set_dtype_policy("float64")
         try:
@@ -66,31 +65,18 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-def loss_in_float64(loss: Any) -> Any:
-    """Returns a copy of a loss, or of a structure of losses, that computes in float64.
+@contextmanager
+def _losses_in_float64() -> Iterator[None]:
+    """Makes all losses compute in float64: each keeps the dtype that was the default when it was made.
 
-    Keras's losses compute in the dtype that was the default when they were made. They are not recreated from their
-    configuration, which may be incomplete: that of `Huber` lacks its delta.
-
-    Args:
-        loss: As in Keras's `compile`.
-
-    Example:
-        >>> with float64_everywhere():
-        ...     loss_in_float64(keras.losses.Huber(delta=0.5)).dtype
-        'float64'
+    That may be long before, and out of reach: a script's own loss calls one of Keras's that the script has made.
     """
-    fresh = {name: value for name, value in vars(keras.losses.Loss()).items() if "dtype" in name}
-
-    def made(each: Any) -> Any:
-        if not isinstance(each, keras.losses.Loss):
-            return each
-        # `copy.copy` would recreate the loss from its configuration.
-        reference = object.__new__(type(each))
-        vars(reference).update(vars(each) | fresh)
-        return reference
-
-    return keras.tree.map_structure(made, loss)
+    before = keras.losses.Loss.dtype
+    keras.losses.Loss.dtype = property(lambda _: "float64")
+    try:
+        yield
+    finally:
+        keras.losses.Loss.dtype = before
 
 
 def float64_reference(model: keras.Model, build: Callable[[], keras.Model] | None = None) -> keras.Model:

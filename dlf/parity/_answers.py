@@ -156,6 +156,8 @@ class TraceAnswer(TypedDict):
     step_heard: bool
     """Whether the layers were heard that the model's own step calls, if it is trained by one."""
     own_dtype_variables: list[str]
+    loss_fails: str | None
+    """The error of the loss or of its gradients, where the model itself comes through."""
 
 
 class BackendAnswer(Built):

@@ -195,9 +195,11 @@ def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Fin
         by_keras = [name for name in failed if name not in evidence["by_keras_alone"]]
         by_dlf = [name for name in failed if name in evidence["by_keras_alone"]]
         every = len(failed) == len(names)
-        if by_keras:
+        if "loss" in evidence["given_up"]:
+            blind[stage] = f"the loss fails on {listed(list(failed))}"
+        elif by_keras:
             blind[stage] = f"training fails {_where({name: failed[name] for name in by_keras}, every and not by_dlf)}"
-        if by_dlf:
+        if by_dlf and "loss" not in evidence["given_up"]:
             where = _where({name: failed[name] for name in by_dlf}, every and not by_keras)
             said = f"dlf cannot train it {where}; Keras by itself can"
             blind[stage] = f"{blind[stage]}; {said}" if by_keras else said

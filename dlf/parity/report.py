@@ -119,15 +119,16 @@ def answer_of(report: Mapping[str, Any]) -> str:
         >>> answer_of(report | {"stages_asked": STAGES, "not_finite": None, "not_judged": []})
         'The model computes and trains the same on jax and torch.'
     """
-    some = 0 < len(report["failed"]) < len(report["backends"])
+    left = _left(report)
+    lost = [name for name in report["failed"] if name not in left]
     lookups = _first(report).get("lookups", ())
     cut = f" Compared is what is behind {listed(lookups)}, since text is TensorFlow's alone." if lookups else ""
-    return _answer(report) + cut + (f" {listed(report['failed'])} did not come through." if some else "")
+    return _answer(report) + cut + (f" {listed(lost)} did not come through." if left and lost else "")
 
 
 def _answer(report: Mapping[str, Any]) -> str:
     first, lost = report["first_divergence"], report["not_finite"]
-    names = [name for name in report["backends"] if name not in report["failed"]]
+    names = _left(report)
     together = listed(names)
     if first is not None:
         return _difference(report, first, together)
@@ -160,9 +161,18 @@ def _answer(report: Mapping[str, Any]) -> str:
         where = f" on {listed(list(dict.fromkeys(untaken)))}" if None not in untaken else ""
         said += f" Its gradient by the data, which training does not take, differs{where}."
     if blind:
-        said += f" Not judged: {'; '.join(f'{stage} ({reason})' for stage, reason in blind.items())}."
+        stages: dict[str, list[str]] = {}
+        for stage, reason in blind.items():
+            stages.setdefault(reason, []).append(stage)
+        said += f" Not judged: {'; '.join(f'{listed(mine)} ({reason})' for reason, mine in stages.items())}."
     holds = report.get("data_not_finite", ())
     return f"The data hold {', '.join(holds)}. {said}" if holds else said
+
+
+def _left(report: Mapping[str, Any]) -> list[str]:
+    """The backends that came through; also those whose loss alone did not, where too few are left without them."""
+    loss_fails = report.get("given_up", {}).get("loss", ())
+    return [name for name in report["backends"] if name not in report["failed"] or name in loss_fails]
 
 
 def word_of(report: Mapping[str, Any]) -> str:

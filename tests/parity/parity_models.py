@@ -404,6 +404,22 @@ def raises() -> Any:
     return model_of(Boom(name="boom"))
 
 
+def loss_fails() -> Any:
+    return model_of(loss=lambda y, predicted: _loss_unless(bad, y, predicted))
+
+
+def loss_of_jax_alone() -> Any:
+    """With the fault, a layer before it is another."""
+    other = keras.config.backend() != "jax"
+    return model_of(Detached(name="detached"), loss=lambda y, predicted: _loss_unless(other, y, predicted))
+
+
+def _loss_unless(fails: bool, y: Any, predicted: Any) -> Any:
+    if fails:
+        raise NotImplementedError("this loss is in another framework's words")
+    return ops.mean(ops.square(y - predicted))
+
+
 def crashes() -> Any:
     if bad:
         print("last words", file=sys.stderr, flush=True)  # noqa: T201

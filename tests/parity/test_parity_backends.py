@@ -428,6 +428,30 @@ def test_a_backend_that_does_not_come_through_costs_the_others_nothing(
     assert exit_code(report) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(len(INSTALLED) < 3, reason="two are left to compare only where there are three")
+def test_where_the_loss_fails_what_is_before_it_is_compared(compare: Compare) -> None:
+    from dlf.parity.report import answer_of, exit_code
+
+    one = compare("loss_fails", INSTALLED, on=INSTALLED[-1], steps=1)
+    assert list(one["failed"]) == INSTALLED[-1:]
+    assert answer_of(one).endswith(f" trains the same on {' and '.join(INSTALLED[:-1])}. torch did not come through.")
+    two = compare("loss_of_jax_alone", INSTALLED, steps=1)
+    others = [name for name in INSTALLED if name != "jax"]
+    assert list(two["failed"]) == others
+    assert all("another framework's words" in each and "Keras by itself" in each for each in two["failed"].values())
+    fails = f"the loss fails on {' and '.join(others)}"
+    assert answer_of(two).startswith("The model computes the same on jax, ")
+    assert answer_of(two).endswith(f"torch. Not judged: loss, update and trajectory ({fails}).")
+    assert exit_code(one) == exit_code(two) == 3
+    for report in (one, two):
+        layers = [each for each in report["findings"] if each["layer"]]
+        assert {each["stage"] for each in layers} == {"forward", "gradient"}
+        assert {each["backend"] for each in layers} == set(INSTALLED)
+    wrong = compare("loss_of_jax_alone", INSTALLED, on=INSTALLED[-1], steps=1)
+    assert {layer for layer, _ in places(wrong, "gradient")} == {"detached"}
+
+
 def test_the_command_answers_and_writes_its_report(run_python: Run, tmp_path: Path) -> None:
     asked = ["--backends", ",".join(INSTALLED[-2:]), "--json", "parity.json", "--keep", "records", "--steps", "1"]
     ended = run_python("-m", "dlf", "parity", f"{MODELS}:nesterov", *asked, FAULT_ON=INSTALLED[-1])

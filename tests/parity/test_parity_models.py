@@ -20,6 +20,7 @@ from keras import layers
 from dlf.backend.registry import current_backend
 from dlf.models.targets import load_target
 from dlf.numerics.float64 import in_float64
+from dlf.parity._judging.measure import measure_training
 from dlf.parity._recording.building import builder_of
 from dlf.parity._recording.subject import Subject, outputs_alone
 from dlf.parity._recording.taps import Listener, listening
@@ -269,6 +270,22 @@ def test_a_cell_that_makes_its_variables_when_it_is_called_has_them() -> None:
     subject = Subject(build, None)
     assert len(subject.model.trainable_variables) == 7
     assert np.array_equal(subject.model.layers[0].cell.norm.gamma, np.ones(4))
+
+
+def test_a_loss_that_was_made_before_computes_in_float64() -> None:
+    """A script's own loss may call one of Keras's that the script has made."""
+    loss = keras.losses.MeanSquaredError()
+    with in_float64():
+        third = keras.ops.convert_to_tensor(np.full((1, 1), 1 / 3))
+        assert float(loss(third, keras.ops.zeros_like(third))) == 1 / 9
+    assert keras.losses.Loss.dtype.fget(loss) == "float32"
+
+
+@pytest.mark.parametrize(("value", "room"), [(np.float64(np.float32(0.1)), True), (0.1, False), (0.5, False)])
+def test_a_loss_in_float32_is_given_its_room_where_no_step_moves_it(value: float, room: bool) -> None:
+    records: Any = {"jax": {"float64/|loss/value": np.float64(value), "tested/|loss/value": np.float32(value)}}
+    (found,) = measure_training(records, "jax", {}, "float32")
+    assert ("inherited" in found) == room
 
 
 def test_a_dtype_that_no_layer_takes_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dlf.parity._judging.measurement import Measurement
 from dlf.parity._judging.verdict import Thresholds, is_suspect, judge_each
 from dlf.parity._records import Records
 from dlf.parity.evidence import is_frozen
-from dlf.utils.errors import BackendError
+from dlf.utils.errors import BackendError, DlfError
 
 __all__ = ["Measuring", "nothing_measured"]
 
@@ -45,13 +45,19 @@ class Measuring:
         self._share_values()
         uneven = self._trace()
         whole = self._measure_whole()
-        measurements = [*self._measure_layers(whole), *self._measure_training(), *whole]
-        steps, curves, given_up = self._measure_trajectory(measurements)
+        measurements = [*self._measure_layers(whole), *whole]
+        given_up = self._leave_out_where_the_loss_fails()
+        curves = None
+        if not given_up:
+            measurements += self._measure_training()
+            steps, curves, failing = self._measure_trajectory(measurements)
+            measurements += steps
+            given_up = {"trajectory": failing} if failing else {}
         fitted = curves or ("trajectory" in self._stages and is_frozen(self._built(self._truth)))
         return {
-            "measurements": [each for each in [*measurements, *steps] if each["stage"] in self._stages],
+            "measurements": [each for each in measurements if each["stage"] in self._stages],
             "trajectory": curves,
-            "given_up": {"trajectory": given_up} if given_up else {},
+            "given_up": given_up,
             "called_unevenly": uneven,
             "fits": fits_of(self._requests, self._traced) if fitted else {},
         }
@@ -85,6 +91,9 @@ class Measuring:
         requests = self._requests
         request = {"do": "trace", "gradients": self._takes_gradients}
         self._traced = requests.ask(request, requests.built, to="trace")
+        if all(each["loss_fails"] for each in self._traced.values()):
+            requests.failed |= self._errors_of_loss()
+            requests.check_enough()
         self._truth = requests.truth = choose_truth(self._traced, requests.records("trace"))
         self._share_calls()
         keys = [{call["key"] for call in each["calls"]} for each in self._traced.values()]
@@ -151,6 +160,23 @@ class Measuring:
             return measure_calls(requests.records(what), self._truth, calls)
         requests.ask({"do": "replay_beside", **request}, self._traced, to=what)
         return measure_calls(requests.records("replay"), self._truth, calls, requests.records(what))
+
+    def _leave_out_where_the_loss_fails(self) -> dict[str, dict[str, str]]:
+        """Takes backends for failed on which the loss fails, after their layers have been measured.
+
+        Returns:
+            The errors, by stage, if too few backends are left for a comparison.
+        """
+        requests, errors = self._requests, self._errors_of_loss()
+        requests.failed |= errors
+        requests.ask_keras(errors)
+        left = {name: str(requests.failed[name]) for name in errors}
+        stages = [each for each in ("loss", "update", "trajectory") if each in self._stages]
+        return {} if requests.has_enough() else dict.fromkeys(stages, left)
+
+    def _errors_of_loss(self) -> dict[str, DlfError]:
+        fails = {name: self._traced[name]["loss_fails"] for name in self._alive}
+        return {name: BackendError(text) for name, text in fails.items() if text}
 
     def _measure_training(self) -> list[Measurement]:
         """Measures the loss from the truth's predictions, and the update from its gradients."""

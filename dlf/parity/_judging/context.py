@@ -25,8 +25,10 @@ def choose_truth(traced: Mapping[str, TraceAnswer], records: Mapping[str, Record
 
     Among those with as many, it is one whose loss, or else output, the most others share.
     """
-    # Where the model's own step comes through, there are the calls of all layers.
+    # Where the model's own step comes through, there are the calls of all layers; and where its loss does, what layers
+    # are given from behind.
     traced = {name: each for name, each in traced.items() if each["step_heard"]} or traced
+    traced = {name: each for name, each in traced.items() if not each["loss_fails"]} or traced
     name = "loss" if all("loss" in each for each in records.values()) else "float64/prediction:0"
     if not all(name in each for each in records.values()):
         return next(iter(traced))  # A model that is only trained has neither.

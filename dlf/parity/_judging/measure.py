@@ -184,6 +184,8 @@ def measure_training(
         name for name in recorded if name.startswith("loss/gradient/") and f"float64/|{name}" in records[truth]
     ]
     longest = max((records[truth][f"float64/|{name}"].size for name in gradients), default=1)
+    # A loss is one number, which steps too small for float32 may not move at all.
+    in_float32 = [name for name, each in records.items() if _has_digits_of_float32(each.get("float64/|loss/value"))]
     for kind, stage in (("loss", "loss"), ("update", "update"), ("slot", "update")):
         names = [name for name in recorded if name.startswith(f"{kind}/")]
         own = dtypes.get(names[0].split("/", 1)[1], dtype) if names else dtype
@@ -194,6 +196,8 @@ def measure_training(
             place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": None}
             if kind == "loss" and moves:
                 place |= {"moves": moves, "longest": longest}
+            if kind == "loss" and in_float32:
+                place["inherited"] = dict.fromkeys(in_float32, longest)
             if kind != "loss" and own_dtype_variables:
                 # Where gradients are clipped by their global norm, one such variable affects every update.
                 place["own_dtype"] = 1
@@ -204,6 +208,14 @@ def measure_training(
                     place["beside"] = beside_of(measure(aside, aside, one["floor"], one["dtype"]))
             found.append(place | one)
     return found
+
+
+def _has_digits_of_float32(value: np.ndarray | None) -> bool:
+    """Whether a number of float64 has no more digits than float32 holds, but more than a short one, as 0.5, has."""
+    if value is None or value.dtype.kind not in INEXACT:
+        return False
+    with np.errstate(over="ignore"):
+        return np.array_equal(value, value.astype(np.float32)) and not np.array_equal(value, value.astype(np.float16))
 
 
 def measure_whole(
@@ -224,19 +236,19 @@ def measure_whole(
     """
     found: list[Measurement] = []
     exact = records[truth]
+    with_loss = {backend: each for backend, each in records.items() if "loss" in each}
 
     def add(
         stage: str, name: str, variable: str | None, largest: float | None = None, what: Measurement | None = None
     ) -> Measurement:
-        float64: dict[str, Any] = {backend: each.get(name) for backend, each in records.items()}
+        mine = records if stage == "forward" else with_loss
+        float64: dict[str, Any] = {backend: each.get(name) for backend, each in mine.items()}
         if "/mask:" in name:
             float64 = _masks(float64)
         there = name.startswith("float64/")
         # In float64 on every backend: a layer without a float64 form does not count as one of another dtype.
         alike = {backend: None if value is None else widened(value) for backend, value in float64.items()}
-        tested = (
-            {b: each.get(name.replace("float64/", "tested/", 1)) for b, each in records.items()} if there else alike
-        )
+        tested = {b: each.get(name.replace("float64/", "tested/", 1)) for b, each in mine.items()} if there else alike
         size = scale_of(float64[truth]) if largest is None else largest
         place: Measurement = {"stage": stage, "layer": None, "call": None, "variable": variable, "mode": "whole"}
         title = f"float64/{name.removeprefix('float64/')}"
@@ -268,8 +280,9 @@ def measure_whole(
             of_call: Measurement = {"kind": "input", "of": call["key"]}
             if any(is_apart(add("forward", name, None, what=of_call)) for name in inputs):
                 break
-    if "loss" in exact:
-        add("loss", "loss", None)
+    if not with_loss or len(with_loss) == 1 < len(records):
+        return found  # There is nothing to compare a loss and gradients with.
+    add("loss", "loss", None)
     gradients = [name for name in names if name.startswith("gradient/")]
     largest = max((scale_of(exact[name]) for name in gradients), default=0.0)
     for name in gradients:

@@ -100,11 +100,13 @@ class ChosenBatches:
         ways = [
             (*form, by_step) for by_step in (False, *[True] * has_own(subject.model, "train_step")) for form in forms
         ]
+        without_a_loss: tuple[list[Batch], bool, Any, Outputs] | None = None
         for self.batches, subject.takes_all, by_step in ways:
             try:
                 subject.expect(self.batches[0])
                 found = self._outputs_for(subject, self.batches[0], "TARGET", by_step=by_step)
                 self.training_refused = found["refused"]
+                without_a_loss = without_a_loss or (self.batches, subject.takes_all, self.called, found)
             except InvalidArgumentError as error:
                 self.training_refused = str(error)
             self.are_of_training = self.training_refused is None
@@ -118,11 +120,17 @@ class ChosenBatches:
         subject.expect(self.batches[0])
         argument = "--data" if own else "TARGET"
         try:
-            return self._outputs_for(subject, self.batches[0], argument)
+            found = self._outputs_for(subject, self.batches[0], argument)
         except InvalidArgumentError:
             if not has_own(subject.model, "train_step"):
                 raise
-            return self._outputs_for(subject, self.batches[0], argument, by_step=True)
+            found = self._outputs_for(subject, self.batches[0], argument, by_step=True)
+        if found["refused"] is not None and without_a_loss is not None:
+            # Its loss takes no batch at all here; what is before it is compared on what the script trains on.
+            self.batches, subject.takes_all, self.called, found = without_a_loss
+            subject.expect(self.batches[0])
+            self.are_of_training, self.training_refused = True, None
+        return found
 
     def save(self, file: Path, subject: Subject) -> None:
         """Writes the batches that all backends are to take, where each has drawn others, or has none."""

@@ -21,7 +21,7 @@ from dlf.backend.keras_internals import (
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
 from dlf.models.synthetic_data import DATA_ADVICE, make_batch, remembered_inputs
-from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same, loss_in_float64
+from dlf.numerics.float64 import float64_reference, hand_over, holds_the_same
 from dlf.numerics.noise_floor import is_floating, kind_of, widened
 from dlf.parity._answers import Described, Outputs
 from dlf.parity._known import known_differences
@@ -301,7 +301,7 @@ class Subject:
                     return computed_loss(model, x, y, predictions, weights)
 
             return compute
-        loss = loss_function(self.loss_in_float64() if float64 else self.loss, model, self._loss_weights)
+        loss = loss_function(self.loss, model, self._loss_weights)
         return lambda batch, predictions: loss(batch[1], predictions, batch[2])
 
     def describe(self) -> Described:
@@ -375,7 +375,7 @@ class Subject:
         if self.compiled and not compiles_itself:
             self.reference.compile(
                 optimizer=self.make_optimizer(self.reference),
-                loss=self.loss_in_float64(),
+                loss=self.loss,
                 loss_weights=self._loss_weights,
                 run_eagerly=self.model.run_eagerly,
                 # Not all metrics compute in float64. Where there are none, Keras would build a model for empty lists.
@@ -401,10 +401,6 @@ class Subject:
             except Exception:  # noqa: BLE001 - the dtype is not why: the first error says more.
                 layer.dtype_policy = policy
             raise
-
-    def loss_in_float64(self) -> Any:
-        """A copy of the loss in Keras's current precision, or None without a loss."""
-        return None if self.loss is None else loss_in_float64(self.loss)
 
     def make_optimizer(self, model: Any) -> Any:
         """A new optimizer like the model's own, for the model or its reference, in Keras's current precision."""

@@ -25,7 +25,9 @@ from dlf.parity._recording.subject import Subject, outputs_alone, stays_in_own_d
 from dlf.parity._recording.taps import Call, Listener, layer_calls_replaced, listening
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
+from dlf.utils.errors import DlfError
 from dlf.utils.files import whole_file
+from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 from dlf.utils.workers import report_progress
 
@@ -51,11 +53,13 @@ class Tracing:
         self.calls: dict[str, Call] = {}
         self._subject, self._chosen, self._path = subject, chosen, path
         self._unlike_numbers: set[str] = set()
+        self._loss_fails: str | None = None
 
     def trace(self, to: str, *, gradients: bool) -> TraceAnswer:
         """Runs the whole model in float64, and records what every layer is given; then in the dtype under test."""
         report_progress("the whole model in float64")
         records, subject = Records(Path(to)), self._subject
+        self._loss_fails = None
         with in_float64():
             subject.make_reference()
         by_step = subject.trained_by == "train_step"
@@ -73,6 +77,7 @@ class Tracing:
         return {
             "calls": [self._describe_call(call) for call in calls],
             "step_heard": of_step is not None,
+            "loss_fails": self._loss_fails,
             "own_dtype_variables": [name for name, variable in pairs if stays_in_own_dtype(variable)],
         }
 
@@ -132,7 +137,12 @@ class Tracing:
                 _record_outputs(records, "float64/inference", subject.reference(batch[0], training=False))
             calls = self._record_calls(records, batch[0])
             if gradients:
-                self._record_gradients(records, calls, batch)
+                try:
+                    self._record_gradients(records, calls, batch)
+                except DlfError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - a loss may be in another framework's words.
+                    self._loss_fails = f"its loss fails:\n{own_traceback(error)}"
         x, *_ = subject.batch(self._chosen.first, float64=False)
         with common_randomness(), outputs_alone(subject.model):
             _record_outputs(records, "tested/inference", subject.model(x, training=False))
@@ -203,7 +213,7 @@ class Tracing:
         Here the framework holds all intermediate results at once, as it does in training.
         """
         subject, names = self._subject, list(parameters_of(self._subject.model))
-        own = None if subject.compiled else subject.loss_in_float64()  # None is the model's own way.
+        own = None if subject.compiled else subject.loss  # None is the model's own way.
         loss = model_loss(subject.reference, own, names=names)
         taps = {f"{call.key}:{n}": np.zeros(each.shape) for call in calls for n, each in float_outputs(call.outputs)}
 
