@@ -33,6 +33,7 @@ def own_traceback(error: BaseException) -> str:
     # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     message = _FRAME.sub(lambda found: "" if _is_foreign(found[2], ours) else found[0], "".join(said))
+    message = _NO_FRAMES.sub("", message)
     text = "".join([*traceback.format_list(own), _shortened(message)]).rstrip().removesuffix("-" * 20).rstrip()
     return without_colours(text)
 
@@ -50,8 +51,12 @@ def without_colours(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-_FRAME = re.compile(r'^( +)File "(.+)", line \d+, in .*\n(?:\1 +\S.*\n|\n)?', re.MULTILINE)
+_FRAME = re.compile(r'^( *)File "(.+)", line \d+, in .*\n(?:\1 +\S.*\n|\n)?', re.MULTILINE)
 """A frame in the message of an error that TensorFlow raises where it makes or runs a graph, with its line of code."""
+
+
+_NO_FRAMES = re.compile(r"^Stack trace for op definition: *\n(?!File )", re.MULTILINE)
+"""What is before such frames, where none of them is left."""
 
 
 _FIRST, _LAST = 15, 8

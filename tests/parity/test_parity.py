@@ -946,6 +946,12 @@ def test_the_frames_in_an_error_of_a_graph_are_those_of_the_user() -> None:
         assert re.findall(r'File "(.*)"', shown) == [__file__]
         assert shown.count("return step(x)") == code.count("return step(x)")
         assert shown.endswith("indices[0] = 40 is not in [0, 12)")
+    # XLA's are not indented, and have a headline.
+    op = 'no constant\n\nStack trace for op definition: \nFile "<string>", line 6, in <module>\n{}\n\t [[while]]'
+    packages = f'File "{np.__file__}", line 1, in call\nFile "{frames[0]}", line 2, in respond'
+    assert own_traceback(ValueError(op.format(packages))) == "ValueError: no constant\n\n\t [[while]]"
+    shown = own_traceback(ValueError(op.format(f'{packages}\nFile "{__file__}", line 3, in call')))
+    assert f'Stack trace for op definition: \nFile "{__file__}", line 3' in shown
 
 
 def test_a_message_that_holds_an_array_is_shortened() -> None:
