@@ -23,7 +23,7 @@ from dlf.backend.keras_internals import dtype_policy_kept
 from dlf.models.scripts import TrainedError
 from dlf.models.targets import is_file, is_saved_model, load_target, script_behind
 from dlf.numerics.float64 import rebuilt
-from dlf.utils.errors import InvalidArgumentError, revive
+from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, revive
 from dlf.utils.tracebacks import own_traceback
 
 __all__ = ["builder_of", "failing_with_lines"]
@@ -57,12 +57,15 @@ def failing_with_lines(target: str) -> Iterator[None]:
     """
     try:
         yield
-    except InvalidArgumentError as error:
+    except Exception as error:
         script = script_behind(target)
         if not script.failed:
             raise
-        said = "\n".join([str(error), *(f"In the file, {each}." for each in script.remarks)])
-        raise revive(type(error), said, vars(error)) from error
+        lines = [f"In the file, {each}." for each in script.remarks]
+        if isinstance(error, DlfError):
+            raise revive(type(error), "\n".join([str(error), *lines]), vars(error)) from error
+        # What fails now may follow from what has failed before.
+        raise BackendError("\n".join(["it failed to build:", own_traceback(error), *lines])) from error
 
 
 def _loaded_by_policy(target: str, dtype: str, *, anew: bool) -> Callable[..., Any]:
