@@ -13,7 +13,7 @@ from dlf.parity._judging.measurement import Measurement
 from dlf.parity._judging.verdict import Thresholds, is_suspect, judge_each
 from dlf.parity._records import Records
 from dlf.parity.evidence import is_frozen
-from dlf.utils.errors import BackendError, DlfError
+from dlf.utils.errors import BackendError
 
 __all__ = ["Measuring", "nothing_measured"]
 
@@ -91,9 +91,6 @@ class Measuring:
         requests = self._requests
         request = {"do": "trace", "gradients": self._takes_gradients}
         self._traced = requests.ask(request, requests.built, to="trace")
-        if all(each["loss_fails"] for each in self._traced.values()):
-            requests.failed |= self._errors_of_loss()
-            requests.check_enough()
         self._truth = requests.truth = choose_truth(self._traced, requests.records("trace"))
         self._share_calls()
         keys = [{call["key"] for call in each["calls"]} for each in self._traced.values()]
@@ -167,16 +164,13 @@ class Measuring:
         Returns:
             The errors, by stage, if too few backends are left for a comparison.
         """
-        requests, errors = self._requests, self._errors_of_loss()
+        requests, fails = self._requests, {name: self._traced[name]["loss_fails"] for name in self._alive}
+        errors = {name: BackendError(text) for name, text in fails.items() if text}
         requests.failed |= errors
         requests.ask_keras(errors)
         left = {name: str(requests.failed[name]) for name in errors}
         stages = [each for each in ("loss", "update", "trajectory") if each in self._stages]
         return {} if requests.has_enough() else dict.fromkeys(stages, left)
-
-    def _errors_of_loss(self) -> dict[str, DlfError]:
-        fails = {name: self._traced[name]["loss_fails"] for name in self._alive}
-        return {name: BackendError(text) for name, text in fails.items() if text}
 
     def _measure_training(self) -> list[Measurement]:
         """Measures the loss from the truth's predictions, and the update from its gradients."""

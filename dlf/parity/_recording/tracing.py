@@ -67,7 +67,7 @@ class Tracing:
         of_step = self._record_calls_of_step(records, {call.path for call in calls}) if by_step else []
         calls += of_step or []
         # What its loss gives the outputs is not known: a layer's gradient is as right for any other.
-        for call in calls if by_step and gradients else ():
+        for call in calls if gradients and (by_step or self._loss_fails) else ():
             random = np.random.default_rng(0)
             for n, each in float_outputs(call.outputs):
                 records[f"call/{call.key}/incoming:{n}"] = random.standard_normal(each.shape)
