@@ -528,6 +528,19 @@ def test_what_is_built_is_compared_by_name_shape_and_dtype() -> None:
         assert {each.backend for each in judge_build({"a": answer(), "b": answer() | {"outputs": outputs}})} == {None}
 
 
+def test_a_layer_that_gives_another_shape_comes_before_variables_that_follow_from_it() -> None:
+    def answer(width: int, **changes: Any) -> Any:
+        row = {"path": "m/last/kernel", "layer": "last", "shape": [width, 1], "dtype": "float32", "trainable": True}
+        layers = [{"path": each, "class": "Layer", "dtype": "float32"} for each in ("dots", "last")]
+        given = [["dots", "dots", [["float32", [8, width]]]], ["last", "last", [["float32", [8, 1]]]]]
+        return {"variables": [row | changes], "layers": layers, "outputs": [], "given": given}
+
+    (odd,) = judge_build({"a": answer(6), "b": answer(3), "c": answer(6)})
+    assert (odd.layer, odd.variable, odd.backend) == ("dots", "output", "b")
+    # That another dtype follows from another shape is not known.
+    assert len(judge_build({"a": answer(6), "b": answer(3, dtype="float16"), "c": answer(6)})) == 2
+
+
 def test_records_come_back_under_any_name(tmp_path: Path) -> None:
     records = Records(tmp_path / "r")
     arrays = {"a/../b|c": np.arange(3), "ü": np.array(1.5), "": np.zeros((0, 2))}

@@ -57,8 +57,23 @@ def judge_build(built: Mapping[str, Built]) -> list[Finding]:
     # Another dtype inside the model shows where layers are compared; of other shapes nothing can be compared.
     other = _first_other_call(built, with_dtype=bool(outputs))
     if other:
-        findings = [each for each in findings if each not in outputs] + other
+        findings = other + [each for each in findings if each not in outputs and not _follows(each, other[0], built)]
     return findings or [Finding("build", None, None, name, "identical", 0.0) for name in names]
+
+
+def _follows(finding: Finding, other: Finding, built: Mapping[str, Built]) -> bool:
+    """Whether a variable has another shape in a layer that is called after one that gives another output."""
+    first = next(iter(built.values()))
+    calls = [layer for _, layer, _ in first.get("given", ())]
+    mine = [
+        each
+        for there in built.values()
+        for each in there["variables"]
+        if (each["layer"], each["path"].rpartition("/")[2]) == (finding.layer, finding.variable)
+    ]
+    of_shape = len({(kind_of(each["dtype"]), each["trainable"]) for each in mine}) == 1
+    later = finding.layer in calls and calls.index(finding.layer) > calls.index(other.layer)
+    return of_shape and later
 
 
 def _of_variable(having: Mapping[Any, Sequence[str]]) -> str:

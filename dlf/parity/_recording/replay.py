@@ -57,8 +57,8 @@ class Inputs:
 
     def __init__(self, call: Call, given: Records, layer: keras.Layer) -> None:
         self._draws: float | None = None
-        # A layer that computes in integers leaves floating-point inputs as they are. So does one without autocast, which
-        # gets what layers before it give in their dtype, and the model's own data in float32.
+        # A layer that computes in integers leaves floating-point inputs as they are. So does one without autocast: the
+        # model's own data are float32, and what layers before it give is in their dtype.
         as_they_are = not is_floating(layer.compute_dtype) or not (layer.autocast or call.sources)
         self.call, self.dtype = call, "float32" if as_they_are else layer.compute_dtype
         count = len(keras.tree.flatten(call.asked))
