@@ -143,14 +143,43 @@ def hand_over(model: keras.Model, other: keras.Model) -> None:
     for source, target in zip(layers_by_path(model).values(), layers_by_path(other).values(), strict=False):
         # A layer's own method may need what only a saved file has; then the layer keeps its initial state.
         if type(source) is type(target) and type(source).load_own_variables is not keras.Layer.load_own_variables:
-            with suppress(Exception):
-                store: dict[str, Any] = {}
-                source.save_own_variables(store)
-                target.load_own_variables({name: _copy_of(each) for name, each in store.items()})
+            _load(source, target)
         if type(source) is type(target) and source is not target and hasattr(source, "load_assets"):
             with suppress(Exception), temporary_folder("dlf-assets-") as folder:
                 source.save_assets(str(folder))
                 target.load_assets(str(folder))
+
+
+def _load(source: keras.Layer, target: keras.Layer) -> None:
+    """Lets a layer load what another saves, unless it then holds other things than that one.
+
+    A file may hold another form of a layer, as where it is quantized when it is saved.
+    """
+    ours, before = dict(vars(source)), dict(vars(target))
+    values = [_copy_of(each.value) for each in target.variables]
+    with suppress(Exception):
+        store: dict[str, Any] = {}
+        source.save_own_variables(store)
+        target.load_own_variables({name: _copy_of(each) for name, each in store.items()})
+        after = vars(target)
+        changed = [name for name, each in after.items() if each is not before.get(name)]
+        if all(_is_kept(ours.get(name), after[name]) for name in changed):
+            return
+    # It failed half-way, or is another layer now.
+    vars(target).clear()
+    vars(target).update(before)
+    for variable, value in zip(target.variables, values, strict=True):
+        variable.assign(value)
+
+
+def _is_kept(one: Any, other: Any) -> bool:
+    """Whether an attribute that has been loaded is that of the layer that was saved, as far as it can be compared."""
+    if one is None or isinstance(one, bool | str):
+        return type(one) is type(other) and bool(one == other)
+    if isinstance(one, int | float | np.ndarray) or keras.ops.is_tensor(one):
+        one, other = (np.asarray(each) if isinstance(each, int | float) else each for each in (one, other))
+        return _is_alike(one, other)
+    return True
 
 
 def _copy_of(value: Any) -> np.ndarray:

@@ -336,6 +336,33 @@ def subclassed_and_called_once() -> Any:
     return model
 
 
+class SavedAsSigns(layers.Layer):  # type: ignore[misc]  # Keras has no types.
+    """A file holds the signs of its kernel alone, and a layer that is loaded computes by them."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.scale: float | None = None
+
+    def build(self, input_shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(input_shape[-1], 3), name="kernel")
+
+    def call(self, x: Any) -> Any:
+        return ops.tanh(ops.matmul(x, self.kernel)) if self.scale is None else self.scale * ops.matmul(x, self.kernel)
+
+    def save_own_variables(self, store: Any) -> None:
+        store["signs"], store["scale"] = ops.sign(self.kernel), ops.mean(ops.abs(self.kernel))
+
+    def load_own_variables(self, store: Any) -> None:
+        self.kernel.assign(store["signs"])
+        if keras.config.backend() == "jax":
+            raise ValueError("it is loaded on some backends alone")
+        self.scale = float(store["scale"])
+
+
+def saved_as_something_else() -> Any:
+    return compiled(SavedAsSigns(name="signs"))
+
+
 HELD = keras.losses.LogCosh(reduction="none")
 
 
@@ -350,6 +377,7 @@ def loss_that_calls_one_made_before() -> Any:
 
 AWKWARD = (
     loss_that_calls_one_made_before,
+    saved_as_something_else,
     optimizer_that_fixes_an_argument,
     subclassed_and_called_once,
     layers_at_module_level,
