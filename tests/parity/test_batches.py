@@ -256,6 +256,9 @@ model.fit(data, epochs=9)
     target = f"{script(lines)}:model"
     worker.respond({"do": "build", "options": asdict(ParityOptions(target, steps=2))})
     assert "the disk is gone" in worker.respond({"do": "by_keras_alone"})["error"]
+    # So is whether `fit` comes through: its batches may be read, and it may not.
+    worker.respond({"do": "build", "options": asdict(ParityOptions(target, steps=2))})
+    assert "the disk is gone" in worker.respond({"do": "fit"})["error"]
     worker.respond({"do": "build", "options": asdict(ParityOptions(target.replace(":model", ":made"), steps=2))})
     assert worker.respond({"do": "by_keras_alone"}) == {"error": None}
 

@@ -154,11 +154,7 @@ class Worker:
         try:
             with common_randomness():
                 if self._given and subject.compiled:
-                    # As the script does it: a step may count on a batch of a known size, or on the data set itself.
-                    # Not every batch may show what fails.
-                    subject.model.fit(
-                        **self._given, shuffle=False, steps_per_epoch=len(self._chosen.batches), verbose=0
-                    )
+                    self._fit_as_the_script_does()
                 elif subject.compiled:
                     subject.fit(subject.model, batch)
                 else:
@@ -166,6 +162,13 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
             return {"error": own_traceback(error)}
         return {"error": None}
+
+    def _fit_as_the_script_does(self) -> None:
+        """Trains by `fit` on what the script gives it: a step may count on a known batch size, or on the data set.
+
+        Not every batch may show what fails.
+        """
+        self._subject.model.fit(**self._given, shuffle=False, steps_per_epoch=len(self._chosen.batches), verbose=0)
 
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, and returns in words how it differs from the first."""
@@ -224,10 +227,18 @@ class Worker:
         """Trains by Keras's own `fit`, as users do; a model of which nothing is trained has metrics."""
         report_progress("fit")
         if self._trainer is not None:
-            return dict(self._trainer.fit())
-        if not self._subject.model.compiled or self._subject.model.loss is None:
+            found = dict(self._trainer.fit())
+        elif not self._subject.model.compiled or self._subject.model.loss is None:
             return {"history": {}}
-        return fitted(self._subject, self._chosen.batches[0])
+        else:
+            found = fitted(self._subject, self._chosen.batches[0])
+        if "error" not in found and self._given:
+            try:
+                with common_randomness():
+                    self._fit_as_the_script_does()
+            except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
+                return {"error": own_traceback(error)}
+        return found
 
     def peak_memory(self) -> dict[str, Any]:
         """Returns the most memory that this process has held, in bytes."""
