@@ -9,6 +9,7 @@ Requirements:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -223,4 +224,5 @@ class Requests:
 
 def _is_same_error(one: str, other: str) -> bool:
     """Whether an error is another one, raised at the same lines, but for the numbers in its message."""
-    return one.rstrip().rpartition("\n")[0] in other or last_line(one) == last_line(other)
+    named = [re.sub(r"\d+", "", last_line(each)) for each in (one, other)]
+    return one.rstrip().rpartition("\n")[0] in other or named[0] == named[1]
