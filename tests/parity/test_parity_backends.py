@@ -250,6 +250,38 @@ def test_a_script_is_compared_on_what_it_trains_on(workers: Workers, name: str, 
     assert "its first batches are those that are compared on" in said
 
 
+@pytest.mark.slow
+def test_a_model_that_a_loop_in_one_framework_s_words_has_built_is_built_on_all(
+    workers: Workers, tmp_path: Path
+) -> None:
+    from dlf.parity.report import answer_of
+
+    (tmp_path / "loop.py").write_text(f"""
+import keras, numpy as np
+
+class Own(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.last = keras.layers.Dense(3, name="hidden"), keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.last(self.hidden(x))
+
+def loop():
+    if keras.config.backend() != {INSTALLED[-1]!r}:
+        raise RuntimeError("these are another framework's words")
+    model(np.ones((4, 5), "float32"))
+
+model = Own()
+loop()
+""")
+    report = run_parity(ParityOptions(f"{tmp_path / 'loop.py'}:model", INSTALLED), workers=workers)
+    assert report["failed"] == {}
+    assert answer_of(report).startswith("The model computes the same on")
+    assert {each["backend"] for each in report["findings"] if each["layer"] == "hidden"} == set(INSTALLED)
+    assert not any("first batches" in each for each in report["remarks"])
+
+
 def test_a_model_without_a_loss_is_compared_by_what_it_computes(compare: Compare) -> None:
     report = compare("uncompiled", INSTALLED)
     assert {each["stage"] for each in report["findings"]} == {"build", "forward"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dlf.parity._asking.requests import Requests
 from dlf.parity._judging.build import judge_build
 from dlf.parity._judging.reasons import with_reasons
@@ -69,15 +71,19 @@ def remarks(requests: Requests) -> list[str]:
 def _share_training(requests: Requests) -> None:
     """Gives all backends the batches that the script trains on on one of them.
 
-    A pipeline of TensorFlow's may not come through on another backend, or gives others where it shuffles.
+    A pipeline of TensorFlow's may not come through on another backend, or gives others where it shuffles. And a file's
+    own loop, in one framework's words, may build the model there alone: elsewhere it is built on what it takes there.
     """
     # One that knows what the model's step calls it on comes first.
     having = [name for name, each in requests.built.items() if each["batches_of_training"]]
     having.sort(key=lambda name: not requests.built[name]["called_by_step"])
+    unknown = [name for name, each in requests.failed.items() if isinstance(each, UnknownInputsError)]
+    if not having and requests.built and unknown:
+        _build_on_batches_of(next(iter(requests.built)), unknown, requests)
     if not having:
         return
     called = requests.built[having[0]]["called_by_step"]
-    lacking = [name for name, each in requests.failed.items() if called or isinstance(each, UnknownInputsError)]
+    lacking = list(requests.failed) if called else unknown
     lacking += [
         name
         for name, each in requests.built.items()
@@ -86,12 +92,18 @@ def _share_training(requests: Requests) -> None:
     unlike = [name for name in having if requests.built[name]["batches"] != requests.built[having[0]]["batches"]]
     if not (lacking or unlike):
         return
-    file = requests.file("batches.npz")
-    requests.ask({"do": "save_batches", "file": file}, having[:1], of_all=True)
-    requests.failed = {name: each for name, each in requests.failed.items() if name not in lacking}
-    requests.build(lacking, batches=file)
+    file = _build_on_batches_of(having[0], lacking, requests)
     for name in requests.ask({"do": "load_batches", "file": file}, unlike, of_all=True):
         requests.built[name]["batches"] = requests.built[having[0]]["batches"]
+
+
+def _build_on_batches_of(giver: str, lacking: Sequence[str], requests: Requests) -> str:
+    """Builds the model on some backends on the batches of another; returns the file that holds them."""
+    file = requests.file("batches.npz")
+    requests.ask({"do": "save_batches", "file": file}, [giver], of_all=True)
+    requests.failed = {name: each for name, each in requests.failed.items() if name not in lacking}
+    requests.build(lacking, batches=file)
+    return file
 
 
 def _check_lines(requests: Requests) -> None:

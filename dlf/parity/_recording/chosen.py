@@ -109,9 +109,9 @@ class ChosenBatches:
                 without_a_loss = without_a_loss or (self.batches, subject.takes_all, self.called, found)
             except InvalidArgumentError as error:
                 self.training_refused = str(error)
-            self.are_of_training = self.training_refused is None
-            self._refused = None if self.are_of_training else self.batches[0]
-            if self.are_of_training:
+            self.are_of_training = self.training_refused is None and not marks.get("made_up", False)
+            self._refused = None if self.training_refused is None else self.batches[0]
+            if self.training_refused is None:
                 return found
         subject.takes_all = False
         self.batches = own or [
@@ -134,7 +134,8 @@ class ChosenBatches:
 
     def save(self, file: Path, subject: Subject) -> None:
         """Writes the batches that all backends are to take, where each has drawn others, or has none."""
-        write_batches(file, self.batches, self.called, takes_all=subject.takes_all, takes_batches=subject.takes_batches)
+        marks = {"takes_all": subject.takes_all, "takes_batches": subject.takes_batches}
+        write_batches(file, self.batches, self.called, **marks, made_up=not self.are_of_training)
 
     def load(self, file: Path) -> None:
         """Reads the batches of another backend."""
