@@ -209,6 +209,26 @@ def test_another_dtype_is_held_to_its_own_noise_floors(workers: Workers, file: P
     assert not any(each["verdict"] in {"diverged", "precision"} for each in report["findings"])
 
 
+@pytest.mark.once
+def test_data_that_a_layer_takes_as_they_are_are_not_rounded(workers: Workers, tmp_path: Path) -> None:
+    """GroupNormalization has no autocast: it is given numbers in float32 that float16 does not hold."""
+    (tmp_path / "large.py").write_text("""
+import keras
+
+def build():
+    group = keras.layers.GroupNormalization(groups=1, name="group")
+    return keras.Sequential([keras.Input((4, 3)), group, keras.layers.Dense(2)])
+
+def data(size, random):
+    return 1e5 * random.random((size, 4, 3)).astype("float32")
+""")
+    target, data = (f"{tmp_path / 'large.py'}:{name}" for name in ("build", "data"))
+    options = ParityOptions(target, [HERE], data=data, dtype="mixed_float16", stages=["forward"])
+    report = run_parity(options, workers=workers)
+    assert {each["layer"] for each in report["findings"]} >= {"group", "dense"}
+    assert not any(each["verdict"] == "not finite" for each in report["findings"])
+
+
 def test_a_model_that_a_file_makes_when_it_is_run_takes_the_dtype_too(tmp_path: Path) -> None:
     made = tmp_path / "made.py"
     made.write_text("import keras\nmodel = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n")
