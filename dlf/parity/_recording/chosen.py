@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -31,6 +31,9 @@ from dlf.parity._recording.subject import Subject
 from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["ChosenBatches"]
+
+_Tried: TypeAlias = tuple[list[Batch], bool, Any, Outputs]
+"""Batches, whether a step takes all of them as inputs, what it calls the model on, and what the model gives."""
 
 
 class ChosenBatches:
@@ -86,32 +89,10 @@ class ChosenBatches:
         """
         size, steps = self._options["batch_size"], self._options["steps"]
         own = numbers_alone(_behind_text(subject, self._own))
-        trained_on, _, marks = Training([]) if own else self._trained_on(subject.whole)
-        try:
-            trained_on = numbers_alone(_behind_text(subject, trained_on))
-        except Exception:  # noqa: BLE001 - words that nothing looks up, or not without TensorFlow: others are made.
-            trained_on = []
-        subject.takes_batches = marks.get("takes_batches", False)
-        forms = [(trained_on, marks.get("takes_all", False))] * bool(trained_on)
-        if trained_on and self._elsewhere is None:
-            # A step or loss of somebody's own may count on the size of a batch.
-            smaller = [(cut(trained_on, size), False)] * (subject.trained_by == "loss")
-            forms = [*smaller, *forms, *[(all_inputs(trained_on), True)] * has_own(subject.model, "train_step")]
-        ways = [
-            (*form, by_step) for by_step in (False, *[True] * has_own(subject.model, "train_step")) for form in forms
-        ]
-        without_a_loss: tuple[list[Batch], bool, Any, Outputs] | None = None
-        for self.batches, subject.takes_all, by_step in ways:
-            try:
-                subject.expect(self.batches[0])
-                found = self._outputs_for(subject, self.batches[0], "TARGET", by_step=by_step)
-                self.training_refused = found["refused"]
-                without_a_loss = without_a_loss or (self.batches, subject.takes_all, self.called, found)
-            except InvalidArgumentError as error:
-                self.training_refused = str(error)
-            self.are_of_training = self.training_refused is None and not marks.get("made_up", False)
-            self._refused = None if self.training_refused is None else self.batches[0]
-            if self.training_refused is None:
+        without_a_loss: _Tried | None = None
+        if not own:
+            found, without_a_loss = self._try_what_the_script_trains_on(subject)
+            if found is not None:
                 return found
         subject.takes_all = False
         self.batches = own or [
@@ -131,6 +112,41 @@ class ChosenBatches:
             subject.expect(self.batches[0])
             self.are_of_training, self.training_refused = True, None
         return found
+
+    def _try_what_the_script_trains_on(self, subject: Subject) -> tuple[Outputs | None, _Tried | None]:
+        """Takes the batches that the script trains on in the first form that the model and its loss take.
+
+        Returns:
+            What the model gives for them; if it takes none, the first form that the model took, and its loss did not.
+        """
+        trained_on, _, marks = self._trained_on(subject.whole)
+        try:
+            trained_on = numbers_alone(_behind_text(subject, trained_on))
+        except Exception:  # noqa: BLE001 - words that nothing looks up, or not without TensorFlow: others are made.
+            trained_on = []
+        subject.takes_batches = marks.get("takes_batches", False)
+        forms = [(trained_on, marks.get("takes_all", False))] * bool(trained_on)
+        if trained_on and self._elsewhere is None:
+            # A step or loss of somebody's own may count on the size of a batch.
+            smaller = [(cut(trained_on, self._options["batch_size"]), False)] * (subject.trained_by == "loss")
+            forms = [*smaller, *forms, *[(all_inputs(trained_on), True)] * has_own(subject.model, "train_step")]
+        ways = [
+            (*form, by_step) for by_step in (False, *[True] * has_own(subject.model, "train_step")) for form in forms
+        ]
+        without_a_loss: _Tried | None = None
+        for self.batches, subject.takes_all, by_step in ways:
+            try:
+                subject.expect(self.batches[0])
+                found = self._outputs_for(subject, self.batches[0], "TARGET", by_step=by_step)
+                self.training_refused = found["refused"]
+                without_a_loss = without_a_loss or (self.batches, subject.takes_all, self.called, found)
+            except InvalidArgumentError as error:
+                self.training_refused = str(error)
+            self._refused = None if self.training_refused is None else self.batches[0]
+            if self.training_refused is None:
+                self.are_of_training = not marks.get("made_up", False)
+                return found, None
+        return None, without_a_loss
 
     def save(self, file: Path, subject: Subject) -> None:
         """Writes the batches that all backends are to take, where each has drawn others, or has none."""
