@@ -19,7 +19,9 @@ sound, __getattr__ = MODELS.sound, MODELS.find
 @sound(planted=True)
 def reversed_sum() -> Any:
     """A sum from the end."""
-    return model_of(Formula(lambda x: ops.sum(x[:, ::-1] if planted() else x, axis=1), name="sum"), shape=(50, 3))
+    return model_of(
+        Formula(lambda x: ops.sum(ops.flip(x, axis=1) if planted() else x, axis=1), name="sum"), shape=(50, 3)
+    )
 
 
 @sound(planted=True)
