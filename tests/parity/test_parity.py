@@ -1257,7 +1257,10 @@ def build():
     ("when", "message"),
     [
         ("True", "Keras by itself ends with the same there"),
-        ("x.dtype.name == 'float64'", "Keras by itself comes through there: what fails is the comparison"),
+        (
+            "keras.backend.standardize_dtype(x.dtype) == 'float64'",
+            "Keras by itself comes through there: what fails is the comparison",
+        ),
     ],
 )
 def test_of_a_worker_that_has_crashed_it_is_said_whether_keras_crashes_too(
