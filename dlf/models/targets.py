@@ -179,10 +179,11 @@ def _run(target: str, argument: str, *, anew: bool) -> Script:
     try:
         script = script_run(place, name, anew=anew)
     except Exception as error:
-        raise _not_imported(target, argument, error, own_traceback(error)) from error
+        raise _failing(target, argument, f"{_FORM} that can be imported", error, own_traceback(error)) from error
     if script.failed and not names_of_expression(name) <= vars(script.module).keys():
         failure = script.failure_behind(names_of_expression(name))
-        raise _not_imported(target, argument, failure.error, failure.traceback) from failure.error
+        lines = f"a file whose lines run up to the one that makes {name!r}"
+        raise _failing(target, argument, lines, failure.error, failure.traceback) from failure.error
     return script
 
 
@@ -192,14 +193,9 @@ def _evaluated(expression: str, script: Script) -> Any:
         return eval(compile(expression, "TARGET", "eval"), vars(script.module))  # noqa: S307
 
 
-def _not_imported(target: str, argument: str, error: BaseException, traceback: str) -> InvalidArgumentError:
+def _failing(target: str, argument: str, expected: str, error: BaseException, traceback: str) -> InvalidArgumentError:
     aside = f"\n{_ASIDE}" if isinstance(error, OSError | SystemExit) else ""
-    return InvalidArgumentError(
-        argument,
-        expected=f"{_FORM} that can be imported",
-        received=target,
-        advice=f"\n{traceback}{aside}",
-    )
+    return InvalidArgumentError(argument, expected=expected, received=target, advice=f"\n{traceback}{aside}")
 
 
 def script_behind(target: str) -> Script:
