@@ -1276,6 +1276,39 @@ def test_of_a_worker_that_has_crashed_it_is_said_whether_keras_crashes_too(
     assert caught.match(message)
 
 
+KILLED = """
+import os, signal, keras
+
+
+class Killed(keras.Sequential):
+    def fit(self, *args, **options):
+        if os.environ["WORKER"] == "two":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(*args, **options)
+
+
+def build():
+    model = Killed([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+"""
+
+
+@pytest.mark.once
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_a_worker_that_is_killed_in_fit_is_no_difference_of_fit(tmp_path: Path) -> None:
+    """As where memory runs out: what it has answered before is judged, and the rest is said."""
+    (tmp_path / "killed.py").write_text(KILLED)
+    run = TwoOfOne(f"{tmp_path / 'killed.py'}:build", tmp_path)
+    try:
+        report = run.report()
+    finally:
+        run.close()
+    assert (report["verdict"], report["failed"], exit_code(report)) == ("agree", {}, 3)
+    assert answer_of(report).startswith("The model computes the same on one and two. Not judged: trajectory (")
+
+
 @pytest.mark.once
 def test_of_two_that_fail_the_first_backend_is_named_and_not_the_quicker_one(tmp_path: Path) -> None:
     source = "import os, time\ndef build():\n    time.sleep(os.environ['WORKER'] == 'one')\n"

@@ -53,13 +53,16 @@ class Measuring:
             steps, curves, failing = self._measure_trajectory(measurements)
             measurements += steps
             given_up = {"trajectory": failing} if failing else {}
-        fitted = curves or ("trajectory" in self._stages and is_frozen(self._built(self._truth)))
+        fits: dict[str, Any] = {}
+        if curves or ("trajectory" in self._stages and is_frozen(self._built(self._truth))):
+            fits, ended = fits_of(self._requests, self._traced)
+            given_up |= {"trajectory": ended} if ended else {}
         return {
             "measurements": [each for each in measurements if each["stage"] in self._stages],
             "trajectory": curves,
             "given_up": given_up,
             "called_unevenly": uneven,
-            "fits": fits_of(self._requests, self._traced) if fitted else {},
+            "fits": fits,
         }
 
     @property

@@ -201,6 +201,11 @@ class Requests:
                 said = f"Keras by itself does not come through there:\n{each['error']}"
             self.failed[name] = revive(type(failed[name]), f"{failed[name]}\n{said}", {})
 
+    def was_ended(self, name: str) -> bool:
+        """Whether a backend's worker has ended, and not by a crash: as where memory or time ran out."""
+        session = self._workers.sessions[name]
+        return not session.is_alive and not session.has_crashed
+
     def has_enough(self) -> bool:
         """Whether enough backends are left for a comparison."""
         return len(self._workers.sessions) - len(self.failed) >= min(2, len(self._workers.sessions))

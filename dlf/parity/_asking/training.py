@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dlf.parity._asking.requests import Requests, TruthLostError
@@ -79,13 +80,19 @@ def _train_from(
     return measure_trajectory(runs, requests.options.steps, requests.built[truth]["dtype"])
 
 
-def fits_of(requests: Requests, names: Iterable[str]) -> dict[str, Any]:
-    """What Keras's own `fit` returns on each backend, or its error, after all steps have been taken one by one."""
+def fits_of(requests: Requests, names: Iterable[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Trains by Keras's own `fit` on each backend, after all steps have been taken one by one.
+
+    Returns:
+        What it returns on each backend, or its error; and the errors of workers that were ended from outside, as where
+        memory or time ran out, which say nothing of `fit`.
+    """
     before = dict(requests.failed)
-    try:
-        return requests.ask({"do": "fit"}, names)
-    except (BackendError, TruthLostError):
-        # A backend that fails in `fit` has answered everything else.
-        found = {name: {"error": str(error)} for name, error in requests.failed.items() if name not in before}
-        requests.failed = before
-        return found
+    found: dict[str, Any] = {}
+    with suppress(BackendError, TruthLostError):
+        found = requests.ask({"do": "fit"}, names)
+    # A backend that fails in `fit` has answered everything else.
+    errors = {name: str(error) for name, error in requests.failed.items() if name not in before}
+    requests.failed = before
+    ended = {name: each for name, each in errors.items() if requests.was_ended(name)}
+    return found | {name: {"error": each} for name, each in errors.items() if name not in ended}, ended

@@ -24,6 +24,7 @@ from dlf.numerics.noise_floor import PERTURBATIONS
 from dlf.parity._answers import BuildAnswer, Described
 from dlf.parity._recording.batches import (
     arrays_of,
+    examples_in,
     given_to_fit,
 )
 from dlf.parity._recording.building import builder_of, failing_with_lines
@@ -163,12 +164,13 @@ class Worker:
             return {"error": own_traceback(error)}
         return {"error": None}
 
-    def _fit_as_the_script_does(self) -> None:
+    def _fit_as_the_script_does(self, **options: Any) -> None:
         """Trains by `fit` on what the script gives it: a step may count on a known batch size, or on the data set.
 
         Not every batch may show what fails.
         """
-        self._subject.model.fit(**self._given, shuffle=False, steps_per_epoch=len(self._chosen.batches), verbose=0)
+        given = {**self._given, **options, "shuffle": False, "steps_per_epoch": len(self._chosen.batches)}
+        self._subject.model.fit(**given, verbose=0)
 
     def build_again(self) -> dict[str, Any]:
         """Builds the model a second time, and returns in words how it differs from the first."""
@@ -233,9 +235,12 @@ class Worker:
         else:
             found = fitted(self._subject, self._chosen.batches[0])
         if "error" not in found and self._given:
+            # Of arrays, batches are as small as those that are compared: a script may be written for a GPU.
+            examples = examples_in(self._chosen.batches[0][0])
+            smaller = {"batch_size": examples} if "batch_size" in self._given and examples else {}
             try:
                 with common_randomness():
-                    self._fit_as_the_script_does()
+                    self._fit_as_the_script_does(**smaller)
             except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
                 return {"error": own_traceback(error)}
         return found
