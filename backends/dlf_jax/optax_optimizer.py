@@ -103,7 +103,7 @@ class _Slots:
     """
 
     targets: dict[str, keras.Variable]
-    state: list[Any]
+    state: list[keras.Variable]
     """A variable for each array of the state, in JAX's order."""
     structure: Any
     keys: list[Any]
@@ -172,10 +172,10 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
             ) from error
         super().build(variables)
         leaves, structure = jax.tree_util.tree_flatten_with_path(initial)
-        slots = _Slots(targets, [None] * len(leaves), structure, [None] * len(leaves), [None] * len(leaves))
-        for number in _order([path for path, _ in leaves], list(targets)):
-            path, leaf = leaves[number]
-            array, kind = _as_stored(leaf)
+        paths, stored = [path for path, _ in leaves], [_as_stored(leaf) for _, leaf in leaves]
+        made: dict[int, keras.Variable] = {}
+        for number in _order(paths, list(targets)):
+            path, (array, _) = paths[number], stored[number]
             label = jax.tree_util.keystr(path, simple=True, separator=".")
             variable = self.add_variable(
                 array.shape,
@@ -184,13 +184,18 @@ class OptaxOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]  # Keras
                 dtype=str(array.dtype),
                 name=label.replace("/", "_"),
             )
-            slots.state[number], slots.keys[number] = variable, kind
-            names = [getattr(each, "key", None) for each in path]
-            slots.owners[number] = next((each for each in reversed(names) if each in targets), None)
+            made[number] = variable
             if ".hyperparams.learning_rate" in f".{label}":
                 self._inside = variable
             self._is_scheduled |= ".hyperparams_states.learning_rate" in f".{label}"
-        self._slots = slots
+        keys = [[getattr(each, "key", None) for each in path] for path in paths]
+        self._slots = _Slots(
+            targets,
+            [made[number] for number in range(len(paths))],
+            structure,
+            [kind for _, kind in stored],
+            [next((each for each in reversed(mine) if each in targets), None) for mine in keys],
+        )
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         """Replaces the gradients by optax's updates, and lets Keras apply them.

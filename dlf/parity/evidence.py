@@ -192,14 +192,15 @@ def _not_judged(evidence: Evidence, names: Sequence[str], findings: Sequence[Fin
         blind["gradient"] = "there is no loss, and --loss NAME gives one"
     for stage, reasons in evidence["given_up"].items():
         failed = {name: last_line(reasons[name]) for name in names if name in reasons}
+        if "loss" in evidence["given_up"]:
+            blind[stage] = f"the loss fails on {listed(list(failed))}"
+            continue
         by_keras = [name for name in failed if name not in evidence["by_keras_alone"]]
         by_dlf = [name for name in failed if name in evidence["by_keras_alone"]]
         every = len(failed) == len(names)
-        if "loss" in evidence["given_up"]:
-            blind[stage] = f"the loss fails on {listed(list(failed))}"
-        elif by_keras:
+        if by_keras:
             blind[stage] = f"training fails {_where({name: failed[name] for name in by_keras}, every and not by_dlf)}"
-        if by_dlf and "loss" not in evidence["given_up"]:
+        if by_dlf:
             where = _where({name: failed[name] for name in by_dlf}, every and not by_keras)
             said = f"dlf cannot train it {where}; Keras by itself can"
             blind[stage] = f"{blind[stage]}; {said}" if by_keras else said

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 _LAST_WORDS = 12
+"""How many lines of a dead worker's stderr are shown."""
 _LOGGED = re.compile(r"[IW]\d{4} \d\d:\d\d:\d\d|WARNING: All log messages before absl::InitializeLog")
 """What TensorFlow logs as information or a warning, which explains no end."""
 _CRASHES = {
@@ -52,7 +53,6 @@ _CRASHES = {
     if hasattr(signal, name)
 }
 """Signals by which a process ends itself, by number: nobody sends them from outside."""
-"""How many lines of a dead worker's stderr are shown."""
 _MARK = "DLF_IS_WORKER"
 """The environment variable that is set in a worker process."""
 _START = """

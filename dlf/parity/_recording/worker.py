@@ -22,11 +22,7 @@ from dlf.models.model_loss import has_own
 from dlf.models.targets import script_behind
 from dlf.numerics.noise_floor import PERTURBATIONS
 from dlf.parity._answers import BuildAnswer, Described
-from dlf.parity._recording.batches import (
-    arrays_of,
-    examples_in,
-    given_to_fit,
-)
+from dlf.parity._recording.batches import arrays_of, examples_in, given_to_fit
 from dlf.parity._recording.building import builder_of, failing_with_lines
 from dlf.parity._recording.chosen import ChosenBatches
 from dlf.parity._recording.digests import digest, digest_of_contents, digest_of_random_state, summary
@@ -152,17 +148,11 @@ class Worker:
         To be asked where the comparison has failed: whether it is for Keras's sake.
         """
         subject, batch = self._subject, self._chosen.to_try_by_keras
-        try:
-            with common_randomness():
-                if self._given and subject.compiled:
-                    self._fit_as_the_script_does()
-                elif subject.compiled:
-                    subject.fit(subject.model, batch)
-                else:
-                    subject.model(subject.batch(batch, float64=False)[0])
-        except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
-            return {"error": own_traceback(error)}
-        return {"error": None}
+        if self._given and subject.compiled:
+            return {"error": _error_of(self._fit_as_the_script_does)}
+        if subject.compiled:
+            return {"error": _error_of(lambda: subject.fit(subject.model, batch))}
+        return {"error": _error_of(lambda: subject.model(subject.batch(batch, float64=False)[0]))}
 
     def _fit_as_the_script_does(self, **options: Any) -> None:
         """Trains by `fit` on what the script gives it: a step may count on a known batch size, or on the data set.
@@ -238,16 +228,23 @@ class Worker:
             # Of arrays, batches are as small as those that are compared: a script may be written for a GPU.
             examples = examples_in(self._chosen.batches[0][0])
             smaller = {"batch_size": examples} if "batch_size" in self._given and examples else {}
-            try:
-                with common_randomness():
-                    self._fit_as_the_script_does(**smaller)
-            except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
-                return {"error": own_traceback(error)}
+            error = _error_of(lambda: self._fit_as_the_script_does(**smaller))
+            found = found if error is None else {"error": error}
         return found
 
     def peak_memory(self) -> dict[str, Any]:
         """Returns the most memory that this process has held, in bytes."""
         return {"bytes": peak_memory()}
+
+
+def _error_of(train: Callable[[], Any]) -> str | None:
+    """The error that a training or a call by Keras ends with, if it does."""
+    try:
+        with common_randomness():
+            train()
+    except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
+        return own_traceback(error)
+    return None
 
 
 def _check_device(asked: str | None, first: str) -> None:
