@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from dlf.utils.errors import BackendError
+from dlf.utils.errors import gone
 
 __all__ = ["custom_gradients_undone"]
 
@@ -27,10 +27,7 @@ def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
     """
     before = jax.custom_vjp.__call__
     if not hasattr(jax.custom_vjp(abs), "fun"):
-        raise BackendError(
-            f"jax {jax.__version__}: expected jax.custom_vjp.fun, which is gone. Install a version of JAX that this "
-            "version of dlf was tested with, or report it to dlf."
-        )
+        raise gone("JAX", jax.__version__, "jax.custom_vjp.fun")
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         note()

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.ops import custom_gradient
 
-from dlf.utils.errors import BackendError
+from dlf.utils.errors import gone
 
 __all__ = ["custom_gradients_undone"]
 
@@ -30,11 +30,8 @@ def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
     names = ("_eager_mode_decorator", "_graph_mode_decorator")
     before = {name: getattr(custom_gradient, name, None) for name in names}
     if None in before.values():
-        raise BackendError(
-            f"tensorflow {tf.__version__}: expected {' and '.join(names)} in tensorflow.python.ops.custom_gradient, "
-            "which are gone. Install a version of TensorFlow that this version of dlf was tested with, or report it to "
-            "dlf."
-        )
+        expected = f"{' and '.join(names)} in tensorflow.python.ops.custom_gradient"
+        raise gone("TensorFlow", tf.__version__, expected)
 
     def call(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         note()

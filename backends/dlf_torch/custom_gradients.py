@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras.src.backend.torch import core
 
-from dlf.utils.errors import BackendError
+from dlf.utils.errors import gone
 
 __all__ = ["custom_gradients_undone"]
 
@@ -29,10 +29,7 @@ def custom_gradients_undone(note: Callable[[], None]) -> Iterator[None]:
     """
     before = getattr(core, "CustomGradientFunction", None)
     if before is None:
-        raise BackendError(
-            f"keras {keras.__version__}: expected keras.src.backend.torch.core.CustomGradientFunction, which is gone. "
-            "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-        )
+        raise gone("Keras", keras.__version__, "keras.src.backend.torch.core.CustomGradientFunction")
 
     class Undone:
         @staticmethod

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np  # noqa: F401 - the examples use it.
 
-from dlf.utils.errors import BackendError
+from dlf.utils.errors import BackendError, gone
 
 __all__ = [
     "as_logs",
@@ -652,9 +652,4 @@ def _masking() -> Any:
 
 
 def _gone(expected: str, what: str | None = None) -> BackendError:
-    """The error where Keras no longer has what this module takes from inside of it."""
-    what = what or ("which are gone" if " and " in expected else "which is gone")
-    return BackendError(
-        f"keras {keras.__version__}: expected {expected}, {what}. "
-        "Install a version of Keras that this version of dlf was tested with, or report it to dlf."
-    )
+    return gone("Keras", keras.__version__, expected, what)

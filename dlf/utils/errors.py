@@ -26,6 +26,7 @@ __all__ = [
     "UnknownInputsError",
     "check_positive",
     "did_you_mean",
+    "gone",
     "revive",
 ]
 
@@ -131,6 +132,26 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(received, list(known), n=1)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def gone(package: str, version: str, expected: str, what: str | None = None) -> BackendError:
+    """Returns the error where a package no longer has what dlf takes from inside of it.
+
+    Args:
+        package: The name of the package, as people write it.
+        version: Its version.
+        expected: What it had.
+        what: What has become of it.
+
+    Example:
+        >>> str(gone("Keras", "9.9", "keras.Model._initial_epoch"))[:57]
+        'keras 9.9: expected keras.Model._initial_epoch, which is '
+    """
+    what = what or ("which are gone" if " and " in expected else "which is gone")
+    return BackendError(
+        f"{package.lower()} {version}: expected {expected}, {what}. "
+        f"Install a version of {package} that this version of dlf was tested with, or report it to dlf."
+    )
 
 
 def revive(kind: type[DlfError], message: str, attributes: dict[str, Any]) -> DlfError:
