@@ -18,6 +18,7 @@ from dlf.backend.default import settle_backend
 
 if TYPE_CHECKING:
     from dlf.backend.report import print_versions as print_versions
+    from dlf.check.check import check_source as check_source
     from dlf.data.datasets import load_tfds_dataset as load_tfds_dataset
     from dlf.data.prepare import prepare_for_training as prepare_for_training
     from dlf.gradients.check import check_gradients as check_gradients
@@ -48,6 +49,7 @@ _HOMES = {
     "build_callbacks": "dlf.training.callbacks",
     "check_gradients": "dlf.gradients.check",
     "check_parity": "dlf.parity.check",
+    "check_source": "dlf.check.check",
     "common_randomness": "dlf.random.seed",
     "compile_and_fit": "dlf.training.fit",
     "evaluate": "dlf.training.evaluation",

@@ -17,7 +17,7 @@ FLOORS = [
     {"utils", "_version"},
     {"backend", "data", "visualization"},
     {"models", "backend_protocol"},
-    {"random"},
+    {"random", "check"},
     {"training", "numerics"},
     {"gradients", "lab"},
     {"parity"},

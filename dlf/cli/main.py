@@ -22,6 +22,7 @@ import click
 from dlf.backend.quick_import import import_keras_quickly
 from dlf.cli.backends import backends
 from dlf.cli.bench import bench, bench_parity
+from dlf.cli.check import check
 from dlf.cli.gradients import gradients
 from dlf.cli.lab import lab
 from dlf.cli.parity import parity
@@ -78,12 +79,13 @@ def _dlf() -> None:
     Start here:   dlf lab
     What is here: dlf backends
     The same?     dlf parity model.py:build
+    Tied to one?  dlf check model.py
     Gradients:    dlf gradients
     How fast:     dlf bench
     """
 
 
-for _command in (lab, backends, bench, bench_parity, gradients, parity):
+for _command in (lab, backends, bench, bench_parity, check, gradients, parity):
     _dlf.add_command(_command)
 
 for _command in (_dlf, *_dlf.commands.values()):

@@ -43,10 +43,12 @@ __all__ = [
     "Fit",
     "Script",
     "TrainedError",
+    "cells_of",
     "fit_instead",
     "names_of_expression",
     "script_of",
     "script_run",
+    "source_of",
 ]
 
 FILES = (".py", ".ipynb")
@@ -240,7 +242,7 @@ def _begun(file: str) -> Script:
     module.__file__ = str(place)
     if place.suffix == ".ipynb":
         module.__dict__["display"] = print  # As in every notebook.
-    statements, guarded = _statements(*_source(place))
+    statements, guarded = _statements(*source_of(place))
     # Keras looks classes up in sys.modules by the name of their module, when it saves a model, say.
     sys.modules[place.stem] = module
     _count_from_the_beginning()
@@ -440,16 +442,15 @@ def fit_instead() -> Callable[..., Any] | None:
 _fit_instead: ContextVar[Callable[..., Any] | None] = ContextVar("fit_instead", default=None)
 
 
-def _source(file: Path) -> tuple[str | bytes, str]:
+def source_of(file: Path) -> tuple[str | bytes, str]:
     """Returns a file's source code, and the name that it is compiled by.
 
-    Of a notebook it is that of its cells, without what only a notebook can run.
+    Args:
+        file: A script or a notebook. Of a notebook the code is that of its cells, without what only a notebook can run.
     """
     if file.suffix != ".ipynb":
         return file.read_bytes(), str(file)  # Python finds its encoding.
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    texts = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
-    code = "\n".join(_MAGIC.sub("", _COMMAND.sub(r"\1pass", _without_magic(text))) for text in texts)
+    code = "\n".join(cells_of(file))
     # For tracebacks, and for TensorFlow, which reads the code of functions. The lines of the file itself are JSON: no
     # file may have this name, or they would be read again.
     name = f"{file} (cells)"
@@ -457,8 +458,24 @@ def _source(file: Path) -> tuple[str | bytes, str]:
     return code, name
 
 
-_COMMAND = re.compile(r"^([ \t]*)[!%].*", re.MULTILINE)
-"""A line for the shell or for IPython, such as ``!pip install keras`` or ``%matplotlib inline``."""
+def cells_of(notebook: Path) -> list[str]:
+    """Returns the code of each of a notebook's cells of code, without what only a notebook can run.
+
+    Args:
+        notebook: The file.
+    """
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(each["source"]) for each in cells if each["cell_type"] == "code"]
+    return [_MAGIC.sub("", _COMMAND.sub(_passed_over, _without_magic(text))) for text in texts]
+
+
+def _passed_over(command: re.Match[str]) -> str:
+    # As many lines as before, so that those after it keep their numbers.
+    return f"{command[1]}pass" + "\n" * command[0].count("\n")
+
+
+_COMMAND = re.compile(r"^([ \t]*)(?:(?:!(?!=)|%{1,2}[a-zA-Z])(?:.*\\\n)*.*|[\w.]+\?{1,2}[ \t]*$)", re.MULTILINE)
+"""Lines for the shell or for IPython, such as ``!pip install keras``, ``%matplotlib inline`` or ``keras.Input?``."""
 _MAGIC = re.compile(r"^@(\w+\.)*register_\w*magic\w*(\(.*\))?$", re.MULTILINE)
 """A line by which a function becomes a command of IPython's, which is not there."""
 _TIMED = re.compile(r"^%%(time|timeit|capture)\b.*")
