@@ -148,6 +148,7 @@ _TENSORFLOW = {
     "reverse": "keras.ops.flip",
     "scalar_mul": "x * scalar",
     "scatter_nd": "keras.ops.scatter",
+    "searchsorted": "keras.ops.searchsorted, in one sequence",
     "separable_conv2d": "keras.ops.separable_conv",
     "sequence_mask": "keras.ops.arange(maxlen) < keras.ops.expand_dims(lengths, -1)",
     "shape": "keras.ops.shape(x), a tuple",

@@ -391,7 +391,8 @@ def advice_without_a_difference(report: Mapping[str, Any]) -> str:
     if lost is None and report["failed"]:
         return (
             f"read what {listed(list(report['failed']))} ended with: it may be code of another framework, or something "
-            f"that it does not have; `keras.ops` is on each.{_STEP * bool(_first(report).get('own_train_step'))}"
+            f"that it does not have; `keras.ops` is on each, and `dlf check` lists what to write, line by line."
+            f"{_STEP * bool(_first(report).get('own_train_step'))}"
         )
     if lost is None:
         return ""
@@ -552,7 +553,7 @@ def advice_of(first: Mapping[str, Any], backends: Mapping[str, Any] | None = Non
         "output": f"see what {layer} gives on each backend, its shape and its dtype: look for casts, `dtype`, "
         "`autocast`.",
         "foreign output": f"{layer} is written for one framework alone: what it calls has a like in `keras.ops`, which "
-        "is on each.",
+        "is on each; `dlf check` lists what to write, line by line.",
     }
     known = _KNOWN if first.get("reason") and first["stage"] != "trajectory" else ""
     return (

@@ -12,7 +12,7 @@ import sys
 import traceback
 from pathlib import Path
 
-__all__ = ["original", "own_traceback", "without_colours"]
+__all__ = ["is_of_package", "original", "own_traceback", "without_colours"]
 
 _DLF = Path(__file__).parents[1]
 
@@ -29,7 +29,7 @@ def own_traceback(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<frozen") and not ours.intersection(Path(frame.filename).parents)
     ]
-    own = [frame for frame in frames if not _is_of_package(frame.filename)] or frames
+    own = [frame for frame in frames if not is_of_package(frame.filename)] or frames
     # JAX's note about the frames that it has filtered is no part of the error.
     said = [line for line in traceback.format_exception_only(error) if "JAX_TRACEBACK_FILTERING" not in line]
     message = _FRAME.sub(lambda found: "" if _is_foreign(found[2], ours) else found[0], "".join(said))
@@ -70,10 +70,19 @@ def _shortened(message: str) -> str:
 
 
 def _is_foreign(file: str, ours: set[Path]) -> bool:
-    return file.startswith("<") or _is_of_package(file) or bool(ours.intersection(Path(file).parents))
+    return file.startswith("<") or is_of_package(file) or bool(ours.intersection(Path(file).parents))
 
 
-def _is_of_package(file: str) -> bool:
+def is_of_package(file: str) -> bool:
+    """Whether a file is one of an installed package, or made by a framework.
+
+    Args:
+        file: Its path.
+
+    Example:
+        >>> is_of_package("/venv/lib/site-packages/keras/__init__.py"), is_of_package("model.py")
+        (True, False)
+    """
     # TensorFlow writes a copy of a user's function, whose own lines are in its message.
     return "site-packages" in Path(file).parts or "__autograph_generated_file" in file
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
+from dlf.check.advice import explained
 from dlf.data.conversion import as_array
 from dlf.models.scripts import Fit
 from dlf.models.targets import load_target, load_value, script_behind
@@ -25,7 +26,6 @@ from dlf.numerics.noise_floor import eps_of, is_floating, widened
 from dlf.training.engine.arrays import DEFAULT_BATCH_SIZE, as_batches, is_array_like
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
-from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
 
 __all__ = [
@@ -75,9 +75,7 @@ def own_batches(options: Mapping[str, Any], random: np.random.Generator) -> list
     except InvalidArgumentError:
         raise
     except Exception as error:
-        raise InvalidArgumentError(
-            "--data", expected=_FORM, received=given, advice=f"\n{own_traceback(error)}"
-        ) from error
+        raise InvalidArgumentError("--data", expected=_FORM, received=given, advice=f"\n{explained(error)}") from error
 
 
 def batches_of_training(target: str, model: Any, steps: int) -> list[Batch]:

@@ -20,11 +20,11 @@ from zipfile import is_zipfile
 import keras
 
 from dlf.backend.keras_internals import dtype_policy_kept
+from dlf.check.advice import explained
 from dlf.models.scripts import TrainedError
 from dlf.models.targets import is_file, is_saved_model, load_target, script_behind
 from dlf.numerics.float64 import rebuilt
 from dlf.utils.errors import BackendError, DlfError, InvalidArgumentError, revive
-from dlf.utils.tracebacks import own_traceback
 
 __all__ = ["builder_of", "failing_with_lines"]
 
@@ -65,7 +65,7 @@ def failing_with_lines(target: str) -> Iterator[None]:
         if isinstance(error, DlfError):
             raise revive(type(error), "\n".join([str(error), *lines]), vars(error)) from error
         # What fails now may follow from what has failed before.
-        raise BackendError("\n".join(["it failed to build:", own_traceback(error), *lines])) from error
+        raise BackendError("\n".join(["it failed to build:", explained(error), *lines])) from error
 
 
 def _loaded_by_policy(target: str, dtype: str, *, anew: bool) -> Callable[..., Any]:
@@ -98,7 +98,7 @@ def _called(target: str, function: Callable[[], Any], dtype: str, *, anew: bool 
             received=getattr(function, "__name__", function),
             advice=f"Write the call out: '{target}({', '.join(f'{each}=...' for each in wants)})'."
             if wants
-            else f"\n{own_traceback(error)}",
+            else f"\n{explained(error)}",
         ) from error
     # A `main` trains a model, and returns nothing.
     return script.fits[-1].model if found is None and script.fits else found

@@ -18,6 +18,7 @@ from dlf.backend.keras_internals import (
     tensorflow_hidden,
     tensors_freed,
 )
+from dlf.check.advice import explained
 from dlf.models.layers import layers_by_path
 from dlf.models.model_loss import check_model, computed_loss, has_own, loss_function, to_numpy, weights_of_losses
 from dlf.models.synthetic_data import DATA_ADVICE, make_batch, remembered_inputs
@@ -31,7 +32,6 @@ from dlf.parity._recording.taps import Call, Listener, listening
 from dlf.parity._recording.text import Ahead, behind_text
 from dlf.utils.errors import InvalidArgumentError, UnknownInputsError
 from dlf.utils.files import without_nan
-from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 
 __all__ = ["Subject", "outputs_alone", "path_of", "plain_config", "stays_in_own_dtype"]
@@ -224,7 +224,7 @@ class Subject:
                 argument,
                 expected="a batch that the model and its loss take",
                 received=mapped(np.shape, tuple(each for each in batch if each is not None)),
-                advice=f"{self._outside_of_a_table(batch[0])}\n{own_traceback(error)}",
+                advice=f"{self._outside_of_a_table(batch[0])}\n{explained(error)}",
             )
 
         given: list[Any] = []
@@ -418,7 +418,7 @@ class Subject:
                     "optimizer",
                     expected="one that can be made anew from its get_config, or that the target makes at each call",
                     received=own,
-                    advice=f"\n{own_traceback(error)}",
+                    advice=f"\n{explained(error)}",
                 ) from error
         # Keras wraps an optimizer that scales the loss around another.
         inner = getattr(made, "inner_optimizer", made)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import float32_widened
+from dlf.check.advice import explained
 from dlf.models.model_loss import model_loss, parameters_of, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import STEPS, is_floating, widened, with_whole_kept
@@ -27,7 +28,6 @@ from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
 from dlf.utils.errors import DlfError
 from dlf.utils.files import whole_file
-from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped, with_sorted_keys
 from dlf.utils.workers import report_progress
 
@@ -142,7 +142,7 @@ class Tracing:
                 except DlfError:
                     raise
                 except Exception as error:  # noqa: BLE001 - a loss may be in another framework's words.
-                    self._loss_fails = f"its loss fails:\n{own_traceback(error)}"
+                    self._loss_fails = f"its loss fails:\n{explained(error)}"
         x, *_ = subject.batch(self._chosen.first, float64=False)
         with common_randomness(), outputs_alone(subject.model):
             _record_outputs(records, "tested/inference", subject.model(x, training=False))

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from dlf.backend.keras_internals import set_global_seed
+from dlf.check.advice import explained
 from dlf.models.model_loss import has_own, to_numpy
 from dlf.numerics.float64 import in_float64
 from dlf.numerics.noise_floor import PERTURBATIONS, rms, widened, with_whole_kept
@@ -29,7 +30,6 @@ from dlf.parity._recording.subject import Subject
 from dlf.parity._records import Records
 from dlf.random.seed import common_randomness
 from dlf.utils.files import without_nan
-from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import mapped
 
 __all__ = ["Trainer", "fitted"]
@@ -305,7 +305,7 @@ def fitted(subject: Subject, batch: Any) -> dict[str, Any]:
         with common_randomness():
             history = subject.fit(subject.model, batch)
     except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
-        return {"error": own_traceback(error)}
+        return {"error": explained(error)}
     # A metric that gives a number for each class gives a vector.
     found = {name: np.asarray([to_numpy(value) for value in each]).tolist() for name, each in history.items()}
     return {"history": without_nan(found)}

@@ -17,6 +17,7 @@ import numpy as np
 
 from dlf.backend.registry import current_backend
 from dlf.backend.report import describe_backend
+from dlf.check.advice import explained
 from dlf.gradients.value_and_grad import find_path
 from dlf.models.model_loss import has_own
 from dlf.models.targets import script_behind
@@ -35,7 +36,6 @@ from dlf.parity._records import Records
 from dlf.random.seed import common_randomness, randomness_report, set_seed
 from dlf.utils.errors import InvalidArgumentError
 from dlf.utils.files import whole_file
-from dlf.utils.tracebacks import own_traceback
 from dlf.utils.trees import with_sorted_keys
 from dlf.utils.words import listed
 from dlf.utils.workers import peak_memory, report_progress, serve
@@ -243,7 +243,7 @@ def _error_of(train: Callable[[], Any]) -> str | None:
         with common_randomness():
             train()
     except Exception as error:  # noqa: BLE001 - what a model or Keras raises there is what is asked for.
-        return own_traceback(error)
+        return explained(error)
     return None
 
 
