@@ -48,6 +48,8 @@ class Place:
     """Whether it is in a function of a `tf.data` pipeline."""
     preparing: bool = False
     """Whether it is in `__init__` or `build` of one of Keras's classes."""
+    branch: bool = False
+    """Whether it is in a function that `keras.ops.cond`, or one of its loops, is given."""
     trying: bool = False
     """Whether it is in the body of a ``try``, which knows what to do without."""
 
@@ -68,6 +70,7 @@ class Expressions(ABC):
         *,
         traced: bool = False,
         pipeline: bool = False,
+        branch: bool = False,
     ) -> Value:
         """Reads a function, and returns what its result stands for.
 
@@ -76,6 +79,7 @@ class Expressions(ABC):
             given: What is known of its arguments.
             traced: Whether Keras calls it with tensors.
             pipeline: Whether a `tf.data` pipeline calls it.
+            branch: Whether `keras.ops.cond`, or one of its loops, calls it.
         """
 
     @abstractmethod

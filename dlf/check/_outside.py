@@ -89,9 +89,14 @@ class Outside:
             reader.report(function, "own-gradient", _OF_GRADIENTS)
         if name == "compile":
             self._compile(node, scope)
-        is_own = isinstance(owner, Self) and kind_of_class(owner.of.outside_bases()) is not None
-        if not is_own and not (isinstance(owner, Instance) and _is_of_keras(owner.of)):
-            return
+        if name in _ASSIGNING and reader.place.branch:
+            advice = "variable.assign(keras.ops.where(condition, new, variable)), outside of the branch"
+            reader.report(node, "assign-in-branch", advice)
+        if isinstance(owner, Self | Instance) and _is_of_keras(owner.of):
+            self._check_method_of_keras(node, function)
+
+    def _check_method_of_keras(self, node: ast.Call, function: ast.Attribute) -> None:
+        reader, name = self._reader, function.attr
         if name in METHODS:
             reader.report(function, "gone-method", METHODS[name])
         first = node.args[0] if node.args else None
@@ -125,11 +130,13 @@ class Outside:
             return Kind.TENSOR
         if family == "tree":
             return self._of_tree(last, given)
-        self._read_functions(last, given)
+        self._read_functions(node, last, given)
         if family.partition(".")[0] == "ops" and last not in NO_TENSORS:
             if place.pipeline:
                 advice = f"TensorFlow's function for it (tf.{last}, say), or the same in a layer"
                 reader.report(node, "ops-in-tf-data", advice, ast.unparse(node.func))
+            for each in given.functions if last in _BRANCHING and place.inside else ():
+                reader.call(each, traced=True, branch=True)
             return Kind.TENSOR if given.has_tensor or place.inside else None
         if family == "random" and last != "shuffle" and not last[:1].isupper():
             seed = next((each.value for each in node.keywords if each.arg == "seed"), None)
@@ -150,7 +157,7 @@ class Outside:
             return Kind.CONTAINER if holds_tensors(made) else None
         return Kind.CONTAINER if name in {"flatten", "pack_sequence_as", "map_structure"} else None
 
-    def _read_functions(self, name: str, given: Given) -> None:
+    def _read_functions(self, node: ast.Call, name: str, given: Given) -> None:
         """Reads the functions that a class of Keras's is given, and will call with tensors."""
         called = [value for key, value in given.keywords.items() if key in FUNCTION_ARGUMENTS]
         if name in {"Lambda", "Activation"}:
@@ -158,6 +165,10 @@ class Outside:
         for each in called:
             if isinstance(each, Function):
                 self._reader.call(each, traced=True)
+            elif isinstance(each, Name) and each.package in FRAMEWORKS:
+                package, _, function = each.dotted.partition(".")
+                advice = equivalent(package, function) or "what keras.ops has for it"
+                self._reader.report(node, FRAMEWORKS[package], advice, each.dotted)
 
     def _check_arguments(self, node: ast.Call, name: str) -> None:
         for pattern, argument, advice in ARGUMENTS:
@@ -193,6 +204,8 @@ class Outside:
             self._reader.report(node, "random-in-call", _SEEDED, ast.unparse(node.func))
 
 
+_ASSIGNING = frozenset({"assign", "assign_add", "assign_sub"})
+_BRANCHING = frozenset({"cond", "fori_loop", "map", "scan", "switch", "vectorized_map", "while_loop"})
 _COMPILED = frozenset({"loss", "metrics", "weighted_metrics"})
 _VARIABLES = frozenset({("tensorflow", "Variable"), ("torch", "Parameter")})
 

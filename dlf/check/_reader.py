@@ -303,6 +303,7 @@ class _Reader(Expressions):
         *,
         traced: bool = False,
         pipeline: bool = False,
+        branch: bool = False,
     ) -> Value:
         self._called.add(function.node)
         scope = Scope(function.scope.module, function.scope)
@@ -311,6 +312,7 @@ class _Reader(Expressions):
             scope.module,
             inside=(traced or self.place.inside) and not pipeline,
             pipeline=pipeline or self.place.pipeline,
+            branch=branch or self.place.branch,
             preparing=self.place.preparing and not traced,
         )
         key = function.node, tuple(scope.names.items()), place, self.findings.is_quiet

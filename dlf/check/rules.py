@@ -391,6 +391,46 @@ def answer():
         answer=[[1.0], [2.0], [3.0], [4.0], [5.0], [6.0]],
     ),
     Rule(
+        "assign-in-branch",
+        "assigns in a branch or a loop of keras.ops, which on JAX takes place whichever branch is taken, or fails",
+        fails_on=("jax",),
+        before="""
+import keras
+import numpy as np
+
+class Capped(keras.layers.Layer):
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        def begin():
+            self.calls.assign(0.0)
+
+        keras.ops.cond(self.calls > 2, begin, lambda: None)
+        self.calls.assign_add(1.0)
+        return inputs * self.calls
+
+def answer():
+    return keras.Sequential([keras.Input((1,)), Capped()]).predict(np.ones((5, 1)), batch_size=1, verbose=0)
+""",
+        after="""
+import keras
+import numpy as np
+
+class Capped(keras.layers.Layer):
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs):
+        self.calls.assign(keras.ops.where(self.calls > 2, 1.0, self.calls + 1.0))
+        return inputs * self.calls
+
+def answer():
+    return keras.Sequential([keras.Input((1,)), Capped()]).predict(np.ones((5, 1)), batch_size=1, verbose=0)
+""",
+        answer=[[1.0], [2.0], [3.0], [1.0], [2.0]],
+    ),
+    Rule(
         "random-in-call",
         "draws numbers that would be fixed when JAX traces the step",
         fails_on=("jax", "tensorflow"),

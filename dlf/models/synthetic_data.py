@@ -18,13 +18,19 @@ from dlf.models.layers import layers_by_path
 from dlf.utils.errors import UnknownInputsError
 from dlf.utils.trees import with_sorted_keys
 
-__all__ = ["DATA_ADVICE", "make_batch", "remembered_inputs"]
+__all__ = ["DATA_ADVICE", "OTHER_TARGETS", "make_batch", "remembered_inputs"]
 
 _OPEN_AXIS = 8
 """The length of each axis that the model leaves open, except the batch axis."""
 
 
-def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Generator) -> tuple[Any, Any]:
+OTHER_TARGETS = ("sparse, with an axis", "sparse", "categorical", "binary")
+"""Kinds of targets to try where a loss of somebody's own takes none of the kind that its name suggests."""
+
+
+def make_batch(
+    model: keras.Model, loss: Any, size: int, random: np.random.Generator, *, kind: str | None = None
+) -> tuple[Any, Any]:
     """Makes random inputs and targets for a model.
 
     Args:
@@ -32,6 +38,7 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
         loss: As in Keras's `compile`; it decides the kind of the targets.
         size: Examples in the batch, unless the model has a fixed batch size.
         random: The generator of the numbers.
+        kind: The kind of the targets, one of `OTHER_TARGETS`, where not by the loss.
 
     Returns:
         ``(x, y)``, in the structure of the model's inputs and outputs.
@@ -69,7 +76,9 @@ def make_batch(model: keras.Model, loss: Any, size: int, random: np.random.Gener
     if isinstance(loss, dict) and isinstance(outputs, dict):
         loss = {name: loss.get(name) for name in outputs}  # An output may have no loss.
     losses = loss if isinstance(loss, dict | list | tuple) else keras.tree.map_structure(lambda _: loss, outputs)
-    y = keras.tree.map_structure_up_to(outputs, lambda spec, one: _targets(spec, one, size, random), outputs, losses)
+    y = keras.tree.map_structure_up_to(
+        outputs, lambda spec, one: _targets(spec, kind or one, size, random), outputs, losses
+    )
     return x, y
 
 
@@ -147,6 +156,8 @@ def _inputs(spec: Any, size: int, vocabulary: int, random: np.random.Generator) 
 def _targets(spec: Any, loss: Any, size: int, random: np.random.Generator) -> np.ndarray:
     shape = _shape(spec, size)
     name = (loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))).lower()
+    if name == "sparse, with an axis":
+        return random.integers(shape[-1], size=(*shape[:-1], 1)).astype("int32")
     if name.startswith("sparse"):
         return random.integers(shape[-1], size=shape[:-1]).astype("int32")
     if name.startswith("binary") or "hinge" in name:

@@ -197,7 +197,9 @@ def _difference(report: Mapping[str, Any], first: Mapping[str, Any], together: s
     # Several backends may differ at this place, as where they are not finite: all are named.
     here = [each for each in report["divergences"] if all(each.get(name) == first.get(name) for name in PLACE)]
     blamed = list(dict.fromkeys(each["backend"] for each in here if each["backend"]))
-    differ = f"{blamed[0]} differs from the others" if len(blamed) == 1 else f"{listed(blamed)} differ"
+    others = [name for name in _left(report) if name not in blamed]
+    than = others[0] if len(others) == 1 else "the others"
+    differ = f"{blamed[0]} differs from {than}" if len(blamed) == 1 else f"{listed(blamed)} differ"
     detail = f", {first['detail']}" if first.get("detail") else ""
     since = " from finite input" if first.get("from_numbers") and detail else ""
     return f"{differ}: it starts in {where}{detail}{since}."

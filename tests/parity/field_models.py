@@ -445,6 +445,71 @@ def causal() -> keras.Model:
     return compiled(Causal(name="causal"), layers.Dense(1))
 
 
+class ByClass(keras.losses.Loss):  # type: ignore[misc]
+    """A loss that wants labels with an axis of one, which its name does not tell."""
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        right = ops.broadcast_to(ops.equal(y_true, ops.arange(3)), ops.shape(y_pred))
+        return ops.mean(ops.where(right, -ops.log_softmax(y_pred), 0.0), axis=-1)
+
+
+def own_targets() -> keras.Model:
+    return compiled(layers.Conv1D(3, 2, padding="same"), shape=(5, 2), loss=ByClass())
+
+
+def refuse(y_true: Any, y_pred: Any) -> Any:
+    raise ValueError(f"expected labels of two eyes, received {ops.shape(y_true)}")
+
+
+def refused() -> keras.Model:
+    return compiled(layers.Dense(3, name="dense"), loss=refuse)
+
+
+class Named(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """An optimizer whose own number is float32 by name."""
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.largest = self.add_variable(shape=(), name="largest", dtype="float32")
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        self.assign(self.largest, ops.maximum(self.largest, ops.cast(learning_rate, variable.dtype)))
+        self.assign_sub(variable, ops.cast(self.largest, variable.dtype) * gradient)
+
+
+def named() -> keras.Model:
+    return compiled(layers.Dense(3), optimizer=Named(0.1))
+
+
+class Branching(keras.optimizers.SGD):  # type: ignore[misc]
+    """An optimizer that assigns in a branch, which JAX takes at every step."""
+
+    def build(self, variables: Any) -> None:
+        super().build(variables)
+        self.first = [self.add_variable_from_reference(each, "first") for each in variables]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        first = self.first[self._get_variable_index(variable)]
+        ops.cond(self.iterations == 5, lambda: self.assign(first, variable), lambda: None)
+        super().update_step(gradient + first, variable, learning_rate)
+
+
+def branching() -> keras.Model:
+    return compiled(layers.Dense(3, name="dense"), optimizer=Branching(0.1))
+
+
+class Kept(layers.Layer):  # type: ignore[misc]
+    """A layer that keeps what it was called on, also where that was no more than a trace."""
+
+    def call(self, x: Any) -> Any:
+        self.last = ops.square(x)
+        return x + self.last
+
+
+def kept() -> keras.Model:
+    return compiled(Kept(), layers.Dense(3))
+
+
 EVERYWHERE = "jax, tensorflow and torch"
 
 ANSWERS = [
@@ -533,6 +598,18 @@ ANSWERS = [
         3,
         (f"computes the same on {EVERYWHERE}. Not judged: trajectory", "expected two pictures, received one"),
     ),
+    Answer("own_targets"),
+    Answer(
+        "refused",
+        "agree",
+        3,
+        (f"computes the same on {EVERYWHERE}. Not judged: loss", "expected labels of two eyes", "--data gives those"),
+    ),
+    Answer("named"),
+    Answer(
+        "branching", "diverge", 1, ("jax differs from the others",), place=("update", None, "sequential/dense/kernel")
+    ),
+    Answer("kept"),
     Answer(
         "causal",
         "diverge",

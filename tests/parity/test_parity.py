@@ -541,6 +541,17 @@ def test_a_layer_that_gives_another_shape_comes_before_variables_that_follow_fro
     assert len(judge_build({"a": answer(6), "b": answer(3, dtype="float16"), "c": answer(6)})) == 2
 
 
+def test_a_tensor_of_another_framework_is_never_right_however_many_backends_give_one() -> None:
+    def answer(*spec: Any) -> Any:
+        return {"variables": [], "layers": [], "outputs": [], "given": [["", None, [list(spec)]]]}
+
+    foreign, own = answer("EagerTensor", [], "tensorflow"), answer("float32", [8, 3])
+    found = judge_build({"a": foreign, "b": foreign, "c": own})
+    assert [(each.layer, each.variable, each.backend, each.kind) for each in found] == [
+        (None, "output", name, "foreign output") for name in ("a", "b")
+    ]
+
+
 def test_records_come_back_under_any_name(tmp_path: Path) -> None:
     records = Records(tmp_path / "r")
     arrays = {"a/../b|c": np.arange(3), "ü": np.array(1.5), "": np.zeros((0, 2))}

@@ -81,6 +81,7 @@ def _share_training(requests: Requests) -> None:
     if not having and requests.built and unknown:
         _build_on_batches_of(next(iter(requests.built)), unknown, requests)
     if not having:
+        _share_made_up(requests)
         return
     called = requests.built[having[0]]["called_by_step"]
     lacking = list(requests.failed) if called else unknown
@@ -97,6 +98,18 @@ def _share_training(requests: Requests) -> None:
         requests.built[name]["batches"] = requests.built[having[0]]["batches"]
 
 
+def _share_made_up(requests: Requests) -> None:
+    """Gives all backends the batches that one has made, where a loss has refused some on some backends alone."""
+    taking = sorted(requests.built, key=lambda name: requests.built[name]["refused"] is not None)
+    unlike = [name for name in taking if requests.built[name]["batches"] != requests.built[taking[0]]["batches"]]
+    if requests.options.data or not unlike:
+        return
+    file = requests.file("batches.npz")
+    requests.ask({"do": "save_batches", "file": file}, taking[:1], of_all=True)
+    for name in requests.ask({"do": "load_batches", "file": file}, unlike, of_all=True):
+        requests.built[name]["batches"] = requests.built[taking[0]]["batches"]
+
+
 def _build_on_batches_of(giver: str, lacking: Sequence[str], requests: Requests) -> str:
     """Builds the model on some backends on the batches of another; returns the file that holds them."""
     file = requests.file("batches.npz")
@@ -111,7 +124,9 @@ def _check_lines(requests: Requests) -> None:
     fewest = min((each["lines_left_out"] for each in requests.built.values()), key=len)
     for name, each in list(requests.built.items()):
         other = set(each["lines_left_out"]) - set(fewest)
-        if other and any(found.verdict == "diverged" for found in judge_build(requests.built)):
+        kinds = [found.kind for found in judge_build(requests.built) if found.verdict == "diverged"]
+        # Code of another framework differs by itself, and lines may have failed for the same reason.
+        if other and kinds and "foreign output" not in kinds:
             said = "; ".join(each["remarks"])
             requests.failed[name] = BackendError(f"In the target's file, {said}; and the model is another there.")
             del requests.built[name]
@@ -134,7 +149,8 @@ def _note_draws(requests: Requests) -> None:
 def _check_batches(requests: Requests) -> None:
     trains = any(each["batches_of_training"] for each in requests.built.values())
     # Where the loss has a value on some backends, what is before it can be compared on all.
-    no_loss = all(each["refused"] is not None for each in requests.built.values())
+    # And targets that nobody gave say nothing of it.
+    no_loss = requests.options.data and all(each["refused"] is not None for each in requests.built.values())
     for name, each in requests.built.items():
         refused = each["training_refused"] if trains else each["refused"] if no_loss else None
         if refused is not None:

@@ -93,10 +93,11 @@ def _first_other_call(built: Mapping[str, Built], *, with_dtype: bool) -> list[F
             words = [_words(*spec, with_dtype=with_dtype) for spec in each[key][1]]
             having.setdefault(" and ".join(words), []).append(name)
         if len(having) > 1:
-            odd = outvoted(list(built), max(having.values(), key=len))
             what = "; ".join(f"{specs} on {' and '.join(names)}" for specs, names in having.items())
-            foreign = any(framework for each in given.values() for _, _, *framework in each[key][1])
+            foreign = [name for name, each in given.items() if any(framework for _, _, *framework in each[key][1])]
             kind = "foreign output" if foreign else "output"
+            # A tensor of another framework is never right, however many backends give one.
+            odd = foreign or outvoted(list(built), max(having.values(), key=len))
             return [
                 Finding("build", layer, "output", name, "diverged", None, call=key, detail=what, kind=kind)
                 for name in odd

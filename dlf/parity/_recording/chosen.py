@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from dlf.models.model_loss import has_own
-from dlf.models.synthetic_data import make_batch
+from dlf.models.synthetic_data import OTHER_TARGETS, make_batch
 from dlf.numerics.noise_floor import is_floating, widened
 from dlf.parity._answers import Outputs
 from dlf.parity._recording.batches import (
@@ -95,23 +95,44 @@ class ChosenBatches:
             if found is not None:
                 return found
         subject.takes_all = False
-        self.batches = own or [
-            (*make_batch(subject.model, subject.loss, size, self._random), None) for _ in range(steps)
-        ]
-        subject.expect(self.batches[0])
-        argument = "--data" if own else "TARGET"
-        try:
-            found = self._outputs_for(subject, self.batches[0], argument)
-        except InvalidArgumentError:
-            if not has_own(subject.model, "train_step"):
-                raise
-            found = self._outputs_for(subject, self.batches[0], argument, by_step=True)
+
+        def made(kind: str | None = None) -> list[Batch]:
+            return [
+                (*make_batch(subject.model, subject.loss, size, self._random, kind=kind), None) for _ in range(steps)
+            ]
+
+        self.batches = own or made()
+        found = self._tried(subject, "--data" if own else "TARGET")
+        if found["refused"] is not None and not own:
+            found = self._with_other_targets(subject, made) or found
         if found["refused"] is not None and without_a_loss is not None:
             # Its loss takes no batch at all here; what is before it is compared on what the script trains on.
             self.batches, subject.takes_all, self.called, found = without_a_loss
             subject.expect(self.batches[0])
             self.are_of_training, self.training_refused = True, None
         return found
+
+    def _tried(self, subject: Subject, argument: str) -> Outputs:
+        """What the model gives for the first of the batches, as it is or as its own step calls it."""
+        subject.expect(self.batches[0])
+        try:
+            return self._outputs_for(subject, self.batches[0], argument)
+        except InvalidArgumentError:
+            if not has_own(subject.model, "train_step"):
+                raise
+            return self._outputs_for(subject, self.batches[0], argument, by_step=True)
+
+    def _with_other_targets(self, subject: Subject, made: Callable[[str], list[Batch]]) -> Outputs | None:
+        """What the model gives for the first other kind of targets that its loss takes; None where it takes none."""
+        refused = self.batches
+        for kind in OTHER_TARGETS:
+            self.batches = made(kind)
+            found = self._tried(subject, "TARGET")
+            if found["refused"] is None:
+                return found
+        self.batches = refused
+        subject.expect(self.batches[0])
+        return None
 
     def _try_what_the_script_trains_on(self, subject: Subject) -> tuple[Outputs | None, _Tried | None]:
         """Takes the batches that the script trains on in the first form that the model and its loss take.

@@ -256,6 +256,8 @@ class Subject:
                 if self.loss is None and not has_own(self.model, "compute_loss"):
                     raise self._no_loss() from error
                 refused = str(refusal(error))
+        # The model itself comes last: its call may end in another framework's tensors where no layer's does.
+        given.append(["", None, [_spec_of(each) for each in keras.tree.flatten(predictions)]])
         outputs = [
             [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
             for place, each in keras.tree.flatten_with_path(predictions)
@@ -430,6 +432,7 @@ class Subject:
         # A variable that stays float32 has float32 slots, to which TensorFlow does not add float64.
         if model is self.reference and not any(map(stays_in_own_dtype, model.trainable_variables)):
             inner.apply = _widened_throughout(inner.apply)
+            inner.add_variable = _widened_if_named(inner.add_variable)
         return made
 
     def built_optimizer(self, model: Any) -> Any:
@@ -516,6 +519,18 @@ def _widened_throughout(apply: Callable[..., Any]) -> Callable[..., Any]:
             return apply(*args, **keywords)
 
     return applied
+
+
+def _widened_if_named(add_variable: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns an optimizer's `add_variable` that makes float64 of a dtype that is named float32."""
+
+    def added(*args: Any, **keywords: Any) -> Any:
+        dtype = keywords.get("dtype")
+        if dtype is not None and keras.backend.standardize_dtype(dtype) == "float32":
+            keywords["dtype"] = "float64"
+        return add_variable(*args, **keywords)
+
+    return added
 
 
 def stays_in_own_dtype(number: Any) -> bool:

@@ -45,6 +45,7 @@ __all__ = ["Worker"]
 _TRAINED_ON = "its first batches are those that are compared on"
 _CALLED_BY_STEP = "train_step calls the model on something else than its batch, which is what outputs are compared for"
 _NEVER_CALLED = "the model's call takes nothing that it is trained on, and is not compared"
+_OTHER_TARGETS = "its loss takes none of the targets that dlf makes: --data gives those that it is for"
 _TOLD = 3
 """How many differences between two builds are told."""
 _AS_STARTED = {
@@ -125,6 +126,7 @@ class Worker:
                 *[_TRAINED_ON] * chosen.are_of_training,
                 *[_CALLED_BY_STEP] * (chosen.called is not None),
                 *[_NEVER_CALLED] * subject.is_never_called,
+                *[_OTHER_TARGETS] * (found["refused"] is not None and not (options["data"] or chosen.are_of_training)),
             ],
             "batches_of_training": chosen.are_of_training,
             "training_refused": chosen.training_refused,
