@@ -17,7 +17,6 @@ from typing import Any
 
 import click
 
-from dlf._version import __version__
 from dlf.gradients.page._source import highlight_styles, source_rows
 from dlf.gradients.report import answer_of
 from dlf.numerics.noise_floor import LOW_PRECISION, NOISY
@@ -95,7 +94,6 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "places": [_place(each) for each in paths if "versions" in each],
         "light": light,
         "dark": dark,
-        "version": __version__,
     }
 
 

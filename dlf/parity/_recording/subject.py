@@ -242,13 +242,14 @@ class Subject:
         listener = Listener(self.layers, hear=hear)
         known = {name for each in known_differences() for name in each.functions}
         with outputs_alone(self.model) as scope, functions_heard(known, hear_function):
-            before = [scope.get_current_value(each) for each in self.model.trainable_variables]
+            variables = self.model.trainable_variables
+            before = [scope.get_current_value(each) for each in variables]
             try:
                 with listening(listener):
                     predictions = with_sorted_keys(self.model(tensors[0], training=False))
             except Exception as error:
                 raise refusal(error) from error
-            after = [scope.get_current_value(each) for each in self.model.trainable_variables]
+            after = [scope.get_current_value(each) for each in variables]
             try:
                 if compute is not None:
                     compute(tensors, predictions)
@@ -262,7 +263,7 @@ class Subject:
             [".".join(map(str, place)), list(each.shape), kind_of(keras.backend.standardize_dtype(each.dtype))]
             for place, each in keras.tree.flatten_with_path(predictions)
         ]
-        changed = zip(self.model.trainable_variables, before, after, strict=True)
+        changed = zip(variables, before, after, strict=True)
         return {
             "outputs": outputs,
             "given": given,
@@ -642,9 +643,11 @@ def _is_whole(model: keras.Model) -> bool:
 def _make_variables_inside(model: keras.Model) -> None:
     """Calls a model whose inputs are known, if some layer has no variables yet: a recurrent cell of somebody's own.
 
-    It makes its layers' variables where it is called, which Keras does not do to find the shape of what it gives.
+    It makes its layers' variables where it is called, which Keras does not do to find the shape of what it gives. And
+    a layer of somebody's own may do so although it says that it is built.
     """
-    if all(map(_has_its_variables, layers_by_path(model).values())):
+    layers = layers_by_path(model).values()
+    if all(_has_its_variables(each) and type(each).__module__.startswith("keras.") for each in layers):
         return
     values = [(each, to_numpy(each.value)) for each in model.variables]
     with suppress(Exception):  # Not all that says that it is unbuilt has to be called.

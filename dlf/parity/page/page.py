@@ -20,6 +20,7 @@ import click
 from dlf.parity.options import STAGES
 from dlf.parity.page._graph import draw_calls
 from dlf.parity.page._plots import MARKS, plot_depth, plot_distance
+from dlf.parity.page.numbers import difference_text
 from dlf.parity.page.rows import MEANINGS, Layer, Row, layers_of, rows_of
 from dlf.parity.report import (
     advice_of,
@@ -78,6 +79,7 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the template shows."""
     from markupsafe import Markup
 
+    report = _odd_first(report)
     rows, left_out = rows_of(report)
     layers = layers_of(report, rows)
     numbers = {layer.path: layer.number for layer in layers}
@@ -119,6 +121,13 @@ def _view(report: Mapping[str, Any]) -> dict[str, Any]:
         "there": [name for name in MEANINGS if any(cell.verdict == name for row in rows for cell in row.cells)],
         "all_stages": [stage for stage in STAGES if any(row.stage == stage for row in rows)],
     }
+
+
+def _odd_first(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same report with the backends first that differ: wide tables may be cut off at their right."""
+    odd = {each["backend"] for each in report["divergences"]}
+    names = sorted(report["backends"], key=lambda name: name not in odd)
+    return {**report, "backends": {name: report["backends"][name] for name in names}}
 
 
 def _advice(report: Mapping[str, Any]) -> str:
@@ -163,18 +172,21 @@ def _costliest(layers: Sequence[Layer]) -> Layer:
 
 def _stage(stage: str, report: Mapping[str, Any], numbers: Mapping[str | None, int]) -> dict[str, Any]:
     each = report["stages"].get(stage, {"counts": {}, "worst": None})
-    worst = each["worst"] or {}
+    # What differs comes before what is the same and costs most.
+    wrong = next((one for one in report["divergences"] if one["stage"] == stage), None)
+    worst = wrong or each["worst"] or {}
     floors = worst.get("noise_floors")
+    size = f"{floors:,.1f}" if floors else ""
+    size = f"{difference_text(wrong['relative_difference'])} apart in float64" if wrong else size
     where = worst.get("layer") or name_of(worst) or "the model"
     counts = [(name, level, each["counts"][name]) for name, (level, _) in MEANINGS.items() if name in each["counts"]]
     other = [(name, "", count) for name, count in each["counts"].items() if name not in MEANINGS]
-    wrong = any(one["stage"] == stage for one in report["divergences"])
     foregone = is_foregone(stage, report)
     return {
         "name": stage,
         "counts": [] if foregone else counts + other,
         "note": "not judged: what differs above differs here too" if foregone else why_empty(stage, report),
-        "floors": f"{'otherwise ' if wrong else ''}{floors:,.1f}" if floors and not foregone else "",
+        "floors": "" if foregone else size,
         "where": where,
         "number": numbers.get(worst.get("layer"), 0),
         "backend": worst.get("backend") or "",

@@ -10,6 +10,7 @@ Requirements:
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def write_scripted_page(template: Path, view: Mapping[str, Any], scripts: Sequen
 
     Args:
         template: The template file, as for `write_template`. Its variables are those of `view`, and ``early_script``,
-            ``scripts``, the hashes ``policy`` that allow these, the ``license`` of DataTables, and dlf's ``version``.
+            ``scripts``, the hashes ``policy`` that allow these, and the ``license`` of DataTables.
         view: The variables of the template.
         scripts: The script files, in the order in which they run.
         file: The page to write.
@@ -52,7 +53,6 @@ def write_scripted_page(template: Path, view: Mapping[str, Any], scripts: Sequen
         "early_script": Markup(texts[0]),  # noqa: S704
         "scripts": [Markup(each) for each in texts[1:]],  # noqa: S704
         "license": (_FOLDER / "vendor/datatables/License.txt").read_text(encoding="utf-8"),
-        "version": __version__,
     }
     write_template(template, {**view, **own}, file, finalize=_visible)
 
@@ -62,7 +62,7 @@ def write_template(template: Path, view: Mapping[str, Any], file: Path, **option
 
     Args:
         template: The template file. It can include files of its own folder by name, and shared ones as ``html/NAME``.
-        view: The variables of the template.
+        view: The variables of the template; ``version`` and ``date`` are there by themselves.
         file: The page to write.
         **options: Further arguments of `jinja2.Environment`.
 
@@ -79,7 +79,8 @@ def write_template(template: Path, view: Mapping[str, Any], file: Path, **option
         lstrip_blocks=True,
         **options,
     )
-    page = environment.get_template(template.name).render(view)
+    today = dt.datetime.now().astimezone().date().isoformat()
+    page = environment.get_template(template.name).render({"version": __version__, "date": today, **view})
     with whole_file(file) as place:
         # A file name that is not valid UTF-8 reaches a report as surrogates, which cannot be encoded.
         place.write_text(page, encoding="utf-8", errors="replace")
