@@ -22,6 +22,7 @@ from dlf.backend.registry import load_backend
 from dlf.backend.report import backend_environment
 from dlf.parity.options import ParityOptions
 from dlf.parity.runner import Workers, run_parity
+from dlf.utils.console import result_console
 from dlf.utils.errors import BackendError, DlfError
 
 __all__ = ["print_parity_bench", "run_parity_bench"]
@@ -86,7 +87,7 @@ def run_parity_bench(
 
 def print_parity_bench(found: dict[str, Any], console: Console | None = None) -> None:
     """Prints what `run_parity_bench` returned."""
-    console = console or Console(highlight=False)
+    console = console or result_console()
     ratios = ", ".join(f"{each:.2f}" for each in found["ratios"])
     console.print(
         f"parity of the lab's MLP, all stages: {found['ratio']:.2f} times the slowest backend's own start and one step "

@@ -19,11 +19,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlf.bench.options import FUSED, REFERENCE
+from dlf.utils.console import result_console
 
 __all__ = ["SCHEMA", "exit_code", "print_bench", "summarise"]
 
 SCHEMA = 1
-_WIDTH = 130
 
 
 def summarise(result: dict[str, Any], rows: int) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def print_bench(report: dict[str, Any], console: Console | None = None) -> None:
         report: What `run_bench` returned.
         console: Where to print; by default stdout.
     """
-    console = console or _console()
+    console = console or result_console()
     options = report["options"]
     for result in report["results"]:
         title = f"[bold]{escape(result['backend'])}, {escape(result['model'])}[/]"
@@ -111,12 +111,6 @@ def print_bench(report: dict[str, Any], console: Console | None = None) -> None:
         for line in _remarks(result):
             console.print(f"  {escape(line)}", soft_wrap=True)
         console.print()
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    # A file or a pipe has no width of its own, so the table gets one that is enough for it.
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH)
 
 
 def _table(result: dict[str, Any]) -> Table:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.text import Text
 
 from dlf.check.result import CheckResult, Finding
 from dlf.check.rules import RULES
+from dlf.utils.console import result_console
 
 __all__ = ["print_check"]
 
 
 def print_check(result: CheckResult) -> None:
     """Prints the findings by file, the reason of each rule once, and the answer."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = result_console()
+    console.soft_wrap = True  # So that a path can be copied in one piece.
     for each in result.findings:
         console.print(_line(each))
     for path, reason in result.not_read.items():

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from dlf.backend.registry import backend_names
 from dlf.backend.report import ask_backend
+from dlf.utils.console import result_console
 from dlf.utils.errors import BackendError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class LabProgress:
 
 def print_lab(result: LabResult) -> None:
     """Prints the results of a run."""
-    console = Console(highlight=False)
+    console = result_console()
     options = result.options
     install = "" if importlib.util.find_spec("tensorboard") else "pip install tensorboard && "
     console.print(
@@ -108,7 +109,7 @@ def ask_backends() -> list[dict[str, Any]]:
 
 def print_backends(answers: list[dict[str, Any]]) -> None:
     """Prints a few lines for each backend."""
-    console = Console(highlight=False)
+    console = result_console()
     for answer in answers:
         if "devices" in answer:
             head = _joined(answer["versions"])

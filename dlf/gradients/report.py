@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dlf.utils.console import result_console
+
 __all__ = ["answer_of", "exit_code", "print_gradients"]
 
 _STYLES = {
@@ -67,7 +69,7 @@ def print_gradients(report: Mapping[str, Any], console: Console | None = None) -
         report: What `run_gradients` returned.
         console: Where to print; by default the terminal.
     """
-    console = console or Console(highlight=False)
+    console = console or result_console()
     console.print(f"[bold]{escape(answer_of(report))}[/]")
     rate = "" if report["learning_rate"] is None else f", learning rate {report['learning_rate']:g}"
     console.print(

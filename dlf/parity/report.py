@@ -16,6 +16,7 @@ from dlf.backend.registry import backend_names, is_installed, load_backend
 from dlf.parity._judging.verdict import PLACE, Thresholds, judged_in_own_dtype
 from dlf.parity.evidence import is_frozen
 from dlf.parity.options import STAGES
+from dlf.utils.console import result_console
 from dlf.utils.files import write_json
 from dlf.utils.words import listed
 from dlf.utils.workers import WorkerProgress
@@ -218,7 +219,7 @@ def print_parity(report: Mapping[str, Any], console: Console | None = None) -> N
         report: What `run_parity` returned.
         console: The console to print to; by default the terminal.
     """
-    console = console or Console(highlight=False)
+    console = console or result_console()
     color = "red" if report["verdict"] == "diverge" else "yellow" if exit_code(report) else "green"
     console.print(f"[bold {color}]{escape(answer_of(report))}[/]")
     versions = " · ".join(f"{name} {each['framework']}, {each['device']}" for name, each in report["backends"].items())

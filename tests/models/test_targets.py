@@ -400,3 +400,15 @@ def test_a_global_that_a_function_makes_is_waited_for(tmp_path: Path) -> None:
     lines = "model = None\ndef make():\n    global model\n    model = keras.Sequential([keras.Input((3,))])\nmake()\n"
     file.write_text(f"import keras\n{lines}")
     assert isinstance(load_target(f"{file}:model", anew=True)(), keras.Sequential)
+
+
+def test_a_file_alone_is_answered_with_what_may_be_meant_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(
+        "import keras\nclass Net(keras.Model): pass\ndef build(units=3): return keras.Sequential([])\n"
+        "def block(x): return keras.Model(x, x)\ndef mean(): return 3\nnet = Net()\nsize = len('a')\n"
+    )
+    with pytest.raises(InvalidArgumentError, match=rf"In it there may be: {file}:build, {file}:net\.$"):
+        check_target(str(file))
+    with pytest.raises(InvalidArgumentError, match=r"There is no file nowhere\.py"):
+        check_target("nowhere.py")
