@@ -252,6 +252,7 @@ _JAX = {
 _NUMPY = {"asarray": "keras.ops.convert_to_tensor", "pow": "keras.ops.power", "concat": "keras.ops.concatenate"}
 
 KERAS_BACKEND = {
+    "Variable": "keras.Variable",
     "batch_dot": "keras.ops.matmul, or keras.ops.einsum",
     "batch_flatten": "keras.ops.reshape(x, (keras.ops.shape(x)[0], -1))",
     "batch_get_value": "[keras.ops.convert_to_numpy(x) for x in xs]",

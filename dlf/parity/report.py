@@ -581,7 +581,7 @@ _OF_STEP = (
     "read the model's own `train_step`: the layers that it calls agree by themselves, and the loss that it takes "
     "gradients of does not."
 )
-_KNOWN = "see what is known of it, above; look further only at what that does not explain."
+_KNOWN = "read what is known of it; look further only at what that does not explain."
 
 
 def _advice_on_training(first: Mapping[str, Any], backends: Mapping[str, Any]) -> str:

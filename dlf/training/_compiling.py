@@ -19,7 +19,7 @@ from dlf.models.model_loss import has_own
 from dlf.training.engine.plan import forget_runner
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["check_compiled", "check_fit_options", "compiling", "sort_options"]
+__all__ = ["check_compiled", "check_fit_options", "check_model", "compiling", "sort_options"]
 
 
 def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,6 +71,21 @@ def check_fit_options(options: dict[str, Any]) -> None:
             )
 
 
+def check_model(model: Any) -> None:
+    """Raises if this is no Keras model.
+
+    Args:
+        model: Anything.
+
+    Raises:
+        InvalidArgumentError: It is something else.
+    """
+    if not isinstance(model, keras.Model):
+        name = getattr(model, "__name__", "")
+        advice = f"Call it: {name}()." if callable(model) and name.isidentifier() else ""
+        raise InvalidArgumentError("model", expected="a Keras model", received=model, advice=advice)
+
+
 def check_compiled(model: Any) -> None:
     """Raises unless this is a compiled Keras model.
 
@@ -80,8 +95,7 @@ def check_compiled(model: Any) -> None:
     Raises:
         InvalidArgumentError: It is no model, or is not compiled.
     """
-    if not isinstance(model, keras.Model):
-        raise InvalidArgumentError("model", expected="a Keras model", received=model)
+    check_model(model)
     if not model.compiled:
         raise InvalidArgumentError(
             "model", expected="a compiled model", received=model.name, advice="Call model.compile(loss=...) first."

@@ -19,9 +19,19 @@ import numpy as np
 from dlf.data.array_dataset import ArrayDataset, BatchedDataset
 from dlf.data.tf_data import is_repeatable, rows_of
 from dlf.models.model_loss import has_own
-from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["FORMS", "are_arrays", "as_arguments_of_fit", "as_given", "build_if_deferred", "check_data", "check_labels"]
+__all__ = [
+    "FORMS",
+    "are_arrays",
+    "as_arguments_of_fit",
+    "as_given",
+    "build_if_deferred",
+    "check_data",
+    "check_inputs",
+    "check_labels",
+    "check_metrics",
+]
 
 
 FORMS = "batches, (x, y), (x, y, sample_weight), or inputs alone"
@@ -62,6 +72,33 @@ def are_arrays(data: Any) -> bool:
     """
     parts = keras.tree.flatten(data)
     return bool(parts) and all(hasattr(each, "shape") and hasattr(each, "dtype") for each in parts)
+
+
+def check_metrics(metrics: Any) -> None:
+    """Raises if a metric is named that Keras does not have.
+
+    Args:
+        metrics: As in Keras's `compile`.
+
+    Raises:
+        InvalidArgumentError: There is no metric of a name; the message names the nearest.
+    """
+    for each in keras.tree.flatten(metrics):
+        if isinstance(each, str) and each not in _OF_COMPILE:
+            try:
+                keras.metrics.get(each)
+            except ValueError as error:
+                known = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in dir(keras.metrics)]
+                raise InvalidArgumentError(
+                    "metrics",
+                    expected="names of metrics of Keras, metrics, or functions",
+                    received=each,
+                    advice=did_you_mean(each, [*_OF_COMPILE, *known]),
+                ) from error
+
+
+_OF_COMPILE = ("accuracy", "acc", "crossentropy", "ce")
+"""Names that mean another metric by the loss."""
 
 
 def check_data(argument: str, data: Any) -> None:
@@ -118,6 +155,36 @@ def build_if_deferred(model: keras.Model, data: Any) -> None:
         model.build((None, *inputs.shape[1:]))
 
 
+def check_inputs(argument: str, data: Any, model: keras.Model) -> None:
+    """Raises if a model whose input is known does not take inputs of the shape that is given.
+
+    Args:
+        argument: The argument's name, for the error message.
+        data: Batches or arrays.
+        model: The model.
+
+    Raises:
+        InvalidArgumentError: The inputs do not fit; the message says which would.
+    """
+    expected = getattr(model, "input_shape", None) if getattr(model, "inputs", None) else None
+    inputs, _ = _parts(data) if not isinstance(data, tuple) or len(data) > 1 else (data[0], None)
+    if not isinstance(expected, tuple) or not hasattr(inputs, "shape") or has_own(model, "train_step"):
+        return
+    given = tuple(inputs.shape)[1:]
+    if _same(given, expected[1:]):
+        return
+    try:
+        # A Sequential model takes other sizes than it was built for where its layers do, as convolutions.
+        with keras.StatelessScope():
+            model(keras.ops.zeros((1, *(size or 1 for size in given)), model.inputs[0].dtype))
+    except Exception as error:
+        raise InvalidArgumentError(
+            argument,
+            expected=f"inputs of the shape {expected}, which the model was built for",
+            received=tuple(inputs.shape),
+        ) from error
+
+
 def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> None:
     """Raises if the labels cannot be targets for the built model's output.
 
@@ -143,6 +210,13 @@ def check_labels(argument: str, data: Any, model: keras.Model, loss: Any) -> Non
             received=data[0],
         )
     _, labels = _parts(data)
+    if not of_its_own and isinstance(labels, np.ndarray) and labels.dtype.kind in "OSU":
+        raise InvalidArgumentError(
+            argument,
+            expected="labels that are numbers",
+            received=labels,
+            advice="Number the classes: names, y = numpy.unique(y, return_inverse=True).",
+        )
     if of_its_own or not hasattr(labels, "shape") or not isinstance(output, tuple) or not isinstance(output[-1], int):
         return
     if isinstance(loss, list | tuple | dict):

@@ -24,8 +24,17 @@ import keras
 from dlf.models.by_name import check_loss
 from dlf.models.scripts import fit_instead
 from dlf.random.seed import randomness_as_seeded
-from dlf.training._compiling import check_compiled, check_fit_options, compiling, sort_options
-from dlf.training._validation import FORMS, as_arguments_of_fit, as_given, build_if_deferred, check_data, check_labels
+from dlf.training._compiling import check_compiled, check_fit_options, check_model, compiling, sort_options
+from dlf.training._validation import (
+    FORMS,
+    as_arguments_of_fit,
+    as_given,
+    build_if_deferred,
+    check_data,
+    check_inputs,
+    check_labels,
+    check_metrics,
+)
 from dlf.training.engine.plan import MEMORY_SHARE, check_engine
 from dlf.training.engine.training import run_training
 from dlf.utils.errors import InvalidArgumentError, TrainingError, check_positive
@@ -89,7 +98,9 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         >>> len(history.history["loss"]), history.engine
         (2, 'fused')
     """
+    check_model(model)
     check_loss(loss)
+    check_metrics(metrics)
     check_engine(engine, memory_share)
     of_compile, of_fit = sort_options(model, options)
     compile_it = compiling(model, {"loss": loss, "optimizer": optimizer, "metrics": metrics} | of_compile)
@@ -173,7 +184,7 @@ class _Request:
     ) -> keras.callbacks.History:
         """Checks the request, compiles the model, and trains it."""
         check_positive("epochs", options["epochs"])
-        check_positive("batch_size", options.get("batch_size") or 1)
+        check_positive("batch_size", 1 if options.get("batch_size") is None else options["batch_size"])
         callbacks = _as_callbacks(options["callbacks"])
         data = [(name, each) for name, each in zip(self.names, (train, validation), strict=True) if each is not None]
         if train is None:
@@ -182,6 +193,7 @@ class _Request:
             check_data(name, each)
         build_if_deferred(model, train)
         for name, each in data:
+            check_inputs(name, each, model)
             check_labels(name, each, model, loss)
         compile_it()
         instead = fit_instead()

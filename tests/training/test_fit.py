@@ -102,6 +102,9 @@ class Halves(keras.utils.PyDataset):  # type: ignore[misc]  # As above.
         ((X, Y), {"optimizer": "sgd"}, r"optimizer: expected an argument of keras.Model.fit.* Compile the model first"),
         ((X, Y), {"batchsize": 3}, "Did you mean 'batch_size'"),
         ((X, Y), {"epochs": 0}, "epochs: expected a positive integer"),
+        ((X, Y), {"batch_size": 0}, "batch_size: expected a positive integer, received 0"),
+        ((X[:, :1], Y), {}, r"x, y: expected inputs of the shape \(None, \d+\), which .*, received \(24, 1\)"),
+        ((X, Y.astype(str)), {}, r"x, y: expected labels that are numbers.*numpy.unique\(y, return_inverse=True\)"),
         ((X, Y), {"engine": "fast"}, "engine: expected one of auto, fused, keras"),
     ],
 )
@@ -109,6 +112,23 @@ def test_what_cannot_be_trained_on_is_said(arguments: Any, options: dict[str, An
     with pytest.raises(InvalidArgumentError, match=message) as caught:
         dlf.fit(compiled(), *arguments, **options)
     assert "[[" not in str(caught.value)  # No array is printed.
+
+
+def test_a_misspelt_metric_and_what_is_no_model_are_said_before_anything_is_computed() -> None:
+    with pytest.raises(
+        InvalidArgumentError, match=r"metrics: expected .* 'acuracy'. Did you mean 'accuracy'"
+    ):
+        dlf.compile_and_fit(model(), (X, Y), loss="mse", metrics=["mae", {"out": "acuracy"}])
+    with pytest.raises(InvalidArgumentError, match=r"model: expected a Keras model, .* Call it: model\(\)."):
+        dlf.compile_and_fit(model, (X, Y), loss="mse")
+
+
+def test_inputs_of_another_size_are_taken_where_the_model_takes_them() -> None:
+    parts = [keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3), keras.layers.GlobalAveragePooling2D()]
+    history = dlf.compile_and_fit(
+        keras.Sequential(parts), (np.ones((4, 6, 6, 1)), np.ones((4, 2))), loss="mse", verbose=0
+    )
+    assert len(history.history["loss"]) == 1
 
 
 def test_batches_are_taken_as_x() -> None:
