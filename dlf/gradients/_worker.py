@@ -23,6 +23,7 @@ import numpy as np
 from dlf.backend.protocol import Lesson
 from dlf.backend.registry import current_backend
 from dlf.backend.report import describe_backend
+from dlf.check.advice import explained
 from dlf.gradients._problems import load_problem
 from dlf.gradients.check import GradientCheck, check_gradients
 from dlf.gradients.training_loop import TrainingLoop
@@ -32,7 +33,7 @@ from dlf.models.synthetic_data import make_batch
 from dlf.models.targets import load_target
 from dlf.numerics.float64 import float64_everywhere
 from dlf.random.seed import set_seed
-from dlf.utils.errors import InvalidArgumentError
+from dlf.utils.errors import DlfError, InvalidArgumentError
 from dlf.utils.workers import serve
 
 __all__ = ["solve_model", "solve_problem"]
@@ -119,7 +120,7 @@ def solve_model(path_name: str, request: Mapping[str, Any]) -> tuple[dict[str, A
     """
     set_seed(request["seed"])
     build = load_target(request["problem"], "--problem")
-    model, random = build(), np.random.default_rng(request["seed"])
+    model, random = _built(build, request["problem"]), np.random.default_rng(request["seed"])
     make = load_target(request["data"], "--data") if request["data"] else None
 
     def batch() -> Any:
@@ -174,6 +175,21 @@ def _module_source(path: Any, problem: str) -> Iterator[dict[str, Any]]:
     kind = getattr(path, {"line": "Line", "mlp": "MLP"}[problem], None)
     if kind is not None:
         yield _source("model", kind)
+
+
+def _built(build: Callable[[], Any], target: str) -> Any:
+    """Calls a user's function; what it raises is said as `dlf parity` says it."""
+    try:
+        return build()
+    except DlfError:
+        raise
+    except Exception as error:
+        raise InvalidArgumentError(
+            "--problem",
+            expected="a function without arguments, or a call, that returns a Keras model",
+            received=target.rpartition(":")[2],
+            advice=f"\n{explained(error)}",
+        ) from error
 
 
 def _source(name: str, what: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from dlf.utils.trees import mapped
 
 __all__ = [
     "as_batch",
+    "check_is_model",
     "check_model",
     "computed_loss",
     "has_own",
@@ -201,6 +202,38 @@ def as_batch(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     return mapped(keras.ops.convert_to_tensor, keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
 
 
+def check_is_model(model: Any) -> None:
+    """Raises an error unless this is a Keras model.
+
+    Args:
+        model: The value of an argument `model`.
+
+    Raises:
+        InvalidArgumentError: It is something else; the message says what to do.
+
+    Example:
+        >>> check_is_model(keras.Sequential())
+    """
+    if isinstance(model, keras.Model):
+        return
+    # A model made before keras.config.set_backend, say, is an instance of another keras.Model.
+    if any(each.__name__ == "Model" and each.__module__.startswith("keras.") for each in type(model).__mro__):
+        raise InvalidArgumentError(
+            "model",
+            expected=f"a model of this process's Keras, which runs on {keras.config.backend()}",
+            received=model,
+            advice="This one was made by Keras on another backend: build it anew here.",
+        )
+    advice = ""
+    if isinstance(model, tuple | list) and any(isinstance(each, keras.Model) for each in model):
+        advice = "Name one of them: the first is that by [0]."
+    elif isinstance(model, keras.Layer):
+        advice = "Put the layer into one: keras.Sequential([keras.Input(shape), layer])."
+    elif inspect.isfunction(model) and model.__name__.isidentifier():
+        advice = f"Call it: {model.__name__}()."
+    raise InvalidArgumentError("model", expected="a Keras model", received=model, advice=advice)
+
+
 def check_model(model: Any, *, is_trained: bool = True) -> None:
     """Raises an error unless this is a built Keras model with trainable floating-point variables.
 
@@ -214,21 +247,7 @@ def check_model(model: Any, *, is_trained: bool = True) -> None:
     Example:
         >>> check_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
     """
-    if not isinstance(model, keras.Model):
-        # A model made before keras.config.set_backend, say, is an instance of another keras.Model.
-        if any(each.__name__ == "Model" and each.__module__.startswith("keras.") for each in type(model).__mro__):
-            raise InvalidArgumentError(
-                "model",
-                expected=f"a model of this process's Keras, which runs on {keras.config.backend()}",
-                received=model,
-                advice="This one was made by Keras on another backend: build it anew here.",
-            )
-        advice = ""
-        if isinstance(model, tuple | list) and any(isinstance(each, keras.Model) for each in model):
-            advice = "Name one of them: the first is that by [0]."
-        elif isinstance(model, keras.Layer):
-            advice = "Put the layer into one: keras.Sequential([keras.Input(shape), layer])."
-        raise InvalidArgumentError("model", expected="a Keras model", received=model, advice=advice)
+    check_is_model(model)
     if not model.built:
         raise InvalidArgumentError(
             "model",

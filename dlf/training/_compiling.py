@@ -15,11 +15,11 @@ from typing import Any
 import keras
 
 from dlf.models.by_name import find_optimizer
-from dlf.models.model_loss import has_own
+from dlf.models.model_loss import check_is_model, has_own
 from dlf.training.engine.plan import forget_runner
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 
-__all__ = ["check_compiled", "check_fit_options", "check_model", "compiling", "sort_options"]
+__all__ = ["check_compiled", "check_fit_options", "compiling", "sort_options"]
 
 
 def sort_options(model: keras.Model, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,21 +71,6 @@ def check_fit_options(options: dict[str, Any]) -> None:
             )
 
 
-def check_model(model: Any) -> None:
-    """Raises if this is no Keras model.
-
-    Args:
-        model: Anything.
-
-    Raises:
-        InvalidArgumentError: It is something else.
-    """
-    if not isinstance(model, keras.Model):
-        name = getattr(model, "__name__", "")
-        advice = f"Call it: {name}()." if callable(model) and name.isidentifier() else ""
-        raise InvalidArgumentError("model", expected="a Keras model", received=model, advice=advice)
-
-
 def check_compiled(model: Any) -> None:
     """Raises unless this is a compiled Keras model.
 
@@ -95,7 +80,7 @@ def check_compiled(model: Any) -> None:
     Raises:
         InvalidArgumentError: It is no model, or is not compiled.
     """
-    check_model(model)
+    check_is_model(model)
     if not model.compiled:
         raise InvalidArgumentError(
             "model", expected="a compiled model", received=model.name, advice="Call model.compile(loss=...) first."

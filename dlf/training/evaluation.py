@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from dlf.training._compiling import check_compiled, check_model
+from dlf.models.model_loss import check_is_model
+from dlf.training._compiling import check_compiled
 from dlf.training._validation import are_arrays, as_given, check_data, check_labels
 from dlf.training.engine import loop
 from dlf.training.engine.arrays import as_batches
@@ -100,7 +101,7 @@ def predict(
         >>> predict(model, np.array([[1.0], [2.0]])).tolist()
         [[1.0, 1.0], [2.0, 2.0]]
     """
-    check_model(model)
+    check_is_model(model)
     check_engine(engine, memory_share)
     inputs = data
     if isinstance(data, list | dict) or are_arrays(data):

@@ -22,9 +22,10 @@ from typing import Any
 import keras
 
 from dlf.models.by_name import check_loss
+from dlf.models.model_loss import check_is_model
 from dlf.models.scripts import fit_instead
 from dlf.random.seed import randomness_as_seeded
-from dlf.training._compiling import check_compiled, check_fit_options, check_model, compiling, sort_options
+from dlf.training._compiling import check_compiled, check_fit_options, compiling, sort_options
 from dlf.training._validation import (
     FORMS,
     as_arguments_of_fit,
@@ -98,7 +99,7 @@ def compile_and_fit(  # noqa: PLR0913 - the names that Keras uses, in one call.
         >>> len(history.history["loss"]), history.engine
         (2, 'fused')
     """
-    check_model(model)
+    check_is_model(model)
     check_loss(loss)
     check_metrics(metrics)
     check_engine(engine, memory_share)

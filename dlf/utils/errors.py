@@ -129,9 +129,28 @@ def did_you_mean(received: str, known: Iterable[str]) -> str:
     Example:
         >>> did_you_mean("fashon_mnist", ["digits", "fashion_mnist"])
         "Did you mean 'fashion_mnist'?"
+        >>> did_you_mean("tf", ["jax", "tensorflow", "torch"])
+        "Did you mean 'tensorflow'?"
     """
-    near = difflib.get_close_matches(received, list(known), n=1)
+    names = list(known)
+    near = [_OTHER_NAMES[received]] if _OTHER_NAMES.get(received) in names else []
+    near = near or difflib.get_close_matches(received, names, n=1)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+_OTHER_NAMES = {
+    "tf": "tensorflow",
+    "pytorch": "torch",
+    "flax": "jax",
+    "fp32": "float32",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+    "amp": "mixed_bfloat16",
+    "cuda": "gpu",
+    "backward": "gradient",
+}
+"""What people call some things, and their names here."""
 
 
 def gone(package: str, version: str, expected: str, what: str | None = None) -> BackendError:

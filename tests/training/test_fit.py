@@ -115,9 +115,7 @@ def test_what_cannot_be_trained_on_is_said(arguments: Any, options: dict[str, An
 
 
 def test_a_misspelt_metric_and_what_is_no_model_are_said_before_anything_is_computed() -> None:
-    with pytest.raises(
-        InvalidArgumentError, match=r"metrics: expected .* 'acuracy'. Did you mean 'accuracy'"
-    ):
+    with pytest.raises(InvalidArgumentError, match=r"metrics: expected .* 'acuracy'. Did you mean 'accuracy'"):
         dlf.compile_and_fit(model(), (X, Y), loss="mse", metrics=["mae", {"out": "acuracy"}])
     with pytest.raises(InvalidArgumentError, match=r"model: expected a Keras model, .* Call it: model\(\)."):
         dlf.compile_and_fit(model, (X, Y), loss="mse")
