@@ -108,11 +108,14 @@ class Expressions(ABC):
 
     def condition(self, test: ast.expr, scope: Scope) -> None:
         """Reads a condition, which may not be a tensor."""
-        if self._asks_a_tensor(test, scope):
+        # While a layer is made, its variables have values.
+        if self._asks_a_tensor(test, scope) and not self.place.preparing:
             self.report(test, "tensor-condition", "keras.ops.where, or keras.ops.cond")
 
     def _asks_a_tensor(self, test: ast.expr, scope: Scope) -> bool:
         match test:
+            case ast.BoolOp() if any("isinstance(" in ast.unparse(each) for each in test.values):
+                return False  # It knows what it asks.
             case ast.BoolOp():
                 return max([self._asks_a_tensor(each, scope) for each in test.values])
             case ast.UnaryOp(op=ast.Not()):
@@ -196,7 +199,7 @@ class Expressions(ABC):
                 self.condition(test, inner)
         return Kind.CONTAINER if holds_tensors(self.value(node, inner)) else None
 
-    def _attribute(self, node: ast.Attribute, scope: Scope) -> Value:
+    def _attribute(self, node: ast.Attribute, scope: Scope) -> Value:  # noqa: PLR0911 - one for each kind of owner.
         match self.value(node.value, scope):
             case Name() as owner:
                 name = below(owner, node.attr)
@@ -211,8 +214,12 @@ class Expressions(ABC):
                 if node.attr == "at" and not self.place.pipeline:
                     self.report(node, "tensor-method", TENSOR_METHODS["at"])
                 return Kind.SHAPE if node.attr == "shape" else None
+            case Kind.SHAPE if node.attr in {"rank", "ndims", "dims"}:
+                self.report(node, "tensor-method", "len(x.shape)")
             case Instance(of=Name(package="keras")) if node.attr in {"input", "output"}:
                 return Kind.TENSOR
+            case Instance(of=Class() as made):
+                return self._of_self(Self(made), node.attr)
         return None
 
     def _of_self(self, owner: Self, attribute: str) -> Value:
@@ -262,13 +269,16 @@ class Expressions(ABC):
         if is_tensor(owner) or owner is Kind.SHAPE:
             return self._of_tensor(function, owner)
         if owner is Kind.CONTAINER or isinstance(owner, Several) or name in _ADDING:
-            if name in _ADDING and isinstance(function.value, ast.Name) and given.has_tensor:
-                scope.names[function.value.id] = Kind.CONTAINER
+            if name in _ADDING and given.has_tensor:
+                # As if it were bound again: to the name, or to the attribute, whose tensors outlive the trace.
+                self.bind(function.value, Kind.CONTAINER, scope)
             if not holds_tensors(owner) or name in {"keys", "index", "count", *_ADDING}:
                 return None
             return Kind.ITEMS if name == "items" else Kind.TENSOR if name in {"get", "pop"} else Kind.CONTAINER
         if name in {"add_weight", "add_variable"}:
             return Kind.VARIABLE
+        if name[:1].isupper():
+            return None  # Some class makes an object.
         of_super = isinstance(function.value, ast.Call) and ast.unparse(function.value.func) == "super"
         known = self.place.inside or isinstance(owner, Self) or of_super
         return Kind.TENSOR if given.has_tensor and known else None

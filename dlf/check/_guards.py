@@ -16,6 +16,8 @@ def is_guard(test: ast.expr) -> bool:
         True
     """
     for each in ast.walk(test):
+        if isinstance(each, ast.Constant) and each.value in _BACKENDS:
+            return True
         if isinstance(each, ast.Call) and ast.unparse(each.func).rpartition(".")[2] in _ASKING:
             return True
         name = each.attr if isinstance(each, ast.Attribute) else each.id if isinstance(each, ast.Name) else ""
@@ -24,6 +26,7 @@ def is_guard(test: ast.expr) -> bool:
     return False
 
 
+_BACKENDS = ("jax", "tensorflow", "torch")
 _ASKING = frozenset({"backend", "hasattr", "find_spec", "is_keras_tensor"})
 _OF_FRAMEWORK = re.compile(r"backend|(^|_)(tf|tensorflow|torch|pytorch|jax)(_|$)")
 

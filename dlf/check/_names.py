@@ -6,7 +6,7 @@ import difflib
 import re
 
 from dlf.check._values import Name
-from dlf.check.equivalents import KERAS_BACKEND, equivalent
+from dlf.check.equivalents import KERAS_BACKEND, NOTHING, equivalent
 from dlf.check.gone import NAMES, RAISING
 from dlf.check.keras_api import has_name, keras_version, names_in
 
@@ -46,7 +46,7 @@ def below(owner: Name, attribute: str) -> Name:
     return named(f"{owner.dotted}.{attribute}", by_tensorflow=owner.by_tensorflow, private=owner.private)
 
 
-def fault_of_name(name: Name) -> tuple[str, str] | None:
+def fault_of_name(name: Name) -> tuple[str, str] | None:  # noqa: PLR0911 - one for each kind of fault.
     """Returns the rule that a name of Keras breaks, and what to write; None of one that may be used."""
     if name.package != "keras" or name.private:
         return None
@@ -58,10 +58,13 @@ def fault_of_name(name: Name) -> tuple[str, str] | None:
         is_name = re.fullmatch(r"keras(\.\w+)*", NAMES[gone]) and has_name(instead)
         return "gone-name", instead if is_name else NAMES[gone]
     if above == "keras.backend" and not has_name(dotted):
-        return "keras-backend", KERAS_BACKEND.get(last) or equivalent("tensorflow", last) or "what keras.ops has for it"
+        return "keras-backend", KERAS_BACKEND.get(last) or equivalent("tensorflow", last) or NOTHING
     if known or not has_name(above, by_tensorflow=name.by_tensorflow):
         return None
     if name.by_tensorflow and has_name(dotted):
         return "gone-name", f"{dotted} of `import keras`, which tf.keras lacks"
+    for package in ("keras", "keras.ops"):
+        if has_name(f"{package}.{last}"):
+            return "gone-name", f"{package}.{last}"
     near = difflib.get_close_matches(last, names_in(above), n=1)
     return "gone-name", f"{above}.{near[0]}" if near else f"a name that Keras {keras_version()} has"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from dlf.check._entries import FUNCTION_ARGUMENTS, kind_of_class
 from dlf.check._names import FRAMEWORKS
 from dlf.check._values import Class, Function, Given, Instance, Kind, Name, Scope, Self, Value, holds_tensors
-from dlf.check.equivalents import equivalent
+from dlf.check.equivalents import NOTHING, equivalent
 from dlf.check.gone import ARGUMENTS, METHODS, SAVING
+from dlf.check.keras_api import arguments_of
 
 if TYPE_CHECKING:
     from dlf.check._expressions import Expressions
@@ -23,8 +24,8 @@ NO_TENSORS = frozenset({"shape", "ndim", "dtype", "is_tensor", "convert_to_numpy
 """Functions of tensors, of any framework, that return something else."""
 
 _NOT_COMPUTING = {
-    "tensorflow": "data io config distribute saved_model lookup train lite dtypes compat TensorShape TensorSpec types "
-    "as_dtype executing_eagerly errors estimator summary test version sysconfig keras autograph DType Tensor "
+    "tensorflow": "data io config distribute saved_model lookup train lite TensorShape TensorSpec types "
+    "executing_eagerly errors estimator test version sysconfig keras autograph DType Tensor "
     "RaggedTensor experimental name_scope control_dependencies init_scope get_logger Module Graph Session",
     "torch": "cuda device dtype utils optim manual_seed backends version Size is_tensor distributed jit load save hub "
     "compile set_default_dtype Tensor",
@@ -43,7 +44,7 @@ _OF_GRADIENTS = (
     "dlf.TrainingLoop"
 )
 _RANDOM = frozenset({"random", "uniform", "randint", "choice", "gauss", "sample", "shuffle", "normalvariate"})
-_SEEDED = "keras.random, with seed=self.seed_generator, a keras.random.SeedGenerator made in __init__"
+_SEEDED = "keras.random, with seed= a keras.random.SeedGenerator that the layer or the model makes in __init__"
 _TRAINING = frozenset({"workers", "use_multiprocessing", "max_queue_size"})
 
 
@@ -62,7 +63,8 @@ class Outside:
         reader, place = self._reader, self._reader.place
         package, _, name = function.dotted.partition(".")
         if function.dotted in _GRADIENTS and not place.pipeline:
-            reader.report(node, "own-gradient", _OF_GRADIENTS, ast.unparse(node.func))
+            by_inputs = "for a derivative by inputs, keras.ops.jvp; else " * place.inside
+            reader.report(node, "own-gradient", by_inputs + _OF_GRADIENTS, ast.unparse(node.func))
             return Instance(function)
         if package == "keras":
             return self._of_keras(node, name, given)
@@ -123,21 +125,17 @@ class Outside:
                     self._reader.call(value, traced=True)
 
     def _of_keras(self, node: ast.Call, name: str, given: Given) -> Value:
-        reader, place = self._reader, self._reader.place
         family, _, last = name.rpartition(".")
         self._check_arguments(node, f"keras.{name}")
         if last == "Input":
             return Kind.TENSOR
         if family == "tree":
             return self._of_tree(last, given)
+        if name == "callbacks.ModelCheckpoint":
+            self._check_checkpoint(node)
         self._read_functions(node, last, given)
         if family.partition(".")[0] == "ops" and last not in NO_TENSORS:
-            if place.pipeline:
-                advice = f"TensorFlow's function for it (tf.{last}, say), or the same in a layer"
-                reader.report(node, "ops-in-tf-data", advice, ast.unparse(node.func))
-            for each in given.functions if last in _BRANCHING and place.inside else ():
-                reader.call(each, traced=True, branch=True)
-            return Kind.TENSOR if given.has_tensor or place.inside else None
+            return self._of_ops(node, last, given)
         if family == "random" and last != "shuffle" and not last[:1].isupper():
             seed = next((each.value for each in node.keywords if each.arg == "seed"), None)
             unknown = any(each.arg is None for each in node.keywords)
@@ -148,6 +146,27 @@ class Outside:
         if last[:1].isupper() or family.partition(".")[0] == "applications":
             return Instance(Name(f"keras.{name}"))
         return Kind.TENSOR if given.has_tensor and family != "utils" and last not in NO_TENSORS else None
+
+    def _of_ops(self, node: ast.Call, name: str, given: Given) -> Value:
+        reader, place = self._reader, self._reader.place
+        if place.pipeline:
+            advice = f"TensorFlow's function for it (tf.{name}, say), or the same in a layer"
+            reader.report(node, "ops-in-tf-data", advice, ast.unparse(node.func))
+        if place.inside and (name == "nonzero" or (name == "where" and len(node.args) + len(node.keywords) == 1)):
+            advice = "keras.ops.where(condition, x, y), or a product with the condition"
+            reader.report(node, "shape-by-values", advice, ast.unparse(node))
+        for each in given.functions if name in _BRANCHING and place.inside else ():
+            reader.call(each, traced=True, branch=True)
+        return Kind.TENSOR if given.has_tensor or place.inside else None
+
+    def _check_checkpoint(self, node: ast.Call) -> None:
+        keywords = {each.arg: each.value for each in node.keywords}
+        weights = keywords.get("save_weights_only")
+        alone = isinstance(weights, ast.Constant) and weights.value is True
+        endings = (".weights.h5",) if alone else (".keras", ".h5", ".hdf5")
+        ending = _ending(node.args[0] if node.args else keywords.get("filepath"))
+        if ending and not ending.endswith(endings) and (weights is None or isinstance(weights, ast.Constant)):
+            self._reader.report(node, "saved-model", f"a file name that ends in {endings[0]}", "ModelCheckpoint(...)")
 
     def _of_tree(self, name: str, given: Given) -> Value:
         if not given.has_tensor:
@@ -167,10 +186,14 @@ class Outside:
                 self._reader.call(each, traced=True)
             elif isinstance(each, Name) and each.package in FRAMEWORKS:
                 package, _, function = each.dotted.partition(".")
-                advice = equivalent(package, function) or "what keras.ops has for it"
-                self._reader.report(node, FRAMEWORKS[package], advice, each.dotted)
+                self._reader.report(node, FRAMEWORKS[package], equivalent(package, function) or NOTHING, each.dotted)
 
     def _check_arguments(self, node: ast.Call, name: str) -> None:
+        known = arguments_of(name)
+        for each in node.keywords if known else ():
+            if each.arg and each.arg not in known:
+                advice = f"one of {name}'s own arguments: {', '.join(known)}"
+                self._reader.report(each.value, "gone-argument", advice, f"{each.arg}=")
         for pattern, argument, advice in ARGUMENTS:
             for each in node.keywords:
                 if each.arg == argument and pattern.fullmatch(name):
@@ -181,11 +204,15 @@ class Outside:
         first, last, shown = name.partition(".")[0], name.rpartition(".")[2], ast.unparse(node.func)
         if package == "tensorflow" and name in SAVING:
             reader.report(node, "saved-model", SAVING[name], shown)
-        if package == "tensorflow" and name.startswith("data.") and "Dataset" in name:
+        elif package == "tensorflow" and name.startswith("data.") and "Dataset" in name:
             return Kind.DATASET
         if (package, first) == ("numpy", "random"):
             self._draw(node)
-        if first in _OUTSIDE[package] or place.pipeline:
+        if package == "tensorflow" and last.endswith("_initializer"):
+            reader.report(node, "tensorflow-op", _advice(node, package, name), shown)
+            return None
+        outside = last == "as_dtype" or (first in _OUTSIDE[package] and not (first in _OF_TENSORFLOW and place.inside))
+        if place.pipeline or outside:
             return None
         held = place.preparing and package != "numpy"
         if (package, last) in _VARIABLES and (place.inside or held):
@@ -193,11 +220,12 @@ class Outside:
             return Kind.VARIABLE
         if not (given.has_tensor or held or (place.inside and package != "numpy")):
             return None
-        if not last[:1].isupper() or package == "torch" or last in {"Assert", "Print"}:
-            reader.report(node, FRAMEWORKS[package], equivalent(package, name) or "what keras.ops has for it", shown)
-        for each in given.functions:  # Of `tf.map_fn`, `tf.cond` and the like.
+        if not last[:1].isupper() or package == "torch" or last in {"Assert", "Print", *_OF_TENSORFLOW}:
+            reader.report(node, FRAMEWORKS[package], _advice(node, package, name), shown)
+        # Of `tf.map_fn`, `tf.cond` and the like; those of `tf.numpy_function` are given arrays.
+        for each in given.functions if not last.endswith(("numpy_function", "py_function")) else ():
             reader.call(each, traced=True)
-        return None if last in NO_TENSORS or last.endswith("initializer") else Kind.TENSOR
+        return None if last in NO_TENSORS else Kind.TENSOR
 
     def _draw(self, node: ast.Call) -> None:
         if self._reader.place.inside and not self._reader.place.pipeline:
@@ -206,8 +234,21 @@ class Outside:
 
 _ASSIGNING = frozenset({"assign", "assign_add", "assign_sub"})
 _BRANCHING = frozenset({"cond", "fori_loop", "map", "scan", "switch", "vectorized_map", "while_loop"})
+_OF_TENSORFLOW = frozenset({"RaggedTensor", "SparseTensor", "TensorArray"})
 _COMPILED = frozenset({"loss", "metrics", "weighted_metrics"})
 _VARIABLES = frozenset({("tensorflow", "Variable"), ("torch", "Parameter")})
+
+
+def _advice(node: ast.Call, package: str, name: str) -> str:
+    """What to write in place of a call of a framework's function."""
+    advice = equivalent(package, name) or NOTHING
+    known = arguments_of(advice)
+    lacking = [f"{each.arg}=" for each in node.keywords if known and each.arg and each.arg not in known]
+    if lacking:
+        return f"{advice}, which takes {', '.join(known)}, and not {', '.join(lacking)}"
+    has_axis = len(node.args) > 1 or any(each.arg == "axis" for each in node.keywords)
+    function, _, default = advice.partition("(x, axis=0): ")
+    return function if default and has_axis else advice
 
 
 def _is_of_keras(of: Class | Name) -> bool:

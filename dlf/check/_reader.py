@@ -35,6 +35,7 @@ from dlf.check._values import (
     is_tensor,
     merged,
 )
+from dlf.check.equivalents import equivalent
 
 __all__ = ["read"]
 
@@ -51,6 +52,10 @@ class _Reader(Expressions):
         self._begun: set[str] = set()
         self._returned: dict[object, Value] = {}
         self._stack: list[ast.AST] = []
+        self._traced: set[ast.AST] = set()
+        self._piped: set[ast.AST] = set()
+        self._compiled: list[tuple[Function, ast.expr, Place]] = []
+        self._states: list[tuple[Class, ast.Attribute, ast.AST, Place]] = []
         self._called: set[ast.AST] = set()
         self._functions: list[Function] = []
         self._classes: list[Class] = []
@@ -58,15 +63,18 @@ class _Reader(Expressions):
     def read(self) -> list[Finding]:
         for module in self._modules:
             self._begin(module)
+        self._read_compiled()
         for each in self._classes:
             self._read_class(each)
         for function in self._functions:
             names = [argument.arg for argument in function.node.args.args]
-            if names[:2] == ["y_true", "y_pred"] and function.owner is None:
+            if names[:2] == ["y_true", "y_pred"] and function.owner is None and not _is_of_numpy(function):
                 self.call(function, traced=True)
-        for function in self._functions:  # What nobody calls may build a model.
-            if function.node not in self._called and function.owner is None:
+        for function in self._functions:  # What nobody calls may build a model, or train one.
+            of_keras = function.owner is not None and kind_of_class(function.owner.outside_bases()) is not None
+            if function.node not in self._called and not of_keras:
                 self.call(function)
+        self._report_states()
         return self.findings.in_order()
 
     # Files, and what they import.
@@ -124,6 +132,8 @@ class _Reader(Expressions):
         returned: Value = None
         for index, statement in enumerate(body):
             returned = merged(returned, self._statement(statement, scope))
+            if isinstance(statement, ast.Return | ast.Raise):
+                break  # What follows is never reached.
             if isinstance(statement, ast.If) and is_guard(statement.test) and leaves(statement.body):
                 with self.findings.unreported():
                     return merged(returned, self._block(body[index + 1 :], scope))
@@ -146,6 +156,7 @@ class _Reader(Expressions):
                 value = self.value(node.value, scope)
                 for target in node.targets:
                     self.bind(target, value, scope)
+                    _note_sharing(target, node.value, scope)
             case ast.AnnAssign(value=ast.expr() as assigned):
                 self.bind(node.target, self.value(assigned, scope), scope)
             case ast.AugAssign():
@@ -202,9 +213,7 @@ class _Reader(Expressions):
             case ast.Starred():
                 self.bind(target.value, value, scope)
             case ast.Attribute():
-                owner = self.value(target.value, scope)
-                if isinstance(owner, Self):
-                    self._set_attribute(target, owner.of, value)
+                self._set_attribute(target, self.value(target.value, scope), value)
             case ast.Subscript():
                 self.value(target.slice, scope)
                 if is_tensor(self.value(target.value, scope)) and self.place.inside and _is_of_tensor(target.slice):
@@ -213,28 +222,40 @@ class _Reader(Expressions):
                 elif holds_tensors(value) and isinstance(target.value, ast.Name):
                     scope.names[target.value.id] = Kind.CONTAINER
 
-    def _set_attribute(self, target: ast.Attribute, owner: Class, value: Value) -> None:
+    def _set_attribute(self, target: ast.Attribute, of: Value, value: Value) -> None:
+        if isinstance(of, Class) and isinstance(value, Function):  # As a notebook adds methods.
+            of.methods[target.attr] = Function(value.node, value.scope, of)
+        if not isinstance(of, Self):
+            return
+        owner = of.of
         owner.attributes[target.attr] = merged(owner.attributes.get(target.attr), value)
-        is_new = holds_tensors(value) and value is not Kind.VARIABLE
-        if is_new and self.place.inside and self._is_read_elsewhere(owner, target.attr):
-            advice = "return it, or keep it in self.add_weight(..., trainable=False) and assign to that"
-            self.report(target, "state-in-call", advice, f"{ast.unparse(target)} = ...")
+        if holds_tensors(value) and value is not Kind.VARIABLE and self.place.inside and not self.findings.is_quiet:
+            self._states.append((owner, target, self._stack[-1], self.place))
 
-    def _is_read_elsewhere(self, owner: Class, attribute: str) -> bool:
-        """Whether another method than the one that is read now reads an attribute."""
-        methods = [method.node for each in owner.ancestors() for method in each.methods.values()]
-        return any(
-            isinstance(node, ast.Attribute) and node.attr == attribute and isinstance(node.ctx, ast.Load)
-            for method in methods
-            if method is not self._stack[-1]
-            for node in ast.walk(method)
-        )
+    def _report_states(self) -> None:
+        """Reports attributes that outlive the trace they are set in: read before that, or where nothing is traced."""
+        for owner, target, where, place in self._states:
+            for method in (method.node for each in owner.ancestors() for method in each.methods.values()):
+                lines = [
+                    node.lineno
+                    for node in ast.walk(method)
+                    if isinstance(node, ast.Attribute) and (node.attr, type(node.ctx)) == (target.attr, ast.Load)
+                ]
+                if lines and (method not in self._traced or (method is where and min(lines) <= target.lineno)):
+                    self.place = place
+                    is_layer = kind_of_class(owner.outside_bases()) in {"model", "metric"}
+                    kept = ", or keep it in self.add_weight(..., trainable=False) and assign to that" * is_layer
+                    self.report(target, "state-in-call", f"return it{kept}", f"{ast.unparse(target)} = ...")
 
     def _add_to(self, node: ast.AugAssign, scope: Scope) -> None:
         value = self.value(node.value, scope)
         match node.target:
             case ast.Name(id=name):
+                if scope.find(name) is Kind.TENSOR and name in scope.shared and self.place.inside:
+                    advice = f"{name} = {ast.unparse(ast.BinOp(node.target, node.op, node.value))}"
+                    self.report(node, "item-assignment", advice)
                 scope.names[name] = merged(scope.find(name), value)
+                scope.shared.discard(name)
             case ast.Subscript():
                 self.bind(node.target, value, scope)
             case ast.Attribute(value=owner):
@@ -245,17 +266,33 @@ class _Reader(Expressions):
 
     # Functions and classes.
 
-    def _define(self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: Class | None) -> Function:
+    def _define(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef, scope: Scope, owner: Class | None
+    ) -> Function | None:
+        """Notes a function; returns None for one that a decorator gives something else."""
         function = Function(node, scope, owner)
-        compiled = [each for each in node.decorator_list if self._decorator(each, scope) in _COMPILING]
-        for each in compiled:
-            self.report(each, "compiled-function", "nothing: leave it out", f"@{ast.unparse(each)}")
         if not self.findings.is_quiet:
             self._functions.append(function)
-            if compiled and owner is None:
-                with self.at(inside=True):
-                    self.call(function)
+        names = {self._decorator(each, scope): each for each in node.decorator_list}
+        for name in names.keys() & _WRAPPING:
+            self.report(names[name], "tensorflow-op", equivalent("tensorflow", name.partition(".")[2]), f"@{name}")
+        if names.keys() & _WRAPPING - {"tensorflow.custom_gradient"}:
+            self._called.add(node)
+            return None  # It is given arrays.
+        compiled = names.keys() & _COMPILING
+        if compiled and not self.findings.is_quiet:
+            self._compiled.append((function, names[compiled.pop()], self.place))
         return function
+
+    def _read_compiled(self) -> None:
+        """Reads functions that are compiled for a framework, but for those that a `tf.data` pipeline calls."""
+        for function, decorator, place in self._compiled:
+            if function.node not in self._piped:
+                self.place = place
+                self.report(decorator, "compiled-function", "nothing: leave it out", f"@{ast.unparse(decorator)}")
+                if function.owner is None:
+                    with self.at(inside=True):
+                        self.call(function)
 
     def _decorator(self, node: ast.expr, scope: Scope) -> str:
         """The dotted name of a decorator from outside of the files."""
@@ -270,7 +307,9 @@ class _Reader(Expressions):
         found = Class(node, inner, [self.value(each, scope) for each in node.bases])
         for each in node.body:
             if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
-                found.methods[each.name] = self._define(each, scope, found)
+                method = self._define(each, scope, found)
+                if method is not None:
+                    found.methods[each.name] = method
             elif not isinstance(each, ast.ClassDef):
                 self._statement(each, inner)
         found.attributes.update(inner.names)
@@ -308,6 +347,8 @@ class _Reader(Expressions):
         self._called.add(function.node)
         scope = Scope(function.scope.module, function.scope)
         scope.names.update(_arguments(function, given, traced=traced))
+        if traced:  # The caller's own tensors.
+            scope.shared |= {name for name, value in scope.names.items() if value is Kind.TENSOR}
         place = Place(
             scope.module,
             inside=(traced or self.place.inside) and not pipeline,
@@ -318,6 +359,8 @@ class _Reader(Expressions):
         key = function.node, tuple(scope.names.items()), place, self.findings.is_quiet
         if key in self._returned or len(self._stack) > _DEEPEST:
             return self._returned.get(key)
+        self._traced |= {function.node} if place.inside else set()
+        self._piped |= {function.node} if place.pipeline else set()
         self._returned[key] = None  # While it is read, since it may call itself.
         before, self.place = self.place, place
         self._stack.append(function.node)
@@ -331,6 +374,7 @@ class _Reader(Expressions):
         return returned
 
 
+_WRAPPING = frozenset({"tensorflow.custom_gradient", "tensorflow.numpy_function", "tensorflow.py_function"})
 _COMPILING = frozenset({"tensorflow.function", "jax.jit", "torch.compile"})
 _DEEPEST = 40
 
@@ -355,6 +399,25 @@ def _arguments(function: Function, given: Given, *, traced: bool) -> dict[str, V
     if declared.kwarg is not None:
         known[declared.kwarg.arg] = None
     return known
+
+
+def _note_sharing(target: ast.expr, value: ast.expr, scope: Scope) -> None:
+    """Notes which names stand for a tensor that something else holds, and would change with it on PyTorch."""
+    if isinstance(target, ast.Name):
+        of_name = isinstance(value, ast.Name)
+        # The gradient of these is computed from what they gave.
+        function = ast.unparse(value.func).rpartition(".")[2] if isinstance(value, ast.Call) else ""
+        is_kept = function in {"exp", "relu", "sigmoid", "softmax", "sqrt", "tanh"}
+        scope.shared = (scope.shared | {target.id}) if of_name or is_kept else scope.shared - {target.id}
+        if isinstance(value, ast.Name):
+            scope.shared.add(value.id)
+
+
+def _is_of_numpy(function: Function) -> bool:
+    """Whether a function computes with NumPy alone."""
+    found = [function.scope.find(each.id) for each in ast.walk(function.node) if isinstance(each, ast.Name)]
+    packages = {each.package for each in found if isinstance(each, Name)}
+    return "numpy" in packages and not packages & {"jax", "keras", "tensorflow", "torch"}
 
 
 def _is_of_tensor(index: ast.expr) -> bool:

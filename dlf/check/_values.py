@@ -63,6 +63,8 @@ class Scope:
     module: Source
     around: Scope | None = None
     names: dict[str, Value] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
+    """The names of tensors that have another name too, here or where they come from."""
 
     def find(self, name: str) -> Value:
         """Returns what a name stands for; None where that is unknown."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dlf.check.keras_api import OPS, names_in
 
-__all__ = ["BY_FRAMEWORK", "KERAS_BACKEND", "TENSOR_METHODS", "equivalent"]
+__all__ = ["BY_FRAMEWORK", "KERAS_BACKEND", "NOTHING", "TENSOR_METHODS", "equivalent"]
 
 _TENSORFLOW = {
     "Assert": "nothing: leave it out",
@@ -111,8 +111,6 @@ _TENSORFLOW = {
     "max_pool2d": "keras.ops.max_pool",
     "max_pool3d": "keras.ops.max_pool",
     "multiply_no_nan": "keras.ops.where(y == 0, 0, x * y)",
-    "nn.depth_to_space": "keras.ops.reshape and keras.ops.transpose",
-    "nn.space_to_depth": "keras.ops.reshape and keras.ops.transpose",
     "norm": "keras.ops.norm",
     "numpy_function": "keras.ops throughout: NumPy is outside of the compiled step",
     "ones_initializer": "keras.initializers.Ones()",
@@ -168,7 +166,6 @@ _TENSORFLOW = {
     "sub": "keras.ops.subtract",
     "swish": "keras.ops.silu",
     "switch_case": "keras.ops.switch",
-    "tensor_scatter_nd_add": "keras.ops.scatter_update",
     "tensor_scatter_nd_update": "keras.ops.scatter_update",
     "to_float": "keras.ops.cast(x, 'float32')",
     "top_k": "keras.ops.top_k(x, k)",
@@ -178,10 +175,15 @@ _TENSORFLOW = {
     "unsorted_segment_sum": "keras.ops.segment_sum(x, ids, num_segments)",
     "vectorized_map": "keras.ops.vectorized_map",
     "weighted_cross_entropy_with_logits": "keras.ops.binary_crossentropy of the parts, each with its weight",
-    "where": "keras.ops.where; of one argument, keras.ops.stack(keras.ops.nonzero(x), axis=-1)",
     "xlogy": "keras.ops.where(x == 0, 0, x * keras.ops.log(y))",
     "zero_fraction": "keras.ops.mean(x == 0)",
     "zeros_initializer": "keras.initializers.Zeros()",
+    "image.psnr": "keras.ops.psnr",
+    "image.flip_left_right": "keras.ops.flip(x, axis=-2)",
+    "image.flip_up_down": "keras.ops.flip(x, axis=-3)",
+    "lrn": "keras.ops.average_pool of the squares, over the channels",
+    "where": "keras.ops.where(condition, x, y)",
+    "tensor_scatter_nd_add": "keras.ops.scatter_update(x, indices, updates, reduction='add')",
 }
 
 _TORCH = {
@@ -259,7 +261,6 @@ KERAS_BACKEND = {
     "bias_add": "x + bias",
     "binary_crossentropy": "keras.ops.binary_crossentropy",
     "cast_to_floatx": "keras.ops.cast(x, keras.config.floatx())",
-    "concatenate": "keras.ops.concatenate",
     "constant": "keras.ops.convert_to_tensor",
     "conv2d": "keras.ops.conv",
     "count_params": "math.prod(x.shape)",
@@ -268,6 +269,7 @@ KERAS_BACKEND = {
     "dot": "keras.ops.dot",
     "dropout": "keras.random.dropout(x, rate, seed=self.seed_generator)",
     "eval": "keras.ops.convert_to_numpy",
+    "expand_dims": "keras.ops.expand_dims(x, axis=-1)",
     "flatten": "keras.ops.ravel",
     "repeat_elements": "keras.ops.repeat(x, n, axis)",
     "repeat": "keras.ops.repeat(keras.ops.expand_dims(x, 1), n, axis=1)",
@@ -281,7 +283,6 @@ KERAS_BACKEND = {
     "in_train_phase": "the argument `training` of `call`",
     "int_shape": "x.shape",
     "is_sparse": "keras.ops.is_tensor(x) and isinstance of your own",
-    "l2_normalize": "keras.ops.normalize",
     "learning_phase": "the argument `training` of `call`",
     "map_fn": "keras.ops.map",
     "ndim": "len(x.shape)",
@@ -308,6 +309,12 @@ KERAS_BACKEND = {
     "update_add": "x.assign_add(value)",
     "update_sub": "x.assign_sub(value)",
     "variable": "self.add_weight(shape=..., initializer=...)",
+    "argmax": "keras.ops.argmax(x, axis=-1): the axis is -1 where none is given",
+    "argmin": "keras.ops.argmin(x, axis=-1): the axis is -1 where none is given",
+    "concatenate": "keras.ops.concatenate(xs, axis=-1): the axis is -1 where none is given",
+    "hard_sigmoid": "keras.ops.clip(0.2 * x + 0.5, 0, 1)",
+    "l2_normalize": "keras.ops.normalize(x, axis); without an axis, of all of x",
+    "print_tensor": "nothing: leave it out, or use a callback",
 }
 
 TENSOR_METHODS = {
@@ -325,16 +332,16 @@ TENSOR_METHODS = {
     "dim": "len(x.shape)",
     "eval": "keras.ops.convert_to_numpy(x), outside of the step",
     "expand": "keras.ops.broadcast_to(x, shape)",
-    "get_shape": "x.shape",
-    "item": "keras.ops, which stay inside of the step",
+    "get_shape": "x.shape, a tuple, without as_list()",
+    "item": "keras.ops, which stay inside of the step; outside of it, keras.ops.convert_to_numpy(x)",
     "masked_fill": "keras.ops.where(mask, value, x)",
-    "numpy": "keras.ops, which stay inside of the step",
+    "numpy": "keras.ops, which stay inside of the step; outside of it, keras.ops.convert_to_numpy(x)",
     "permute": "keras.ops.transpose(x, axes)",
-    "set_shape": "keras.ops.reshape(x, shape)",
+    "set_shape": "nothing: leave it out",
     "size": "x.shape",
     "to": "keras.ops.cast(x, dtype)",
     "to_tensor": "dense inputs: ragged tensors are TensorFlow's",
-    "tolist": "keras.ops, which stay inside of the step",
+    "tolist": "keras.ops, which stay inside of the step; outside of it, keras.ops.convert_to_numpy(x)",
     "unsqueeze": "keras.ops.expand_dims(x, axis)",
     "view": "keras.ops.reshape(x, shape)",
     "flatten": "keras.ops.ravel(x)",
@@ -346,6 +353,9 @@ TENSOR_METHODS = {
     )
 }
 """Methods and attributes that not all of the three frameworks' tensors have, or not with the same meaning."""
+
+NOTHING = "an expression of keras.ops: no function of it is known for this"
+"""What to write where nothing is known."""
 
 BY_FRAMEWORK = {"tensorflow": _TENSORFLOW, "torch": _TORCH, "jax": _JAX, "numpy": _NUMPY}
 _FAMILIES = ("compat.v1.", "compat.v2.", "math.", "nn.functional.", "nn.", "linalg.", "numpy.", "signal.", "lax.")

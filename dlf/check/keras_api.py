@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dlf.utils.errors import MissingPackageError
 
-__all__ = ["OPS", "has_name", "keras_version", "names_in"]
+__all__ = ["OPS", "arguments_of", "has_name", "keras_version", "names_in"]
 
 OPS = "keras.ops"
 
@@ -66,6 +66,40 @@ def has_name(name: str, *, by_tensorflow: bool = False) -> bool:
             return False
         package += f".{each}"
     return True
+
+
+@functools.cache
+def arguments_of(name: str) -> tuple[str, ...]:
+    """Returns the names of a public function's arguments; nothing where it is no function, or takes any.
+
+    Args:
+        name: The dotted name.
+
+    Example:
+        >>> arguments_of("keras.ops.argsort"), arguments_of("keras.layers.Dense")
+        (('x', 'axis'), ())
+    """
+    package, _, last = name.rpartition(".")
+    file = _folder().joinpath(*package.split(".")[1:], "__init__.py")
+    nodes = ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            for each in node.names:
+                if (each.asname or each.name) == last:
+                    return _functions_in(f"{node.module}").get(each.name, ())
+    return ()
+
+
+@functools.cache
+def _functions_in(module: str) -> dict[str, tuple[str, ...]]:
+    """The functions of a module of Keras that take no other arguments than they name, and those."""
+    file = _folder().joinpath(*module.split(".")[1:]).with_suffix(".py")
+    nodes = ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []
+    return {
+        each.name: tuple(one.arg for one in (*each.args.posonlyargs, *each.args.args, *each.args.kwonlyargs))
+        for each in nodes
+        if isinstance(each, ast.FunctionDef) and each.args.kwarg is None
+    }
 
 
 @functools.cache

@@ -318,6 +318,40 @@ def answer():
         answer=[[-1.0, 3.0]],
     ),
     Rule(
+        "shape-by-values",
+        "gives as many elements as there are values of a kind, which is not known while JAX traces the step",
+        fails_on=("jax",),
+        before="""
+import keras
+import numpy as np
+
+class Positive(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.sum(keras.ops.take(inputs, keras.ops.where(inputs[0] > 0)[0], axis=1), axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[:1]
+
+def answer():
+    return keras.Sequential([keras.Input((3,)), Positive()]).predict(np.array([[1.0, -3.0, 2.0]]), verbose=0)
+""",
+        after="""
+import keras
+import numpy as np
+
+class Positive(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.sum(keras.ops.where(inputs[0] > 0, inputs, 0.0), axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[:1]
+
+def answer():
+    return keras.Sequential([keras.Input((3,)), Positive()]).predict(np.array([[1.0, -3.0, 2.0]]), verbose=0)
+""",
+        answer=[3.0],
+    ),
+    Rule(
         "item-assignment",
         "changes a tensor in place, which only PyTorch's can be",
         fails_on=("jax", "tensorflow"),

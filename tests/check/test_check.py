@@ -165,6 +165,148 @@ def test_functional_models_losses_and_lambdas_are_read(tmp_path: Path) -> None:
     ]
 
 
+IN_PLACE = """\
+import keras
+from keras import ops
+
+class Layer(keras.layers.Layer):
+    def call(self, x):
+        shortcut = self.dense(x)
+        y = shortcut
+        y += 1.0
+        z = ops.sigmoid(y)
+        z -= 0.5
+        w = ops.matmul(z, z)
+        w += 1.0
+        x *= 2
+        return w + shortcut
+"""
+
+
+def test_a_tensor_that_has_another_name_is_not_changed_in_place(tmp_path: Path) -> None:
+    assert rules_of(tmp_path, IN_PLACE) == [
+        (8, "item-assignment", "y += 1.0"),
+        (10, "item-assignment", "z -= 0.5"),
+        (13, "item-assignment", "x *= 2"),
+    ]
+
+
+def test_methods_are_read_from_wherever_they_are_called(tmp_path: Path) -> None:
+    assert rules_of(
+        tmp_path,
+        """\
+        import keras
+        import tensorflow as tf
+
+        class Coder(keras.Model):
+            def encode(self, x):
+                return tf.split(x, 2)
+
+        coder = Coder()
+
+        def loss(x):
+            with tf.GradientTape() as tape:
+                return coder.encode(x)
+
+        class Trainer:
+            def step(self, x):
+                with tf.GradientTape() as tape:
+                    return tf.reduce_mean(x)
+
+        class Later(keras.Model):
+            pass
+
+        def call(self, inputs):
+            return tf.exp(inputs)
+
+        Later.call = call
+        """,
+    ) == [
+        (6, "tensorflow-op", "tf.split"),
+        (11, "own-gradient", "tf.GradientTape"),
+        (16, "own-gradient", "tf.GradientTape"),
+        (17, "tensorflow-op", "tf.reduce_mean"),
+        (23, "tensorflow-op", "tf.exp"),
+    ]
+
+
+def test_arguments_that_a_function_of_keras_does_not_have_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "model.py"
+    file.write_text(
+        "import keras, tensorflow as tf\nfrom keras import ops\nx = keras.Input((2, 3))\n"
+        "y = ops.transpose(x, perm=(0, 2, 1))\nz = tf.matmul(x, y, transpose_b=True)\nw = tf.argmax(x, axis=1)\n"
+        "keras.callbacks.ModelCheckpoint('best.h5', save_weights_only=True)\n"
+    )
+    assert [(each.line, each.rule, each.advice) for each in check_source(file).findings] == [
+        (4, "gone-argument", "one of keras.ops.transpose's own arguments: x, axes"),
+        (5, "tensorflow-op", "keras.ops.matmul, which takes x1, x2, and not transpose_b="),
+        (6, "tensorflow-op", "keras.ops.argmax"),
+        (7, "saved-model", "a file name that ends in .weights.h5"),
+    ]
+
+
+def test_what_outlives_the_trace_is_state_and_what_does_not_is_none(tmp_path: Path) -> None:
+    assert rules_of(
+        tmp_path,
+        """\
+        import keras
+
+        class Layer(keras.layers.Layer):
+            def __init__(self, p=1.0):
+                super().__init__()
+                self.p = self.add_weight(shape=()) if p is None else p
+                if not isinstance(p, float) or p != 1:
+                    self.seen = []
+
+            def call(self, x):
+                self.within = keras.ops.exp(x)
+                self.seen.append(x)
+                self.before = self.before + x
+                return self.helper()
+
+            def helper(self):
+                return self.within
+
+            def report(self):
+                return self.seen
+        """,
+    ) == [(12, "state-in-call", "self.seen = ..."), (13, "state-in-call", "self.before = ...")]
+
+
+def test_functions_of_pipelines_of_numpy_and_behind_a_return_are_left_alone(tmp_path: Path) -> None:
+    assert (
+        rules_of(
+            tmp_path,
+            """\
+            import keras
+            import numpy as np
+            import tensorflow as tf
+
+            @tf.function
+            def resize(image):
+                return tf.image.resize(image, (8, 8))
+
+            data = tf.data.Dataset.from_tensor_slices(np.zeros((4, 9, 9, 1))).map(lambda image: resize(image))
+
+            def score(y_true, y_pred):
+                return np.mean(np.abs(y_true - y_pred))
+
+            def broken(y_true, y_pred):
+                raise NotImplementedError
+                return tf.exp(y_pred)
+
+            class Layer(keras.layers.Layer):
+                def call(self, x):
+                    name = keras.backend.backend()
+                    if name == "tensorflow":
+                        return tf.nn.relu(x)
+                    return keras.ops.relu(x)
+            """,
+        )
+        == []
+    )
+
+
 def test_files_of_a_folder_may_import_from_one_another(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()

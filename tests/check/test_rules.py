@@ -59,6 +59,13 @@ def test_it_is_found_before_the_change_and_nothing_after(rule: Rule, tmp_path: P
 
 
 @pytest.mark.once
+def test_every_rule_is_documented_with_where_its_example_fails() -> None:
+    text = (Path(__file__).parents[2] / "docs/check.md").read_text(encoding="utf-8")
+    for rule in RULES.values():
+        assert f"| `{rule.name}` | it {rule.what} | {', '.join(rule.fails_on)} |\n" in text
+
+
+@pytest.mark.once
 def test_what_is_advised_is_in_the_keras_that_is_installed() -> None:
     tables = [
         *equivalents.BY_FRAMEWORK.values(),

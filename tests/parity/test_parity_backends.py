@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -516,6 +517,20 @@ def test_a_full_disk_is_one_clear_message(run_python: Run, tmp_path: Path) -> No
     assert "cannot be written (File too large)" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not list((tmp_path / "tmp").glob("dlf-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(len(INSTALLED) < 3, reason="what is expected is of all three backends")
+def test_the_answer_in_the_readme_is_that_of_its_model(workers: Workers, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    model, answer = (re.findall(rf"```{kind}\n(.*?)```", readme, re.DOTALL)[0] for kind in ("python", "text"))
+    (tmp_path / "model.py").write_text(model)
+    report = run_parity(ParityOptions(f"{tmp_path / 'model.py'}:model", INSTALLED), workers=workers)
+    text = report_text(report, width=1000)
+    said = [line for line in answer.splitlines() if "apart in float64" in line or "differs from" in line]
+    assert len(said) == 3
+    for line in [*said, *(line for line in answer.splitlines() if line.startswith("Known: "))]:
+        assert line in text
 
 
 @pytest.mark.slow
