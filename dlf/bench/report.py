@@ -51,7 +51,7 @@ def summarise(result: dict[str, Any], rows: int) -> dict[str, Any]:
         each["summary"] = {
             "seconds": _spread(each["rounds"]),
             "images_per_second": rows / median,
-            "startup_seconds": each["first_epoch_seconds"] - median,
+            "startup_seconds": max(each["first_epoch_seconds"] - median, 0.0),
             "against_reference": _ratio(timed.get(REFERENCE), each),
             "against_hand_written": _ratio(fastest, each),
         }

@@ -258,7 +258,9 @@ class Expressions(ABC):
                 self.call(method, Given((Self(called.of), *given.arguments), given.keywords))
         return Kind.TENSOR if given.has_tensor or self.place.inside else None
 
-    def _of_method(self, node: ast.Call, function: ast.Attribute, given: Given, scope: Scope) -> Value:
+    def _of_method(  # noqa: PLR0911 - one for each kind of owner.
+        self, node: ast.Call, function: ast.Attribute, given: Given, scope: Scope
+    ) -> Value:
         """What a call of a method of some value stands for."""
         owner, name = self.value(function.value, scope), function.attr
         self._outside.check_method(node, function, owner, scope)

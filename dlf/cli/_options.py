@@ -70,12 +70,13 @@ def _checked(_: click.Context, __: click.Parameter, file: Path | None) -> Path |
     return file
 
 
-def put_json(
+def put_json(  # noqa: PLR0913 - as many things can be asked for.
     value: Any,
     file: Path | None,
     show: Callable[[], None],
     *,
-    page: Callable[[], None] = lambda: None,
+    page: Path | None = None,
+    write_page: Callable[[Path], None] = lambda _: None,
     indent: int | None = 2,
 ) -> None:
     """Writes a result as JSON to the place that ``--json`` names, and shows it as text unless that is stdout.
@@ -87,7 +88,8 @@ def put_json(
         value: The result, in JSON's types.
         file: The value of ``--json``.
         show: Prints the text.
-        page: Writes the HTML page, if one is asked for.
+        page: The value of ``--html``.
+        write_page: Writes the HTML page to a file.
         indent: The indentation of the JSON.
 
     Raises:
@@ -97,7 +99,10 @@ def put_json(
 
     if file is not None and file != STDOUT:
         write_json(value, file, indent=indent)
-    page()
+        print_progress(f"wrote {file}")
+    if page is not None:
+        write_page(page)
+        print_progress(f"wrote {page}")
     if file == STDOUT:
         click.echo(as_json(value, indent=indent))
     else:

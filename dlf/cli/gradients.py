@@ -44,11 +44,10 @@ def gradients(paths: str | None, file: Path | None, page: Path | None, **options
 
     report = run_gradients(asked, on_progress=print_progress)
 
-    def write() -> None:
-        if page:
-            from dlf.gradients.page.page import write_page
+    def write(place: Path) -> None:
+        from dlf.gradients.page.page import write_page
 
-            write_page(report, page)
+        write_page(report, place)
 
-    put_json(report, file, partial(print_gradients, report), page=write)
+    put_json(report, file, partial(print_gradients, report), page=page, write_page=write)
     return exit_code(report)

@@ -112,11 +112,10 @@ def parity(  # noqa: PLR0913 - one for each option.
         with ParityProgress() as progress:
             report = run_parity(asked, on_progress=progress.show, keep=keep, thresholds=judge_by)
 
-    def write() -> None:
-        if page:
-            from dlf.parity.page.page import write_page
+    def write(place: Path) -> None:
+        from dlf.parity.page.page import write_page
 
-            write_page(report, page)
+        write_page(report, place)
 
-    put_json(report, file, partial(print_parity, report), page=write, indent=None)
+    put_json(report, file, partial(print_parity, report), page=page, write_page=write, indent=None)
     return exit_code(report, strict=strict)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dlf.utils.console import result_console
+from dlf.utils.words import duration
 
 __all__ = ["answer_of", "exit_code", "print_gradients"]
 
@@ -151,13 +152,7 @@ def _curve(losses: Sequence[float]) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    return f"{seconds:.2f} s" if seconds >= _SHORT else f"{seconds * 1e6:,.0f} µs"
-
-
-_SHORT = 0.1
-"""Seconds below which a time is given in microseconds."""
+    return "" if seconds is None else duration(seconds)
 
 
 def _remarks(each: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ import click
 from dlf.gradients.page._source import highlight_styles, source_rows
 from dlf.gradients.report import answer_of
 from dlf.numerics.noise_floor import LOW_PRECISION, NOISY
+from dlf.utils.words import duration
 from dlf.visualization.html.curves import MARKS, differences, plot_differences, plot_losses, steps_together
 from dlf.visualization.html.page import write_template
 from dlf.visualization.html.style import COLOURS, SIGNS
@@ -136,7 +137,7 @@ def _path(each: Mapping[str, Any], reference: Mapping[str, Any] | None) -> dict[
             default=None,
         ),
         "found": _found(each.get("found", {})),
-        "times": [_NONE if time is None else _duration(time) for time in times],
+        "times": [_NONE if time is None else duration(time) for time in times],
     }
 
 
@@ -185,13 +186,6 @@ def _distance(value: Mapping[str, Any]) -> str:
     if "last_places" not in value:
         return ""
     return f"{value['last_places']:.2g} off" if value["last_places"] else "exact"
-
-
-def _duration(seconds: float) -> str:
-    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
-    unit, size = next((each for each in units if abs(seconds) >= each[1]), units[-1])
-    number = seconds / size
-    return f"{number:.0f} {unit}" if abs(number) >= 100 else f"{number:.3g} {unit}"  # noqa: PLR2004 - three digits.
 
 
 def _plots(trained: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] | None) -> dict[str, Any]:
