@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-__all__ = ["STDOUT", "Command", "html_option", "json_option", "names", "print_progress", "put_json"]
+__all__ = [
+    "STDOUT",
+    "Command",
+    "completed",
+    "completed_target",
+    "html_option",
+    "json_option",
+    "names",
+    "print_progress",
+    "put_json",
+]
 
 STDOUT = Path("-")
 """The value of ``--json`` without a file name."""
@@ -107,6 +118,31 @@ def put_json(  # noqa: PLR0913 - as many things can be asked for.
         click.echo(as_json(value, indent=indent))
     else:
         show()
+
+
+def completed(known: Callable[[], Iterable[str]]) -> Callable[..., list[CompletionItem]]:
+    """Returns what lets a shell complete an option's value, or the last of several with commas.
+
+    Args:
+        known: Gives the values.
+    """
+
+    def complete(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+        before, comma, last = typed.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{each}") for each in known() if each.startswith(last)]
+
+    return complete
+
+
+def completed_target(_: click.Context, __: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Lets a shell complete a target: a file, and after its colon the names in it that may stand for a model."""
+    from dlf.models.target_names import models_in
+
+    file, colon, begun = typed.rpartition(":")
+    if not colon:
+        return [CompletionItem(typed, type="file")]
+    # A shell takes the colon for the end of a word.
+    return [CompletionItem(each) for each in models_in(file) if each.startswith(begun)]
 
 
 def names(text: str | None) -> list[str]:

@@ -9,13 +9,19 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlf.cli._options import STDOUT, json_option, names, print_progress, put_json
+from dlf.backend.registry import backend_names
+from dlf.cli._options import STDOUT, completed, json_option, names, print_progress, put_json
 
 __all__ = ["bench", "bench_parity"]
 
 
 @click.command("bench", context_settings={"show_default": True})
-@click.option("--backends", metavar="A,B", help="What to run on, with commas.  [default: all that are installed]")
+@click.option(
+    "--backends",
+    metavar="A,B",
+    shell_complete=completed(backend_names),
+    help="What to run on, with commas.  [default: all that are installed]",
+)
 @click.option("--models", metavar="A,B", default="mlp,cnn,transformer", help="What to train, with commas.")
 @click.option("--rows", metavar="N", type=click.IntRange(1, 10_000_000), default=60_000, help="Images in an epoch.")
 @click.option("--batch-size", metavar="N", type=click.IntRange(1, 1_000_000), default=64, help="Images in a batch.")
@@ -58,7 +64,12 @@ def bench(
 
 
 @click.command("bench-parity", context_settings={"show_default": True})
-@click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
+@click.option(
+    "--backends",
+    metavar="A,B",
+    shell_complete=completed(backend_names),
+    help="What to compare, with commas.  [default: all that are installed]",
+)
 @click.option("--repeats", metavar="N", type=click.IntRange(1, 10_000), default=5, help="Rounds of the smallest model.")
 @json_option("all figures")
 def bench_parity(backends: str | None, repeats: int, file: Path | None) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from dlf.cli._options import json_option, put_json
+from dlf.backend.registry import backend_names
+from dlf.cli._options import completed, json_option, put_json
 
 __all__ = ["lab"]
 
@@ -19,7 +20,12 @@ _INTERRUPTED = 130
 
 
 @click.command("lab", context_settings={"show_default": True})
-@click.option("--backend", metavar="NAME", help="What to run on; see `dlf backends`.  [default: the first installed]")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=completed(backend_names),
+    help="What to run on; see `dlf backends`.  [default: the first installed]",
+)
 @click.option("--dataset", metavar="NAME", default="digits", help="The embedded digits, or any data set of TFDS.")
 @click.option("--data-dir", metavar="DIR", help="A folder with the data: IDX .gz files, or a prepared TFDS data set.")
 @click.option("--epochs", metavar="N", type=click.IntRange(1, 1_000_000), default=20, help="Epochs at most.")

@@ -9,7 +9,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from dlf.cli._options import Command, html_option, json_option, names, put_json
+from dlf.backend.registry import backend_names
+from dlf.cli._options import Command, completed, completed_target, html_option, json_option, names, put_json
+from dlf.parity.options import DEVICES, DTYPES, STAGES
 
 __all__ = ["parity"]
 
@@ -20,8 +22,13 @@ __all__ = ["parity"]
     renamed={"--batch": "--batch-size", "--constant": "--threshold"},
     context_settings={"show_default": True},
 )
-@click.argument("target", required=False)
-@click.option("--backends", metavar="A,B", help="What to compare, with commas.  [default: all that are installed]")
+@click.argument("target", required=False, shell_complete=completed_target)
+@click.option(
+    "--backends",
+    metavar="A,B",
+    shell_complete=completed(backend_names),
+    help="What to compare, with commas.  [default: all that are installed]",
+)
 @click.option(
     "--data",
     metavar="NAME",
@@ -34,15 +41,22 @@ __all__ = ["parity"]
 @click.option(
     "--stages",
     metavar="A,B",
+    shell_complete=completed(lambda: STAGES),
     help="build, forward, loss, gradient, update, state, trajectory: which to compare.  [default: all]",
 )
 @click.option(
     "--dtype",
     metavar="NAME",
     default="float32",
+    shell_complete=completed(lambda: DTYPES),
     help="float32, bfloat16, mixed_bfloat16 or float16: the policy under test.",
 )
-@click.option("--device", metavar="NAME", help="cpu or gpu.  [default: what each framework takes]")
+@click.option(
+    "--device",
+    metavar="NAME",
+    shell_complete=completed(lambda: DEVICES),
+    help="cpu or gpu.  [default: what each framework takes]",
+)
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Of weights, data, masks.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(1.0), default=600.0, help="For one answer.")
 @click.option("--strict", is_flag=True, help="Let imprecision (noisy, precision) fail too.")

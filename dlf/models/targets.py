@@ -17,7 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dlf.models.scripts import FILES, Script, names_of_expression, script_of, script_run, source_of
+from dlf.models.scripts import FILES, Script, names_of_expression, script_of, script_run
+from dlf.models.target_names import models_in
 from dlf.utils.errors import InvalidArgumentError, did_you_mean
 from dlf.utils.tracebacks import own_traceback
 
@@ -50,9 +51,8 @@ def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) 
     place, name = _split(target)
     if not place or not _is_expression(name):
         file = target.removesuffix(":")
-        is_script = file.endswith(FILES)
-        there = _models_in(file) if is_script and Path(file).is_file() else []
-        missing = f"There is no file {file}." if is_script and not Path(file).is_file() else ""
+        there = models_in(file)
+        missing = f"There is no file {file}." if file.endswith(FILES) and not Path(file).is_file() else ""
         raise InvalidArgumentError(
             argument,
             expected=_FORM + ", or file.keras" * saved,
@@ -62,31 +62,6 @@ def check_target(target: str, argument: str = "TARGET", *, saved: bool = False) 
     if place.endswith(FILES) and not Path(place).is_file():
         raise InvalidArgumentError(argument, expected=_FORM, received=target, advice=f"There is no file {place}.")
     return place, name
-
-
-def _models_in(file: str) -> list[str]:
-    """The names in a file that may stand for a model, or a function without arguments that builds one."""
-    try:
-        nodes = ast.parse(*source_of(Path(file))).body
-    except (SyntaxError, ValueError, KeyError):
-        return []
-    classes = [each for each in nodes if isinstance(each, ast.ClassDef)]
-    kinds = {each.name for each in classes if any(ast.unparse(base).endswith("Model") for base in each.bases)}
-    kinds |= {"Functional", "Model", "Sequential"}
-
-    def makes_one(node: ast.AST) -> bool:
-        calls = (each.func for each in ast.walk(node) if isinstance(each, ast.Call))
-        return any(ast.unparse(each).rpartition(".")[2] in kinds for each in calls)
-
-    found: dict[str, None] = {}
-    for each in nodes:
-        if isinstance(each, ast.FunctionDef):
-            wanted = len(each.args.posonlyargs + each.args.args) - len(each.args.defaults)
-            wanted += each.args.kw_defaults.count(None)
-            found |= dict.fromkeys([each.name] * (wanted == 0 and makes_one(each)))
-        elif isinstance(each, ast.Assign) and makes_one(each.value):
-            found |= dict.fromkeys(target.id for target in each.targets if isinstance(target, ast.Name))
-    return list(found)
 
 
 _OF_A_FILE = re.compile(rf"(.*?(?:{'|'.join(map(re.escape, FILES))})):(.*)", re.DOTALL)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -150,3 +151,16 @@ def test_ctrl_c_ends_the_lab_cleanly(tmp_path: Path) -> None:
     assert result["status"] in {"interrupted", "stopped early"}
     assert (tmp_path / "run" / "model.keras").exists()
     assert "Traceback" not in stderr
+
+
+def test_a_shell_completes_values_and_the_models_in_a_file(run_python: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import keras\nnet = keras.Sequential([])\nother = 3\n")
+
+    def completed(words: str) -> list[str]:
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_DLF_COMPLETE": "bash_complete"}
+        return [line.partition(",")[2] for line in run_python("-m", "dlf", **asked).stdout.splitlines()]
+
+    assert completed("dlf par") == ["parity"]
+    assert completed("dlf parity --stages forward,gr") == ["forward,gradient"]
+    assert completed("dlf parity --dtype mixed") == ["mixed_bfloat16"]
+    assert completed("dlf parity model.py:") == ["net"]
