@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,6 +40,7 @@ class Findings:
     def __init__(self) -> None:
         self._found: set[Finding] = set()
         self._quiet = 0
+        self._only: frozenset[str] | None = None
 
     @property
     def is_quiet(self) -> bool:
@@ -55,9 +56,18 @@ class Findings:
         finally:
             self._quiet -= quiet
 
+    @contextmanager
+    def only(self, rules: Iterable[str]) -> Iterator[None]:
+        """Reports what breaks some rules alone for as long as it is entered."""
+        before, self._only = self._only, frozenset(rules)
+        try:
+            yield
+        finally:
+            self._only = before
+
     def report(self, source: Source, node: ast.expr | ast.stmt, rule: str, code: str, advice: str) -> None:
         """Notes a place, unless a comment says to leave it out."""
-        if self.is_quiet or source.ignores(node.lineno, rule):
+        if self.is_quiet or (self._only is not None and rule not in self._only) or source.ignores(node.lineno, rule):
             return
         cell, line = source.place(node.lineno)
         if rule == "gone-name":  # Of `a.b.c`, where `a.b` is gone, both are met: the longer one is kept.

@@ -70,6 +70,8 @@ class _Reader(Expressions):
             names = [argument.arg for argument in function.node.args.args]
             if names[:2] == ["y_true", "y_pred"] and function.owner is None and not _is_of_numpy(function):
                 self.call(function, traced=True)
+        for each in self._classes:
+            self._read_other_methods(each)
         for function in self._functions:  # What nobody calls may build a model, or train one.
             of_keras = function.owner is not None and kind_of_class(function.owner.outside_bases()) is not None
             if function.node not in self._called and not of_keras:
@@ -326,6 +328,15 @@ class _Reader(Expressions):
         for name in ENTRIES[kind] if kind else ():
             if name in found.methods and not self._is_wrapped(found.methods[name]):
                 self.call(found.methods[name], traced=True)
+
+    def _read_other_methods(self, found: Class) -> None:
+        """Reads the methods of a model that nothing here calls, such as an `encode`."""
+        if any(each in {"keras.Model", "keras.models.Model"} for each in found.outside_bases()):
+            # Outside of a step, values may be asked for.
+            with self.findings.only([*FRAMEWORKS.values()][:-1]):
+                for method in found.methods.values():
+                    if method.node not in self._called and not self._is_wrapped(method):
+                        self.call(method, traced=True)
 
     def _is_wrapped(self, function: Function) -> bool:
         """Whether a decorator that is not known may give a function something else."""
