@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ from rich.table import Table
 
 from dlf.bench.options import FUSED, REFERENCE
 from dlf.utils.console import result_console
+from dlf.visualization.html.summary import Summary, SummaryTable
 
 __all__ = ["SCHEMA", "exit_code", "print_bench", "summarise"]
 
@@ -103,35 +105,75 @@ def print_bench(report: dict[str, Any], console: Console | None = None) -> None:
         if "error" in result:
             console.print(f"{title}: [red]no figures[/]\n{escape(result['error'])}", soft_wrap=True)
             continue
-        console.print(
-            f"{title}: {options['rows']:,} images, batches of {options['batch_size']}, {options['repeats']} rounds, "
-            f"{escape(', '.join(result['description']['devices']))}, {result['machine']['usable_cpus']} CPUs"
-        )
+        console.print(f"{title}: {escape(_conditions(result, options))}")
         console.print(_table(result))
         for line in _remarks(result):
             console.print(f"  {escape(line)}", soft_wrap=True)
         console.print()
 
 
+def write_page(report: dict[str, Any], file: Path) -> None:
+    """Writes the page of `dlf bench --html`.
+
+    Args:
+        report: What `run_bench` returned.
+        file: The page.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    tables = []
+    for result in report["results"]:
+        title = f"{result['backend']}, {result['model']}"
+        if "error" in result:
+            tables.append(SummaryTable(title, remarks=[result["error"]]))
+            continue
+        rows = [_cells(each) for each in result["contestants"]]
+        tables.append(SummaryTable(title, _conditions(result, report["options"]), _COLUMNS, rows, _remarks(result)))
+    failed = exit_code(report)
+    Summary(
+        "dlf bench",
+        "Speed beside Keras's own fit and loops written by hand",
+        "Not all agree" if failed else "All agree",
+        "bad" if failed else "good",
+        tables=tables,
+    ).write(file)
+
+
+def _conditions(result: dict[str, Any], options: dict[str, Any]) -> str:
+    return (
+        f"{options['rows']:,} images, batches of {options['batch_size']}, {options['repeats']} rounds, "
+        f"{', '.join(result['description']['devices'])}, {result['machine']['usable_cpus']} CPUs"
+    )
+
+
+_COLUMNS = ("trained with", "images/s", "epoch, s", "× Keras fit", "× by hand", "start-up, s")
+
+
+def _cells(each: dict[str, Any]) -> list[str]:
+    """The cells of a contestant: its name, and its figures or why there are none."""
+    if each["status"] != "timed":
+        return [each["name"], each["status"]]
+    summary = each["summary"]
+    return [
+        each["name"],
+        f"{summary['images_per_second']:,.0f}",
+        _shown(summary["seconds"]),
+        _shown(summary["against_reference"]),
+        _shown(summary["against_hand_written"]),
+        f"{summary['startup_seconds']:.2f}",
+    ]
+
+
 def _table(result: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("trained with", min_width=24)
-    for head in ("images/s", "epoch, s", "× Keras fit", "× by hand", "start-up, s"):
+    table.add_column(_COLUMNS[0], min_width=24)
+    for head in _COLUMNS[1:]:
         table.add_column(head, justify="right")
     for each in result["contestants"]:
-        if each["status"] != "timed":
-            colour = "dim" if each["status"] == "absent" else "red"
-            table.add_row(escape(each["name"]), f"[{colour}]{escape(each['status'])}[/]")
-            continue
-        summary = each["summary"]
-        table.add_row(
-            escape(each["name"]),
-            f"{summary['images_per_second']:,.0f}",
-            _shown(summary["seconds"]),
-            _shown(summary["against_reference"]),
-            _shown(summary["against_hand_written"]),
-            f"{summary['startup_seconds']:.2f}",
-        )
+        name, *figures = map(escape, _cells(each))
+        colour = {"timed": "", "absent": "dim"}.get(each["status"], "red")
+        table.add_row(name, *(f"[{colour}]{figure}[/]" if colour else figure for figure in figures))
     return table
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from dlf.lab import LabResult
 
-__all__ = ["LabProgress", "ask_backends", "print_backends", "print_lab"]
+__all__ = ["LabProgress", "ask_backends", "print_backends", "print_lab", "write_lab"]
 
 
 class LabProgress:
@@ -74,13 +75,38 @@ class LabProgress:
 def print_lab(result: LabResult) -> None:
     """Prints the results of a run."""
     console = result_console()
+    number, rest = _answer_of_lab(result)
+    console.print(f"[bold]{number}[/]{escape(rest)}")
+    for name, value in _facts_of_lab(result).items():
+        # Unwrapped, so that a path can be copied in one piece.
+        console.print(f"[dim]{name:<12}[/]{escape(value)}", soft_wrap=True)
+
+
+def write_lab(result: LabResult, file: Path) -> None:
+    """Writes the page of `dlf lab --html`, with the plots of the run folder in it."""
+    from dlf.visualization.html.summary import Summary
+
+    folder = Path(result.folder)
+    pictures = [("loss and accuracy", folder / "history.svg"), ("the model", folder / "model.svg")]
+    Summary(
+        "dlf lab",
+        "".join(_answer_of_lab(result)),
+        result.status.capitalize(),
+        "good" if result.status != "interrupted" else "warn",
+        list(_facts_of_lab(result).items()),
+        pictures,
+    ).write(file)
+
+
+def _answer_of_lab(result: LabResult) -> tuple[str, str]:
+    rest = f" validation accuracy on {result.options['dataset']}, {result.backend['name']}, {result.seconds:.1f} s"
+    return f"{result.val_accuracy:.1%}", rest
+
+
+def _facts_of_lab(result: LabResult) -> dict[str, str]:
     options = result.options
     install = "" if importlib.util.find_spec("tensorboard") else "pip install tensorboard && "
-    console.print(
-        f"[bold]{result.val_accuracy:.1%}[/] validation accuracy on {escape(options['dataset'])}, "
-        f"{escape(result.backend['name'])}, {result.seconds:.1f} s"
-    )
-    rows = {
+    return {
         "status": f"{result.status}, {result.epochs} of {options['epochs']} epochs",
         "best epoch": f"{result.best_epoch} (validation loss {result.val_loss:.4f}); its weights are the model's",
         "model": f"{result.parameters:,} parameters, {options['hidden']} hidden units, {options['optimizer']}",
@@ -89,9 +115,6 @@ def print_lab(result: LabResult) -> None:
         "files": ", ".join(name for name in result.files if "/" not in name),
         "look at it": f"{install}tensorboard --logdir {result.folder}",
     }
-    for name, value in rows.items():
-        # Unwrapped, so that a path can be copied in one piece.
-        console.print(f"[dim]{name:<12}[/]{escape(value)}", soft_wrap=True)
 
 
 def ask_backends() -> list[dict[str, Any]]:

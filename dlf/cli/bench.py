@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from dlf.backend.registry import backend_names
-from dlf.cli._options import STDOUT, completed, json_option, names, print_progress, put_json
+from dlf.cli._options import STDOUT, completed, html_option, json_option, names, print_progress, put_json
 
 __all__ = ["bench", "bench_parity"]
 
@@ -31,9 +31,18 @@ __all__ = ["bench", "bench_parity"]
 @click.option("--startup", is_flag=True, help="Also measure the start with an empty and a filled compilation cache.")
 @click.option("--parity", is_flag=True, hidden=True)  # What `dlf bench-parity` was called before.
 @json_option("all figures")
+@html_option("Write a page to look at.")
 @click.pass_context
-def bench(
-    context: click.Context, /, *, backends: str | None, models: str, file: Path | None, parity: bool, **options: Any
+def bench(  # noqa: PLR0913 - one for each option.
+    context: click.Context,
+    /,
+    *,
+    backends: str | None,
+    models: str,
+    file: Path | None,
+    page: Path | None,
+    parity: bool,
+    **options: Any,
 ) -> int:
     r"""Time Keras's fit, dlf's fused engine and hand-written loops, in turns; none before its results agree.
 
@@ -43,7 +52,7 @@ def bench(
       dlf bench --backends jax,torch --rows 6000 --repeats 3
     """
     if parity:
-        for name in ("models", *options):
+        for name in ("models", "page", *options):
             if name != "repeats" and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 option = name.replace("_", "-")
                 raise click.UsageError(
@@ -52,14 +61,14 @@ def bench(
         answer: int = context.invoke(bench_parity, backends=backends, repeats=options["repeats"], file=file)
         return answer
     from dlf.bench import BenchOptions, print_bench, run_bench
-    from dlf.bench.report import exit_code
+    from dlf.bench.report import exit_code, write_page
     from dlf.utils.files import write_json
 
     asked = BenchOptions(names(backends), names(models), **options)
     # What has been measured is saved at once, since the whole run may take hours.
     keep = partial(write_json, path=file) if file is not None and file != STDOUT else lambda _: None
     report = run_bench(asked, on_progress=print_progress, keep=keep)
-    put_json(report, file, partial(print_bench, report))
+    put_json(report, file, partial(print_bench, report), page=page, write_page=partial(write_page, report))
     return exit_code(report)
 
 

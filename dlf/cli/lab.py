@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from dlf.backend.registry import backend_names
-from dlf.cli._options import completed, json_option, put_json
+from dlf.cli._options import completed, html_option, json_option, put_json
 
 __all__ = ["lab"]
 
@@ -36,7 +36,8 @@ _INTERRUPTED = 130
 @click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 1), default=2025, help="Starts all random numbers.")
 @click.option("--out", metavar="DIR", help="The run folder.  [default: runs/<time>]")
 @json_option("the result")
-def lab(backend: str | None, file: Path | None, **options: Any) -> int:
+@html_option("Write a page to look at, with the plots.")
+def lab(backend: str | None, file: Path | None, page: Path | None, **options: Any) -> int:
     r"""Train the lab's model, end to end, and leave a run folder.
 
     \b
@@ -48,14 +49,14 @@ def lab(backend: str | None, file: Path | None, **options: Any) -> int:
     Ctrl-C ends the run after the current batch and keeps what was learnt.
     """
     _start_backend(backend)
-    from dlf.cli._console import LabProgress, print_lab
+    from dlf.cli._console import LabProgress, print_lab, write_lab
 
     with LabProgress() as progress:
         # This also imports Keras and its framework, which takes seconds.
         from dlf.lab import LabOptions, run_lab
 
         result = run_lab(LabOptions(**options), callbacks=[progress.callback()], log=progress.remark)
-    put_json(asdict(result), file, partial(print_lab, result))
+    put_json(asdict(result), file, partial(print_lab, result), page=page, write_page=partial(write_lab, result))
     return _INTERRUPTED if result.status == "interrupted" else 0
 
 

@@ -29,7 +29,7 @@ from dlf.bench._worker import compare_and_time, measure_growth, measure_memory, 
 from dlf.bench.models import RATES, Task, build_model, make_task
 from dlf.bench.options import EXPLICIT, FUSED, MODELS, REFERENCE, BenchOptions
 from dlf.bench.parity import _take_step
-from dlf.bench.report import SCHEMA, exit_code, print_bench, summarise
+from dlf.bench.report import SCHEMA, exit_code, print_bench, summarise, write_page
 from dlf.random.seed import current_seed, set_seed
 from dlf.utils.errors import BackendError, InvalidArgumentError
 
@@ -161,7 +161,7 @@ def test_only_what_agrees_is_timed(found: dict[str, dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_gives_no_speed_to_what_does_not_agree(found: dict[str, dict[str, Any]]) -> None:
+def test_the_table_gives_no_speed_to_what_does_not_agree(found: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     result = {
         "backend": BACKEND,
         "model": "mlp",
@@ -178,6 +178,12 @@ def test_the_table_gives_no_speed_to_what_does_not_agree(found: dict[str, dict[s
     assert "broken: failed: RuntimeError: no such luck" in shown.getvalue()
     assert "away: absent: not here" in shown.getvalue()
     assert exit_code(report) == 1
+    died = {"backend": "b", "model": "cnn", "error": "<died>"}
+    write_page(report | {"results": [*report["results"], died]}, tmp_path / "b.html")
+    page = (tmp_path / "b.html").read_text(encoding="utf-8")
+    assert "Not all agree" in page
+    assert "almost Keras does not agree: losses" in page
+    assert "&lt;died&gt;" in page
 
 
 def test_figures_follow_from_the_rounds() -> None:

@@ -62,8 +62,12 @@ def test_what_bench_parity_was_called_before_takes_no_option_that_it_would_ignor
     assert "--parity" not in run_python("-m", "dlf", "bench", "-h").stdout
 
 
-def test_the_lab_prints_a_summary(run_python: Run) -> None:
-    ended = run_python("-m", "dlf", "lab", "--epochs", "1", "--out", "here", "--backend", BACKEND)
+def test_the_lab_prints_a_summary_and_writes_it_as_a_page(run_python: Run, tmp_path: Path) -> None:
+    ended = run_python("-m", "dlf", "lab", "--epochs", "1", "--out", "here", "--backend", BACKEND, "--html", "lab.html")
+    page = (tmp_path / "lab.html").read_text(encoding="utf-8")
+    assert "dlf: wrote lab.html" in ended.stderr
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert "validation accuracy on digits" in page
     assert ended.returncode == 0, ended.stderr
     assert "validation accuracy on digits" in ended.stdout
     assert "tensorboard --logdir here" in ended.stdout
