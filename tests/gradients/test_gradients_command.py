@@ -207,9 +207,7 @@ def test_a_path_whose_framework_is_absent_is_said() -> None:
 
 @pytest.mark.slow
 def test_the_traceback_of_a_model_is_its_own(model: Path) -> None:
-    with pytest.raises(
-        DlfError, match=r"(?s)--problem: expected.*return build\(\).nothing.*AttributeError.*nothing"
-    ):
+    with pytest.raises(DlfError, match=r"(?s)--problem: expected.*return build\(\).nothing.*AttributeError.*nothing"):
         run_gradients(GradientsOptions(f"{model}:broken", PATHS[:1]))
 
 
