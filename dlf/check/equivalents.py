@@ -101,7 +101,7 @@ _TENSORFLOW = {
     "linalg.normalize": "keras.ops.norm, and a division",
     "linalg.set_diag": "keras.ops.where(keras.ops.eye(n, dtype='bool'), new, x)",
     "linalg.svd": "keras.ops.svd, which returns u, s, v in this order",
-    "linalg.tensor_diag": "keras.ops.diag",
+    "linalg.tensor_diag": "keras.ops.diag, of a vector",
     "linalg.triangular_solve": "keras.ops.solve_triangular",
     "local_response_normalization": "keras.ops.average_pool of the squares, over the channels",
     "log_sigmoid": "keras.ops.log_sigmoid",

@@ -426,8 +426,8 @@ def answer():
     ),
     Rule(
         "assign-in-branch",
-        "assigns in a branch or a loop of keras.ops, which on JAX takes place whichever branch is taken, or fails",
-        fails_on=("jax",),
+        "assigns in a branch or a loop of keras.ops: on JAX in every case, on TensorFlow it may fail",
+        fails_on=("jax", "tensorflow"),
         before="""
 import keras
 import numpy as np
