@@ -270,12 +270,18 @@ class Session:
         return "\n  ".join(said[-_LAST_WORDS:]) or "nothing"
 
 
-def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = False) -> NoReturn:
+def serve(
+    respond: Callable[[dict[str, Any]], dict[str, Any]],
+    *,
+    once: bool = False,
+    explained: Callable[[BaseException], str] = own_traceback,
+) -> NoReturn:
     """Answers each request on stdin until the parent is gone; a worker's module calls this when it is run.
 
     Args:
         respond: Returns the answer to a request.
         once: Whether the worker ends after the first request.
+        explained: Says of an unexpected error what the parent is told.
     """
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     stdin = _PIPES.taken()
@@ -299,7 +305,7 @@ def serve(respond: Callable[[dict[str, Any]], dict[str, Any]], *, once: bool = F
             if once:
                 raise  # The traceback on stderr tells the parent why the worker died.
             # An error of a framework or a model fails this request, but does not end the worker.
-            said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{own_traceback(error)}"]}
+            said = {"refused": ["BackendError", f"it failed to {request['do']}:\n{explained(error)}"]}
         _send(said)
         if once:
             # An ordinary exit could hang: threads of TensorFlow, or of an unfinished training, may still be waiting.

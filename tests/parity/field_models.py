@@ -531,7 +531,10 @@ ANSWERS = [
     Answer(
         "unseeded",
         code=3,
-        says=("computes and trains the same on tensorflow and torch. jax did not",),
+        says=(
+            "computes and trains the same on tensorflow and torch. jax did not",
+            "dlf check: keras.random.normal draws",
+        ),
     ),
     Answer("frozen", says=("computes the same", "nothing of it is trained", "nothing to compare: nothing is trained")),
     Answer("logits", "diverge", 1, ("Known: ", "what are no probabilities"), place=("loss", None, "value")),

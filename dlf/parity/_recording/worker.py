@@ -272,4 +272,4 @@ def _check_dtype(asked: str, layers: Mapping[str, keras.Layer]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Worker().respond)
+    serve(Worker().respond, explained=explained)
