@@ -63,7 +63,7 @@ def make_step(
 
     def compute_loss(module: nnx.Module, x: Any, y: Any) -> Any:
         predictions, extra = module(x, training=True, return_losses=True)
-        return loss(y, predictions) + sum(extra)
+        return loss(y, predictions) + sum(map(keras.ops.sum, extra))
 
     @nnx.jit
     def update(module: nnx.Module, optimizer: nnx.Optimizer, x: Any, y: Any) -> tuple[Any, Any]:

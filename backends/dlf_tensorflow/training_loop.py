@@ -47,7 +47,8 @@ def make_step(
 
     def compute_loss(x: Any, y: Any) -> Any:
         predictions = model(x, training=True)
-        return loss(y, predictions) + sum(model.losses) if loss else model.compute_loss(x, y, predictions)
+        added = sum(map(keras.ops.sum, model.losses))  # A layer may add a loss of each example.
+        return loss(y, predictions) + added if loss else model.compute_loss(x, y, predictions)
 
     @tf.function
     def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:

@@ -74,7 +74,7 @@ def model_loss(
             predictions = model(x, training=training)
             value = computed_loss(loss_model, x, y, predictions, weights, training=training)
             if loss_model is not model:
-                value += sum(model.losses)
+                value += sum(map(keras.ops.sum, model.losses))  # A layer may add a loss of each example.
         _check_scalar(value)
         return value
 

@@ -510,6 +510,19 @@ def kept() -> keras.Model:
     return compiled(Kept(), layers.Dense(3))
 
 
+class Summing(layers.Layer):  # type: ignore[misc]
+    """A layer that adds a loss of each example, which Keras sums."""
+
+    def call(self, x: Any) -> Any:
+        sums = ops.sum(x, axis=1, keepdims=True)
+        self.add_loss(0.01 * ops.abs(1 - sums))
+        return x / (2 + ops.abs(sums))
+
+
+def summing() -> keras.Model:
+    return compiled(layers.Dense(3), Summing(name="summing"))
+
+
 EVERYWHERE = "jax, tensorflow and torch"
 
 ANSWERS = [
@@ -613,6 +626,7 @@ ANSWERS = [
         "branching", "diverge", 1, ("jax differs from the others",), place=("update", None, "sequential/dense/kernel")
     ),
     Answer("kept"),
+    Answer("summing"),
     Answer(
         "causal",
         "diverge",

@@ -184,7 +184,8 @@ def replay_of(
                 keras.ops.sum(outputs[n] * keras.ops.cast(each, keras.backend.standardize_dtype(outputs[n].dtype)))
                 for n, each in fixed["incoming"].items()
             ]
-            return sum([*parts, *(keras.ops.cast(each, parts[0].dtype) for each in penalties)])
+            # Keras sums what a layer adds, which may be of each example.
+            return sum([*parts, *(keras.ops.sum(keras.ops.cast(each, parts[0].dtype)) for each in penalties)])
 
         gradients: dict[str, Any] = {}
         if path is not None and values and fixed["incoming"]:
