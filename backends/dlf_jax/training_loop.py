@@ -60,8 +60,10 @@ def make_step(
         # `training`, dropout would be off, and a layer that is called twice would lose the losses of its first call.
         with keras.StatelessScope(values, collect_losses=True) as scope:
             predictions = model(x, training=True)
-            added = sum(map(keras.ops.sum, model.losses))  # A layer may add a loss of each example.
-            value = loss(y, predictions) + added if loss else model.compute_loss(x, y, predictions)
+            if loss:  # A layer may add a loss of each example.
+                value = loss(y, predictions) + sum(map(keras.ops.sum, model.losses))
+            else:
+                value = model.compute_loss(x, y, predictions)
         return value, [scope.get_current_value(variable) for variable in model.non_trainable_variables]
 
     @partial(jax.jit, donate_argnums=0)

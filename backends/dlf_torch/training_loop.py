@@ -47,8 +47,10 @@ def make_step(
 
     def compute_loss(x: Any, y: Any) -> Any:
         predictions = model(x, training=True)
-        added = sum(map(keras.ops.sum, model.losses))  # A layer may add a loss of each example.
-        return loss(y, predictions) + added if loss else model.compute_loss(x, y, predictions)
+        if not loss:
+            return model.compute_loss(x, y, predictions)
+        # A layer may add a loss of each example.
+        return loss(y, predictions) + sum(map(keras.ops.sum, model.losses))
 
     def step(state: State, x: Any, y: Any) -> tuple[State, Any, Any]:
         x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
