@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from dlf.check._entries import kind_of_class
 from dlf.check._findings import Findings
 from dlf.check._guards import is_guard
 from dlf.check._names import below, fault_of_name
@@ -252,7 +251,7 @@ class Expressions(ABC):
         return Kind.TENSOR if given.has_tensor else None  # Such as `layers.Dense(3)(x)`, of layers from elsewhere.
 
     def _of_instance(self, called: Instance, given: Given) -> Value:
-        if isinstance(called.of, Class) and kind_of_class(called.of.outside_bases()) is None and given.has_tensor:
+        if isinstance(called.of, Class) and called.of.kind is None and given.has_tensor:
             method = called.of.method("call") or called.of.method("__call__")
             if method is not None:
                 self.call(method, Given((Self(called.of), *given.arguments), given.keywords))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from dlf.check._entries import FUNCTION_ARGUMENTS, kind_of_class
+from dlf.check._entries import FUNCTION_ARGUMENTS
 from dlf.check._names import FRAMEWORKS
 from dlf.check._values import Class, Function, Given, Instance, Kind, Name, Scope, Self, Value, holds_tensors
 from dlf.check.equivalents import NOTHING, equivalent
@@ -252,7 +252,7 @@ def _advice(node: ast.Call, package: str, name: str) -> str:
 
 
 def _is_of_keras(of: Class | Name) -> bool:
-    return of.package == "keras" if isinstance(of, Name) else kind_of_class(of.outside_bases()) is not None
+    return of.package == "keras" if isinstance(of, Name) else of.kind is not None
 
 
 def _ending(node: ast.expr | None) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 
-from dlf.check._entries import ENTRIES, NO_TENSOR_ARGUMENTS, PREPARING, TENSOR_ARGUMENTS, kind_of_class
+from dlf.check._entries import ENTRIES, NO_TENSOR_ARGUMENTS, PREPARING, TENSOR_ARGUMENTS
 from dlf.check._expressions import Expressions, Place
 from dlf.check._findings import Finding
 from dlf.check._guards import is_guard, leaves
@@ -73,7 +73,7 @@ class _Reader(Expressions):
         for each in self._classes:
             self._read_other_methods(each)
         for function in self._functions:  # What nobody calls may build a model, or train one.
-            of_keras = function.owner is not None and kind_of_class(function.owner.outside_bases()) is not None
+            of_keras = function.owner is not None and function.owner.kind is not None
             if function.node not in self._called and not of_keras:
                 self.call(function)
         self._report_states()
@@ -245,7 +245,7 @@ class _Reader(Expressions):
                 ]
                 if lines and (method not in self._traced or (method is where and min(lines) <= target.lineno)):
                     self.place = place
-                    is_layer = kind_of_class(owner.outside_bases()) in {"model", "metric"}
+                    is_layer = owner.kind in {"model", "metric"}
                     kept = ", or keep it in self.add_weight(..., trainable=False) and assign to that" * is_layer
                     self.report(target, "state-in-call", f"return it{kept}", f"{ast.unparse(target)} = ...")
 
@@ -306,7 +306,7 @@ class _Reader(Expressions):
 
     def _class(self, node: ast.ClassDef, scope: Scope) -> Class:
         inner = Scope(scope.module, scope)
-        found = Class(node, inner, [self.value(each, scope) for each in node.bases])
+        found = Class([self.value(each, scope) for each in node.bases])
         for each in node.body:
             if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
                 method = self._define(each, scope, found)
@@ -320,7 +320,7 @@ class _Reader(Expressions):
         return found
 
     def _read_class(self, found: Class) -> None:
-        kind = kind_of_class(found.outside_bases())
+        kind = found.kind
         for name in PREPARING if kind else ():
             if name in found.methods:
                 with self.at(preparing=True):

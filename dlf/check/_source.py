@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlf.models.scripts import FILES, cells_of, source_of
+from dlf.models.scripts import FILES, cells_of
 from dlf.utils.errors import InvalidArgumentError
 
 __all__ = ["Source", "read_sources"]
@@ -65,7 +65,8 @@ def read_sources(paths: Iterable[str]) -> tuple[list[Source], dict[str, str]]:
     not_read: dict[str, str] = {}
     for file in _files(paths):
         try:
-            code, _ = source_of(file)
+            cells = cells_of(file) if file.suffix == ".ipynb" else []
+            code = "\n".join(cells) if file.suffix == ".ipynb" else file.read_bytes()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Of escapes in strings; they are not what was asked.
                 tree = ast.parse(code, str(file))
@@ -75,9 +76,9 @@ def read_sources(paths: Iterable[str]) -> tuple[list[Source], dict[str, str]]:
             not_read[str(file)] = f"{type(error).__name__}: {error}"
         else:
             text = code if isinstance(code, str) else code.decode("utf-8", "replace")
-            lengths = [each.count("\n") + 1 for each in cells_of(file)] if file.suffix == ".ipynb" else []
-            cells = tuple(itertools.accumulate(lengths[:-1], initial=1)) if lengths else ()
-            read.append(Source(str(file), tree, tuple(text.splitlines()), cells))
+            lengths = [each.count("\n") + 1 for each in cells]
+            begins = tuple(itertools.accumulate(lengths[:-1], initial=1)) if lengths else ()
+            read.append(Source(str(file), tree, tuple(text.splitlines()), begins))
     return read, not_read
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from dlf.check._entries import kind_of_class
 from dlf.check._source import Source
 
 __all__ = [
@@ -101,8 +102,6 @@ class Function:
 class Class:
     """A class of the files."""
 
-    node: ast.ClassDef
-    scope: Scope
     bases: list[Value]
     methods: dict[str, Function] = field(default_factory=dict)
     attributes: dict[str, Value] = field(default_factory=dict)
@@ -118,6 +117,11 @@ class Class:
     def method(self, name: str) -> Function | None:
         """Returns a method of the class or of a class that it derives from."""
         return next((each.methods[name] for each in self.ancestors() if name in each.methods), None)
+
+    @property
+    def kind(self) -> str | None:
+        """Which kind of Keras's classes it is; None of any other class."""
+        return kind_of_class(self.outside_bases())
 
     def outside_bases(self) -> list[str]:
         """Returns the dotted names of the classes from outside of the files that it derives from."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import traceback
 from functools import cache
-from pathlib import Path
 
 from dlf.check._findings import Finding
 from dlf.check._reader import read
@@ -46,7 +45,7 @@ def _findings_behind(error: BaseException) -> list[Finding]:
     for file, line in reversed(frames):
         file = file.removesuffix(" (cells)")  # noqa: PLW2901 - a notebook; see `source_of`.
         if file.endswith(FILES) and not is_of_package(file):
-            found = [each for each in _found_in(file) if (each.cell, each.line) == _source(file).place(line)]
+            found = [each for source, findings in _read(file) for each in findings if _is_at(each, source, line)]
             if found:
                 return found
     return []
@@ -56,15 +55,13 @@ _FRAME = re.compile(r'File "(.+?)", line (\d+), in ')
 
 
 @cache
-def _source(file: str) -> Source:
-    return read_sources([file])[0][0]
-
-
-@cache
-def _found_in(file: str) -> list[Finding]:
-    if not Path(file).is_file():
-        return []
+def _read(file: str) -> list[tuple[Source, list[Finding]]]:
+    """A file and what is found in it; nothing where it cannot be read."""
     try:
-        return read(read_sources([file])[0])
+        return [(source, read([source])) for source in read_sources([file])[0]]
     except (DlfError, RecursionError):
         return []
+
+
+def _is_at(finding: Finding, source: Source, line: int) -> bool:
+    return (finding.cell, finding.line) == source.place(line)

@@ -19,7 +19,7 @@ def check_source(*paths: str | os.PathLike[str]) -> CheckResult:
             another.
 
     Returns:
-        The findings, which read as text. None is no proof that the code runs everywhere: `dlf parity` runs it.
+        The findings. None is no proof that the code runs everywhere: `dlf parity` runs it.
 
     Raises:
         InvalidArgumentError: A path is not there, or is no Python code.

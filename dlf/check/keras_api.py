@@ -29,12 +29,11 @@ def names_in(package: str) -> frozenset[str]:
         >>> "concatenate" in names_in("keras.ops"), "concat" in names_in("keras.ops")
         (True, False)
     """
-    folder = _folder().joinpath(*package.split(".")[1:])
-    file = folder / "__init__.py"
-    if not file.is_file():
+    if not _package(package):
         return frozenset()
+    folder = _folder().joinpath(*package.split(".")[1:])
     names = {each.name for each in folder.iterdir() if each.is_dir() and (each / "__init__.py").is_file()}
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+    for node in _package(package):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names |= {each.asname or each.name.partition(".")[0] for each in node.names}
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -80,14 +79,19 @@ def arguments_of(name: str) -> tuple[str, ...]:
         (('x', 'axis'), ())
     """
     package, _, last = name.rpartition(".")
-    file = _folder().joinpath(*package.split(".")[1:], "__init__.py")
-    nodes = ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []
-    for node in nodes:
+    for node in _package(package):
         if isinstance(node, ast.ImportFrom):
             for each in node.names:
                 if (each.asname or each.name) == last:
                     return _functions_in(f"{node.module}").get(each.name, ())
     return ()
+
+
+@functools.cache
+def _package(package: str) -> list[ast.stmt]:
+    """The statements by which a package of Keras gets its names; none where there is no such package."""
+    file = _folder().joinpath(*package.split(".")[1:], "__init__.py")
+    return ast.parse(file.read_text(encoding="utf-8")).body if file.is_file() else []
 
 
 @functools.cache

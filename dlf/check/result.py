@@ -1,4 +1,4 @@
-"""What `dlf check` found, as text and as JSON."""
+"""What `dlf check` found, in one sentence and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SCHEMA = 1
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The findings in some files; its text is what the command prints.
+    """The findings in some files.
 
     Attributes:
         findings: What ties the code to one framework, in the order of files and lines.
